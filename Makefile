@@ -1,0 +1,60 @@
+# Every target makes .venv by itself when it is missing or older than what it is made from.
+PYTHON ?= python3
+EXTRAS ?= dev
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(EXTRAS)
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test check lint types wheel bench clean
+
+help:
+	@echo "make venv    .venv with the pinned packages (EXTRAS=$(EXTRAS))"
+	@echo "make demo    the whole path on the embedded images, into demo_out/"
+	@echo "make test    the tests"
+	@echo "make check   lint, types, tests and the wheel: what must pass before a commit"
+	@echo "make bench   measure throughput, into benchmarks/results/"
+	@echo "make clean   remove what these targets made, .venv included"
+
+venv: $(STAMP)
+
+# No build isolation: an isolated build would fetch a setuptools that constraints.txt does not pin.
+# No warnings: setuptools warns on every editable install of a folder named as its package.
+$(STAMP): pyproject.toml setup.cfg constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "vae_aug needs Python 3.11 or later; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Installing into $(VENV); the first time takes a few minutes."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt \
+		--no-build-isolation --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/vae-aug demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest --quiet --durations=10 $(PYTEST_ARGS)
+
+check: lint types test wheel
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+wheel: $(STAMP)
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/throughput.py
+
+clean:
+	rm -rf $(VENV) build dist demo_out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.pixels import apply_modality_lut, apply_windowing
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from vae_aug.data.dicom import (
+    WINDOWS,
+    apply_window,
+    check_window,
+    is_dicom,
+    read_dicom,
+    read_header,
+)
+from vae_aug.errors import DicomError
+
+
+def write_dicom(path, stored, *, bits_stored=12, photometric="MONOCHROME2", **elements):
+    """Write stored values `[H, W]`, int16, uint16 or uint8, as an uncompressed CT slice."""
+    stored = np.asarray(stored)
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset = FileDataset(path, {}, file_meta=meta, preamble=bytes(128))
+    dataset.SOPClassUID = CTImageStorage
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    dataset.PatientID, dataset.PatientName, dataset.Modality = "ID-4711", "DOE^JANE", "CT"
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = photometric
+    dataset.BitsAllocated = 8 * stored.itemsize
+    dataset.BitsStored, dataset.HighBit = bits_stored, bits_stored - 1
+    dataset.PixelRepresentation = int(stored.dtype.kind == "i")
+    dataset.PixelData = stored.tobytes() + b"\0" * (stored.nbytes % 2)
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(path, enforce_file_format=True)
+    return dataset
+
+
+RAMP = np.array([[0, 1000, 2000, 3000]], np.uint16)
+CT = {"RescaleSlope": 1, "RescaleIntercept": -1024}
+
+
+def read_pixels(path, *args, **kwargs):
+    return read_dicom(path, *args, **kwargs).pixels[..., 0]
+
+
+def test_full_range_without_a_window(tmp_path):
+    write_dicom(tmp_path / "a.dcm", RAMP)
+    image = read_dicom(tmp_path / "a.dcm")
+    assert image.pixels.shape == (1, 4, 1) and image.pixels.dtype == np.uint16
+    # 65535 / 3 = 21845
+    np.testing.assert_array_equal(image.pixels[0, :, 0], [0, 21845, 43690, 65535])
+    assert image.window is None
+
+
+def test_window_in_hounsfield_units(tmp_path):
+    """Hounsfield -1024, -24, 976, 1976 in (center 476, width 2001): black at -524.5, slope 1/2000.
+
+    The linear function of C.11.2.1.2.1 gives (x - 475.5) / 2000 + 0.5: 0.25025 for -24.
+    """
+    write_dicom(tmp_path / "a.dcm", RAMP, **CT, WindowCenter=476, WindowWidth=2001)
+    image = read_dicom(tmp_path / "a.dcm")
+    expected = [0, np.floor(0.25025 * 65535 + 0.5), np.floor(0.75025 * 65535 + 0.5), 65535]
+    np.testing.assert_array_equal(image.pixels[0, :, 0], expected)
+    assert image.window == (476, 2001)
+
+
+def test_first_of_several_windows_counts(tmp_path):
+    values = {"WindowCenter": [476, 0], "WindowWidth": [2001, 1]}
+    write_dicom(tmp_path / "a.dcm", RAMP, **CT, **values)
+    assert read_dicom(tmp_path / "a.dcm").window == (476, 2001)
+
+
+@pytest.mark.parametrize("name", sorted(WINDOWS))
+def test_presets_are_windows(tmp_path, name):
+    write_dicom(tmp_path / "a.dcm", RAMP, **CT, WindowCenter=1, WindowWidth=2)
+    image = read_dicom(tmp_path / "a.dcm", name)
+    assert image.window == WINDOWS[name]
+    np.testing.assert_array_equal(
+        image.pixels, read_dicom(tmp_path / "a.dcm", WINDOWS[name]).pixels
+    )
+
+
+def test_full_ignores_the_window_of_the_file(tmp_path):
+    write_dicom(tmp_path / "a.dcm", RAMP, **CT, WindowCenter=0, WindowWidth=1)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.dcm", "full"), RAMP / 3000 * 65535)
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_functions_agree_with_pydicom(tmp_path, function):
+    values = {"WindowCenter": 300, "WindowWidth": 1400, "VOILUTFunction": function}
+    stored = np.arange(0, 4096, 7, dtype=np.uint16).reshape(2, 293)
+    dataset = write_dicom(tmp_path / "a.dcm", stored, **CT, **values)
+    peer = apply_windowing(apply_modality_lut(stored, dataset), dataset)
+    # pydicom scales to the range of the modality values: 12 bits from the intercept on.
+    peer = (peer + 1024) / 4095
+    read = read_pixels(tmp_path / "a.dcm") / 65535
+    np.testing.assert_allclose(read, peer, atol=0.51 / 65535)
+
+
+def test_width_of_one_is_a_threshold():
+    values = np.array([9.0, 9.5, 9.6])
+    np.testing.assert_array_equal(apply_window(values, 10, 1), [0, 0, 1])
+
+
+def test_sigmoid_of_extreme_values_is_finite():
+    values = np.array([-1e9, 0, 1e9])
+    np.testing.assert_array_equal(apply_window(values, 0, 1, "SIGMOID"), [0, 0.5, 1])
+
+
+def test_signed_values_and_slope(tmp_path):
+    stored = np.array([[-2000, 0, 2000]], np.int16)
+    write_dicom(
+        tmp_path / "a.dcm", stored, bits_stored=16, RescaleSlope="0.5", RescaleIntercept=100
+    )
+    # -900, 100, 1100 in (100, 2001): (x - 99.5) / 2000 + 0.5
+    read = read_pixels(tmp_path / "a.dcm", (100, 2001)) / 65535
+    np.testing.assert_allclose(read, [[0.00025, 0.50025, 1]], atol=0.5 / 65535)
+
+
+def test_8_bits_stay_8_bits(tmp_path):
+    stored = np.array([[0, 51, 255]], np.uint8)
+    write_dicom(tmp_path / "a.dcm", stored, bits_stored=8)
+    assert read_dicom(tmp_path / "a.dcm").pixels.dtype == np.uint8
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.dcm"), stored)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.dcm", bits=16), stored * np.uint16(257))
+
+
+def test_12_bits_as_8_on_request(tmp_path):
+    write_dicom(tmp_path / "a.dcm", RAMP)
+    read = read_pixels(tmp_path / "a.dcm", bits=8)
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, [[0, 85, 170, 255]])
+
+
+@pytest.mark.parametrize("window", ["auto", "full", (476, 2001)])
+def test_monochrome1_is_inverted_once(tmp_path, window):
+    values = {**CT, "WindowCenter": 500, "WindowWidth": 1900}
+    write_dicom(tmp_path / "a.dcm", RAMP, **values)
+    write_dicom(tmp_path / "b.dcm", RAMP, photometric="MONOCHROME1", **values)
+    sums = read_pixels(tmp_path / "a.dcm", window).astype(int) + read_pixels(
+        tmp_path / "b.dcm", window
+    )
+    # Both round half up, so a value in the middle of two steps gives one more.
+    assert np.isin(sums, [65535, 65536]).all()
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_black_and_does_not_stretch_the_range(tmp_path, photometric):
+    stored = np.array([[-2000, -2000, 0, 100]], np.int16)
+    path = tmp_path / "a.dcm"
+    write_dicom(path, stored, bits_stored=16, photometric=photometric, PixelPaddingValue=-2000)
+    expected = [0, 0, 65535, 0] if photometric == "MONOCHROME1" else [0, 0, 0, 65535]
+    np.testing.assert_array_equal(read_pixels(path, "full"), [expected])
+
+
+def test_padding_range(tmp_path):
+    stored = np.array([[0, 5, 10, 20]], np.uint16)
+    values = {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 5}
+    write_dicom(tmp_path / "a.dcm", stored, **values)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.dcm"), [[0, 0, 0, 65535]])
+
+
+def test_image_of_one_value_is_black(tmp_path):
+    write_dicom(tmp_path / "a.dcm", np.full((2, 2), 7, np.uint16))
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.dcm"), np.zeros((2, 2)))
+
+
+def make_lut(descriptor, data):
+    item = pydicom.Dataset()
+    item.add_new(0x00283002, "US", list(descriptor))
+    item.add_new(0x00283006, "US", list(data))
+    return [item]
+
+
+def test_voi_lut_goes_before_the_window(tmp_path):
+    """Entries for 1000..1003 of 8 bits; values beyond take the first and the last entry."""
+    lut = make_lut((4, 1000, 8), (10, 20, 30, 200))
+    stored = np.array([[0, 1001, 1002, 4000]], np.uint16)
+    values = {"VOILUTSequence": lut, "WindowCenter": 1, "WindowWidth": 2}
+    write_dicom(tmp_path / "a.dcm", stored, **values)
+    image = read_dicom(tmp_path / "a.dcm", bits=8)
+    np.testing.assert_array_equal(image.pixels[0, :, 0], [10, 20, 30, 200])
+    assert image.window is None
+
+
+def test_modality_lut(tmp_path):
+    values = {"ModalityLUTSequence": make_lut((3, 0, 16), (0, 5, 50)), "bits_stored": 8}
+    write_dicom(tmp_path / "a.dcm", np.array([[0, 1, 2, 9]], np.uint8), **values)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.dcm"), [[0, 26, 255, 255]])
+
+
+def test_identifiers_and_spacing(tmp_path):
+    dataset = write_dicom(tmp_path / "a.dcm", RAMP, PixelSpacing=[0.5, 0.25])
+    image, header = read_dicom(tmp_path / "a.dcm"), read_header(tmp_path / "a.dcm")
+    uid = dataset.SOPInstanceUID
+    assert image.source_id == image.sop_instance_uid == header.sop_instance_uid == uid
+    assert image.patient_id == header.patient_id == "ID-4711"
+    assert image.pixel_spacing_mm == (0.5, 0.25) and image.modality == "CT"
+    assert (header.height, header.width) == (1, 4)
+    for text in (repr(image), repr(header)):
+        assert "4711" not in text and uid not in text
+
+
+def test_is_dicom(tmp_path):
+    write_dicom(tmp_path / "a.dcm", RAMP)
+    (tmp_path / "b.dcm").write_bytes(b"short")
+    assert is_dicom(tmp_path / "a.dcm")
+    assert not is_dicom(tmp_path / "b.dcm") and not is_dicom(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("elements", "message"),
+    [
+        ({"NumberOfFrames": 5}, r"5 frames \(0028,0008\)"),
+        ({"photometric": "RGB"}, r"\(0028,0004\) Photometric Interpretation .* got RGB"),
+        ({"Rows": 40000, "Columns": 40000}, "40000 x 40000 pixels; at most"),
+        ({"Rows": 0}, r"\(0028,0010\) Rows is missing or 0"),
+        ({"Rows": 3}, "damaged or do not fit the header"),
+        ({"WindowCenter": 1, "WindowWidth": 0}, r"\(0028,1051\) Window Width 0 .*window='full'"),
+        ({"WindowCenter": 1, "WindowWidth": 2, "VOILUTFunction": "X"}, "cannot be applied"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, elements, message):
+    path = tmp_path / "a.dcm"
+    write_dicom(path, RAMP, **elements)
+    with pytest.raises(DicomError, match=message) as caught:
+        read_dicom(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "4711" not in str(caught.value) and "DOE" not in str(caught.value)
+
+
+def test_files_that_are_no_images(tmp_path):
+    dataset = write_dicom(tmp_path / "a.dcm", RAMP)
+    del dataset.PixelData
+    dataset.save_as(tmp_path / "a.dcm")
+    (tmp_path / "text.dcm").write_text("no DICOM at all " * 20)
+    (tmp_path / "short.dcm").write_bytes((tmp_path / "a.dcm").read_bytes()[:200])
+    cases = {
+        "a.dcm": r"no pixel data \(7FE0,0010\)",
+        "text.dcm": "not a DICOM file",
+        "short.dcm": "",
+        "missing.dcm": "No such file",
+    }
+    for name, message in cases.items():
+        with pytest.raises(DicomError, match=rf"{name}: .*{message}"):
+            read_dicom(tmp_path / name)
+
+
+def test_warnings_of_pydicom_do_not_escape(tmp_path):
+    """An empty window and a truncated tail make pydicom warn; pytest makes warnings errors."""
+    path = tmp_path / "a.dcm"
+    dataset = write_dicom(path, RAMP)
+    dataset.PixelData += b"\0" * 6
+    dataset.add_new(0x00281050, "DS", "")
+    dataset.save_as(path)
+    with pytest.warns(UserWarning, match="bytes"):
+        _ = pydicom.dcmread(path).pixel_array
+    np.testing.assert_array_equal(read_pixels(path), [[0, 21845, 43690, 65535]])
+
+
+@pytest.mark.parametrize("window", ["lungs", (1,), (1, 0.5), (float("nan"), 10), (0, float("inf"))])
+def test_bad_windows(window):
+    with pytest.raises(ValueError, match=r"window must be 'auto', 'full', .*got"):
+        check_window(window)
+
+
+def test_bad_bits(tmp_path):
+    with pytest.raises(ValueError, match="bits must be 8, 16 or None; got 12"):
+        read_dicom(tmp_path / "a.dcm", bits=12)
+
+
+def test_slice_that_ships_with_pydicom():
+    path = get_testdata_file("CT_small.dcm")
+    dataset = pydicom.dcmread(path)
+    image = read_dicom(path)
+    values = dataset.pixel_array * 1.0 + float(dataset.RescaleIntercept)
+    scaled = (values - values.min()) / (values.max() - values.min())
+    padding = dataset.pixel_array == dataset.get("PixelPaddingValue")
+    assert not padding.any()
+    np.testing.assert_allclose(image.pixels[..., 0] / 65535, scaled, atol=0.51 / 65535)
+
+
+@pytest.mark.real_data
+def test_lossless_syntaxes_give_the_same_pixels(data_dir):
+    folder = data_dir / "dicom_syntaxes"
+    reference = read_pixels(folder / "CTImage.dcm")
+    for name in ("BigEndianExplicit", "DeflatedExplicitVRLittleEndian", "LittleEndianImplicit"):
+        (path,) = folder.glob(f"CTImage.dcm_{name}*")
+        np.testing.assert_array_equal(read_pixels(path), reference)
+
+
+@pytest.mark.real_data
+def test_real_monochrome1(data_dir):
+    path = data_dir / "dicom_objects" / "dx_image.dcm"
+    stored = pydicom.dcmread(path).pixel_array
+    expected = np.floor((1 - np.clip((stored - 127.5) / 255 + 0.5, 0, 1)) * 255 + 0.5)
+    np.testing.assert_array_equal(read_pixels(path), expected)

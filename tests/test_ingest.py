@@ -1,0 +1,391 @@
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_dicom import write_dicom
+
+from vae_aug.data.images import read_image, write_image
+from vae_aug.data.ingest import ingest
+from vae_aug.data.privacy import hash_identifier
+from vae_aug.data.records import check_records, read_info, read_records
+from vae_aug.errors import AnnotationError, RecordError
+
+HEIGHT, WIDTH = 40, 80
+
+
+@pytest.fixture(autouse=True)
+def config_home(tmp_path, monkeypatch):
+    """No test may touch the real home."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("VAE_AUG_SALT", raising=False)
+
+
+def make_noise(seed, channels=1, dtype=np.uint8):
+    shape = (HEIGHT, WIDTH, channels)
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+
+
+def write_coco(folder, boxes_by_name, *, split="train", labels=("lesion", "stone"), size=None):
+    """Write a COCO data set of noise; boxes are (x, y, w, h, category id)."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for index, (name, boxes) in enumerate(boxes_by_name.items()):
+        if not (folder / "images" / name).exists():
+            write_image(folder / "images" / name, make_noise(index))
+        height, width = size or (HEIGHT, WIDTH)
+        entry = {"id": index, "file_name": name, "width": width, "height": height}
+        images.append({**entry, "patient": name.split("_")[0]})
+        annotations += [
+            {"id": len(annotations), "image_id": index, "category_id": c, "bbox": [x, y, w, h]}
+            for x, y, w, h, c in boxes
+        ]
+    categories = [{"id": i, "name": name} for i, name in enumerate(labels, start=1)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / f"{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+GOOD = {
+    "DOE_1.png": [(10, 5.5, 20, 10, 2), (0, 0, 80, 40, 1)],
+    "DOE_2.png": [],
+    "ROE_1.png": [(1, 2, 3, 4, 2)],
+}
+
+
+def list_files(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def to_pixels(element):
+    """Return boxes `xyxy` in pixels."""
+    height, width = element["image"].shape[:2]
+    return element["objects"]["bbox"].numpy()[:, [1, 0, 3, 2]] * [width, height, width, height]
+
+
+def test_records_hold_what_the_source_holds(tmp_path):
+    source, out = write_coco(tmp_path / "in", GOOD), tmp_path / "out"
+    done = []
+    report = ingest(
+        source, out, format="coco", shards=2, salt="s", progress=lambda *a: done.append(a)
+    )
+    assert (report.images, report.boxes, report.patients) == (3, 3, 2)
+    assert report.class_counts == {"lesion": 1, "stone": 2}
+    assert report.problems == () and report.split == "train"
+    assert done == [(1, 3), (2, 3), (3, 3)]
+    elements = list(read_records(out, "train"))
+    for index, (element, (name, boxes)) in enumerate(zip(elements, GOOD.items(), strict=True)):
+        np.testing.assert_array_equal(element["image"], make_noise(index))
+        expected = np.array([(x, y, x + w, y + h) for x, y, w, h, _ in boxes]).reshape(-1, 4)
+        np.testing.assert_allclose(to_pixels(element), expected, atol=1e-5)
+        assert element["objects"]["label"].numpy().tolist() == [box[4] - 1 for box in boxes]
+        key = hash_identifier("source", f"images/{name}", b"s")
+        assert element["image/source_id"].numpy().decode() == key
+        patient = hash_identifier("patient", name.split("_")[0], b"s")
+        assert element["image/patient"].numpy().decode() == patient
+    assert check_records(out) == 3
+    assert list_files(out) == [
+        "dataset.json",
+        "ingest_train.json",
+        "label_map.pbtxt",
+        "train-00000-of-00002.tfrecord",
+        "train-00001-of-00002.tfrecord",
+    ]
+
+
+def test_nothing_written_names_a_patient(tmp_path):
+    boxes = {**GOOD, "DOE_gone.png": [], "DOE_bad.png": [(99, 99, 1, 1, 1)]}
+    source = write_coco(tmp_path / "in", boxes)
+    (source / "images" / "DOE_gone.png").unlink()
+    report = ingest(source, tmp_path / "out", format="coco")
+    assert [p.file for p in report.problems] == ["DOE_gone.png", "images/DOE_bad.png"]
+    for path in (tmp_path / "out").iterdir():
+        assert b"DOE" not in path.read_bytes() and b"ROE" not in path.read_bytes()
+    written = json.loads((tmp_path / "out" / "ingest_train.json").read_text())
+    assert (written["images"], written["skipped"], written["dropped"]) == (4, 1, 1)
+    salt = (tmp_path / "config" / "vae-aug" / "salt").read_bytes().strip()
+    assert written["problems"][0]["file"] == hash_identifier("source", "DOE_gone.png", salt)
+
+
+def test_public_data_may_keep_its_names(tmp_path):
+    source = write_coco(tmp_path / "in", {**GOOD, "DOE_bad.png": [(99, 99, 1, 1, 1)]})
+    ingest(source, tmp_path / "out", format="coco", keep_ids=True)
+    element = next(iter(read_records(tmp_path / "out", "train")))
+    assert element["image/source_id"] == b"images/DOE_1.png" and element["image/patient"] == b"DOE"
+    written = json.loads((tmp_path / "out" / "ingest_train.json").read_text())
+    assert written["problems"][0]["file"] == "images/DOE_bad.png"
+    assert not (tmp_path / "config").exists()
+
+
+BAD = {
+    "clip.png": [(70, 30, 20, 20, 1), (-5, -5, 200, 200, 2)],
+    "drop.png": [(90, 0, 5, 5, 1), (1, 1, 0, 5, 1), (9, 9, -3, 5, 1), (1, 1, 2, 2, 1)],
+    "twice.png": [(1, 1, 2, 2, 1), (1, 1, 2, 2, 1), (1, 1, 2, 2, 2)],
+    "text.png": [],
+}
+
+
+def test_bad_input_is_named_counted_and_left_out(tmp_path):
+    source = write_coco(tmp_path / "in", BAD)
+    (source / "images" / "text.png").write_text("no image")
+    report = ingest(source, tmp_path / "out", format="coco")
+    assert (report.images, report.boxes) == (3, 2 + 1 + 3)
+    assert (report.clipped, report.dropped, report.duplicates) == (2, 3, 1)
+    assert report.skipped == (
+        ("images/text.png", "neither PNG nor JPEG; convert the image to one of them"),
+    )
+    reasons = [problem.reason for problem in report.problems]
+    assert reasons[0].startswith("box 0 (lesion): partly outside the image, (70, 30, 90, 50)")
+    assert [reason.split(":")[1].split(",")[0].strip() for reason in reasons[2:5]] == [
+        "outside the image",
+        "zero area",
+        "inverted (a minimum above its maximum)",
+    ]
+    first = next(iter(read_records(tmp_path / "out")))
+    np.testing.assert_allclose(to_pixels(first), [[70, 30, 80, 40], [0, 0, 80, 40]], atol=1e-5)
+    assert check_records(tmp_path / "out") == 3
+
+
+@pytest.mark.parametrize("name", ["clip.png", "drop.png", "text.png"])
+def test_strict_refuses_and_writes_nothing(tmp_path, name):
+    source = write_coco(tmp_path / "in", {**GOOD, name: BAD[name]})
+    if name == "text.png":
+        (source / "images" / name).write_text("no image")
+    message = rf"images/{name}: .*Correct it, or run without strict"
+    with pytest.raises(AnnotationError, match=message):
+        ingest(source, tmp_path / "out", format="coco", strict=True)
+    assert list_files(tmp_path / "out") == []
+
+
+def test_size_that_differs_from_the_file(tmp_path):
+    source = write_coco(tmp_path / "in", {"a.png": [(1, 1, 2, 2, 1)]}, size=(WIDTH, HEIGHT))
+    message = r"no usable image.*80 x 40 pixels \(height x width\), the image has 40 x 80"
+    with pytest.raises(AnnotationError, match=message):
+        ingest(source, tmp_path / "out", format="coco")
+    assert list_files(tmp_path / "out") == []
+
+
+def test_interrupt_leaves_the_former_records(tmp_path):
+    source, out = write_coco(tmp_path / "in", GOOD), tmp_path / "out"
+    ingest(source, out, format="coco", shards=2)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def interrupt(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(source, out, format="coco", shards=3, progress=interrupt)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_splits_share_their_labels(tmp_path):
+    out = tmp_path / "out"
+    source = write_coco(tmp_path / "in", GOOD)
+    write_coco(source, {"X_1.png": [(1, 1, 2, 2, 1)]}, split="val", labels=("stone",))
+    ingest(source, out, format="coco", split="train")
+    report = ingest(source, out, format="coco", split="val")
+    assert report.split == "validation" and report.class_counts == {"lesion": 0, "stone": 1}
+    info = read_info(out)
+    assert info.label_names == ("lesion", "stone") and set(info.splits) == {"train", "validation"}
+    assert next(iter(read_records(out, "val")))["objects"]["label"].numpy().tolist() == [1]
+    write_coco(source, {"X_1.png": []}, split="test", labels=("cyst",))
+    with pytest.raises(AnnotationError, match=r"the source has also \['cyst'\]"):
+        ingest(source, out, format="coco", split="test")
+
+
+def test_given_labels_rule(tmp_path):
+    source = write_coco(tmp_path / "in", GOOD)
+    report = ingest(source, tmp_path / "out", format="coco", labels=["stone", "cyst"])
+    assert report.class_counts == {"stone": 2, "cyst": 0} and report.dropped == 1
+    assert "the label is not in the list ['stone', 'cyst']" in report.problems[0].reason
+    assert (tmp_path / "out" / "label_map.pbtxt").read_text().count("item {") == 2
+
+
+def test_grey_jpeg_and_colour_png(tmp_path):
+    folder = tmp_path / "in"
+    (folder / "images").mkdir(parents=True)
+    Image.fromarray(make_noise(0)[..., 0]).convert("RGB").save(folder / "images" / "a.jpg")
+    write_coco(folder, {"a.jpg": []})
+    ingest(folder, tmp_path / "grey", format="coco")
+    element = next(iter(read_records(tmp_path / "grey")))
+    expected = read_image(folder / "images" / "a.jpg")[..., :1]
+    assert read_info(tmp_path / "grey").channels == 1
+    np.testing.assert_array_equal(element["image"], expected)
+    write_image(folder / "images" / "b.png", make_noise(1, 3, np.uint16))
+    write_coco(folder, {"a.jpg": [], "b.png": []})
+    ingest(folder, tmp_path / "colour", format="coco")
+    grey, colour = read_records(tmp_path / "colour")
+    np.testing.assert_array_equal(grey["image"], np.repeat(expected, 3, 2) * np.uint16(257))
+    np.testing.assert_array_equal(colour["image"], make_noise(1, 3, np.uint16))
+
+
+def test_dicom_window_and_depth(tmp_path):
+    (tmp_path / "in").mkdir()
+    stored = np.array([[0, 1000], [2000, 3000]], np.uint16)
+    write_dicom(tmp_path / "in" / "1.dcm", stored)
+    write_dicom(tmp_path / "in" / "2.dcm", stored, NumberOfFrames=2)
+    report = ingest(tmp_path / "in", tmp_path / "a", format="dicom")
+    assert report.skipped[0][0] == "2.dcm" and "2 frames" in report.skipped[0][1]
+    assert report.patients == 1 and read_info(tmp_path / "a").dtype == "uint16"
+    element = next(iter(read_records(tmp_path / "a")))
+    np.testing.assert_array_equal(element["image"][..., 0], [[0, 21845], [43690, 65535]])
+    ingest(tmp_path / "in", tmp_path / "b", format="dicom", window=(1000, 2), bits=8)
+    element = next(iter(read_records(tmp_path / "b")))
+    np.testing.assert_array_equal(element["image"][..., 0], [[0, 255], [255, 255]])
+
+
+def test_annotations_of_other_formats_may_point_at_dicom(tmp_path):
+    folder = write_coco(tmp_path / "in", {"a.png": [(1, 1, 2, 2, 1)]})
+    (folder / "images" / "a.png").unlink()
+    write_dicom(folder / "images" / "a.png", make_noise(0, dtype=np.uint16)[..., 0], bits_stored=16)
+    report = ingest(folder, tmp_path / "out", format="coco")
+    assert (report.images, report.boxes) == (1, 1) and read_info(tmp_path / "out").dtype == "uint16"
+
+
+def test_records_of_all_formats_are_the_same(tmp_path):
+    source = write_coco(tmp_path / "in", {"a.png": [(8, 4, 16, 10, 2), (0, 0, 80, 40, 1)]})
+    content = json.loads((source / "train.json").read_text())
+    del content["images"][0]["patient"]
+    (source / "train.json").write_text(json.dumps(content))
+    (source / "labels").mkdir()
+    (source / "labels" / "a.txt").write_text("1 0.2 0.225 0.2 0.25\n0 0.5 0.5 1 1\n")
+    (source / "classes.txt").write_text("lesion\nstone\n")
+    (source / "Annotations").mkdir()
+    root = ET.Element("annotation")
+    for name, box in (("stone", (8, 4, 24, 14)), ("lesion", (0, 0, 80, 40))):
+        element = ET.SubElement(root, "object")
+        ET.SubElement(element, "name").text = name
+        bndbox = ET.SubElement(element, "bndbox")
+        for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True):
+            ET.SubElement(bndbox, side).text = str(value)
+    ET.ElementTree(root).write(source / "Annotations" / "a.xml")
+    (source / "train.csv").write_text(
+        "filename,xmin,ymin,xmax,ymax,label\na.png,8,4,24,14,stone\na.png,0,0,80,40,lesion\n"
+    )
+    shards = set()
+    for format in ("coco", "voc", "yolo", "csv"):
+        ingest(source, tmp_path / format, format=format, salt="s")
+        shards.add((tmp_path / format / "train-00000-of-00001.tfrecord").read_bytes())
+    assert len(shards) == 1
+
+
+def test_arguments_are_checked_before_anything_is_read(tmp_path):
+    for settings, message in (
+        ({"format": "tif"}, "format must be one of coco, voc, yolo, csv, dicom; got 'tif'"),
+        ({"format": "coco", "split": "a/b"}, "a split is named with"),
+        ({"format": "coco", "window": "lungs"}, "window must be"),
+        ({"format": "coco", "bits": 12}, "bits must be 8, 16 or None; got 12"),
+        ({"format": "coco", "salt": ""}, "must not be empty"),
+        ({"format": "coco", "shards": 0}, "shards must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ingest(tmp_path / "missing", tmp_path / "out", **settings)
+    with pytest.raises(AnnotationError, match="missing: no such file or folder"):
+        ingest(tmp_path / "missing", tmp_path / "out", format="coco")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    source = write_coco(tmp_path / "in", GOOD)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecordError, match=r"writing the split 'train' failed"):
+        ingest(source, tmp_path / "file" / "out", format="coco")
+
+
+# --- Real data: counts of ../shared/data/README.md, and every box against the source
+
+
+def read_by_id(folder, split):
+    return {e["image/source_id"].numpy().decode(): e for e in read_records(folder, split)}
+
+
+def check_boxes(elements, expected, labels):
+    """Compare with {source id: [(label, xmin, ymin, xmax, ymax)]} in the order of the source."""
+    assert set(elements) == set(expected)
+    for key, boxes in expected.items():
+        element = elements[key]
+        names = [labels[label] for label in element["objects"]["label"].numpy()]
+        assert names == [box[0] for box in boxes]
+        corners = np.array([box[1:] for box in boxes], np.float64).reshape(-1, 4)
+        np.testing.assert_allclose(to_pixels(element), corners, atol=1e-3)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "file", "split", "images", "boxes", "patients"),
+    [
+        ("kidney_stone_ct", "train", "train", 532, 1150, 0),
+        ("kidney_stone_ct", "valid", "val", 123, 325, 0),
+        ("kidney_stone_ct", "test", "test", 123, 224, 0),
+        ("lgg_flair", "train", "train", 1047, 769, 48),
+        ("lgg_flair", "val", "validation", 207, 159, 12),
+    ],
+)
+def test_real_coco(data_dir, tmp_path, name, file, split, images, boxes, patients):
+    source = data_dir / name
+    report = ingest(source, tmp_path, format="coco", split=split, keep_ids=True, strict=True)
+    assert (report.images, report.boxes, report.patients) == (images, boxes, patients)
+    content = json.loads((source / f"{file}.json").read_text())
+    labels = [category["name"] for category in content["categories"]]
+    names = {entry["id"]: f"images/{entry['file_name']}" for entry in content["images"]}
+    expected = {name: [] for name in names.values()}
+    for entry in content["annotations"]:
+        x, y, w, h = entry["bbox"]
+        box = (labels[entry["category_id"] - 1], x, y, x + w, y + h)
+        expected[names[entry["image_id"]]].append(box)
+    elements = read_by_id(tmp_path, split)
+    check_boxes(elements, expected, labels)
+    for key in list(names.values())[::50]:
+        with Image.open(source / key) as image:
+            np.testing.assert_array_equal(elements[key]["image"][..., 0], image.convert("L"))
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("format", ["voc", "csv"])
+def test_real_voc_and_csv(data_dir, tmp_path, format):
+    source = data_dir / "bccd" / ("test.csv" if format == "csv" else "")
+    report = ingest(source, tmp_path, format=format, split="all", keep_ids=True)
+    assert (report.images, report.boxes, report.dropped) == (364, 4886, 2)
+    assert report.class_counts == {"Platelets": 361, "RBC": 4153, "WBC": 372}
+    expected = {}
+    for path in sorted((data_dir / "bccd" / "BCCD" / "Annotations").glob("*.xml")):
+        boxes = [
+            (o.findtext("name"), *(float(o.findtext(f"bndbox/{s}")) for s in SIDES))
+            for o in ET.parse(path).iter("object")
+        ]
+        kept = [box for box in boxes if box[1] < box[3] and box[2] < box[4]]
+        expected[f"BCCD/JPEGImages/{path.stem}.jpg"] = kept
+    check_boxes(read_by_id(tmp_path, "all"), expected, list(report.class_counts))
+
+
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+@pytest.mark.real_data
+def test_real_dicom_with_boxes(data_dir, tmp_path):
+    source = data_dir / "lung_ct_dicom"
+    report = ingest(source, tmp_path, format="dicom", keep_ids=True, strict=True)
+    assert (report.images, report.boxes, report.patients) == (64, 11, 1)
+    elements = read_by_id(tmp_path, "train")
+    boxes = {
+        path.stem: [
+            (o.findtext("name"), *(float(o.findtext(f"bndbox/{s}")) for s in SIDES))
+            for o in ET.parse(path).iter("object")
+        ]
+        for path in (source / "annotations").glob("*.xml")
+    }
+    assert len(boxes) == 11
+    check_boxes(elements, {key: boxes.get(key, []) for key in elements}, ["A"])
+    assert elements[next(iter(boxes))]["image"].dtype == "uint16"
+
+
+@pytest.mark.real_data
+def test_real_dicom_without_boxes(data_dir, tmp_path):
+    report = ingest(data_dir / "mr_brain_dicom", tmp_path, format="dicom", strict=True, salt="s")
+    assert (report.images, report.boxes, report.patients) == (384, 0, 1)
+    patients = {element["image/patient"].numpy() for element in read_records(tmp_path).take(3)}
+    assert patients == {hash_identifier("patient", "02", b"s").encode()}

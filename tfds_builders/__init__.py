@@ -1,0 +1,1 @@
+"""Dataset builders for TensorFlow Datasets. An installed wheel calls this `vae_aug_tfds`."""

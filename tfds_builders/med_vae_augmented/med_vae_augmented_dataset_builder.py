@@ -1,0 +1,325 @@
+"""The TFDS builder of med_vae_augmented."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from vae_aug.augment.transform import VAEAugment
+from vae_aug.config import AugmentConfig, Guard, Mode
+from vae_aug.data import embedded, records
+from vae_aug.version import __version__
+
+EMBEDDED = "embedded"
+# An element as `read_records` yields it, in NumPy, and what was done to it.
+_Augmented = tuple[dict[str, Any], dict[str, Any]]
+# Settings that reach VAEAugment; its engine and device do not change what is built.
+_TRANSFORM_FIELDS = (
+    "mode",
+    "factor",
+    "detail",
+    "p",
+    "guard",
+    "min_fidelity",
+    "seed",
+    "batch_size",
+)
+# Factor 0 and detail 1 are the settings under which VAEAugment is the identity.
+_NO_PROVENANCE = {
+    "checkpoint": "",
+    "mode": "none",
+    "factor": 0.0,
+    "detail": 1.0,
+    "seed": 0,
+    "version": __version__,
+}
+
+
+@dataclasses.dataclass(kw_only=True)
+class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
+    """What to build; the JSON of `tfds build --config` sets these fields.
+
+    Attributes:
+        source: Folder written by `vae-aug ingest`, or `"embedded"`.
+        checkpoint: As of `VAEAugment`.
+        mode: As of `VAEAugment`, like the fields down to `batch_size`.
+        factor: See `VAEAugment`.
+        detail: See `VAEAugment`.
+        p: See `VAEAugment`.
+        guard: See `VAEAugment`.
+        min_fidelity: See `VAEAugment`.
+        seed: See `VAEAugment`; never None, so that a build can be repeated.
+        batch_size: See `VAEAugment`.
+        augment_splits: Splits that pass through the autoencoder.
+        augment_evaluation: Must be true for `augment_splits` to name another split than train.
+        description: One line for people; None to make it from the fields.
+    """
+
+    source: str = EMBEDDED
+    checkpoint: str = "demo"
+    mode: Mode = "sample"
+    factor: float = 1.0
+    detail: float | None = None
+    p: float = 1.0
+    guard: Guard = "paste"
+    min_fidelity: float = 0.8
+    seed: int = 0
+    batch_size: int = 32
+    augment_splits: tuple[str, ...] = ("train",)
+    augment_evaluation: bool = False
+    description: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field and fill in what depends on others.
+
+        Raises:
+            TypeError: If `seed` is no integer.
+            ValueError: On a value out of range, or evaluation splits without the force.
+        """
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise TypeError(f"seed must be an integer, for a repeatable build; got {self.seed!r}.")
+        if isinstance(self.augment_splits, str):
+            raise TypeError(f"augment_splits must be a list; got {self.augment_splits!r}.")
+        self.augment_splits = tuple(self.augment_splits)
+        self.detail = self.transform.detail
+        evaluation = sorted(set(self.augment_splits) - {"train"})
+        if evaluation and not self.augment_evaluation:
+            raise ValueError(
+                f"augment_splits names {', '.join(evaluation)}: a model measured on augmented "
+                "images is not measured on real ones. Leave them out, or force it with "
+                '"augment_evaluation": true.'
+            )
+        if self.description is None:
+            self.description = f"{self.source}, {self.mode} with factor {self.factor:g}."
+
+    @property
+    def transform(self) -> AugmentConfig:
+        """The settings of `VAEAugment`, checked."""
+        return AugmentConfig(**{name: getattr(self, name) for name in _TRANSFORM_FIELDS})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields that decide what is built, as JSON reads them back."""
+        names = (*_TRANSFORM_FIELDS, "source", "checkpoint")
+        return {name: getattr(self, name) for name in names} | {
+            "augment_splits": list(self.augment_splits)
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Where images come from; `read(split)` yields elements as `read_records` does."""
+
+    label_names: tuple[str, ...]
+    dtype: str
+    channels: int
+    splits: tuple[str, ...]
+    read: Callable[..., tf.data.Dataset]
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Builds images with boxes, the training split augmented by a VAE."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 - TFDS reads a plain attribute
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        MedVaeAugmentedConfig(
+            name="phantom_denoise",
+            mode="denoise",
+            description="The embedded source, its training images denoised.",
+        ),
+        MedVaeAugmentedConfig(
+            name="phantom_sample",
+            mode="sample",
+            description="The embedded source, its training images varied by a latent draw.",
+        ),
+    ]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        source = self._source
+        image = tfds.features.Image(
+            shape=(None, None, source.channels),
+            dtype=np.dtype(source.dtype).type,
+            encoding_format="png",
+        )
+        label = tfds.features.ClassLabel(names=list(source.label_names))
+        features = {
+            "image": image,
+            "image/id": tfds.features.Text(doc="Identifier in the source."),
+            "objects": tfds.features.Sequence(
+                {"bbox": tfds.features.BBoxFeature(), "label": label}
+            ),
+            "augment/augmented": tfds.features.Scalar(np.bool_, doc="Whether the VAE touched it."),
+            "augment/checkpoint": tfds.features.Text(doc="Digest of the checkpoint."),
+            "augment/mode": tfds.features.Text(doc="denoise, sample, interpolate or none."),
+            "augment/factor": tfds.features.Scalar(np.float32),
+            "augment/detail": tfds.features.Scalar(np.float32),
+            "augment/seed": tfds.features.Scalar(np.int64),
+            "augment/version": tfds.features.Text(doc="Version of vae_aug."),
+            "augment/fidelity": tfds.features.Sequence(
+                np.float32, doc="One value a box: 1 where its content is fully preserved."
+            ),
+            "augment/guarded": tfds.features.Sequence(
+                np.bool_, doc="One value a box: whether the guard acted on it."
+            ),
+        }
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "objects"),
+            metadata=tfds.core.MetadataDict(self.builder_config.settings),
+        )
+
+    def download_and_prepare(self, **kwargs: Any) -> None:
+        """Build the dataset, or reuse the one that stands under this name.
+
+        Args:
+            **kwargs: As of `tfds.core.DatasetBuilder.download_and_prepare`.
+
+        Raises:
+            ValueError: If what stands under this name was built with other settings.
+            CheckpointError: If the checkpoint cannot be loaded.
+            RecordError: If the source cannot be read.
+        """
+        download_config = kwargs.get("download_config")
+        overwrites = download_config and download_config.download_mode.overwrite_dataset
+        if self.is_prepared() and not overwrites:
+            self._check_built_alike()
+        super().download_and_prepare(**kwargs)
+
+    def _check_built_alike(self) -> None:
+        """Raise `ValueError` if the dataset on disk was built with other settings."""
+        built = dict(self.info.metadata)
+        asked = self.builder_config.settings
+        differing = [name for name in asked if built.get(name) != asked[name]]
+        if differing:
+            differences = "; ".join(
+                f"{name} was {built.get(name)!r}, now {asked[name]!r}" for name in differing
+            )
+            raise ValueError(
+                f"{self.data_path} was built with other settings: {differences}. Choose another "
+                "name for the configuration, or build it again with --overwrite."
+            )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        del dl_manager  # There is nothing to download.
+        splits = self._source.splits
+        unknown = sorted(set(self.builder_config.augment_splits) - set(splits))
+        if unknown:
+            raise ValueError(
+                f"augment_splits names {', '.join(unknown)}; {self.builder_config.source!r} has "
+                f"{', '.join(splits)}."
+            )
+        if self.builder_config.augment_splits:
+            _ = self._augment  # A bad checkpoint is refused before anything is written.
+        return {split: self._generate_examples(split) for split in splits}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        augmented = split in self.builder_config.augment_splits
+        elements = self._source.read(split)
+        pairs = self._augment_elements(elements) if augmented else _leave_untouched(elements)
+        provenance = self._provenance if augmented else _NO_PROVENANCE
+        # The source's identifiers need not be unique; the order of the source is fixed.
+        for index, (element, report) in enumerate(pairs):
+            yield (
+                index,
+                {
+                    "image": element["image"],
+                    "image/id": element["image/source_id"],
+                    "objects": element["objects"],
+                    **{f"augment/{key}": value for key, value in (provenance | report).items()},
+                },
+            )
+
+    @functools.cached_property
+    def _source(self) -> _Source:
+        return _open_source(self.builder_config.source)
+
+    @functools.cached_property
+    def _augment(self) -> VAEAugment:
+        settings = self.builder_config.transform.to_dict()
+        return VAEAugment(
+            self.builder_config.checkpoint, **{name: settings[name] for name in _TRANSFORM_FIELDS}
+        )
+
+    @property
+    def _provenance(self) -> dict[str, Any]:
+        config = self.builder_config
+        return {
+            "checkpoint": self._augment.vae.digest,
+            "mode": config.mode,
+            "factor": config.factor,
+            "detail": config.detail,
+            "seed": config.seed,
+            "version": __version__,
+        }
+
+    def _augment_elements(self, elements: tf.data.Dataset) -> Iterator[_Augmented]:
+        """Augment in batches, holding no more than a few of them in memory."""
+        batches = elements.ragged_batch(self.builder_config.batch_size)
+        augmented = batches.map(self._augment.call_with_report).unbatch().prefetch(1)
+        for element, report in augmented:
+            count = len(element["objects"]["label"])
+            yield (
+                _to_numpy(element),
+                {
+                    "augmented": report["augmented"].numpy(),
+                    "fidelity": report["fidelity"].numpy()[:count],
+                    "guarded": report["guarded"].numpy()[:count],
+                },
+            )
+
+
+def _open_source(source: str) -> _Source:
+    if source == EMBEDDED:
+        return _Source(embedded.LABELS, "uint8", 1, embedded.SPLITS, _read_embedded)
+    info = records.read_info(source)
+    read = functools.partial(records.read_records, source)
+    return _Source(info.label_names, info.dtype, info.channels, tuple(info.splits), read)
+
+
+def _read_embedded(split: embedded.Split) -> tf.data.Dataset:
+    def generate() -> Iterator[dict[str, Any]]:
+        for item in embedded.read_embedded(split):
+            label = [embedded.LABELS.index(name) for name in item.labels]
+            yield {
+                "image": item.image,
+                "image/source_id": item.source_id,
+                "objects": {"bbox": item.boxes, "label": np.array(label, np.int64)},
+            }
+
+    signature = {
+        "image": tf.TensorSpec((None, None, 1), tf.uint8),
+        "image/source_id": tf.TensorSpec((), tf.string),
+        "objects": {
+            "bbox": tf.TensorSpec((None, 4), tf.float32),
+            "label": tf.TensorSpec((None,), tf.int64),
+        },
+    }
+    return tf.data.Dataset.from_generator(generate, output_signature=signature)
+
+
+def _leave_untouched(elements: tf.data.Dataset) -> Iterator[_Augmented]:
+    for element in elements:
+        count = len(element["objects"]["label"])
+        yield (
+            _to_numpy(element),
+            {
+                "augmented": False,
+                "fidelity": np.ones(count, np.float32),
+                "guarded": np.zeros(count, np.bool_),
+            },
+        )
+
+
+def _to_numpy(element: dict[str, Any]) -> dict[str, Any]:
+    """Turn tensors into arrays, and the rows of an unbatched ragged image into one array."""
+    return tf.nest.map_structure(
+        lambda leaf: (leaf.to_tensor() if isinstance(leaf, tf.RaggedTensor) else leaf).numpy(),
+        element,
+    )

@@ -1,0 +1,256 @@
+"""The builder writes what the transform returns, where it may, and everything else untouched."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from vae_aug.data.records import make_example, write_records
+from vae_aug.version import __version__
+
+from . import med_vae_augmented_dataset_builder as builder_module
+
+FOLDER = Path(__file__).resolve().parent
+DUMMY_DATA = FOLDER / "dummy_data"
+LABELS = ("lesion", "stone")
+# Not one of these survives a detour through float16, or through pixels and back.
+BOXES = np.array([[1 / 3, 0.1, 0.7, 0.9], [0, 0, 1, 1], [0.2, 1 / 7, 0.3, 6 / 7]], np.float32)
+SIZES = {"train": ((24, 20), (24, 20), (17, 31)), "validation": ((24, 20),), "test": ((16, 16),)}
+
+
+def make_image(split, index):
+    """Return the image at `index` of a split: a ramp whose offset tells the images apart."""
+    height, width = SIZES[split][index]
+    ramp = np.arange(height * width).reshape(height, width, 1) % 199
+    return (ramp + 7 * index + len(split)).astype(np.uint8)
+
+
+def write_data(directory, dtype=np.uint8):
+    """Write three splits with 0, 1 and 2 boxes an image; `dummy_data` was written by this."""
+    for split, sizes in SIZES.items():
+        examples = [
+            make_example(
+                make_image(split, index).astype(dtype) * (1 if dtype is np.uint8 else 257),
+                source_id=f"{split}-{index}",
+                boxes=BOXES[:index],
+                labels=[1, 0][:index],
+                label_names=LABELS,
+            )
+            for index in range(len(sizes))
+        ]
+        write_records(examples, directory, split, label_names=LABELS)
+
+
+class StubTransform:
+    """Inverts images and tells a distinct fidelity a box, so that a mix-up would show."""
+
+    def __init__(self, checkpoint, **settings):
+        self.vae = type("Vae", (), {"digest": f"digest of {checkpoint}"})()
+        self.settings = settings
+
+    def call_with_report(self, element):
+        image, label = element["image"], element["objects"]["label"]
+        inverted = image.with_flat_values(image.dtype.max - image.flat_values)
+        fidelity = tf.cast(label, tf.float32) * 0.25 + 0.5
+        report = {
+            "augmented": tf.fill([tf.shape(element["image/source_id"])[0]], True),
+            "fidelity": fidelity,
+            "guarded": label == 0,
+        }
+        return element | {"image": inverted}, report
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    monkeypatch.setattr(builder_module, "VAEAugment", StubTransform)
+
+
+def make_config(name="own", **fields):
+    return builder_module.MedVaeAugmentedConfig(
+        name=name, **({"source": str(DUMMY_DATA), "mode": "denoise", "seed": 3} | fields)
+    )
+
+
+def build(data_dir, config):
+    builder = builder_module.Builder(data_dir=data_dir, config=config)
+    builder.download_and_prepare()
+    return builder
+
+
+def read_split(builder, split):
+    """Return a split's examples by identifier."""
+    examples = list(tfds.as_numpy(builder.as_dataset(split=split)))
+    return {example["image/id"].decode(): example for example in examples}
+
+
+class MedVaeAugmentedTest(tfds.testing.DatasetBuilderTestCase):
+    """What TFDS asks of every dataset, on the records in dummy_data."""
+
+    DATASET_CLASS = builder_module.Builder
+    SPLITS = {"train": 3, "validation": 1, "test": 1}  # noqa: RUF012
+    BUILDER_CONFIG_NAMES_TO_TEST = [make_config("dummy")]  # noqa: RUF012
+
+    @pytest.fixture(autouse=True)
+    def _stub(self, stub):
+        pass
+
+
+def test_training_images_are_the_transform_s_and_the_rest_the_source_s(stub, tmp_path):
+    builder = build(tmp_path, make_config())
+    for split, sizes in SIZES.items():
+        examples = read_split(builder, split)
+        assert sorted(examples) == [f"{split}-{index}" for index in range(len(sizes))]
+        for index in range(len(sizes)):
+            source = make_image(split, index)
+            expected = 255 - source if split == "train" else source
+            np.testing.assert_array_equal(examples[f"{split}-{index}"]["image"], expected)
+
+
+def test_boxes_and_labels_are_the_source_s_bit_for_bit(stub, tmp_path):
+    examples = read_split(build(tmp_path, make_config()), "train")
+    for index in range(3):
+        objects = examples[f"train-{index}"]["objects"]
+        assert objects["bbox"].tobytes() == BOXES[:index].tobytes()
+        assert objects["label"].tolist() == [1, 0][:index]
+
+
+def test_provenance_tells_what_was_done(stub, tmp_path):
+    config = make_config(checkpoint="mine", factor=0.5, mode="sample")
+    builder = build(tmp_path, config)
+    assert builder.info.features["objects"]["label"].names == list(LABELS)
+    example = read_split(builder, "train")["train-2"]
+    told = {key.removeprefix("augment/"): example[key] for key in example if "augment/" in key}
+    assert told.pop("fidelity").tolist() == [0.75, 0.5]
+    assert told.pop("guarded").tolist() == [False, True]
+    assert told == {
+        "augmented": True,
+        "checkpoint": b"digest of mine",
+        "mode": b"sample",
+        "factor": 0.5,
+        "detail": 1.0,
+        "seed": 3,
+        "version": __version__.encode(),
+    }
+    untouched = read_split(builder, "test")["test-0"]
+    assert not untouched["augment/augmented"]
+    assert untouched["augment/mode"] == b"none"
+
+
+def test_sixteen_bits_stay_sixteen_bits(stub, tmp_path):
+    write_data(tmp_path / "records", np.uint16)
+    builder = build(tmp_path / "out", make_config(source=str(tmp_path / "records")))
+    image = read_split(builder, "validation")["validation-0"]["image"]
+    assert image.dtype == np.uint16
+    np.testing.assert_array_equal(image, make_image("validation", 0).astype(np.uint16) * 257)
+    trained = read_split(builder, "train")["train-1"]["image"]
+    np.testing.assert_array_equal(trained, 65535 - make_image("train", 1).astype(np.uint16) * 257)
+
+
+def test_two_builds_are_byte_identical(stub, tmp_path):
+    folders = [build(tmp_path / name, make_config()).data_path for name in ("a", "b")]
+    shards = [sorted(Path(folder).glob("*.tfrecord*")) for folder in folders]
+    assert len(shards[0]) == 3
+    for first, second in zip(*shards, strict=True):
+        assert (first.name, first.read_bytes()) == (second.name, second.read_bytes())
+
+
+def test_evaluation_splits_are_augmented_only_by_force(stub, tmp_path):
+    with pytest.raises(ValueError, match="validation: a model measured on augmented"):
+        make_config(augment_splits=["train", "validation"])
+    forced = make_config(augment_splits=["validation"], augment_evaluation=True)
+    builder = build(tmp_path, forced)
+    image = read_split(builder, "validation")["validation-0"]["image"]
+    np.testing.assert_array_equal(image, 255 - make_image("validation", 0))
+    image = read_split(builder, "train")["train-0"]["image"]
+    np.testing.assert_array_equal(image, make_image("train", 0))
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"mode": "blur"}, ValueError, "mode must be one of"),
+        ({"factor": -1.0}, ValueError, "factor must be in"),
+        ({"seed": None}, TypeError, "seed must be an integer.*got None"),
+        ({"augment_splits": "train"}, TypeError, "augment_splits must be a list"),
+    ],
+)
+def test_bad_fields_are_refused_when_the_config_is_made(fields, error, message):
+    with pytest.raises(error, match=message):
+        make_config(**fields)
+
+
+def test_a_split_the_source_lacks_is_refused(stub, tmp_path):
+    config = make_config(augment_splits=["trian"], augment_evaluation=True)
+    with pytest.raises(ValueError, match=r"names trian; .* has test, train, validation"):
+        build(tmp_path, config)
+
+
+def test_other_settings_under_the_same_name_are_refused(stub, tmp_path):
+    build(tmp_path, make_config())
+    build(tmp_path, make_config())  # The same settings reuse what is there.
+    with pytest.raises(ValueError, match=r"factor was 1\.0, now 0\.5.*--overwrite"):
+        build(tmp_path, make_config(factor=0.5))
+
+
+def test_the_fixed_configurations_differ_in_what_they_build():
+    settings = [json.dumps(config.settings) for config in builder_module.Builder.BUILDER_CONFIGS]
+    assert len(set(settings)) == len(settings)
+
+
+# From here on nothing is stubbed: the packaged checkpoint augments.
+
+
+def test_the_packaged_checkpoint_varies_images_and_no_box(tmp_path):
+    builder = build(tmp_path, make_config(mode="sample", guard="off"))
+    for index in range(3):
+        example = read_split(builder, "train")[f"train-{index}"]
+        assert example["image"].shape == make_image("train", index).shape
+        assert (example["image"] != make_image("train", index)).any()
+        assert example["objects"]["bbox"].tobytes() == BOXES[:index].tobytes()
+        assert example["augment/fidelity"].shape == (index,)
+        assert len(example["augment/checkpoint"]) >= 8
+
+
+@pytest.mark.slow
+def test_a_fixed_configuration_needs_no_data(tmp_path):
+    builder = build(tmp_path, "phantom_denoise")
+    counts = {name: split.num_examples for name, split in builder.info.splits.items()}
+    assert min(counts[name] for name in ("train", "validation", "test")) > 0
+    source = {item.source_id: item for item in builder_module.embedded.read_embedded("train")}
+    examples = read_split(builder, "train")
+    assert set(examples) == set(source)
+    for name, item in source.items():
+        assert examples[name]["objects"]["bbox"].tobytes() == item.boxes.tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("folder", "arguments"),
+    [
+        (FOLDER.parent, ["med_vae_augmented"]),
+        (FOLDER.parent.parent, ["tfds_builders/med_vae_augmented"]),
+        (None, ["med_vae_augmented", "--imports", "vae_aug_tfds.med_vae_augmented"]),
+    ],
+    ids=["in the folder", "by path", "by import"],
+)
+def test_the_command_line_builds(folder, arguments, tmp_path):
+    for package in ("apache_beam", "mlcroissant"):
+        pytest.importorskip(package, reason="the command tfds imports it; install vae-aug[tfds]")
+    config = {"name": "own", "source": str(DUMMY_DATA), "mode": "denoise", "seed": 1}
+    command = [Path(sys.executable).with_name("tfds"), "build", *arguments]
+    done = subprocess.run(
+        [*command, "--data_dir", tmp_path / "data", "--config", json.dumps(config)],
+        cwd=folder or tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    test = tfds.load("med_vae_augmented/own", data_dir=tmp_path / "data", split="test")
+    (example,) = tfds.as_numpy(test)
+    np.testing.assert_array_equal(example["image"], make_image("test", 0))

@@ -1,0 +1,1 @@
+"""The transform that sits in the input pipeline."""

@@ -1,0 +1,231 @@
+"""Where an element keeps its image, boxes and identity, for every layout detectors are fed with.
+
+| layout | image | boxes |
+| --- | --- | --- |
+| TFDS | `element["image"]` | `element["objects"]["bbox"]`, `rel_yxyx` |
+| Keras | `element["images"]` | `element["bounding_boxes"]["boxes"]`, `xyxy` |
+| pair | `element[0]` | the same keys in `element[1]`, if that is a dict |
+| bare | the element itself | none |
+
+`bbox` and `boxes` may also stand beside the image. Everything is found once, from dtypes and
+shapes, so a wrong element is refused when a `Dataset.map` is traced and not in its first batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vae_aug.data.boxes import convert_boxes
+
+IMAGE_DTYPES = (tf.uint8, tf.uint16, tf.float16, tf.bfloat16, tf.float32)
+ID_KEYS = ("image/source_id", "source_id", "image/id", "image_id", "id")
+EPOCH_KEY = "epoch"
+
+_IMAGE_KEYS = ("image", "images")
+_BOX_GROUPS = ("objects", "bounding_boxes")
+_BOX_FORMATS = {"bbox": "rel_yxyx", "boxes": "xyxy"}
+
+Path = tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where things are in an element.
+
+    Attributes:
+        image: Keys and indices that lead to the image.
+        boxes: Likewise to the boxes; None if there are none.
+        source_id: Likewise to what the example is called; None if nothing does.
+        epoch: Likewise to the epoch; None if the element has none.
+        box_format: Format of the boxes, one of `vae_aug.data.boxes.BoxFormat`.
+        batched: Whether the element is a batch of examples.
+        ragged: Whether the images of the batch are a `tf.RaggedTensor`.
+    """
+
+    image: Path
+    boxes: Path | None
+    source_id: Path | None
+    epoch: Path | None
+    box_format: str
+    batched: bool
+    ragged: bool
+
+
+def find_layout(element: Any, bounding_box_format: str | None = None) -> Layout:
+    """Find the image, the boxes and the identity in an element.
+
+    Args:
+        element: An element, or its `element_spec`.
+        bounding_box_format: Format of the boxes; None for the one that goes with their key,
+            `"rel_yxyx"` for `bbox` and `"xyxy"` for `boxes`.
+
+    Returns:
+        The layout.
+
+    Raises:
+        ValueError: If there is no image, or its shape or the boxes' is not supported.
+        TypeError: If the image's dtype is not supported.
+    """
+    image = _find_image(element)
+    batched, ragged = _check_image(get_at(element, image), image)
+    groups = _find_groups(element)
+    boxes = next(
+        (
+            (*path, key)
+            for path, group in groups
+            for key in _BOX_FORMATS
+            if key in group and not isinstance(group[key], Mapping)
+        ),
+        None,
+    )
+    if boxes is not None:
+        _check_boxes(get_at(element, boxes), boxes, batched)
+    by_key = _BOX_FORMATS[boxes[-1]] if boxes else "rel_yxyx"
+    return Layout(
+        image=image,
+        boxes=boxes,
+        source_id=_find_key(groups, ID_KEYS),
+        epoch=_find_key(groups, (EPOCH_KEY,)),
+        box_format=bounding_box_format or by_key,
+        batched=batched,
+        ragged=ragged,
+    )
+
+
+def get_at(element: Any, path: Path) -> Any:
+    """Follow keys and indices into an element."""
+    for key in path:
+        element = element[key]
+    return element
+
+
+def replace_at(element: Any, path: Path, value: Any) -> Any:
+    """Copy an element with one value replaced; every other value is the very same object."""
+    if not path:
+        return value
+    key, *rest = path
+    changed = replace_at(element[key], tuple(rest), value)
+    if isinstance(element, Mapping):
+        copy = dict(element) if type(element) is dict else element.copy()  # type: ignore[attr-defined]
+        copy[key] = changed
+        return copy
+    values = [changed if index == key else old for index, old in enumerate(element)]
+    if hasattr(element, "_fields"):
+        return type(element)(*values)
+    return type(element)(values)
+
+
+def read_boxes(boxes: Any, box_format: str, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Read boxes, only to look at them, as the guard wants them.
+
+    Args:
+        boxes: `[B, N, 4]`, dense or ragged.
+        box_format: Their format.
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
+
+    Returns:
+        `[B, N, 4] float32`, `rel_yxyx`; NaN where a ragged row has ended.
+    """
+    if isinstance(boxes, tf.RaggedTensor):
+        boxes = tf.cast(boxes, tf.float32).to_tensor(float("nan"))
+    boxes = tf.cast(tf.convert_to_tensor(boxes), tf.float32)
+    boxes = tf.reshape(boxes, [tf.shape(boxes)[0], -1, 4])
+    return convert_boxes(boxes, box_format, "rel_yxyx", height=height, width=width)
+
+
+def _find_image(element: Any) -> Path:
+    """Return where the image is."""
+    if isinstance(element, Mapping):
+        keys = [key for key in _IMAGE_KEYS if key in element]
+        if len(keys) == 1:
+            return (keys[0],)
+        found = f"keys {', '.join(map(repr, element))}"
+    elif isinstance(element, tuple | list):
+        if element and _is_array(element[0]):
+            return (0,)
+        first = type(element[0]).__name__ if element else "nothing"
+        found = f"a {type(element).__name__} of {len(element)} that begins with {first}"
+    elif _is_array(element):
+        return ()
+    else:
+        found = f"{type(element).__name__}"
+    raise ValueError(
+        "VAEAugment takes a dict with exactly one of the keys 'image' and 'images', a tuple that "
+        f"begins with the image, or an image; received {found}."
+    )
+
+
+def _check_image(image: Any, path: Path) -> tuple[bool, bool]:
+    """Check shape and dtype; return whether it is a batch, and a ragged one."""
+    name = f"the image at {list(path)}" if path else "the image"
+    if not _is_array(image):
+        raise TypeError(f"{name} must be a tensor or array; received {type(image).__name__}.")
+    dtype, shape = tf.as_dtype(image.dtype), tf.TensorShape(image.shape)
+    received = f"received {dtype.name} {shape}"
+    if dtype not in IMAGE_DTYPES:
+        names = ", ".join(known.name for known in IMAGE_DTYPES)
+        raise TypeError(f"{name} must be one of {names}; {received}. Cast it before VAEAugment.")
+    if shape.rank not in (3, 4):
+        raise ValueError(
+            f"{name} must be [H, W, C] or a batch [B, H, W, C]; {received}. If the rank is "
+            "unknown, set it with tf.ensure_shape."
+        )
+    if shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{name} must have 1 or 3 channels, last; {received}. If the number is unknown, set "
+            "it with tf.ensure_shape."
+        )
+    ragged = isinstance(image, tf.RaggedTensor | tf.RaggedTensorSpec)
+    if ragged and (shape.rank != 4 or image.ragged_rank != 2):
+        raise ValueError(
+            f"ragged images must be a batch [B, (H), (W), C] of ragged rank 2; {received}, "
+            f"ragged rank {image.ragged_rank}."
+        )
+    return shape.rank == 4, ragged
+
+
+def _check_boxes(boxes: Any, path: Path, batched: bool) -> None:
+    """Check that boxes are `[N, 4]`, or `[B, N, 4]` in a batch."""
+    shape = tf.TensorShape(boxes.shape if _is_array(boxes) else np.shape(boxes))
+    expected = "[B, N, 4]" if batched else "[N, 4]"
+    known = shape.rank is not None
+    if known and (shape.rank != 2 + batched or shape[-1] not in (4, None)):
+        raise ValueError(f"boxes at {list(path)} must be {expected}; received shape {shape}.")
+
+
+def _find_groups(element: Any) -> list[tuple[Path, Mapping[str, Any]]]:
+    """Return the dicts, with their paths, that may hold boxes or identity."""
+    roots: list[tuple[Path, Any]] = [((), element)]
+    if isinstance(element, tuple | list):
+        roots = [((index,), part) for index, part in enumerate(element)]
+    dicts = [(path, part) for path, part in roots if isinstance(part, Mapping)]
+    nested = [
+        ((*path, key), part[key])
+        for path, part in dicts
+        for key in _BOX_GROUPS
+        if isinstance(part.get(key), Mapping)
+    ]
+    return nested + dicts
+
+
+def _find_key(groups: list[tuple[Path, Mapping[str, Any]]], keys: tuple[str, ...]) -> Path | None:
+    """Return the path of the first of `keys` that is there, outside of the groups of boxes."""
+    for path, group in groups:
+        if path and path[-1] in _BOX_GROUPS:
+            continue
+        for key in keys:
+            if key in group:
+                return (*path, key)
+    return None
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(
+        value, tf.Tensor | tf.RaggedTensor | tf.TensorSpec | tf.RaggedTensorSpec | np.ndarray
+    )

@@ -1,0 +1,171 @@
+"""Boxes stay true: measure what became of each box's content, and undo what went too far.
+
+A box is judged with a margin around it, the *window*: what makes a lesion visible is its contrast
+with its surroundings. Windows are whole pixels. A box that is not finite, has no area or does not
+touch the image (padding with -1 or 0, a degenerate annotation) has no window: its fidelity is NaN,
+and the guard ignores it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+_MARGIN, _MIN_MARGIN_PX = 0.1, 2.0
+"""Margin around a box: a share of its side, and at least so many pixels."""
+
+_FEATHER, _MIN_FEATHER_PX = 0.25, 4.0
+"""Width of the edge over which a pasted window fades out: a share of its side, and pixels."""
+
+_K1, _K2 = 0.01, 0.03
+"""Constants of SSIM, Wang et al. 2004, IEEE Trans. Image Processing 13(4)."""
+
+_MIN_SPAN = 1e-3
+"""Grey range of an image below which noise of storage, not anatomy, would be judged."""
+
+_SMOOTHING_SIGMA_PX, _SMOOTHING_RADIUS_PX = 1.5, 4
+
+
+class Windows(NamedTuple):
+    """Pixel windows around boxes.
+
+    Attributes:
+        top: `[B, N] float32`, first row.
+        left: `[B, N] float32`, first column.
+        bottom: `[B, N] float32`, row behind the last.
+        right: `[B, N] float32`, column behind the last.
+        valid: `[B, N] bool`, whether the box has a window.
+    """
+
+    top: tf.Tensor
+    left: tf.Tensor
+    bottom: tf.Tensor
+    right: tf.Tensor
+    valid: tf.Tensor
+
+
+def make_windows(boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> Windows:
+    """Widen boxes by the margin, to whole pixels inside the image.
+
+    Args:
+        boxes: `[B, N, 4] float32`, `rel_yxyx`; anything may stand in the rows.
+        height: Scalar int32, of the image in pixels.
+        width: Scalar int32.
+
+    Returns:
+        The windows; those of invalid boxes are empty.
+    """
+    size = tf.cast(tf.stack([height, width]), tf.float32)
+    start, end = boxes[..., :2] * size, boxes[..., 2:] * size
+    inside = (start < size) & (end > 0.0) & (end > start)
+    valid = tf.reduce_all(inside & tf.math.is_finite(start) & tf.math.is_finite(end), axis=-1)
+    margin = tf.maximum(_MARGIN * (end - start), _MIN_MARGIN_PX)
+    start = tf.clip_by_value(tf.floor(start - margin), 0.0, size)
+    end = tf.clip_by_value(tf.math.ceil(end + margin), 0.0, size)
+    start, end = (tf.where(valid[..., None], side, 0.0) for side in (start, end))
+    return Windows(start[..., 0], start[..., 1], end[..., 0], end[..., 1], valid)
+
+
+def measure_fidelity(
+    reference: tf.Tensor, images: tf.Tensor, boxes: tf.Tensor, *, denoised: bool = False
+) -> tf.Tensor:
+    """Measure how well each box's content is preserved.
+
+    SSIM over one window per box, with the range of the reference image as the data range, so that
+    12-bit data in a 16-bit image is judged as strictly as any other:
+    `(2 mx my + C1)(2 sxy + C2) / ((mx^2 + my^2 + C1)(sx^2 + sy^2 + C2))`.
+
+    Args:
+        reference: `[B, H, W, 1] float32`, grey.
+        images: `[B, H, W, 1] float32`, what became of it.
+        boxes: `[B, N, 4] float32`, `rel_yxyx`.
+        denoised: Compare after Gaussian smoothing of both, so that noise that is rightly gone does
+            not count as content.
+
+    Returns:
+        `[B, N] float32` in [-1, 1]; NaN for a box without a window.
+    """
+    shape = tf.shape(reference)
+    span = tf.reduce_max(reference, [1, 2, 3]) - tf.reduce_min(reference, [1, 2, 3])
+    span = tf.cast(tf.maximum(span, _MIN_SPAN), tf.float64)[:, None]
+    if denoised:
+        reference, images = _smooth(reference), _smooth(images)
+    windows = make_windows(boxes, shape[1], shape[2])
+    x, y = tf.cast(reference[..., 0], tf.float64), tf.cast(images[..., 0], tf.float64)
+    rows = _indicate(windows.top, windows.bottom, shape[1])
+    columns = _indicate(windows.left, windows.right, shape[2])
+    count = tf.reduce_sum(rows, -1) * tf.reduce_sum(columns, -1)
+    # Sums over windows as products with indicator rows and columns: no gather per box, and for
+    # the few boxes of an image cheaper than an integral image.
+    planes = tf.stack([x, y, x * x, y * y, x * y], axis=1)
+    sums = tf.einsum("bnh,bkhw->bknw", rows, planes)
+    moments = tf.einsum("bknw,bnw->bkn", sums, columns) / tf.maximum(count, 1.0)[:, None]
+    mean_x, mean_y, square_x, square_y, product = tf.unstack(moments, axis=1)
+    var_x = tf.maximum(square_x - mean_x**2, 0.0)
+    var_y = tf.maximum(square_y - mean_y**2, 0.0)
+    covariance = product - mean_x * mean_y
+    c1, c2 = (_K1 * span) ** 2, (_K2 * span) ** 2
+    ssim = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    ssim /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
+    nan = tf.constant(float("nan"), tf.float32)
+    return tf.where(windows.valid, tf.cast(ssim, tf.float32), nan)
+
+
+def guard_change(
+    change: tf.Tensor, boxes: tf.Tensor, failed: tf.Tensor, guard: str
+) -> tf.Tensor:
+    """Take a change back where it harmed a box.
+
+    Args:
+        change: `[B, H, W, 1] float32`, what would be added to the images.
+        boxes: `[B, N, 4] float32`, `rel_yxyx`.
+        failed: `[B, N] bool`, boxes whose content is not preserved.
+        guard: `"paste"`: nothing changes in the window of a failed box, and the change comes back
+            gradually around it. `"keep"`: nothing changes in an image with a failed box. `"off"`.
+
+    Returns:
+        `[B, H, W, 1] float32`; exactly 0 where the original is kept.
+    """
+    if guard == "off":
+        return change
+    if guard == "keep":
+        harmed = tf.reduce_any(failed, axis=-1)
+        return tf.where(harmed[:, None, None, None], 0.0, change)
+    shape = tf.shape(change)
+    windows = make_windows(boxes, shape[1], shape[2])
+    rows = _fade(windows.top, windows.bottom, shape[1])
+    columns = _fade(windows.left, windows.right, shape[2])
+    rows = tf.where((failed & windows.valid)[..., None], rows, 0.0)
+    # Overlapping windows add up; inside any of them the sum is at least exactly 1.
+    kept = tf.minimum(tf.einsum("bnh,bnw->bhw", rows, columns), 1.0)
+    return tf.where(kept[..., None] >= 1.0, 0.0, change * (1.0 - kept[..., None]))
+
+
+def _indicate(start: tf.Tensor, end: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    """Return `[B, N, length] float64`, 1 from `start` up to before `end`, else 0."""
+    pixels = tf.range(tf.cast(length, tf.float32))
+    return tf.cast((pixels >= start[..., None]) & (pixels < end[..., None]), tf.float64)
+
+
+def _fade(start: tf.Tensor, end: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    """Return `[B, N, length] float32`, 1 from `start` to `end` and smoothly down to 0 outside."""
+    pixels = tf.range(tf.cast(length, tf.float32))
+    start, end = start[..., None], end[..., None]
+    feather = tf.maximum(_FEATHER * (end - start), _MIN_FEATHER_PX) + 1.0
+    distance = tf.maximum(tf.maximum(start - pixels, pixels - (end - 1.0)), 0.0)
+    linear = tf.maximum(1.0 - distance / feather, 0.0)
+    return linear * linear * (3.0 - 2.0 * linear)
+
+
+def _smooth(images: tf.Tensor) -> tf.Tensor:
+    """Filter `[B, H, W, 1]` with a Gaussian whose weights, at the edge, are those inside."""
+    offsets = tf.range(-_SMOOTHING_RADIUS_PX, _SMOOTHING_RADIUS_PX + 1, dtype=tf.float32)
+    kernel = tf.nn.softmax(-0.5 * (offsets / _SMOOTHING_SIGMA_PX) ** 2)
+    inside = tf.ones_like(images)
+
+    def filter_both(values: tf.Tensor) -> tf.Tensor:
+        values = tf.nn.conv2d(values, tf.reshape(kernel, [-1, 1, 1, 1]), 1, "SAME")
+        return tf.nn.conv2d(values, tf.reshape(kernel, [1, -1, 1, 1]), 1, "SAME")
+
+    return filter_both(images) / filter_both(inside)

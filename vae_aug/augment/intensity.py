@@ -1,0 +1,92 @@
+"""Pixel values of any dtype and range to grey in [0, 1], and changes of grey back to pixels."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+_RED, _BLUE = 0.299, 0.114
+"""Weights of ITU-R BT.601 luminance."""
+
+_UNIT_MAX = 1.5
+"""A floating-point image that stays below is taken to be in [0, 1], above it in [0, 255]."""
+
+
+def find_range(
+    images: tf.Tensor, value_range: tuple[float, float] | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Find which values stand for black and white, for each image by itself.
+
+    Args:
+        images: `[B, H, W, C]` uint8, uint16, float16, bfloat16 or float32.
+        value_range: What the user says they are; None for the whole range of an integer dtype,
+            and for [0, 1] or [0, 255] by the image's maximum in a floating-point dtype.
+
+    Returns:
+        `(low, high)`, both `[B, 1, 1, 1] float32`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If an image of a floating-point dtype fits neither range.
+    """
+    ones = tf.ones([tf.shape(images)[0], 1, 1, 1])
+    if value_range is not None:
+        return ones * value_range[0], ones * value_range[1]
+    if images.dtype.is_integer:
+        return ones * 0.0, ones * float(images.dtype.max)
+    values = tf.cast(images, tf.float32)
+    brightest = tf.reduce_max(values, axis=[1, 2, 3], keepdims=True)
+    high = tf.where(brightest <= _UNIT_MAX, ones, ones * 255.0)
+    # A NaN fails the comparison, so this also refuses images that are not finite.
+    fits = tf.reduce_all((values >= -0.5 * high) & (values <= 1.5 * high))
+    check = tf.debugging.Assert(
+        fits,
+        [
+            "VAEAugment takes floating-point images in [0, 1] or [0, 255]; received values from",
+            tf.reduce_min(values),
+            "to",
+            tf.reduce_max(values),
+            ". Pass value_range=(low, high) to say what black and white are.",
+        ],
+    )
+    with tf.control_dependencies([check] if check is not None else []):
+        return ones * 0.0, tf.identity(high)
+
+
+def compute_grey(images: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+    """Compute luminance, 0 at `low` and 1 at `high`.
+
+    Args:
+        images: `[B, H, W, 1 or 3]`.
+        low: `[B, 1, 1, 1] float32`.
+        high: `[B, 1, 1, 1] float32`.
+
+    Returns:
+        `[B, H, W, 1] float32`. Three equal channels give exactly what one of them gives.
+    """
+    values = tf.cast(images, tf.float32)
+    if images.shape[-1] == 3:
+        red, green, blue = tf.split(values, 3, axis=-1)
+        values = green + _RED * (red - green) + _BLUE * (blue - green)
+    return (values - low) / (high - low)
+
+
+def change_luminance(
+    images: tf.Tensor, change: tf.Tensor, low: tf.Tensor, high: tf.Tensor
+) -> tf.Tensor:
+    """Add a change of grey to every channel, in the images' own dtype and range.
+
+    Args:
+        images: `[B, H, W, C]`.
+        change: `[B, H, W, 1] float32`, in units where black is 0 and white 1.
+        low: `[B, 1, 1, 1] float32`.
+        high: `[B, 1, 1, 1] float32`.
+
+    Returns:
+        As `images`. Where the change is 0 the pixel is the same bit for bit; elsewhere it stays
+        between `low` and `high`, or where it was if it lay outside. Integers round to nearest.
+    """
+    values = tf.cast(images, tf.float32)
+    changed = values + change * (high - low)
+    changed = tf.clip_by_value(changed, tf.minimum(low, values), tf.maximum(high, values))
+    if images.dtype.is_integer:
+        changed = tf.round(changed)
+    return tf.where(tf.equal(change, 0.0), images, tf.cast(changed, images.dtype))

@@ -1,0 +1,98 @@
+"""Randomness keyed by what an example is, never by where or when it is processed.
+
+A seed is a hash of (the user's seed, what is drawn, source id or content, epoch). Workers, batches,
+order and resumption are not in it, so none of them can change what is drawn.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+COUNTED_EPOCHS = 1024
+"""Passes over a dataset that `count_epochs` numbers 0, 1, 2, ..."""
+
+_SEPARATOR = "\x1f"
+
+
+def hash_content(images: tf.Tensor) -> tf.Tensor:
+    """Name images by their pixels, dtype and shape.
+
+    Args:
+        images: `[B, H, W, C]`, any dtype.
+
+    Returns:
+        `[B] string`, 64-bit fingerprints in decimal.
+    """
+    serialized = tf.map_fn(
+        tf.io.serialize_tensor, images, fn_output_signature=tf.TensorSpec([], tf.string)
+    )
+    return tf.strings.as_string(tf.strings.to_hash_bucket_fast(serialized, tf.int64.max))
+
+
+def make_seeds(seed: int, purpose: str, ids: tf.Tensor, epochs: tf.Tensor) -> tf.Tensor:
+    """Make one stateless seed per example.
+
+    Args:
+        seed: The user's.
+        purpose: What is drawn from it, e.g. `"choose"`; different purposes are independent.
+        ids: `[B] string`, what each example is.
+        epochs: `[B] int64`.
+
+    Returns:
+        `[B, 2] int32`, for `tf.random.stateless_*`.
+    """
+    parts = [str(seed), purpose, ids, tf.strings.as_string(epochs)]
+    hashes = tf.strings.to_hash_bucket_fast(tf.strings.join(parts, _SEPARATOR), tf.int64.max)
+    return tf.stack([tf.cast(hashes >> 32, tf.int32), tf.cast(hashes & 0x7FFFFFFF, tf.int32)], -1)
+
+
+def draw_seeds(count: tf.Tensor) -> tf.Tensor:
+    """Draw fresh seeds that nothing repeats, `tf.random.set_seed` included: `[count, 2] int32`."""
+    # The Python API folds the global seed in, and tf.data would then repeat it in every pass.
+    return tf.raw_ops.RandomUniformInt(
+        shape=tf.stack([count, 2]), minval=0, maxval=tf.int32.max, seed=0, seed2=0
+    )
+
+
+def draw_choices(seeds: tf.Tensor, probability: float) -> tf.Tensor:
+    """Decide for each seed with a probability: `[B, 2] int32` to `[B] bool`."""
+    return tf.map_fn(
+        lambda seed: tf.random.stateless_uniform([], seed) < probability,
+        seeds,
+        fn_output_signature=tf.TensorSpec([], tf.bool),
+    )
+
+
+def count_epochs(seed: int) -> tf.data.Dataset:
+    """Make an endless dataset that repeats the number of the pass over it: 0, then 1, ...
+
+    A pass is every iteration of the dataset object, also one that `.repeat()` downstream starts.
+    The count is part of an iterator's checkpoint, and starts at 0 in every process and in every
+    worker of tf.data service. From pass `COUNTED_EPOCHS` on, numbers are no longer consecutive but
+    still differ and are reproducible.
+
+    Args:
+        seed: Of the numbers behind the count.
+
+    Returns:
+        A dataset of `[] int64`.
+    """
+
+    def make_source() -> tf.data.Dataset:
+        return tf.data.Dataset.random(seed=seed % 2**31, rerandomize_each_iteration=True)
+
+    # tf.data keeps no count of passes, but it can draw anew in each one. Drawing the same sequence
+    # in advance turns the draw of pass k back into k.
+    with tf.init_scope():
+        draws = list(make_source().take(1).repeat(COUNTED_EPOCHS).as_numpy_iterator())
+    table = tf.constant(draws, tf.int64)
+
+    def number_pass(epoch: tf.Tensor, draw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        match = tf.equal(table, draw)
+        index = tf.where(
+            tf.reduce_any(match), tf.argmax(tf.cast(match, tf.int32)), COUNTED_EPOCHS + draw
+        )
+        epoch = tf.where(epoch < 0, index, epoch)
+        return epoch, epoch
+
+    return make_source().scan(tf.constant(-1, tf.int64), number_pass)

@@ -1,0 +1,154 @@
+"""`VAEAugment`, the transform that goes into a detector's input pipeline."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from vae_aug.augment.dataset import augment_dataset
+from vae_aug.augment.elements import find_layout
+from vae_aug.augment.engine import TensorFlowEngine
+from vae_aug.augment.steps import Steps
+from vae_aug.config import AugmentConfig, Engine, Guard, Mode
+from vae_aug.model.checkpoint import load_checkpoint
+
+
+class VAEAugment:
+    """Denoise images, or vary them, in `tf.data`; boxes and everything else pass untouched.
+
+    The VAE sees the image as a grey square and says how its brightness should change; the change
+    is brought to the image's own resolution and added to its own pixels. So size, dtype, range and
+    colour are kept, and with `detail=1` so is everything that the VAE cannot represent.
+
+    With image x, reconstruction r and variant v of the VAE and `up` to native resolution:
+
+        sample, interpolate:  x + up(v - r) + (1 - detail) (up(r) - x)
+        denoise:              x + factor (1 - detail) (up(r) - x)
+
+    Elements may be single or batched: TFDS (`{"image", "objects": {"bbox", ...}}`), Keras
+    (`{"images", "bounding_boxes": {"boxes", ...}}`), `(image, target)` or a bare image, as tensors
+    or NumPy arrays; images `[H, W, C]`, `[B, H, W, C]` or ragged, uint8, uint16, float16, bfloat16
+    or float32, with 1 or 3 channels; boxes padded or ragged. See `vae_aug.augment.elements`.
+
+    Example:
+        >>> augment = VAEAugment("demo", seed=1)                      # doctest: +SKIP
+        >>> dataset.map(augment)            # an element at a time     # doctest: +SKIP
+        >>> dataset.apply(augment)          # all of it, fastest       # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        ckpt: Any,
+        *,
+        mode: Mode = "sample",
+        factor: float = 1.0,
+        detail: float | None = None,
+        p: float = 1.0,
+        guard: Guard = "paste",
+        min_fidelity: float = 0.8,
+        value_range: tuple[float, float] | None = None,
+        seed: int | None = None,
+        engine: Engine = "tensorflow",
+        batch_size: int = 32,
+        device: str | None = None,
+        bounding_box_format: str | None = None,
+    ) -> None:
+        """Load the checkpoint and check the settings.
+
+        Args:
+            ckpt: A `.keras` file, a checkpoint folder, the name of a packaged checkpoint
+                (`"demo"`), or a `VAE`.
+            mode: `"denoise"`: decode the posterior mean. `"sample"`: decode z_mean + factor *
+                sigma * eps. `"interpolate"`: move z towards another image's of the batch by up to
+                `factor`; an image alone, and every image if there is a `seed`, moves towards a
+                draw from the training set's aggregate posterior instead.
+            factor: Strength, linear, from 0. `factor=0, detail=1` returns the input bit for bit.
+            detail: Share of what the VAE cannot represent that is put back, in [0, 1]. None for 0
+                if the mode is `"denoise"`, else 1.
+            p: Probability that an example is augmented.
+            guard: What happens where a box's content is not preserved: `"paste"` the original
+                back, with a feathered edge, `"keep"` the whole original image, or `"off"`.
+            min_fidelity: SSIM of a box with its margin below which the guard acts.
+            value_range: Values of black and white, e.g. `(0, 4095)`. None for the range of an
+                integer dtype, and for [0, 1] or [0, 255] by each floating-point image's maximum.
+            seed: Output then depends on (seed, source id or content, epoch) alone. The epoch is
+                the pass over the dataset under `apply`, and under `map` the element's key
+                `"epoch"`, or 0. None for fresh randomness every time.
+            engine: What runs the network; `"tensorflow"`.
+            batch_size: Images that `apply` gives to the network at a time.
+            device: Where the network runs, e.g. `"/GPU:0"`; None leaves it to TensorFlow.
+            bounding_box_format: Format of the boxes, Keras's names. None for `"rel_yxyx"` under
+                the key `bbox` and `"xyxy"` under `boxes`. Only the guard looks at them.
+
+        Raises:
+            CheckpointError: If the checkpoint cannot be loaded.
+            ValueError: If a setting is out of range.
+            TypeError: If `ckpt` is neither a path nor a VAE.
+        """
+        self.config = AugmentConfig(
+            mode=mode,
+            factor=factor,
+            detail=detail,
+            p=p,
+            guard=guard,
+            min_fidelity=min_fidelity,
+            value_range=value_range,
+            seed=seed,
+            engine=engine,
+            batch_size=batch_size,
+            device=device,
+            bounding_box_format=bounding_box_format,
+        )
+        if isinstance(ckpt, str | os.PathLike):
+            ckpt = load_checkpoint(ckpt)
+        elif not hasattr(ckpt, "vary"):
+            raise TypeError(
+                "ckpt must be a path, the name of a packaged checkpoint or a VAE; received "
+                f"{type(ckpt).__name__}."
+            )
+        self.vae = ckpt
+        self._steps = Steps(self.config, TensorFlowEngine(ckpt, self.config))
+
+    def __call__(self, *element: Any) -> Any:
+        """Augment an element, a batch, or a whole dataset.
+
+        Args:
+            *element: An element (several arguments are the parts of a tuple, as `Dataset.map`
+                passes them), or a `tf.data.Dataset`, as `Dataset.apply` passes it.
+
+        Returns:
+            The same structure with its images changed.
+
+        Raises:
+            ValueError: If there is no image in it, or its shape is not supported.
+            TypeError: If the image's dtype is not supported.
+        """
+        if len(element) == 1 and isinstance(element[0], tf.data.Dataset):
+            return augment_dataset(element[0], self._steps)
+        return self.call_with_report(*element)[0]
+
+    def call_with_report(self, *element: Any) -> tuple[Any, dict[str, tf.Tensor]]:
+        """Augment an element or a batch and say what was done to it.
+
+        Args:
+            *element: As in a call, but not a dataset.
+
+        Returns:
+            The element, and the report: `"augmented"` bool, whether the example was chosen;
+            `"fidelity"` `[N] float32`, SSIM of every box in what is returned, NaN for a box that
+            cannot be judged; `"guarded"` `[N] bool`, boxes that the guard acted for. With a batch
+            axis in front if the element has one.
+        """
+        whole = element[0] if len(element) == 1 else element
+        return self._steps.run(whole, find_layout(whole, self.config.bounding_box_format))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings and the checkpoint's digest, all JSON values."""
+        return {**self.config.to_dict(), "digest": getattr(self.vae, "digest", "")}
+
+    def __repr__(self) -> str:
+        """Return the settings as they would be typed."""
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        return f"VAEAugment({settings})"

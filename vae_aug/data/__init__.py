@@ -1,0 +1,1 @@
+"""Files to elements: decoding, annotations, records, the embedded source."""

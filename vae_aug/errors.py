@@ -1,0 +1,28 @@
+"""The exception tree. Every error says what was expected, what came, where, and what to do."""
+
+
+class VAEAugError(Exception):
+    """Base of all errors that vae_aug raises on purpose, except bad arguments.
+
+    Arguments of the wrong value or type raise `ValueError` or `TypeError`.
+    """
+
+
+class CheckpointError(VAEAugError):
+    """A checkpoint cannot be read, was altered, or does not fit this version."""
+
+
+class DicomError(VAEAugError):
+    """A DICOM file cannot be turned into an image."""
+
+
+class RecordError(VAEAugError):
+    """A TFRecord file or one of its records is damaged or breaks the schema."""
+
+
+class AnnotationError(VAEAugError):
+    """An annotation file cannot be read or contradicts the images it describes."""
+
+
+class MissingPackageError(VAEAugError, ImportError):
+    """An optional package is not installed; the message holds the install command."""

@@ -1,0 +1,1 @@
+"""The variational autoencoder: network, loss, training, checkpoints."""

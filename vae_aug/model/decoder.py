@@ -1,0 +1,82 @@
+"""From the latent vector back to an image: the encoder's stages, read backwards."""
+
+from __future__ import annotations
+
+import keras
+
+from vae_aug.config import ModelConfig
+from vae_aug.model.encoder import STAGES, Stage
+
+_STEM_CHANNELS = 32
+_STEM_STRIDE = 2
+_TOTAL_STRIDE = 32
+_SEED_CHANNELS = 64
+"""Channels of the map that the latent vector is first laid out in, before it is widened."""
+
+
+def make_decoder(config: ModelConfig) -> keras.Model:
+    """Make the mirror of the encoder.
+
+    Every stage of the encoder appears in reverse order with its kernel, its expansion and its
+    stride turned into up-sampling; it ends at the width that the encoder's stage began with. The
+    mirror of the stem is a transposed convolution to three channels.
+
+    Args:
+        config: Encoder, image size, latent length and blocks per stage.
+
+    Returns:
+        A model from `z [B, latent_dim / 2] float32` to `[B, S, S, 3] float32 in [0, 1]`.
+    """
+    stages = STAGES[config.encoder]
+    side = config.image_size // _TOTAL_STRIDE
+    z = keras.Input((config.latent_dim // 2,), name="z")
+    x = keras.layers.Dense(side * side * _SEED_CHANNELS, name="unpool")(z)
+    x = keras.layers.Reshape((side, side, _SEED_CHANNELS), name="unpool_map")(x)
+    x = _convolve(x, stages[-1].channels, "head")
+    ends = [_STEM_CHANNELS, *(stage.channels for stage in stages[:-1])]
+    for index in reversed(range(len(stages))):
+        x = _mirror_stage(x, stages[index], ends[index], config.decoder_repeats, f"stage{index}")
+    x = keras.layers.Conv2DTranspose(
+        3, 2 * _STEM_STRIDE, strides=_STEM_STRIDE, padding="same", name="stem"
+    )(x)
+    image = keras.layers.Activation("sigmoid", name="image")(x)
+    return keras.Model(z, image, name="decoder")
+
+
+def _mirror_stage(
+    x: keras.KerasTensor, stage: Stage, channels: int, repeats: int, name: str
+) -> keras.KerasTensor:
+    """Apply a stage backwards: its equal blocks first, then the one that changes size."""
+    for index in range((repeats or stage.repeats) - 1):
+        y = _inverted_residual(x, stage, stage.channels, f"{name}_block{index}")
+        x = keras.layers.Add(name=f"{name}_block{index}_add")([x, y])
+    # The widened map is kept at the lower resolution, where it costs a quarter.
+    x = _inverted_residual(x, stage, channels, f"{name}_last")
+    if stage.stride > 1:
+        x = keras.layers.UpSampling2D(stage.stride, interpolation="bilinear", name=f"{name}_up")(x)
+    return x
+
+
+def _inverted_residual(
+    x: keras.KerasTensor, stage: Stage, channels: int, name: str
+) -> keras.KerasTensor:
+    """Widen by `stage.expand`, convolve each channel, narrow to `channels`.
+
+    Reference: Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks (2018).
+    """
+    if stage.expand > 1:
+        x = _convolve(x, x.shape[-1] * stage.expand, f"{name}_expand")
+    x = keras.layers.DepthwiseConv2D(
+        stage.kernel, padding="same", use_bias=False, name=f"{name}_depthwise"
+    )(x)
+    x = keras.layers.BatchNormalization(name=f"{name}_depthwise_norm")(x)
+    x = keras.layers.ReLU(name=f"{name}_depthwise_relu")(x)
+    x = keras.layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_project")(x)
+    return keras.layers.BatchNormalization(name=f"{name}_project_norm")(x)
+
+
+def _convolve(x: keras.KerasTensor, channels: int, name: str) -> keras.KerasTensor:
+    """Apply a 1x1 convolution, batch normalisation and ReLU."""
+    x = keras.layers.Conv2D(channels, 1, use_bias=False, name=name)(x)
+    x = keras.layers.BatchNormalization(name=f"{name}_norm")(x)
+    return keras.layers.ReLU(name=f"{name}_relu")(x)

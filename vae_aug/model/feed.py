@@ -1,0 +1,193 @@
+"""Batches for training and validation: noisy image, clean image, weight of each pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from vae_aug.config import TrainConfig
+from vae_aug.corrupt import corrupt, corrupt_randomly
+from vae_aug.data.letterbox import letterbox, letterbox_boxes
+from vae_aug.data.records import find_records, parse_example, read_records, read_serialized
+
+Element = dict[str, tf.Tensor]
+
+_SHUFFLE_BUFFER = 1024
+_ZOOM = 0.15
+_GAMMA = 0.25
+VALIDATION_KEEP = 0.4
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One split of one folder of records, still serialized, and how to decode it.
+
+    Attributes:
+        examples: Scalars string, serialized `tf.train.Example`.
+        dtype: Name of the images' dtype, `"uint8"` or `"uint16"`.
+        channels: 1 or 3.
+    """
+
+    examples: tf.data.Dataset
+    dtype: str
+    channels: int
+
+    def parse(self, serialized: tf.Tensor) -> Element:
+        """Decode one record."""
+        return parse_example(serialized, self.dtype, self.channels)
+
+
+def open_source(folder: str | Path, split: str) -> Source:
+    """Open one split of a folder that `vae-aug ingest` wrote.
+
+    Raises:
+        RecordError: If it does not exist or its first record is damaged.
+    """
+    image = read_records(folder, split).element_spec["image"]
+    files, _ = find_records(folder, split)
+    return Source(read_serialized(files), image.dtype.name, image.shape[-1])
+
+
+def make_training_feed(
+    sources: Sequence[Source], size: int, config: TrainConfig, start: int = 0
+) -> tf.data.Dataset:
+    """Make the endless, reproducible stream of training batches.
+
+    What a batch holds depends on `config.seed` and its index alone, so a run that starts again
+    at step `start` sees the batches that it would have seen.
+
+    Args:
+        sources: What to train on, mixed by `config.source_weights`.
+        size: Side of the network's square in pixels.
+        config: Batch size, corruptions, weights and seed.
+        start: Batches to leave out.
+
+    Returns:
+        Batches `(noisy, clean, weights)`, each `[B, size, size, 1] float32`.
+    """
+    # Serialized records are shuffled and skipped; only those that are used get decoded.
+    endless = [
+        _number(source, index)
+        .shuffle(_SHUFFLE_BUFFER, seed=config.seed, reshuffle_each_iteration=True)
+        .repeat()
+        for index, source in enumerate(sources)
+    ]
+    shares = list(config.source_weights or [1.0 / len(sources)] * len(sources))
+    mixed = tf.data.Dataset.sample_from_datasets(endless, shares, seed=config.seed)
+    fit_example = _make_fit(sources, size, config.box_weight)
+
+    def prepare(index: tf.Tensor, numbered: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        seeds = tf.unstack(tf.random.split([config.seed, tf.cast(index, tf.int32)], 2))
+        clean, weight = _move(*fit_example(*numbered), seeds[0])
+        noisy = corrupt_randomly(
+            clean, config.corruptions, config.keep, config.clean_share, seeds[1]
+        )
+        return noisy, clean, weight
+
+    return (
+        mixed.enumerate()
+        .skip(start * config.batch_size)
+        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(config.batch_size, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def make_validation_feed(
+    sources: Sequence[Source], size: int, config: TrainConfig, limit: int
+) -> tf.data.Dataset:
+    """Make the batches a network is validated on: always the same images and the same noise.
+
+    Args:
+        sources: Where the images come from; `limit` of them are taken, in turn from each.
+        size: Side of the network's square in pixels.
+        config: Batch size and seed.
+        limit: Most images in all.
+
+    Returns:
+        Batches `(noisy, clean)`, each `[B, size, size, 1] float32`; noisy is `replace` with 40%
+        of the pixels left.
+    """
+    chosen = tf.data.Dataset.choose_from_datasets(
+        [_number(source, index) for index, source in enumerate(sources)],
+        tf.data.Dataset.range(len(sources)).repeat(),
+        stop_on_empty_dataset=False,
+    )
+    fit_example = _make_fit(sources, size, box_weight=1.0)
+
+    def prepare(index: tf.Tensor, numbered: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        clean, _ = fit_example(*numbered)
+        seed = tf.stack([config.seed, tf.cast(index, tf.int32)])
+        return corrupt(clean, "replace", VALIDATION_KEEP, seed), clean
+
+    return chosen.take(limit).enumerate().map(prepare).batch(config.batch_size)
+
+
+def _number(source: Source, index: int) -> tf.data.Dataset:
+    """Put the number of its source before every record."""
+    return source.examples.map(lambda serialized: (index, serialized))
+
+
+def _make_fit(
+    sources: Sequence[Source], size: int, box_weight: float
+) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Make the function from source number and record to the network's square."""
+
+    def fit_example(index: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        branches = [
+            lambda source=source: fit(source.parse(serialized), size, box_weight)
+            for source in sources
+        ]
+        return tf.switch_case(index, branches)
+
+    return fit_example
+
+
+def fit(element: Element, size: int, box_weight: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Bring an element to the network's grey square.
+
+    Args:
+        element: As `parse_example` makes it; colour images are averaged over their channels.
+        size: Side of the square in pixels.
+        box_weight: Weight of a pixel inside a box, relative to 1 outside.
+
+    Returns:
+        Image `[size, size, 1] float32 in [0, 1]` and weights `[size, size, 1] float32`.
+    """
+    image = tf.cast(element["image"], tf.float32) / float(element["image"].dtype.max)
+    grey = tf.reduce_mean(image, axis=-1, keepdims=True)
+    shape = tf.shape(grey)
+    boxes = letterbox_boxes(element["objects"]["bbox"], shape[0], shape[1], size) * size
+    line = tf.range(size, dtype=tf.float32) + 0.5
+    rows = _between(line, boxes[:, 0:1], boxes[:, 2:3])
+    columns = _between(line, boxes[:, 1:2], boxes[:, 3:4])
+    inside = tf.minimum(tf.einsum("ny,nx->yx", rows, columns), 1.0)
+    weight = 1.0 + (box_weight - 1.0) * inside
+    return letterbox(grey[None], size)[0], weight[..., None]
+
+
+def _between(line: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+    """Return 1.0 where a pixel's centre lies in [low, high): `[N, S] float32`."""
+    return tf.cast((line >= low) & (line < high), tf.float32)
+
+
+def _move(
+    image: tf.Tensor, weight: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mirror, zoom, shift and change the gamma of an image; its weights move along."""
+    size = image.shape[0]
+    seeds = tf.unstack(tf.random.split(seed, 4))
+    zoom = tf.random.stateless_uniform([], seeds[0], 1.0 - _ZOOM, 1.0 + _ZOOM)
+    corner = tf.random.stateless_uniform([2], seeds[1]) * (1.0 - zoom)
+    both = tf.concat([image, weight], axis=-1)
+    mirrored = tf.random.stateless_uniform([], seeds[2]) < 0.5
+    both = tf.where(mirrored, both[:, ::-1], both)
+    box = tf.concat([corner, corner + zoom], axis=0)[None]
+    both = tf.image.crop_and_resize(both[None], box, [0], (size, size))[0]
+    gamma = tf.random.stateless_uniform([], seeds[3], 1.0 - _GAMMA, 1.0 + _GAMMA)
+    moved = tf.clip_by_value(both[..., :1], 0.0, 1.0) ** gamma
+    # Beyond the old border there is nothing to weigh, and nothing to learn but black.
+    return moved, tf.maximum(both[..., 1:], 1e-3)

@@ -1,0 +1,418 @@
+"""Train the network on records: noisy image in, clean image out, resumable at any validation."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.data.sheet import write_sheet
+from vae_aug.errors import RecordError, VAEAugError
+from vae_aug.model.checkpoint import load_checkpoint, save_checkpoint
+from vae_aug.model.encoder import freeze_stages
+from vae_aug.model.feed import Source, make_training_feed, make_validation_feed, open_source
+from vae_aug.model.latent import sample_posterior
+from vae_aug.model.loss import (
+    RECONSTRUCTIONS,
+    apply_free_bits,
+    kl_divergence,
+    kl_weight,
+    mean_squared_error,
+)
+from vae_aug.model.vae import VAE
+
+Figures = dict[str, float]
+Progress = Callable[[int, Figures], None]
+
+CHECKPOINT_NAME = "checkpoint.keras"
+_CONFIG_NAME = "config.json"
+_LOG_NAME = "log.jsonl"
+_SHEET_NAME = "sheet.png"
+_WARMUP_SHARE = 0.05
+_SHEET_IMAGES = 6
+_LOG_EVERY = 10
+_AGGREGATE_IMAGES = 512
+"""Training images from which the aggregate posterior is estimated."""
+
+
+class TrainingError(VAEAugError):
+    """Training cannot go on."""
+
+
+@dataclasses.dataclass
+class _State:
+    """Everything that a resumed run needs to go on as if it had not stopped."""
+
+    vae: VAE
+    optimizer: keras.Optimizer
+    averages: list[tf.Variable]
+    step: tf.Variable
+    best: tf.Variable
+    stale: tf.Variable
+
+    def make_manager(self, folder: Path) -> tf.train.CheckpointManager:
+        """Tie the state to files; saving keeps the two newest."""
+        checkpoint = tf.train.Checkpoint(
+            weights=[v.value for v in self.vae.weights],
+            optimizer=[v.value for v in self.optimizer.variables],
+            averages=self.averages,
+            step=self.step,
+            best=self.best,
+            stale=self.stale,
+        )
+        return tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
+
+
+def train(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    *,
+    model: ModelConfig | None = None,
+    config: TrainConfig | None = None,
+    validation: Sequence[str | Path] = (),
+    card: str = "",
+    progress: Progress | None = None,
+) -> Figures:
+    """Train a network and leave its best checkpoint in `out`.
+
+    `out` then holds `checkpoint.keras` (best by validation), `config.json`, `log.jsonl`,
+    `sheet.png` (clean, noisy, restored), `tensorboard/` and `state/`. Called again on the same
+    `out`, it goes on from the last validation with the same optimiser state and batches.
+
+    Args:
+        sources: Folders of records, as `vae-aug ingest` writes them, with a split `train`.
+        out: Folder of the run.
+        model: The architecture.
+        config: The settings of the run.
+        validation: Folders whose split `validation` is validated on; by default those of
+            `sources` that have one.
+        card: The model card of the checkpoint, Markdown.
+        progress: Called after every step with the step's number and its figures.
+
+    Returns:
+        The figures of the best validation: PSNR in dB and SSIM on clean input and on `replace`
+        with 40% left, KL in nats.
+
+    Raises:
+        RecordError: If a source has no training split or is damaged, or no source has a
+            validation split.
+        ValueError: If `out` holds a run with other settings.
+        TrainingError: If the loss stops being finite.
+    """
+    model, config, out = model or ModelConfig(), config or TrainConfig(), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    _keep_config(out / _CONFIG_NAME, model, config, sources)
+    keras.utils.set_random_seed(config.seed)
+    training = [open_source(source, "train") for source in sources]
+    held_out = _open_validation(validation or sources, required=bool(validation))
+    state = _make_state(model, config)
+    manager = state.make_manager(out / "state")
+    if manager.restore_or_initialize() and int(state.step) >= config.steps:
+        return _read_best(out)
+
+    run = _Run(state, config, out, card, _fingerprint(training))
+    feed = make_training_feed(training, model.image_size, config, start=int(state.step))
+    validation_feed = make_validation_feed(
+        held_out, model.image_size, config, config.validation_images
+    ).cache()
+    train_step = make_train_step(state, config)
+    for step, figures in _iterate(train_step, feed, state, config):
+        run.log("train", step, figures)
+        if progress is not None:
+            progress(step, figures)
+        if step % config.validate_every == 0 or step == config.steps:
+            run.validate(validation_feed, step)
+            manager.save(checkpoint_number=step)
+            if 0 < config.patience <= int(state.stale):
+                break
+    run.finish(training, model.image_size)
+    return _read_best(out)
+
+
+def make_train_step(state: _State, config: TrainConfig) -> Callable[..., Figures]:
+    """Make the graph of one optimiser step: `(noisy, clean, weights, step)` to figures."""
+    vae = state.vae
+    original_dim = 3 * vae.config.image_size**2
+    reconstruction_loss = RECONSTRUCTIONS[config.loss]
+
+    @tf.function(reduce_retracing=True)
+    def train_step(
+        noisy: tf.Tensor, clean: tf.Tensor, weights: tf.Tensor, step: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        seed = tf.stack([config.seed + 1, step])
+        with tf.GradientTape() as tape:
+            z_mean, z_log_var = vae.encode(noisy, training=True)
+            noise = tf.random.stateless_normal(tf.shape(z_mean), seed)
+            restored = vae.decode(sample_posterior(z_mean, z_log_var, noise), training=True)
+            mse = mean_squared_error(clean, restored, weights)
+            kl = kl_divergence(z_mean, z_log_var)
+            weight = kl_weight(step, config.beta, config.kl_warmup_steps)
+            loss = reconstruction_loss(mse, original_dim)
+            loss += weight * apply_free_bits(kl, config.free_bits)
+            # Per value, so that the gradients have the size that optimisers are tuned for.
+            scaled = loss / original_dim
+        gradients = tape.gradient(scaled, vae.trainable_variables)
+        state.optimizer.apply_gradients(zip(gradients, vae.trainable_variables, strict=True))
+        _average(state, config.ema)
+        error = tf.reduce_mean(tf.square(clean - restored), axis=(1, 2, 3))
+        return {
+            "loss": loss,
+            "kl": tf.reduce_mean(tf.reduce_sum(kl, axis=-1)),
+            "psnr": tf.reduce_mean(_psnr(error)),
+        }
+
+    return train_step
+
+
+def measure(vae: VAE, feed: tf.data.Dataset) -> Figures:
+    """Measure a network on a validation feed.
+
+    Args:
+        vae: The network.
+        feed: Batches `(noisy, clean)`, as `make_validation_feed`.
+
+    Returns:
+        Means over images of `psnr` (dB) and `ssim` for clean input, `psnr_noisy` and
+        `ssim_noisy` for noisy input, `kl` (nats), and `active_units`: how many latent means
+        have a variance over the images above 0.01 (Burda et al., Importance Weighted
+        Autoencoders, 2016).
+    """
+
+    @tf.function(reduce_retracing=True)
+    def measure_batch(noisy: tf.Tensor, clean: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        z_mean, z_log_var = vae.encode(clean)
+        figures = {"kl": tf.reduce_sum(kl_divergence(z_mean, z_log_var), axis=-1)}
+        for suffix, restored in ("", vae.decode(z_mean)), ("_noisy", vae.reconstruct(noisy)):
+            grey = tf.reduce_mean(restored, axis=-1, keepdims=True)
+            figures["psnr" + suffix] = tf.image.psnr(clean, grey, 1.0)
+            figures["ssim" + suffix] = tf.image.ssim(clean, grey, 1.0)
+        return figures, z_mean
+
+    batches = [measure_batch(noisy, clean) for noisy, clean in feed]
+    means = np.concatenate([z_mean for _, z_mean in batches])
+    figures = {
+        key: float(np.mean(np.concatenate([values[key] for values, _ in batches])))
+        for key in batches[0][0]
+    }
+    return {**figures, "active_units": float(np.sum(np.var(means, axis=0) > 0.01))}
+
+
+class _Run:
+    """What a run writes beside its state: log, TensorBoard, sheet, best checkpoint."""
+
+    def __init__(
+        self,
+        state: _State,
+        config: TrainConfig,
+        out: Path,
+        card: str,
+        fingerprint: dict[str, Any],
+    ) -> None:
+        self.state, self.config, self.out, self.card = state, config, out, card
+        self.fingerprint = fingerprint
+        self.writer = tf.summary.create_file_writer(str(out / "tensorboard"))
+
+    def log(self, kind: str, step: int, figures: Figures) -> None:
+        """Write figures to TensorBoard and, validations and every tenth step, to the log."""
+        with self.writer.as_default(step):
+            for name, value in figures.items():
+                tf.summary.scalar(f"{kind}/{name}", value)
+        if kind != "train" or step % _LOG_EVERY == 0:
+            rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
+            with (self.out / _LOG_NAME).open("a") as file:
+                file.write(json.dumps({"kind": kind, "step": step, **rounded}) + "\n")
+
+    def validate(self, feed: tf.data.Dataset, step: int) -> None:
+        """Measure the averaged weights; keep them if they are the best so far."""
+        with _averaged(self.state):
+            figures = measure(self.state.vae, feed)
+            self.log("validation", step, figures)
+            score = (figures["psnr"] + figures["psnr_noisy"]) / 2
+            if score > float(self.state.best):
+                self.state.best.assign(score)
+                self.state.stale.assign(0)
+                self._save(self.state.vae, {"step": step, **figures})
+            else:
+                self.state.stale.assign_add(1)
+            self._draw_sheet(feed, step)
+        self.writer.flush()
+
+    def finish(self, training: Sequence[Source], size: int) -> None:
+        """Put the statistics of the training images' latents into the best checkpoint."""
+        vae = load_checkpoint(self.out / CHECKPOINT_NAME)
+        plain = dataclasses.replace(self.config, seed=0, batch_size=16)
+        feed = make_validation_feed(training, size, plain, limit=_AGGREGATE_IMAGES)
+        encode = tf.function(vae.encode)
+        latents = [encode(clean) for _, clean in feed]
+        z_mean = np.concatenate([mean for mean, _ in latents])
+        variance = np.concatenate([np.exp(log_var) for _, log_var in latents])
+        vae.aggregate_mean.assign(z_mean.mean(axis=0))
+        vae.aggregate_std.assign(np.sqrt(z_mean.var(axis=0) + variance.mean(axis=0)))
+        self._save(vae, _read_best(self.out))
+        self.writer.close()
+
+    def _save(self, vae: VAE, figures: Figures) -> None:
+        rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
+        save_checkpoint(
+            vae,
+            self.out / CHECKPOINT_NAME,
+            training={"config": self.config.to_dict(), "validation": rounded},
+            fingerprint=self.fingerprint,
+            card=self.card,
+        )
+        (self.out / "best.json").write_text(json.dumps(rounded, indent=1) + "\n")
+
+    def _draw_sheet(self, feed: tf.data.Dataset, step: int) -> None:
+        noisy, clean = (batch[:_SHEET_IMAGES] for batch in next(iter(feed)))
+        columns = {
+            "clean": clean,
+            "40% left": noisy,
+            "restored": self.state.vae.reconstruct(noisy)[..., :1],
+            "clean, decoded": self.state.vae.reconstruct(clean)[..., :1],
+        }
+        pixels = {name: np.uint8(np.clip(v, 0, 1) * 255 + 0.5) for name, v in columns.items()}
+        sheet = write_sheet(self.out / _SHEET_NAME, pixels)
+        with self.writer.as_default(step):
+            tf.summary.image("validation/sheet", sheet[None])
+
+
+class _averaged:  # noqa: N801 - used as a verb: `with _averaged(state):`
+    """Swap the moving average of the weights in, and the weights back in afterwards."""
+
+    def __init__(self, state: _State) -> None:
+        self.variables, self.averages = state.vae.trainable_variables, state.averages
+
+    def __enter__(self) -> None:
+        self._swap()
+
+    def __exit__(self, *_: object) -> None:
+        self._swap()
+
+    def _swap(self) -> None:
+        for variable, average in zip(self.variables, self.averages, strict=True):
+            value = tf.identity(variable.value)
+            variable.assign(average)
+            average.assign(value)
+
+
+def _average(state: _State, decay: float) -> None:
+    """Move the averages towards the weights; early on faster, so that they forget the start."""
+    steps = tf.cast(state.step, tf.float32)
+    decay = tf.minimum(decay, (1.0 + steps) / (10.0 + steps)) if decay else 0.0
+    for variable, average in zip(state.vae.trainable_variables, state.averages, strict=True):
+        average.assign(decay * average + (1.0 - decay) * variable.value)
+
+
+def _make_state(model: ModelConfig, config: TrainConfig) -> _State:
+    vae = VAE(model, encoder_weights=config.encoder_weights)
+    freeze_stages(vae.backbone, config.frozen_stages)
+    vae.first.trainable = config.frozen_stages == 0
+    warmup = max(int(_WARMUP_SHARE * config.steps), 1)
+    rate = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        decay_steps=max(config.steps - warmup, 1),
+        warmup_target=config.learning_rate,
+        warmup_steps=warmup,
+    )
+    optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
+    optimizer.build(vae.trainable_variables)
+    averages = [tf.Variable(v.value, trainable=False) for v in vae.trainable_variables]
+    return _State(
+        vae, optimizer, averages, tf.Variable(0), tf.Variable(-np.inf), tf.Variable(0)
+    )
+
+
+def _iterate(
+    train_step: Callable[..., Any], feed: tf.data.Dataset, state: _State, config: TrainConfig
+) -> Iterator[tuple[int, Figures]]:
+    """Run steps until `config.steps`, yielding each step's number and figures."""
+    began = time.perf_counter()
+    for noisy, clean, weights in feed:
+        if int(state.step) >= config.steps:
+            return
+        figures = {k: float(v) for k, v in train_step(noisy, clean, weights, state.step).items()}
+        if not np.isfinite(figures["loss"]):
+            raise TrainingError(
+                f"The loss is {figures['loss']} at step {int(state.step)}. The last good state "
+                "is kept; train again with a lower learning_rate."
+            )
+        state.step.assign_add(1)
+        now = time.perf_counter()
+        figures["images_per_second"] = config.batch_size / (now - began)
+        yield int(state.step), figures
+        began = time.perf_counter()
+
+
+def _psnr(mse: tf.Tensor) -> tf.Tensor:
+    """Compute the peak signal-to-noise ratio in dB for a range of 1."""
+    return -10.0 * tf.math.log(tf.maximum(mse, 1e-10)) / np.log(10.0)
+
+
+def _open_validation(folders: Sequence[str | Path], *, required: bool) -> list[Source]:
+    """Open the validation splits that exist; all of them must if they were asked for by name."""
+    opened = []
+    for folder in folders:
+        try:
+            opened.append(open_source(folder, "validation"))
+        except RecordError:
+            if required:
+                raise
+    if not opened:
+        raise RecordError(
+            f"No split 'validation' in {', '.join(map(str, folders))}. Ingest one with "
+            "`vae-aug ingest ... --split validation`, or name its folder with --validation."
+        )
+    return opened
+
+
+def _fingerprint(training: Sequence[Source]) -> dict[str, Any]:
+    """Count the training images and collect the hashes of their patients."""
+    patients: set[str] = set()
+    images = 0
+    for source in training:
+        for serialized in source.examples:
+            images += 1
+            features = tf.train.Example.FromString(serialized.numpy()).features.feature
+            patients.update(p.decode() for p in features["image/patient"].bytes_list.value)
+    return {"images": images, "patients": sorted(patients - {""})}
+
+
+def _keep_config(
+    path: Path, model: ModelConfig, config: TrainConfig, sources: Sequence[str | Path]
+) -> None:
+    """Write the settings of a new run; refuse to go on with other ones."""
+    settings = {
+        "model": model.to_dict(),
+        "train": config.to_dict(),
+        "sources": [str(source) for source in sources],
+    }
+    settings = json.loads(json.dumps(settings))
+    if not path.exists():
+        path.write_text(json.dumps(settings, indent=1) + "\n")
+        return
+    before = json.loads(path.read_text())
+    changed = [
+        f"{part}.{key}: {before[part].get(key)!r} before, {value!r} now"
+        for part in ("model", "train")
+        for key, value in settings[part].items()
+        if before[part].get(key) != value
+    ]
+    if before["sources"] != settings["sources"]:
+        changed.append(f"sources: {before['sources']} before, {settings['sources']} now")
+    if changed:
+        raise ValueError(
+            f"{path.parent} holds a run with other settings ({'; '.join(changed)}). "
+            "Give another output folder, or delete this one."
+        )
+
+
+def _read_best(out: Path) -> Figures:
+    return json.loads((out / "best.json").read_text())

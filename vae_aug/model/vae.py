@@ -1,0 +1,165 @@
+"""The published network: grey image, three filters, backbone, latent halves, mirrored decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from vae_aug.config import ModelConfig
+from vae_aug.model.decoder import make_decoder
+from vae_aug.model.encoder import make_encoder
+from vae_aug.model.latent import (
+    draw_normal,
+    draw_uniform,
+    fold_in,
+    sample_posterior,
+    split_latent,
+)
+
+_NOISE, _STEP = 0, 1
+"""What a seed is folded with: the noise that is drawn, and the length of an interpolation."""
+
+
+@keras.saving.register_keras_serializable("vae_aug")
+class VAE(keras.Model):
+    """A variational autoencoder of grey images with one latent vector, profile `vector`.
+
+    Grey image -> 3x3 convolution with 3 filters -> backbone's pooled features -> dense layer of
+    `latent_dim` values, halved in mean and log variance -> mirrored decoder -> three channels.
+
+    Attributes:
+        config: The `ModelConfig`.
+        digest: Hex digest of the checkpoint it was loaded from, "" for a fresh network.
+        aggregate_mean: `[d] float32`, mean of the posterior means over the training set.
+        aggregate_std: `[d] float32`, standard deviation of draws over the training set.
+    """
+
+    def __init__(
+        self, config: ModelConfig, *, encoder_weights: str | None = None, name: str = "vae"
+    ) -> None:
+        """Build every layer.
+
+        Args:
+            config: The architecture.
+            encoder_weights: As `make_encoder`; None for random weights.
+            name: Name of the model, which begins the names of its own variables.
+        """
+        super().__init__(name=name)
+        self.config = config
+        self.digest = ""
+        size, depth = config.image_size, config.latent_dim // 2
+        # Starts as three copies of the image, which is what pretrained filters expect of grey.
+        self.first = keras.layers.Conv2D(
+            3, 3, padding="same", kernel_initializer=_copy_centre, name="grey_to_three"
+        )
+        self.first.build((None, size, size, 1))
+        self.backbone = make_encoder(config.encoder, size, encoder_weights)
+        self.latent = keras.layers.Dense(config.latent_dim, name="latent")
+        self.latent.build(self.backbone.output_shape)
+        self.decoder = make_decoder(config)
+        self.aggregate_mean = self.add_weight(
+            shape=(depth,), initializer="zeros", trainable=False, name="aggregate_mean"
+        )
+        self.aggregate_std = self.add_weight(
+            shape=(depth,), initializer="ones", trainable=False, name="aggregate_std"
+        )
+        self.built = True
+
+    def encode(
+        self, images: tf.Tensor, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Describe images by the posterior over their latent vector.
+
+        Args:
+            images: `[B, S, S, 1] float32 in [0, 1]`.
+            training: Whether batch normalisation uses the batch's statistics.
+
+        Returns:
+            `z_mean` and `z_log_var`, each `[B, latent_dim / 2] float32`.
+        """
+        features = self.backbone(self.first(images), training=training)
+        return split_latent(tf.cast(self.latent(features), tf.float32))
+
+    def decode(self, z: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Draw the images that latent vectors stand for.
+
+        Args:
+            z: `[B, latent_dim / 2] float32`.
+            training: Whether batch normalisation uses the batch's statistics.
+
+        Returns:
+            `[B, S, S, 3] float32 in [0, 1]`.
+        """
+        return tf.cast(self.decoder(z, training=training), tf.float32)
+
+    def reconstruct(self, images: tf.Tensor) -> tf.Tensor:
+        """Decode the posterior mean: `[B, S, S, 1]` to `[B, S, S, 3]`, both float32 in [0, 1]."""
+        return self.decode(self.encode(images)[0])
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Decode the posterior mean, as Keras expects of a model."""
+        return self.decode(self.encode(images, training)[0], training)
+
+    def vary(
+        self,
+        images: tf.Tensor,
+        *,
+        mode: str,
+        factor: float | tf.Tensor,
+        seeds: tf.Tensor,
+        alone: bool = False,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reconstruct images and draw a variant of each.
+
+        Args:
+            images: `[B, S, S, 1] float32 in [0, 1]`.
+            mode: `"denoise"`, `"sample"` or `"interpolate"`.
+            factor: Strength from 0; 1 is the posterior's own spread, or the other image.
+            seeds: `[B, 2] int32`; what is drawn for an image depends on its own seed alone.
+            alone: For `"interpolate"`: the image has no neighbours in the batch, so it moves
+                towards a draw from the training set's aggregate posterior.
+
+        Returns:
+            Reconstruction and variant, each `[B, S, S, 1] float32 in [0, 1]`, the mean of the
+            three channels. For `"denoise"` they are the same.
+        """
+        z_mean, z_log_var = self.encode(images)
+        if mode == "denoise":
+            reconstruction = _to_grey(self.decode(z_mean))
+            return reconstruction, reconstruction
+        noise = draw_normal(fold_in(seeds, _NOISE), tuple(z_mean.shape[1:]))
+        if mode == "sample":
+            z = sample_posterior(z_mean, z_log_var, noise, factor)
+        else:
+            # A neighbour one place on is somebody else's image in any batch of two or more.
+            drawn = self.aggregate_mean + self.aggregate_std * noise
+            other = drawn if alone else tf.roll(z_mean, 1, axis=0)
+            share = factor * draw_uniform(fold_in(seeds, _STEP))[:, None]
+            z = z_mean + share * (other - z_mean)
+        both = _to_grey(self.decode(tf.concat([z_mean, z], axis=0)))
+        reconstruction, variant = tf.split(both, 2, axis=0)
+        return reconstruction, variant
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configuration from which `from_config` builds the same architecture."""
+        return {"config": self.config.to_dict(), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> VAE:
+        """Build the architecture of a `get_config`, with random weights."""
+        return cls(ModelConfig.from_dict(config["config"]), name=config["name"])
+
+
+def _to_grey(images: tf.Tensor) -> tf.Tensor:
+    """Average the channels: `[B, S, S, 3]` to `[B, S, S, 1]`."""
+    return tf.reduce_mean(images, axis=-1, keepdims=True)
+
+
+def _copy_centre(shape: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+    """Make a kernel whose every filter copies the pixel it stands on."""
+    kernel = np.zeros(shape, np.float32)
+    kernel[shape[0] // 2, shape[1] // 2] = 1.0
+    return kernel
