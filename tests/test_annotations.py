@@ -175,9 +175,19 @@ def test_coco_categories_of_one_name_are_one_label(tmp_path):
     assert read_coco(tmp_path).label_names == ("stone", "cyst")
 
 
+def test_coco_names_that_no_file_can_have(tmp_path):
+    names = ["x" * 300, "", None, "a\0b", "images", 5]
+    images = [{"id": index, "file_name": name} for index, name in enumerate(names)]
+    write_images(tmp_path / "images", "a.png")
+    write_text(tmp_path / "train.json", make_coco(images=images, annotations=[]))
+    result = read_coco(tmp_path)
+    assert result.images == () and len(result.problems) == len(names)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (make_coco(categories=[{"id": 1, "name": " "}]), "a class has an empty name"),
         ("{", "no valid JSON"),
         ("[" * 100_000, "no valid JSON"),
         ("[]", "'images' is missing"),
@@ -299,14 +309,23 @@ def test_yolo_layouts(tmp_path, labels, images, names_file, names):
 def test_yolo_problems_are_named(tmp_path):
     write_images(tmp_path, "a.png", "bytes.png")
     (tmp_path / "bad.png").write_bytes(b"x")
-    lines = "2 .5 .5 .1 .1\nx .5 .5 .1 .1\n0 .5 .5\n0 .5 .5 .1 y\n0 .1 .2 .3 .2 .3 .6\n"
-    write_text(tmp_path / "a.txt", lines)
+    (tmp_path / "old.tif").write_bytes(b"II*")
+    lines = [
+        "2 .5 .5 .1 .1",
+        "9" * 5000 + " 0 0 1 1",
+        "x .5 .5 .1 .1",
+        "0 .5 .5",
+        "0 .5 .5 .1 y",
+        "0 .1 .2 .3 .2 .3 .6",
+    ]
+    write_text(tmp_path / "a.txt", "\n".join(lines))
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     write_text(tmp_path / "data.yaml", "names: [p, q]")
     result = read_yolo(tmp_path / "data.yaml")
-    assert list_problems(result) == [("a.txt", "dropped")] * 3 + [
+    assert list_problems(result) == [("a.txt", "dropped")] * 4 + [
         ("bad.png", "skipped"),
         ("bytes.txt", "skipped"),
+        ("old.tif", "skipped"),
     ]
     assert result.problems[0].reason == "line 1: class '2' is not one of the 2 names"
     (image,) = result.images
@@ -382,6 +401,9 @@ def test_csv_that_is_none(tmp_path):
         read_csv(tmp_path)
     write_text(tmp_path / "train.csv", "filename,xmin,ymin,label\n")
     with pytest.raises(AnnotationError, match="xmax, ymax missing from"):
+        read_csv(tmp_path)
+    write_text(tmp_path / "train.csv", "")
+    with pytest.raises(AnnotationError, match=r"filename, xmin, .* missing from"):
         read_csv(tmp_path)
     (tmp_path / "train.csv").write_bytes(b"\xff\xff\xff")
     with pytest.raises(AnnotationError, match="no readable table in UTF-8"):

@@ -321,7 +321,7 @@ def check_boxes(elements, expected, labels):
         ("kidney_stone_ct", "train", "train", 532, 1150, 0),
         ("kidney_stone_ct", "valid", "val", 123, 325, 0),
         ("kidney_stone_ct", "test", "test", 123, 224, 0),
-        ("lgg_flair", "train", "train", 1047, 769, 48),
+        pytest.param("lgg_flair", "train", "train", 1047, 769, 48, marks=pytest.mark.slow),
         ("lgg_flair", "val", "validation", 207, 159, 12),
     ],
 )

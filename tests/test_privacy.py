@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from vae_aug.data.privacy import get_salt_path, hash_identifier, read_salt
+from vae_aug.errors import VAEAugError
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +53,28 @@ def test_empty_salts_are_refused(monkeypatch, config_home):
     get_salt_path().write_text("\n")
     with pytest.raises(ValueError, match="key file is empty"):
         read_salt()
+
+
+def test_home_that_cannot_be_written(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    with pytest.raises(VAEAugError, match=r"pass a salt or set \$VAE_AUG_SALT"):
+        read_salt()
+
+
+@pytest.mark.parametrize("error", [FileExistsError, PermissionError])
+def test_another_process_or_no_hard_links(monkeypatch, config_home, error):
+    path = config_home / "vae-aug" / "salt"
+
+    def link(source, target):
+        if error is FileExistsError:
+            path.write_text("of the other process")
+        raise error
+
+    monkeypatch.setattr("os.link", link)
+    salt = read_salt()
+    assert (salt == b"of the other process") == (error is FileExistsError)
+    assert [p.name for p in path.parent.iterdir()] == ["salt"] and read_salt() == salt
 
 
 def test_hash_is_an_hmac_cut_to_64_bits():

@@ -7,13 +7,17 @@ of standard deviation `1 / sqrt(12)`, so its noise-to-signal ratio is
     sigma(keep) = (1 - keep) / (keep * sqrt(12))    in units of the grey range.
 
 The physical noises below are set to the same ratio, so that one value of `keep` means the same
-loss whichever noise is chosen.
+loss whichever noise is chosen. Noise whose strength depends on the signal has that ratio at mid
+grey. `missing_lines` keeps that share of the rows.
+
+`make_corruption` makes an augmentation of any of them, for `Dataset.map`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,6 +25,8 @@ Corruption = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 _READOUT_SHARE = 0.1
 """Share of the Poisson-Gaussian variance at mid grey that is electronic readout noise."""
+
+_IMAGE_DTYPES = (tf.uint8, tf.uint16, tf.float16, tf.bfloat16, tf.float32)
 
 
 def compute_sigma(keep: tf.Tensor) -> tf.Tensor:
@@ -104,12 +110,42 @@ def poisson_gaussian(image: tf.Tensor, keep: tf.Tensor, seed: tf.Tensor) -> tf.T
     return tf.where(keep < 1.0, noisy, image)
 
 
+def speckle(image: tf.Tensor, keep: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Multiply every pixel by gamma noise of mean 1, as coherent imaging (ultrasound, OCT) does.
+
+    Its standard deviation is `2 sigma(keep)`, which is `sigma(keep)` at mid grey; black stays
+    black. Arguments as `replace`. The result is clipped to 1.
+
+    Reference: Goodman, Some fundamental properties of speckle, Journal of the Optical Society of
+    America 66 (1976) 1145-1150: the mean of n independent intensities is gamma distributed with
+    shape n.
+    """
+    # Below this variance the shape overflows what the sampler resolves, and nothing is visible.
+    shape = 1.0 / tf.maximum(4.0 * compute_sigma(keep) ** 2, 1e-6)
+    noise = tf.random.stateless_gamma(tf.shape(image), seed, shape, shape, dtype=tf.float32)
+    return tf.where(keep < 1.0, tf.minimum(image * noise, 1.0), image)
+
+
+def missing_lines(image: tf.Tensor, keep: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Keep each row with probability `keep`, else lose it to a stripe of one uniform random grey.
+
+    This is what detectors with failing lines and interrupted read-outs show; which rows are
+    lost is not told. Arguments as `replace`.
+    """
+    where, what = _split(seed)
+    rows = tf.shape(image[..., :1, :1])
+    kept = tf.random.stateless_uniform(rows, where) < keep
+    return tf.where(kept, image, tf.random.stateless_uniform(rows, what))
+
+
 CORRUPTIONS: dict[str, Corruption] = {
     "replace": replace,
     "blend": blend,
     "gaussian": gaussian,
     "rician": rician,
     "poisson_gaussian": poisson_gaussian,
+    "speckle": speckle,
+    "missing_lines": missing_lines,
 }
 
 
@@ -134,8 +170,8 @@ def corrupt(image: tf.Tensor, name: str, keep: float | tf.Tensor, seed: tf.Tenso
         True
     """
     check_names([name])
-    if isinstance(keep, float | int) and not 0.0 < keep <= 1.0:
-        raise ValueError(f"keep must be in (0, 1]; got {keep}.")
+    if isinstance(keep, float | int):
+        _check_keep(keep)
     return CORRUPTIONS[name](image, tf.convert_to_tensor(keep, tf.float32), seed)
 
 
@@ -168,6 +204,76 @@ def corrupt_randomly(
         for name in names
     ]
     return tf.cond(clean, lambda: image, lambda: tf.switch_case(choice, branches))
+
+
+def make_corruption(name: str, keep: float, seed: int | None = None) -> Callable[[Any], Any]:
+    """Make an augmentation that adds one kind of noise, for `Dataset.map`.
+
+    With a `seed` the noise of an image depends on (seed, name, the image's pixels) alone: order,
+    shards and parallel calls cannot change it, and every epoch repeats it. Without one every
+    pass is fresh.
+
+    Args:
+        name: A key of `CORRUPTIONS`.
+        keep: Share of the information left, in (0, 1]; 1 returns images as they are.
+        seed: The user's, or None.
+
+    Returns:
+        A function of a bare image `[H, W, C]`, uint8, uint16, or floating point in [0, 1]; or of
+        a dict with one under `"image"`, as TFDS has it. It returns the same, with the image
+        corrupted in its own dtype (integers round to nearest) and everything else untouched.
+
+    Raises:
+        ValueError: On an unknown name or a `keep` outside (0, 1]; from the function, on a batch.
+        TypeError: From the function, on another element or dtype.
+
+    Example:
+        >>> add_noise = make_corruption("rician", keep=0.6, seed=1)
+        >>> images = tf.data.Dataset.from_tensors(tf.zeros([8, 8, 1], tf.uint8))
+        >>> images.map(add_noise).element_spec.dtype.name
+        'uint8'
+    """
+    check_names([name])
+    _check_keep(keep)
+
+    def add_noise(element: Any) -> Any:
+        if isinstance(element, Mapping):
+            if "image" not in element:
+                raise TypeError(f"expected the key 'image'; the element has {sorted(element)}.")
+            return {**element, "image": add_noise(element["image"])}
+        image = tf.convert_to_tensor(element)
+        if image.dtype not in _IMAGE_DTYPES:
+            names = ", ".join(dtype.name for dtype in _IMAGE_DTYPES)
+            raise TypeError(f"an image must be one of {names}; got {image.dtype.name}.")
+        if image.shape.rank != 3:
+            raise ValueError(
+                f"an image must be [H, W, C]; got shape {image.shape}. Map before batching."
+            )
+        if keep == 1:
+            return image
+        white = float(image.dtype.max) if image.dtype.is_integer else 1.0
+        noisy = corrupt(tf.cast(image, tf.float32) / white, name, keep, _seed_by(image, name, seed))
+        noisy = tf.round(noisy * white) if image.dtype.is_integer else noisy
+        return tf.ensure_shape(tf.cast(noisy, image.dtype), image.shape)
+
+    return add_noise
+
+
+def _seed_by(image: tf.Tensor, name: str, seed: int | None) -> tf.Tensor:
+    """Make a stateless seed `[2] int32` of an image's content, or a fresh one."""
+    if seed is None:
+        # The Python API would fold the global seed in, and tf.data repeat it in every pass.
+        return tf.raw_ops.RandomUniformInt(
+            shape=[2], minval=0, maxval=tf.int32.max, seed=0, seed2=0
+        )
+    content = tf.strings.join([f"{seed}/{name}/", tf.io.serialize_tensor(image)])
+    return tf.bitcast(tf.strings.to_hash_bucket_fast(content, tf.int64.max), tf.int32)
+
+
+def _check_keep(keep: float) -> None:
+    """Raise `ValueError` unless `keep` is in (0, 1]."""
+    if not 0.0 < keep <= 1.0:
+        raise ValueError(f"keep must be in (0, 1]; got {keep}.")
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -163,7 +163,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "augment/seed": tfds.features.Scalar(np.int64),
             "augment/version": tfds.features.Text(doc="Version of vae_aug."),
             "augment/fidelity": tfds.features.Sequence(
-                np.float32, doc="One value a box: 1 where its content is fully preserved."
+                np.float32, doc="One value a box: SSIM with the source, NaN if it cannot be judged."
             ),
             "augment/guarded": tfds.features.Sequence(
                 np.bool_, doc="One value a box: whether the guard acted on it."

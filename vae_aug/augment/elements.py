@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-
-from vae_aug.data.boxes import convert_boxes
 
 IMAGE_DTYPES = (tf.uint8, tf.uint16, tf.float16, tf.bfloat16, tf.float32)
 ID_KEYS = ("image/source_id", "source_id", "image/id", "image_id", "id")
@@ -54,6 +52,22 @@ class Layout:
     box_format: str
     batched: bool
     ragged: bool
+
+
+class Parts(NamedTuple):
+    """What the transform looks at, as a batch.
+
+    Attributes:
+        images: `[B, H, W, C]`, dense or ragged.
+        boxes: `[B, N, 4] float32` in the layout's format; NaN where a ragged row has ended.
+        ids: `[B] string`, or None.
+        epochs: Scalar or `[B]`, or None.
+    """
+
+    images: Any
+    boxes: tf.Tensor
+    ids: tf.Tensor | None
+    epochs: tf.Tensor | None
 
 
 def find_layout(element: Any, bounding_box_format: str | None = None) -> Layout:
@@ -120,23 +134,31 @@ def replace_at(element: Any, path: Path, value: Any) -> Any:
     return type(element)(values)
 
 
-def read_boxes(boxes: Any, box_format: str, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Read boxes, only to look at them, as the guard wants them.
+def read_parts(element: Any, layout: Layout) -> Parts:
+    """Read what the transform looks at from an element, as a batch (of one, if it is single)."""
 
-    Args:
-        boxes: `[B, N, 4]`, dense or ragged.
-        box_format: Their format.
-        height: Of the images, in pixels.
-        width: Of the images, in pixels.
+    def read(path: Path | None) -> Any:
+        if path is None:
+            return None
+        value = get_at(element, path)
+        value = value if isinstance(value, tf.RaggedTensor) else tf.convert_to_tensor(value)
+        return value if layout.batched else tf.expand_dims(value, 0)
 
-    Returns:
-        `[B, N, 4] float32`, `rel_yxyx`; NaN where a ragged row has ended.
-    """
+    images, boxes, ids, epochs = (
+        read(path) for path in (layout.image, layout.boxes, layout.source_id, layout.epoch)
+    )
+    count = images.nrows(tf.int32) if layout.ragged else tf.shape(images)[0]
+    if boxes is None:
+        boxes = tf.zeros([count, 0, 4])
+    boxes = tf.cast(boxes, tf.float32)
     if isinstance(boxes, tf.RaggedTensor):
-        boxes = tf.cast(boxes, tf.float32).to_tensor(float("nan"))
-    boxes = tf.cast(tf.convert_to_tensor(boxes), tf.float32)
-    boxes = tf.reshape(boxes, [tf.shape(boxes)[0], -1, 4])
-    return convert_boxes(boxes, box_format, "rel_yxyx", height=height, width=width)
+        boxes = boxes.to_tensor(float("nan"))
+    # A batch without any box may have lost its last axis, e.g. as an empty list.
+    boxes = tf.reshape(boxes, [count, tf.size(boxes) // tf.maximum(4 * count, 1), 4])
+    if ids is not None:
+        ids = ids if ids.dtype == tf.string else tf.strings.as_string(ids)
+        ids = tf.reshape(ids, [count])
+    return Parts(images, boxes, ids, epochs)
 
 
 def _find_image(element: Any) -> Path:

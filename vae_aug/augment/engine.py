@@ -58,6 +58,7 @@ class TensorFlowEngine:
     def _freeze(self, alone: bool) -> Any:
         """Trace the network once, for any batch size, outside of whatever graph is being built."""
         size, config = self.image_size, self._config
+        detail = config.detail or 0.0
 
         def compute(squares: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
             constants = [(v, tf.constant(value)) for v, value in self._weights]
@@ -66,8 +67,8 @@ class TensorFlowEngine:
                     squares, mode=config.mode, factor=config.factor, seeds=seeds, alone=alone
                 )
             if config.mode == "denoise":
-                return config.factor * (1.0 - config.detail) * reconstruction
-            return variant - config.detail * reconstruction
+                return config.factor * (1.0 - detail) * reconstruction
+            return variant - detail * reconstruction
 
         with tf.init_scope():
             return tf.function(compute, autograph=False).get_concrete_function(

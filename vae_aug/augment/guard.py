@@ -112,9 +112,7 @@ def measure_fidelity(
     return tf.where(windows.valid, tf.cast(ssim, tf.float32), nan)
 
 
-def guard_change(
-    change: tf.Tensor, boxes: tf.Tensor, failed: tf.Tensor, guard: str
-) -> tf.Tensor:
+def guard_change(change: tf.Tensor, boxes: tf.Tensor, failed: tf.Tensor, guard: str) -> tf.Tensor:
     """Take a change back where it harmed a box.
 
     Args:

@@ -14,18 +14,21 @@ COUNTED_EPOCHS = 1024
 _SEPARATOR = "\x1f"
 
 
-def hash_content(images: tf.Tensor) -> tf.Tensor:
+def hash_content(images: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
     """Name images by their pixels, dtype and shape.
 
     Args:
-        images: `[B, H, W, C]`, any dtype.
+        images: `[B, H, W, C]`, any dtype, dense or ragged.
 
     Returns:
         `[B] string`, 64-bit fingerprints in decimal.
     """
-    serialized = tf.map_fn(
-        tf.io.serialize_tensor, images, fn_output_signature=tf.TensorSpec([], tf.string)
-    )
+
+    def serialize(image: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
+        dense = image.to_tensor() if isinstance(image, tf.RaggedTensor) else image
+        return tf.io.serialize_tensor(dense)
+
+    serialized = tf.map_fn(serialize, images, fn_output_signature=tf.TensorSpec([], tf.string))
     return tf.strings.as_string(tf.strings.to_hash_bucket_fast(serialized, tf.int64.max))
 
 
@@ -43,7 +46,7 @@ def make_seeds(seed: int, purpose: str, ids: tf.Tensor, epochs: tf.Tensor) -> tf
     """
     parts = [str(seed), purpose, ids, tf.strings.as_string(epochs)]
     hashes = tf.strings.to_hash_bucket_fast(tf.strings.join(parts, _SEPARATOR), tf.int64.max)
-    return tf.stack([tf.cast(hashes >> 32, tf.int32), tf.cast(hashes & 0x7FFFFFFF, tf.int32)], -1)
+    return tf.bitcast(hashes, tf.int32)
 
 
 def draw_seeds(count: tf.Tensor) -> tf.Tensor:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from vae_aug.augment.elements import Layout, get_at, read_boxes, replace_at
+from vae_aug.augment.elements import Layout, get_at, read_parts, replace_at
 from vae_aug.augment.engine import TensorFlowEngine
 from vae_aug.augment.guard import guard_change, measure_fidelity
 from vae_aug.augment.intensity import change_luminance, compute_grey, find_range
 from vae_aug.augment.seeds import draw_choices, draw_seeds, hash_content, make_seeds
 from vae_aug.config import AugmentConfig
+from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.letterbox import letterbox, unletterbox
 
 
@@ -52,36 +54,49 @@ class Steps:
     @property
     def _replaced(self) -> float:
         """Share of the image itself that the network's output stands in for."""
-        share = 1.0 - self.config.detail
+        share = 1.0 - (self.config.detail or 0.0)
         return share * self.config.factor if self.config.mode == "denoise" else share
 
-    def ask(self, element: Any, layout: Layout, epoch: tf.Tensor) -> Request:
-        """Make the network's input from a batched element.
+    def run(
+        self, element: Any, layout: Layout, epoch: int | tf.Tensor = 0
+    ) -> tuple[Any, dict[str, tf.Tensor]]:
+        """Take all three steps.
 
         Args:
-            element: The element, every component with a batch axis.
+            element: An element or a batch.
             layout: Where things are in it.
-            epoch: Scalar int64, for elements that have none of their own.
+            epoch: Scalar, for elements that have none of their own.
 
         Returns:
-            One request per example.
+            As `finish`.
         """
-        images = get_at(element, layout.image)
-        squares = _map_ragged(self._shrink, images) if layout.ragged else self._shrink(images)
+        request = self.ask(element, layout, epoch)
+        return self.finish(element, layout, self.compute(request), request.chosen)
+
+    def ask(self, element: Any, layout: Layout, epoch: int | tf.Tensor = 0) -> Request:
+        """Make the network's input from an element or a batch; see `run`."""
+        parts = read_parts(element, layout)
+        squares = _map_images(self._shrink, parts.images)
         count = tf.shape(squares)[0]
+        chosen = tf.fill([count], not self.is_identity)
         if self.config.seed is None:
             seeds, choices = draw_seeds(count), draw_seeds(count)
         else:
-            ids, epochs = _read_ids(element, layout), _read_epochs(element, layout, epoch, count)
+            ids = hash_content(parts.images)
+            if parts.ids is not None:
+                ids = tf.where(tf.equal(parts.ids, ""), ids, parts.ids)
+            epochs = tf.cast(epoch if parts.epochs is None else parts.epochs, tf.int64)
+            epochs = tf.broadcast_to(epochs, [count])
             seeds = make_seeds(self.config.seed, "vary", ids, epochs)
             choices = make_seeds(self.config.seed, "choose", ids, epochs)
-        chosen = tf.ones([count], tf.bool)
-        if self.config.p < 1:
-            chosen = draw_choices(choices, self.config.p)
+        if 0 < self.config.p < 1:
+            chosen &= draw_choices(choices, self.config.p)
         return Request(squares, seeds, chosen)
 
     def compute(self, request: Request) -> tf.Tensor:
         """Run the network on the chosen examples: `[B, S, S, 1] float32`, 0 for the others."""
+        if self.is_identity:
+            return tf.zeros_like(request.squares)
         if self.config.p == 1:
             return self.engine(request.squares, request.seeds)
         indices = tf.where(request.chosen)
@@ -101,48 +116,30 @@ class Steps:
     def finish(
         self, element: Any, layout: Layout, computed: tf.Tensor, chosen: tf.Tensor
     ) -> tuple[Any, dict[str, tf.Tensor]]:
-        """Apply the network's output to a batched element.
+        """Apply the network's output.
 
         Args:
-            element: As in `ask`.
+            element: An element or a batch.
             layout: Where things are in it.
             computed: `[B, S, S, 1] float32`, from `compute`.
             chosen: `[B] bool`.
 
         Returns:
             The element with its images changed, and the report: `"augmented"` `[B] bool`,
-            `"fidelity"` `[B, N] float32` and `"guarded"` `[B, N] bool`.
+            `"fidelity"` `[B, N] float32` and `"guarded"` `[B, N] bool`; without the batch axis
+            if the element has none.
         """
-        images = get_at(element, layout.image)
-        boxes = tf.zeros([tf.shape(computed)[0], 0, 4])
-        if layout.boxes is not None:
-            boxes = get_at(element, layout.boxes)
-        if not layout.ragged:
-            changed, fidelity, guarded = self._change(images, boxes, computed, chosen, layout)
-            changed = tf.ensure_shape(changed, images.shape)
-        else:
-            if isinstance(boxes, tf.RaggedTensor):
-                boxes = tf.cast(boxes, tf.float32).to_tensor(float("nan"))
-
-            def change_one(inputs: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-                image, *rest = inputs
-                parts = [_to_dense(image)[None], *(part[None] for part in rest)]
-                image, fidelity, guarded = self._change(*parts, layout)
-                return tf.RaggedTensor.from_tensor(image[0]), fidelity[0], guarded[0]
-
-            changed, fidelity, guarded = tf.map_fn(
-                change_one,
-                (images, boxes, computed, chosen),
-                fn_output_signature=(
-                    tf.RaggedTensorSpec([None, None, images.shape[-1]], images.dtype, 1),
-                    tf.TensorSpec([None], tf.float32),
-                    tf.TensorSpec([None], tf.bool),
-                ),
-            )
-            # The very row splits of the input, so that both combine without a check.
-            changed = images.with_flat_values(changed.flat_values)
+        parts = read_parts(element, layout)
+        change = self._change_ragged if layout.ragged else self._change
+        images, fidelity, guarded = change(parts.images, parts.boxes, computed, chosen, layout)
         report = {"augmented": chosen, "fidelity": fidelity, "guarded": guarded}
-        return replace_at(element, layout.image, changed), report
+        if not layout.batched:
+            images = images[0]
+            report = {name: value[0] for name, value in report.items()}
+        original = get_at(element, layout.image)
+        if not layout.ragged:
+            images = tf.ensure_shape(images, original.shape)
+        return replace_at(element, layout.image, images), report
 
     def _shrink(self, images: tf.Tensor) -> tf.Tensor:
         """Fit `[B, H, W, C]` images into the network's grey squares."""
@@ -152,23 +149,20 @@ class Steps:
     def _change(
         self,
         images: tf.Tensor,
-        boxes: Any,
+        boxes: tf.Tensor,
         computed: tf.Tensor,
         chosen: tf.Tensor,
         layout: Layout,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Change images of one size; return them, the fidelity of their boxes, and what failed."""
-        images = tf.convert_to_tensor(images)
-        height, width = tf.shape(images)[1], tf.shape(images)[2]
+        height, width = (images.shape[axis] or tf.shape(images)[axis] for axis in (1, 2))
         low, high = find_range(images, self.config.value_range)
         grey = compute_grey(images, low, high)
-        change = unletterbox(
-            computed, images.shape[1] or height, images.shape[2] or width
-        )
+        change = unletterbox(computed, height, width)
         if self._replaced:
             change -= self._replaced * grey
         change = tf.where(chosen[:, None, None, None], change, 0.0)
-        boxes = read_boxes(boxes, layout.box_format, height, width)
+        boxes = convert_boxes(boxes, layout.box_format, "rel_yxyx", height=height, width=width)
         fidelity = self._measure(grey, change, boxes)
         failed = tf.zeros_like(fidelity, tf.bool)
         if layout.boxes is not None and self.config.guard != "off":
@@ -177,41 +171,45 @@ class Steps:
             fidelity = self._measure(grey, change, boxes)
         return change_luminance(images, change, low, high), fidelity, failed
 
+    def _change_ragged(
+        self,
+        images: tf.RaggedTensor,
+        boxes: tf.Tensor,
+        computed: tf.Tensor,
+        chosen: tf.Tensor,
+        layout: Layout,
+    ) -> tuple[tf.RaggedTensor, tf.Tensor, tf.Tensor]:
+        """As `_change`, image by image, since each has its own size."""
+
+        def change_one(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            image, boxes, computed, chosen = inputs
+            changed, fidelity, failed = self._change(
+                image.to_tensor()[None], boxes[None], computed[None], chosen[None], layout
+            )
+            return tf.RaggedTensor.from_tensor(changed[0]), fidelity[0], failed[0]
+
+        changed, fidelity, failed = tf.map_fn(
+            change_one,
+            (images, boxes, computed, chosen),
+            fn_output_signature=(
+                tf.RaggedTensorSpec([None, None, images.shape[-1]], images.dtype, 1),
+                tf.TensorSpec([None], tf.float32),
+                tf.TensorSpec([None], tf.bool),
+            ),
+        )
+        # With the very row splits of the input, the result has its static shape too.
+        return images.with_flat_values(changed.flat_values), fidelity, failed
+
     def _measure(self, grey: tf.Tensor, change: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         """Measure the fidelity of boxes under a change, as it will be clipped."""
         after = tf.clip_by_value(grey + change, tf.minimum(grey, 0.0), tf.maximum(grey, 1.0))
         return measure_fidelity(grey, after, boxes, denoised=self.config.mode == "denoise")
 
 
-def _map_ragged(function: Any, images: tf.RaggedTensor) -> tf.Tensor:
-    """Apply a function of `[1, H, W, C]` to every image of a ragged batch."""
+def _map_images(function: Callable[[tf.Tensor], tf.Tensor], images: Any) -> tf.Tensor:
+    """Apply a function of `[B, H, W, C] to float32` to a batch, image by image if ragged."""
+    if not isinstance(images, tf.RaggedTensor):
+        return function(images)
     return tf.map_fn(
-        lambda image: function(_to_dense(image)[None])[0],
-        images,
-        fn_output_signature=tf.float32,
+        lambda image: function(image.to_tensor()[None])[0], images, fn_output_signature=tf.float32
     )
-
-
-def _to_dense(image: Any) -> tf.Tensor:
-    return image.to_tensor() if isinstance(image, tf.RaggedTensor) else image
-
-
-def _read_ids(element: Any, layout: Layout) -> tf.Tensor:
-    """Return what each example is called: `[B] string`."""
-    images = get_at(element, layout.image)
-    content = hash_content(images)
-    if layout.source_id is None:
-        return content
-    ids = tf.convert_to_tensor(get_at(element, layout.source_id))
-    ids = ids if ids.dtype == tf.string else tf.strings.as_string(ids)
-    ids = tf.reshape(ids, tf.shape(content))
-    return tf.where(tf.equal(ids, ""), content, ids)
-
-
-def _read_epochs(
-    element: Any, layout: Layout, epoch: tf.Tensor, count: tf.Tensor
-) -> tf.Tensor:
-    """Return the epoch of each example: `[B] int64`."""
-    if layout.epoch is not None:
-        epoch = tf.convert_to_tensor(get_at(element, layout.epoch))
-    return tf.broadcast_to(tf.cast(epoch, tf.int64), [count])

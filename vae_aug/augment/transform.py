@@ -102,7 +102,7 @@ class VAEAugment:
             bounding_box_format=bounding_box_format,
         )
         if isinstance(ckpt, str | os.PathLike):
-            ckpt = load_checkpoint(ckpt)
+            ckpt = load_checkpoint(os.fspath(ckpt))
         elif not hasattr(ckpt, "vary"):
             raise TypeError(
                 "ckpt must be a path, the name of a packaged checkpoint or a VAE; received "
@@ -111,6 +111,7 @@ class VAEAugment:
         self.vae = ckpt
         self._steps = Steps(self.config, TensorFlowEngine(ckpt, self.config))
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(self, *element: Any) -> Any:
         """Augment an element, a batch, or a whole dataset.
 
@@ -129,6 +130,7 @@ class VAEAugment:
             return augment_dataset(element[0], self._steps)
         return self.call_with_report(*element)[0]
 
+    @tf.autograph.experimental.do_not_convert
     def call_with_report(self, *element: Any) -> tuple[Any, dict[str, tf.Tensor]]:
         """Augment an element or a batch and say what was done to it.
 

@@ -11,6 +11,7 @@ to read (no such split, malformed JSON) is an `AnnotationError`.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -29,7 +30,10 @@ from vae_aug.data.images import read_image_size
 from vae_aug.data.records import get_split_name
 from vae_aug.errors import AnnotationError, DicomError, VAEAugError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm"})
+# The last five cannot be read; they are listed so that they are named, not passed over.
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".dcm", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+)
 _SPLIT_FILE_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val"),
@@ -159,7 +163,10 @@ class _Collector:
         )
 
     def finish(self, label_names: Iterable[str]) -> Annotations:
-        return Annotations(tuple(label_names), tuple(self.images), tuple(self.problems))
+        names = tuple(label_names)
+        if not all(name.strip() for name in names):
+            raise AnnotationError(f"{self.root}: a class has an empty name; name it.")
+        return Annotations(names, tuple(self.images), tuple(self.problems))
 
 
 def clean_boxes(
@@ -516,7 +523,7 @@ def _add_yolo_image(
 def _parse_yolo_line(line: str, names: Sequence[str], height: int, width: int) -> _Box | str:
     """Parse one line; a string tells what is wrong with it."""
     label, *values = line.split()
-    if not label.isdecimal() or int(label) >= len(names):
+    if not label.isdecimal() or len(label) > 9 or int(label) >= len(names):
         return f"class {label!r} is not one of the {len(names)} names"
     numbers = np.array([_parse_number(value) for value in values])
     if len(numbers) == 4:
@@ -637,14 +644,16 @@ def read_csv(source: str | os.PathLike[str], split: str = "train") -> Annotation
 def _load_csv(file: Path) -> list[dict[str, str]]:
     """Return the rows under the names of `_CSV_COLUMNS`."""
     try:
-        text = file.read_text("utf-8-sig")
-        header = text.split("\n", 1)[0]
-        delimiter = max(",;\t", key=header.count)
-        reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-        rows = list(reader)
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            delimiter = max(",;\t", key=stream.readline().count)
+            stream.seek(0)
+            reader = csv.DictReader(stream, delimiter=delimiter)
+            rows = list(reader)
+            # Of an empty file the reader looks for the header only now.
+            header = reader.fieldnames or ()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise AnnotationError(f"{file}: no readable table in UTF-8; export it again.") from error
-    found = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
+    found = {str(name).strip().lower(): name for name in header}
     columns = {
         column: next((found[name] for name in names if name in found), None)
         for column, names in _CSV_COLUMNS.items()
@@ -833,8 +842,10 @@ def _find_file(folders: Sequence[Path], name: object) -> Path | None:
         return None
     for candidate in dict.fromkeys((name, name.replace("\\", "/"))):
         for folder in folders:
-            if (folder / candidate).is_file():
-                return folder / candidate
+            # Raises for a name that no file can have, e.g. of 300 letters.
+            with contextlib.suppress(OSError):
+                if (folder / candidate).is_file():
+                    return folder / candidate
     return None
 
 

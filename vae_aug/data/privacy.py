@@ -7,7 +7,6 @@ same patient the same hash need the same salt.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import os
@@ -15,6 +14,7 @@ import secrets
 from pathlib import Path
 
 from vae_aug.data.atomic import sync_file
+from vae_aug.errors import VAEAugError
 
 SALT_VARIABLE = "VAE_AUG_SALT"
 
@@ -43,7 +43,7 @@ def read_salt(salt: str | None = None) -> bytes:
 
     Raises:
         ValueError: If the salt given, or that of the key file, is empty.
-        OSError: If the key file can be neither read nor made.
+        VAEAugError: If the key file can be neither read nor made.
     """
     if salt is None:
         salt = os.environ.get(SALT_VARIABLE)
@@ -52,9 +52,15 @@ def read_salt(salt: str | None = None) -> bytes:
             raise ValueError(f"the salt (argument or ${SALT_VARIABLE}) must not be empty.")
         return salt.encode()
     path = get_salt_path()
-    if not path.exists():
-        _make_salt_file(path)
-    stored = path.read_bytes().strip()
+    try:
+        if not path.exists():
+            _make_salt_file(path)
+        stored = path.read_bytes().strip()
+    except OSError as error:
+        raise VAEAugError(
+            f"{path}: the key file can be neither read nor made ({error.strerror}); pass a salt "
+            f"or set ${SALT_VARIABLE}."
+        ) from error
     if not stored:
         raise ValueError(f"{path}: the key file is empty; restore it, or delete it for a new one.")
     return stored
@@ -69,9 +75,13 @@ def _make_salt_file(path: Path) -> None:
             file.write(secrets.token_hex(32) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        # A link, unlike a rename, fails if another process was faster: its salt counts then.
-        with contextlib.suppress(FileExistsError):
+        try:
+            # A link, unlike a rename, fails if another process was faster: its salt counts then.
             os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            temporary.rename(path)
         sync_file(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,46 @@
+"""A network with the interface of `vae_aug.model.vae.VAE` whose values can be worked by hand."""
+
+from __future__ import annotations
+
+import types
+
+import tensorflow as tf
+
+
+class FakeVAE:
+    """Reconstructs half the grey value; a variant is that plus noise of 0.1 per pixel."""
+
+    digest = "fake"
+
+    def __init__(self, image_size: int = 32, noise: float = 0.1):
+        self.config = types.SimpleNamespace(image_size=image_size, profile="vector")
+        self.noise = noise
+
+    def vary(self, images, *, mode, factor, seeds, alone=False):
+        reconstruction = 0.5 * images
+        if mode == "denoise":
+            return reconstruction, reconstruction
+        if mode == "interpolate" and not alone:
+            neighbour = tf.roll(reconstruction, 1, axis=0)
+            return reconstruction, reconstruction + factor * (neighbour - reconstruction)
+        shape = images.shape[1:]
+        noise = tf.map_fn(
+            lambda seed: tf.random.stateless_normal(shape, seed),
+            seeds,
+            fn_output_signature=tf.TensorSpec(shape, tf.float32),
+        )
+        return reconstruction, reconstruction + self.noise * factor * noise
+
+
+class BrighteningVAE(FakeVAE):
+    """Reconstructs exactly; a variant is 0.25 brighter everywhere."""
+
+    def vary(self, images, *, mode, factor, seeds, alone=False):
+        return images, images + 0.25 * factor
+
+
+class ErasingVAE(FakeVAE):
+    """Reconstructs exactly; a variant is empty, so that no box survives."""
+
+    def vary(self, images, *, mode, factor, seeds, alone=False):
+        return (images, tf.zeros_like(images)) if mode != "denoise" else (images * 0, images * 0)

@@ -1,0 +1,51 @@
+"""Settings are checked when made."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vae_aug.config import AugmentConfig, ModelConfig, TrainConfig
+
+
+@pytest.mark.parametrize("config", [ModelConfig(), TrainConfig(), AugmentConfig(mode="denoise")])
+def test_round_trip_through_json(config):
+    assert type(config).from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_defaults_are_the_published_architecture():
+    config = ModelConfig()
+    assert (config.profile, config.encoder) == ("vector", "efficientnet-b1")
+    assert (config.image_size, config.latent_dim) == (224, 512)
+
+
+@pytest.mark.parametrize(("mode", "detail"), [("sample", 1.0), ("interpolate", 1.0), ("denoise", 0.0)])
+def test_detail_follows_the_mode(mode, detail):
+    assert AugmentConfig(mode=mode).detail == detail
+    assert AugmentConfig(mode=mode, detail=0.5).detail == 0.5
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "message"),
+    [
+        (ModelConfig, {"encoder": "resnet"}, "encoder must be one of 'efficientnet-b1'.*'resnet'"),
+        (ModelConfig, {"image_size": 200}, "multiple of 32; got 200"),
+        (ModelConfig, {"latent_dim": 7}, "latent_dim must be even"),
+        (TrainConfig, {"keep": (0.0, 0.5)}, "keep must be"),
+        (TrainConfig, {"clean_share": 1.5}, r"clean_share must be in \[0, 1\]; got 1.5"),
+        (TrainConfig, {"learning_rate": 0.0}, r"learning_rate must be in \(0"),
+        (AugmentConfig, {"mode": "blur"}, "mode must be one of"),
+        (AugmentConfig, {"factor": -1.0}, "factor must be in"),
+        (AugmentConfig, {"factor": float("nan")}, "factor must be in"),
+        (AugmentConfig, {"value_range": (1.0, 0.0)}, "value_range"),
+    ],
+)
+def test_bad_values_are_named(config, values, message):
+    with pytest.raises(ValueError, match=message):
+        config(**values)
+
+
+def test_unknown_settings_are_named():
+    with pytest.raises(ValueError, match="TrainConfig has no setting 'epochs'; the settings are"):
+        TrainConfig.from_dict({"epochs": 3})

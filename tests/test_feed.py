@@ -1,0 +1,110 @@
+"""Training and validation batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vae_aug.config import TrainConfig
+from vae_aug.data.records import make_example, write_records
+from vae_aug.errors import RecordError
+from vae_aug.model.feed import fit, make_training_feed, make_validation_feed, open_source
+
+SIZE = 32
+
+
+def write_source(folder, dtype, count=6):
+    """Write grey squares whose brightness tells them apart, with one box each."""
+    top = np.iinfo(dtype).max
+    examples = [
+        make_example(
+            np.full((SIZE, SIZE, 1), top * (index + 1) // (count + 1), dtype),
+            source_id=str(index),
+            boxes=np.array([[0.25, 0.25, 0.5, 0.75]]),
+            labels=[0],
+            label_names=("lesion",),
+        )
+        for index in range(count)
+    ]
+    for split in "train", "validation":
+        write_records(examples, folder, split, 1, label_names=("lesion",))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sources")
+    return [write_source(root / "eight", np.uint8), write_source(root / "sixteen", np.uint16)]
+
+
+def collect(feed, count):
+    return [tuple(part.numpy() for part in batch) for batch in feed.take(count)]
+
+
+def test_batches_mix_sources_of_both_depths(folders):
+    sources = [open_source(folder, "train") for folder in folders]
+    assert [source.dtype for source in sources] == ["uint8", "uint16"]
+    config = TrainConfig(batch_size=4, box_weight=3.0)
+    for noisy, clean, weights in collect(make_training_feed(sources, SIZE, config), 3):
+        assert noisy.shape == clean.shape == weights.shape == (4, SIZE, SIZE, 1)
+        assert noisy.dtype == clean.dtype == np.float32
+        assert 0 <= min(noisy.min(), clean.min())
+        assert max(noisy.max(), clean.max()) <= 1
+        assert weights.max() == pytest.approx(3.0)
+
+
+def test_a_run_started_later_sees_the_batches_it_would_have_seen(folders):
+    sources = [open_source(folder, "train") for folder in folders]
+    config = TrainConfig(batch_size=3, seed=5)
+    whole = collect(make_training_feed(sources, SIZE, config), 7)
+    late = collect(make_training_feed(sources, SIZE, config, start=4), 3)
+    for expected, batch in zip(whole[4:], late, strict=True):
+        for left, right in zip(expected, batch, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+def test_the_seed_changes_the_batches(folders):
+    sources = [open_source(folders[0], "train")]
+    first, second = (
+        collect(make_training_feed(sources, SIZE, TrainConfig(batch_size=4, seed=seed)), 1)[0][0]
+        for seed in (1, 2)
+    )
+    assert not np.array_equal(first, second)
+
+
+def test_clean_share_of_one_leaves_images_clean(folders):
+    sources = [open_source(folders[0], "train")]
+    config = TrainConfig(batch_size=6, clean_share=1.0)
+    noisy, clean, _ = collect(make_training_feed(sources, SIZE, config), 1)[0]
+    np.testing.assert_array_equal(noisy, clean)
+
+
+def test_validation_is_always_the_same_and_takes_sources_in_turn(folders):
+    sources = [open_source(folder, "validation") for folder in folders]
+    feed = make_validation_feed(sources, SIZE, TrainConfig(batch_size=4), limit=6)
+    first, second = collect(feed, 9), collect(feed, 9)
+    assert sum(len(clean) for _, clean in first) == 6
+    for left, right in zip(first, second, strict=True):
+        np.testing.assert_array_equal(left[0], right[0])
+    noisy, clean = first[0]
+    # Both sources hold the same picture first; 40% of the pixels are left of it.
+    np.testing.assert_allclose(clean[0], clean[1], atol=0.01)
+    assert np.mean(np.isclose(noisy[0], clean[0])) == pytest.approx(0.4, abs=0.05)
+
+
+def test_weights_cover_the_box_and_nothing_else():
+    element = {
+        "image": tf.zeros([20, 40, 3], tf.uint8),
+        "objects": {"bbox": tf.constant([[0.5, 0.25, 1.0, 0.5], [0.5, 0.25, 1.0, 0.5]])},
+    }
+    image, weights = fit(element, 40, 5.0)
+    assert image.shape == (40, 40, 1)
+    expected = np.ones((40, 40))
+    expected[20:30, 10:20] = 5.0  # content lies in rows 10 to 30
+    np.testing.assert_array_equal(weights[..., 0], expected)
+
+
+def test_a_missing_split_is_named(folders):
+    with pytest.raises(RecordError, match="test"):
+        open_source(folders[0], "test")

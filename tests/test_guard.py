@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vae_aug.augment.guard import guard_change, make_windows, measure_fidelity
+
+NAN = float("nan")
+
+
+def image(seed=0, height=40, width=60):
+    return tf.constant(np.random.default_rng(seed).random((1, height, width, 1), np.float32))
+
+
+def boxes(*rows):
+    return tf.constant([rows], tf.float32)
+
+
+def ssim_by_hand(x, y, window, span):
+    top, left, bottom, right = window
+    x = x.numpy()[0, top:bottom, left:right, 0].astype(np.float64)
+    y = y.numpy()[0, top:bottom, left:right, 0].astype(np.float64)
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    covariance = np.mean((x - x.mean()) * (y - y.mean()))
+    return ((2 * x.mean() * y.mean() + c1) * (2 * covariance + c2)) / (
+        (x.mean() ** 2 + y.mean() ** 2 + c1) * (x.var() + y.var() + c2)
+    )
+
+
+def test_window_is_the_box_with_its_margin_in_whole_pixels():
+    # Rows 10 to 30 of 40: margin 2. Columns 15 to 45 of 60: margin 3.
+    windows = make_windows(boxes([0.25, 0.25, 0.75, 0.75]), 40, 60)
+    assert [float(side[0, 0]) for side in windows[:4]] == [8.0, 12.0, 32.0, 48.0]
+
+
+def test_window_stays_inside_the_image():
+    windows = make_windows(boxes([0.0, 0.9, 1.0, 1.0]), 40, 60)
+    assert [float(side[0, 0]) for side in windows[:4]] == [0.0, 52.0, 40.0, 60.0]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [-1, -1, -1, -1],
+        [0, 0, 0, 0],
+        [NAN, NAN, NAN, NAN],
+        [0.1, NAN, 0.5, 0.5],
+        [0.5, 0.5, 0.4, 0.6],
+        [0.2, 0.3, 0.2, 0.6],
+        [1.5, 0.1, 1.8, 0.4],
+        [float("-inf"), 0.1, 0.5, float("inf")],
+    ],
+    ids=["minus-one", "zero", "nan", "part-nan", "reversed", "no-area", "outside", "infinite"],
+)
+def test_box_without_a_window_has_no_fidelity_and_is_ignored(row):
+    x, y = image(0), image(1)
+    assert np.isnan(measure_fidelity(x, y, boxes(row)).numpy()).all()
+    change = y - x
+    kept = guard_change(change, boxes(row), tf.constant([[True]]), "paste")
+    np.testing.assert_array_equal(kept, change)
+
+
+def test_fidelity_is_ssim_over_the_window():
+    x, y = image(0), image(1)
+    y = 0.7 * x + 0.3 * y
+    measured = measure_fidelity(x, y, boxes([0.25, 0.25, 0.75, 0.75], [0.0, 0.9, 1.0, 1.0]))
+    span = float(np.ptp(x.numpy()))
+    expected = [
+        ssim_by_hand(x, y, (8, 12, 32, 48), span),
+        ssim_by_hand(x, y, (0, 52, 40, 60), span),
+    ]
+    np.testing.assert_allclose(measured[0], expected, atol=1e-6)
+
+
+def test_fidelity_of_the_same_image_is_one_and_of_an_erased_lesion_is_low():
+    x = np.full((1, 64, 64, 1), 0.3, np.float32)
+    x[:, 30:34, 30:34] = 0.8
+    box = boxes([30 / 64, 30 / 64, 34 / 64, 34 / 64])
+    erased = tf.fill(x.shape, 0.3)
+    assert measure_fidelity(tf.constant(x), tf.constant(x), box).numpy() == pytest.approx(1.0)
+    assert measure_fidelity(tf.constant(x), erased, box) < 0.2
+
+
+def test_range_of_the_image_scales_the_constants():
+    """12-bit data stored in 16 bits is judged as strictly as if it filled them."""
+    x, y = image(0), image(1)
+    box = boxes([0.1, 0.1, 0.6, 0.6])
+    whole = measure_fidelity(x, y, box)
+    np.testing.assert_allclose(measure_fidelity(x / 16, y / 16, box), whole, atol=1e-5)
+
+
+def test_denoised_lesion_is_not_mistaken_for_a_lost_one():
+    rng = np.random.default_rng(3)
+    clean = np.full((1, 64, 64, 1), 0.3, np.float32)
+    clean[:, 24:40, 24:40] = 0.7
+    noisy = tf.constant(clean + rng.normal(0, 0.15, clean.shape).astype(np.float32))
+    erased = tf.fill(clean.shape, 0.3)
+    box = boxes([24 / 64, 24 / 64, 40 / 64, 40 / 64])
+    assert measure_fidelity(noisy, tf.constant(clean), box) < 0.8
+    assert measure_fidelity(noisy, tf.constant(clean), box, denoised=True) > 0.9
+    assert measure_fidelity(noisy, erased, box, denoised=True) < 0.2
+
+
+def test_paste_restores_the_window_exactly_and_fades_outside():
+    change = tf.ones([1, 60, 60, 1])
+    box = boxes([20 / 60, 20 / 60, 40 / 60, 40 / 60])
+    guarded = guard_change(change, box, tf.constant([[True]]), "paste").numpy()[0, :, :, 0]
+    np.testing.assert_array_equal(guarded[18:42, 18:42], 0.0)
+    edge = guarded[30, 42:50]
+    assert (np.diff(edge) >= 0).all() and 0 < edge[0] < 0.2 and edge[-1] == 1.0
+    assert guarded[0, 0] == 1.0 and guarded[30, 5] == 1.0
+
+
+def test_paste_leaves_boxes_that_passed_alone():
+    change = tf.ones([1, 60, 60, 1])
+    both = boxes([0.1, 0.1, 0.2, 0.2], [0.7, 0.7, 0.9, 0.9])
+    guarded = guard_change(change, both, tf.constant([[False, True]]), "paste").numpy()[0, :, :, 0]
+    np.testing.assert_array_equal(guarded[6:12, 6:12], 1.0)
+    np.testing.assert_array_equal(guarded[42:54, 42:54], 0.0)
+
+
+def test_overlapping_windows_are_all_exact():
+    change = tf.ones([1, 60, 60, 1])
+    rows = [[0.2 + 0.01 * i, 0.3, 0.5 + 0.01 * i, 0.6] for i in range(20)]
+    guarded = guard_change(change, boxes(*rows), tf.ones([1, 20], tf.bool), "paste")
+    windows = make_windows(boxes(*rows), 60, 60)
+    for i in range(20):
+        top, left, bottom, right = (int(side[0, i]) for side in windows[:4])
+        np.testing.assert_array_equal(guarded[0, top:bottom, left:right], 0.0)
+    assert guarded.numpy().min() >= 0.0 and guarded.numpy().max() <= 1.0
+
+
+def test_keep_acts_on_the_whole_of_the_failed_image_only():
+    change = tf.ones([2, 8, 8, 1])
+    both = tf.tile(boxes([0.1, 0.1, 0.5, 0.5]), [2, 1, 1])
+    guarded = guard_change(change, both, tf.constant([[True], [False]]), "keep").numpy()
+    assert guarded[0].max() == 0.0 and guarded[1].min() == 1.0
+
+
+def test_off_changes_nothing():
+    change = tf.ones([1, 8, 8, 1])
+    assert guard_change(change, boxes([0, 0, 1, 1]), tf.constant([[True]]), "off") is change
+
+
+def test_no_boxes():
+    x = image()
+    none = tf.zeros([1, 0, 4])
+    assert measure_fidelity(x, x, none).shape == (1, 0)
+    np.testing.assert_array_equal(guard_change(x, none, tf.zeros([1, 0], tf.bool), "paste"), x)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2)])
+def test_tiny_images(size):
+    x = image(height=size[0], width=size[1])
+    box = boxes([0, 0, 1, 1])
+    assert measure_fidelity(x, x, box).numpy() == pytest.approx(1.0)
+    assert guard_change(x, box, tf.constant([[True]]), "paste").numpy().max() == 0.0

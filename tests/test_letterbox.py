@@ -1,0 +1,67 @@
+"""Fitting into the square and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vae_aug.data.letterbox import compute_content, letterbox, letterbox_boxes, unletterbox
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (224, 224, (0, 0, 224, 224)),
+        (320, 391, (20, 0, 183, 224)),  # 320 * 224 / 391 = 183.3
+        (448, 112, (0, 84, 224, 56)),
+        (1000, 1, (0, 111, 224, 1)),
+    ],
+)
+def test_content_by_hand(height, width, expected):
+    assert tuple(int(g) for g in compute_content(height, width, 224)) == expected
+
+
+def test_same_size_is_untouched():
+    image = tf.random.stateless_uniform([2, 8, 8, 1], [1, 2])
+    assert letterbox(image, 8) is image
+    np.testing.assert_array_equal(unletterbox(image, 8, 8), image)
+
+
+def test_padding_is_black_and_content_is_kept():
+    square = letterbox(tf.ones([1, 4, 8, 1]), 8)[0, :, :, 0].numpy()
+    np.testing.assert_array_equal(square[:2], 0)
+    np.testing.assert_array_equal(square[2:6], 1)
+    np.testing.assert_array_equal(square[6:], 0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 60), st.integers(2, 60))
+def test_a_constant_survives_there_and_back(height, width):
+    image = tf.fill([1, height, width, 1], 0.25)
+    back = unletterbox(letterbox(image, 32), height, width)
+    assert back.shape == (1, height, width, 1)
+    np.testing.assert_allclose(back, image, atol=1e-6)
+
+
+def test_unknown_sizes_in_a_graph():
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1])])
+    def both(image):
+        square = letterbox(image, 16)
+        return square, unletterbox(square, tf.shape(image)[1], tf.shape(image)[2])
+
+    square, back = both(tf.zeros([3, 10, 20, 1]))
+    assert square.shape == (3, 16, 16, 1)
+    assert back.shape == (3, 10, 20, 1)
+
+
+def test_boxes_move_with_the_pixels():
+    image = np.zeros([1, 40, 80, 1], np.float32)
+    image[0, 10:30, 20:60] = 1
+    box = tf.constant([[10 / 40, 20 / 80, 30 / 40, 60 / 80]])
+    moved = letterbox_boxes(box, 40, 80, 80)[0].numpy() * 80
+    np.testing.assert_allclose(moved, [30, 20, 50, 60], atol=1e-4)
+    rows, columns = np.nonzero(letterbox(tf.constant(image), 80)[0, :, :, 0].numpy())
+    assert (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1) == (30, 20, 50, 60)

@@ -1,0 +1,121 @@
+"""Training: it learns, and an interrupted run ends as an uninterrupted one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.data.embedded import read_embedded
+from vae_aug.data.records import make_example, write_records
+from vae_aug.errors import RecordError
+from vae_aug.model.checkpoint import load_checkpoint, read_manifest
+from vae_aug.model.train import TrainingError, train
+
+pytestmark = pytest.mark.usefixtures("short_stages")
+
+MODEL = ModelConfig(encoder="efficientnet-lite1", image_size=32, latent_dim=16)
+CONFIG = TrainConfig(batch_size=4, steps=4, validate_every=2, validation_images=4, seed=3)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Eight small phantoms to train on and four to validate on."""
+    folder = tmp_path_factory.mktemp("records")
+    for split, count in ("train", 8), ("validation", 4):
+        examples = [
+            make_example(
+                item.image,
+                source_id=item.source_id,
+                boxes=item.boxes,
+                labels=[0] * len(item.labels),
+                label_names=("lesion",),
+                patient=f"hash-{item.patient}",
+            )
+            for item in read_embedded(split, count=count, size=32, real=False)
+        ]
+        write_records(examples, folder, split, 1, label_names=("lesion",))
+    return folder
+
+
+class Stop(Exception):
+    """Stands for the user's interrupt."""
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(records, tmp_path):
+    def interrupt(step, figures):
+        if step == 3:
+            raise Stop
+
+    whole = train([records], tmp_path / "whole", model=MODEL, config=CONFIG)
+    with pytest.raises(Stop):
+        train([records], tmp_path / "cut", model=MODEL, config=CONFIG, progress=interrupt)
+    resumed = train([records], tmp_path / "cut", model=MODEL, config=CONFIG)
+    assert resumed == whole
+    digests = [
+        read_manifest(tmp_path / run / "checkpoint.keras")["digest"] for run in ("whole", "cut")
+    ]
+    assert digests[0] == digests[1]
+
+    # What a run leaves behind.
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert names >= {"checkpoint.keras", "config.json", "log.jsonl", "sheet.png", "tensorboard"}
+    fingerprint = read_manifest(tmp_path / "whole" / "checkpoint.keras")["fingerprint"]
+    assert fingerprint["images"] == 8
+    assert all(patient.startswith("hash-") for patient in fingerprint["patients"])
+    vae = load_checkpoint(tmp_path / "whole" / "checkpoint.keras")
+    assert np.all(np.asarray(vae.aggregate_std) > 0)
+    assert not np.all(np.asarray(vae.aggregate_mean) == 0)
+
+    # A finished run is not trained again; other settings are refused.
+    assert train([records], tmp_path / "whole", model=MODEL, config=CONFIG) == whole
+    other = dataclasses.replace(CONFIG, learning_rate=0.5)
+    with pytest.raises(ValueError, match="learning_rate: 0.001 before, 0.5 now"):
+        train([records], tmp_path / "whole", model=MODEL, config=other)
+
+
+def test_the_loss_falls(records, tmp_path):
+    config = dataclasses.replace(
+        CONFIG, steps=40, validate_every=40, learning_rate=3e-3, clean_share=1.0, loss="paper"
+    )
+    losses = []
+    train(
+        [records],
+        tmp_path / "run",
+        model=MODEL,
+        config=config,
+        progress=lambda step, figures: losses.append(figures["loss"]),
+    )
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [entry["kind"] for entry in log] == ["train"] * 4 + ["validation"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(records, tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        train.__globals__["RECONSTRUCTIONS"], "paper", lambda mse, dim: mse[0] * float("nan")
+    )
+    config = dataclasses.replace(CONFIG, loss="paper")
+    with pytest.raises(TrainingError, match="loss is nan at step 0"):
+        train([records], tmp_path / "run", model=MODEL, config=config)
+
+
+def test_missing_splits_are_named(records, tmp_path):
+    write_only_train = tmp_path / "records"
+    examples = [
+        make_example(
+            np.zeros((32, 32, 1), np.uint8),
+            source_id="one",
+            boxes=np.zeros((0, 4)),
+            labels=[],
+            label_names=("lesion",),
+        )
+    ]
+    write_records(examples, write_only_train, "train", 1, label_names=("lesion",))
+    with pytest.raises(RecordError, match="No split 'validation'"):
+        train([write_only_train], tmp_path / "run", model=MODEL, config=CONFIG)
+    with pytest.raises(RecordError, match="nowhere"):
+        train([tmp_path / "nowhere"], tmp_path / "run2", model=MODEL, config=CONFIG)

@@ -1,0 +1,110 @@
+"""The fast path: a whole dataset, with batches inside that nobody sees.
+
+    element -> (element, question) -> batch -> network -> unbatch -> (element, answer) -> element
+
+Images of mixed sizes meet only as the network's squares. The elements themselves are carried past
+the network boxed as scalar variants (`tf.data.experimental.Optional`), which batch and unbatch
+whatever is inside and copy nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from vae_aug.augment.elements import find_layout
+from vae_aug.augment.seeds import count_epochs
+from vae_aug.augment.steps import Request, Steps
+
+# Nothing here branches in Python on tensors, and converted code is slow to trace and to debug.
+_do_not_convert = tf.autograph.experimental.do_not_convert
+
+_NETWORK_CALLS = 2
+"""Batches under way in the network: one computes while the other waits for a free core."""
+
+
+def augment_dataset(dataset: tf.data.Dataset, steps: Steps) -> tf.data.Dataset:
+    """Augment every element of a dataset.
+
+    Order, cardinality and element structure are kept. With a seed, every pass over the returned
+    dataset is an epoch of its own, see `vae_aug.augment.seeds.count_epochs`.
+
+    Args:
+        dataset: Of elements or of batches.
+        steps: The transform.
+
+    Returns:
+        A dataset with the same `element_spec`, up to static shapes that become known.
+
+    Raises:
+        ValueError: If there is no image in its elements, or its shape is not supported.
+        TypeError: If the image's dtype is not supported.
+    """
+    layout = find_layout(dataset.element_spec, steps.config.bounding_box_format)
+    if steps.is_identity:
+        return dataset
+    numbered = _number_epochs(dataset, steps.config.seed)
+
+    @_do_not_convert
+    def run(epoch: tf.Tensor, element: Any) -> Any:
+        return steps.run(element, layout, epoch)[0]
+
+    @_do_not_convert
+    def ask(epoch: tf.Tensor, element: Any) -> tuple[tf.Tensor, Request]:
+        request = steps.ask(element, layout, epoch)
+        return _box(element), Request(*(part[0] for part in request))
+
+    @_do_not_convert
+    def compute(boxed: tf.Tensor, request: Request) -> tuple[tf.Tensor, ...]:
+        return boxed, steps.compute(request), request.chosen
+
+    @_do_not_convert
+    def finish(boxed: tf.Tensor, computed: tf.Tensor, chosen: tf.Tensor) -> Any:
+        element = _unbox(boxed, dataset.element_spec)
+        return steps.finish(element, layout, computed[None], chosen[None])[0]
+
+    in_network = {"num_parallel_calls": _NETWORK_CALLS, "deterministic": True}
+    if layout.batched:
+        return numbered.map(run, **in_network)
+    around = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+    augmented = (
+        numbered.map(ask, **around)
+        .batch(steps.config.batch_size)
+        .map(compute, **in_network)
+        .unbatch()
+        .map(finish, **around)
+    )
+    return _keep_cardinality(augmented, dataset)
+
+
+def _keep_cardinality(changed: tf.data.Dataset, source: tf.data.Dataset) -> tf.data.Dataset:
+    """Say how many elements there are, which `unbatch` forgets."""
+    cardinality = source.cardinality()
+    if cardinality == tf.data.UNKNOWN_CARDINALITY:
+        return changed
+    return changed.apply(tf.data.experimental.assert_cardinality(cardinality))
+
+
+def _number_epochs(dataset: tf.data.Dataset, seed: int | None) -> tf.data.Dataset:
+    """Pair every element with the number of the pass over the dataset, 0 without a seed."""
+    if seed is not None:
+        return tf.data.Dataset.zip((count_epochs(seed), dataset))
+    zeros = tf.data.Dataset.from_tensors(tf.constant(0, tf.int64)).repeat()
+    return tf.data.Dataset.zip((zeros, dataset))
+
+
+def _box(element: Any) -> tf.Tensor:
+    """Put an element of any structure into a scalar variant."""
+    return tf.raw_ops.OptionalFromValue(components=tf.nest.flatten(element, expand_composites=True))
+
+
+def _unbox(boxed: tf.Tensor, spec: Any) -> Any:
+    """Take an element out of `_box`'s variant."""
+    specs = tf.nest.flatten(spec, expand_composites=True)
+    components = tf.raw_ops.OptionalGetValue(
+        optional=boxed,
+        output_types=[part.dtype for part in specs],
+        output_shapes=[part.shape for part in specs],
+    )
+    return tf.nest.pack_sequence_as(spec, components, expand_composites=True)

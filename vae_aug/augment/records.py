@@ -1,0 +1,388 @@
+"""Records in, augmented records out, with what was done to each written beside it.
+
+The training split passes through the transform; the other splits are copied byte for byte, because
+a detector measured on augmented images is not measured on real ones.
+
+| key | value |
+| --- | --- |
+| `augment/augmented` | 1 if the transform chose this record, else 0 |
+| `augment/checkpoint` | digest of the checkpoint |
+| `augment/mode`, `factor`, `detail`, `guard`, `min_fidelity`, `seed` | settings of the transform |
+| `augment/version` | version of vae_aug |
+| `augment/fidelity` | one value a box, NaN where it cannot be judged |
+| `augment/guarded` | one value a box: 1 if the guard acted for it |
+
+Every other feature of a record is kept, boxes bit for bit.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vae_aug.augment.transform import VAEAugment
+from vae_aug.data.atomic import sync_file
+from vae_aug.data.images import encode_image, parse_image_header
+from vae_aug.data.records import (
+    DatasetInfo,
+    check_records,
+    find_records,
+    get_split_name,
+    iterate_examples,
+    parse_example,
+    read_info,
+    read_serialized,
+    write_records,
+)
+from vae_aug.errors import RecordError
+from vae_aug.version import __version__
+
+Progress = Callable[[int, int], None]
+
+_TRAIN = "train"
+_INFO_FILE = "dataset.json"
+_SETTINGS = ("mode", "factor", "detail", "guard", "min_fidelity", "seed")
+
+
+@dataclasses.dataclass
+class SplitReport:
+    """What became of one split.
+
+    Attributes:
+        images: Records written.
+        augmented: Records that the transform chose; the rest kept their image.
+        boxes: Boxes, all of them carried through unchanged.
+        judged: Boxes whose content could be judged.
+        guarded: Boxes that the guard acted for.
+        lowest_fidelity: Of all judged boxes, as written; NaN if there is none.
+    """
+
+    images: int = 0
+    augmented: int = 0
+    boxes: int = 0
+    judged: int = 0
+    guarded: int = 0
+    lowest_fidelity: float = float("nan")
+
+    def add(self, report: Mapping[str, np.ndarray]) -> None:
+        """Count one record by what `VAEAugment.call_with_report` said of it."""
+        fidelity = report["fidelity"][np.isfinite(report["fidelity"])]
+        self.images += 1
+        self.augmented += int(report["augmented"])
+        self.boxes += len(report["fidelity"])
+        self.judged += len(fidelity)
+        self.guarded += int(np.sum(report["guarded"]))
+        if len(fidelity):
+            self.lowest_fidelity = float(np.fmin(self.lowest_fidelity, fidelity.min()))
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentReport:
+    """What `augment_records` did.
+
+    Attributes:
+        augmented: Splits that passed through the transform.
+        copied: Splits that were copied byte for byte, with their number of images.
+    """
+
+    augmented: Mapping[str, SplitReport]
+    copied: Mapping[str, int]
+
+
+@dataclasses.dataclass
+class RecordSummary:
+    """What a set of records holds, without naming an image or a patient.
+
+    Attributes:
+        images: Records.
+        boxes: Boxes.
+        labels: Boxes per label text.
+        patients: Distinct patients among the records that name one.
+        formats: Records per kind of image, e.g. `"png, 16 bits, 1 channel"`.
+        augmented: Records that a transform changed.
+        settings: Records per settings of a transform, e.g. `"mode sample, factor 1, ..."`.
+        lowest_fidelity: Of all judged boxes of augmented records; NaN if there is none.
+    """
+
+    images: int = 0
+    boxes: int = 0
+    labels: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    patients: int = 0
+    formats: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    augmented: int = 0
+    settings: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    lowest_fidelity: float = float("nan")
+
+
+def augment_records(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    augment: VAEAugment,
+    *,
+    splits: Sequence[str] = (_TRAIN,),
+    augment_evaluation: bool = False,
+    shards: int | None = None,
+    progress: Progress | None = None,
+) -> AugmentReport:
+    """Write a folder of records anew with the images of some splits augmented.
+
+    The result appears as a whole: it is written to a hidden folder beside `out` and renamed at the
+    end, so an interrupt or a full disk leaves nothing behind. Bit depth and channels of each
+    record are kept; the images of augmented records are stored as PNG, without loss.
+
+    Args:
+        source: Folder of records, as `vae-aug ingest` writes it.
+        out: Folder to write; must be missing or empty.
+        augment: The transform; must have a `seed`, so that the result can be made again.
+        splits: Splits to augment; all others are copied byte for byte.
+        augment_evaluation: Must be true for `splits` to name another split than `"train"`.
+        shards: Files of each augmented split; None for as many as the source has.
+        progress: Called with (images done, images in all) after each image.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ValueError: If the transform has no seed, a split is not in the source, or an evaluation
+            split is named without `augment_evaluation`.
+        RecordError: If the source is damaged or was augmented before, or `out` is not empty.
+        OSError: If the result cannot be written.
+    """
+    source, out = Path(source), Path(out)
+    info = read_info(source)
+    names = _check_splits(source, info, splits, augment_evaluation)
+    if augment.config.seed is None:
+        raise ValueError("augment_records needs a VAEAugment with a seed, to be repeatable.")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise RecordError(f"{out}: exists and is not empty; name a new folder, or delete this one.")
+    files = {split: find_records(source, split)[0] for split in info.splits}
+
+    total = sum(info.splits[split].examples for split in names)
+    reports = {split: SplitReport() for split in names}
+    settings = _make_provenance(augment)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir()
+        copied = [path for split in info.splits if split not in names for path in files[split]]
+        _copy_files([source / _INFO_FILE, *copied], temporary)
+        done = 0
+        for split, report in reports.items():
+            count = len(files[split]) if shards is None else shards
+            examples = _augment_split(source, split, files[split], info, augment, settings, report)
+            counted = _count(examples, done, total, progress)
+            write_records(counted, temporary, split, count, label_names=info.label_names)
+            done += report.images
+        if out.exists():
+            out.rmdir()
+        temporary.replace(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    untouched = {name: info.splits[name].examples for name in info.splits if name not in names}
+    return AugmentReport(reports, untouched)
+
+
+def summarize_records(
+    files: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], None] | None = None
+) -> RecordSummary:
+    """Count what records hold and how they were augmented.
+
+    Args:
+        files: The shards.
+        progress: Called with the number of records read so far.
+
+    Returns:
+        The counts.
+
+    Raises:
+        RecordError: If a file or record is damaged.
+    """
+    summary = RecordSummary()
+    patients: set[bytes] = set()
+    for path in files:
+        for index, example in iterate_examples(path):
+            patients.update(_get(example, "image/patient"))
+            _summarize(example, path, index, summary)
+            if progress is not None:
+                progress(summary.images)
+    summary.patients = len(patients - {b""})
+    return summary
+
+
+def _check_splits(
+    source: Path, info: DatasetInfo, splits: Sequence[str], augment_evaluation: bool
+) -> list[str]:
+    """Return the stored names of the splits to augment."""
+    names = list(dict.fromkeys(get_split_name(split) for split in splits))
+    unknown = [name for name in names if name not in info.splits]
+    if unknown or not names:
+        raise ValueError(
+            f"splits must name some of {', '.join(info.splits)}, which {source} has; "
+            f"got {', '.join(names) or 'none'}."
+        )
+    evaluation = [name for name in names if name != _TRAIN]
+    if evaluation and not augment_evaluation:
+        raise ValueError(
+            f"splits names {', '.join(evaluation)}: a model measured on augmented images is not "
+            "measured on real ones. Leave them out, or force it with augment_evaluation=True "
+            "(--augment-evaluation)."
+        )
+    return names
+
+
+def _make_provenance(augment: VAEAugment) -> dict[str, Any]:
+    """Return what the `augment/*` features of all records share."""
+    config = augment.config.to_dict()
+    shared = {name: config[name] for name in _SETTINGS}
+    return {**shared, "checkpoint": augment.vae.digest, "version": __version__}
+
+
+def _copy_files(paths: Iterable[Path], folder: Path) -> None:
+    for path in paths:
+        shutil.copyfile(path, folder / path.name)
+        sync_file(folder / path.name)
+
+
+def _count(
+    examples: Iterator[tf.train.Example], done: int, total: int, progress: Progress | None
+) -> Iterator[tf.train.Example]:
+    """Report progress as examples pass."""
+    for number, example in enumerate(examples, start=done + 1):
+        yield example
+        if progress is not None:
+            progress(number, total)
+
+
+def _augment_split(
+    source: Path,
+    split: str,
+    files: Sequence[Path],
+    info: DatasetInfo,
+    augment: VAEAugment,
+    settings: Mapping[str, Any],
+    report: SplitReport,
+) -> Iterator[tf.train.Example]:
+    """Yield the records of a split, augmented, in their order."""
+
+    def parse(serialized: tf.Tensor) -> dict[str, Any]:
+        return {**parse_example(serialized, info.dtype, info.channels), "serialized": serialized}
+
+    # Batches are ragged, because records keep their own size; two of them are in memory.
+    augmented = (
+        read_serialized(files)
+        .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .ragged_batch(augment.config.batch_size)
+        .map(augment.call_with_report)
+        .unbatch()
+        .prefetch(1)
+    )
+    try:
+        for element, details in augmented:
+            example = tf.train.Example.FromString(element["serialized"].numpy())
+            if "augment/checkpoint" in example.features.feature:
+                raise RecordError(
+                    f"{source}: record {report.images} of the split {split!r} was augmented "
+                    "before; start from the records it was made from."
+                )
+            count = len(element["objects"]["label"])
+            # Batches pad what they say of boxes; only the first are this record's.
+            told = {
+                "augmented": details["augmented"].numpy(),
+                "fidelity": details["fidelity"].numpy()[:count],
+                "guarded": details["guarded"].numpy()[:count],
+            }
+            if told["augmented"]:
+                _replace_image(example, element["image"].to_tensor().numpy())
+            for name, value in {**settings, **told}.items():
+                _set(example, f"augment/{name}", value)
+            report.add(told)
+            yield example
+    except tf.errors.OpError as error:
+        check_records(source, split)  # Names the file, the record and the key.
+        raise RecordError(f"{source}, split {split!r}: {error.message}") from error
+
+
+def _replace_image(example: tf.train.Example, image: np.ndarray) -> None:
+    """Store another image of the same size in a record."""
+    _, _, channels, bit_depth = parse_image_header(_get(example, "image/encoded")[0])
+    if image.dtype == np.uint16 and bit_depth == 8:
+        # The folder holds 16-bit images too, so this one was widened (times 257) for the batch.
+        image = np.rint(image / 257).astype(np.uint8)
+    if channels < 3:
+        image = image[..., :1]
+    encoded = encode_image(image)
+    _set(example, "image/encoded", encoded.encoded)
+    _set(example, "image/format", encoded.format)
+    _set(example, "image/channels", encoded.channels)
+    _set(example, "image/bit_depth", encoded.bit_depth)
+    _set(example, "image/key/sha256", hashlib.sha256(encoded.encoded).hexdigest())
+    for name in _get(example, "image/filename"):
+        _set(example, "image/filename", str(PurePosixPath(name.decode()).with_suffix(".png")))
+
+
+def _summarize(
+    example: tf.train.Example, path: str | os.PathLike[str], index: int, summary: RecordSummary
+) -> None:
+    """Add one record to a summary."""
+    texts = _get(example, "image/object/class/text")
+    encoded = _get(example, "image/encoded")
+    if not encoded:
+        raise RecordError(f"{path}, record {index}, image/encoded: missing.")
+    _, _, channels, bit_depth = parse_image_header(encoded[0])
+    kind = _get(example, "image/format")[0].decode() if _get(example, "image/format") else "image"
+    summary.images += 1
+    summary.boxes += len(_get(example, "image/object/class/label"))
+    summary.labels.update(text.decode("utf-8", "replace") for text in texts)
+    summary.formats[f"{kind}, {bit_depth} bits, {channels} channel{'s'[: channels > 1]}"] += 1
+    if "augment/checkpoint" not in example.features.feature:
+        return
+    summary.augmented += int(next(iter(_get(example, "augment/augmented")), 0))
+    names = (*_SETTINGS, "version", "checkpoint")
+    values = {name: next(iter(_get(example, f"augment/{name}")), "?") for name in names}
+    summary.settings[", ".join(f"{k} {_show(v)}" for k, v in values.items())] += 1
+    fidelity = np.asarray(_get(example, "augment/fidelity"), np.float32)
+    if np.isfinite(fidelity).any():
+        summary.lowest_fidelity = float(np.fmin(summary.lowest_fidelity, np.nanmin(fidelity)))
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")[:16]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _get(example: tf.train.Example, key: str) -> Sequence[Any]:
+    """Return the values of a feature of any kind, none if it is missing."""
+    features = example.features.feature
+    # Indexing a missing key of a protobuf map would add it.
+    if key not in features:
+        return ()
+    kind = features[key].WhichOneof("kind")
+    return getattr(features[key], kind).value if kind else ()
+
+
+def _set(example: tf.train.Example, key: str, value: Any) -> None:
+    """Set a feature to a string, bytes, a number or an array of numbers."""
+    feature = example.features.feature[key]
+    feature.Clear()
+    if isinstance(value, str | bytes):
+        feature.bytes_list.value.append(value.encode() if isinstance(value, str) else value)
+        return
+    array = np.ravel(value)
+    # SetInParent: a list of no boxes is still a list.
+    if array.dtype.kind == "f":
+        feature.float_list.SetInParent()
+        feature.float_list.value.extend(array.astype(np.float32))
+    else:
+        feature.int64_list.SetInParent()
+        feature.int64_list.value.extend(array.astype(np.int64))

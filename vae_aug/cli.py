@@ -1,0 +1,439 @@
+"""The command line: names, options and exit statuses. What commands do is in `commands.py`.
+
+TensorFlow takes seconds to load, so nothing here imports it: `vae_aug.commands` is loaded when a
+command runs, and `vae-aug --help` and wrong usage answer at once.
+
+Exit status: 0 done; 1 failed, or problems under `--strict`; 2 wrong usage; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vae_aug.errors import VAEAugError
+from vae_aug.version import __version__
+
+_FAILED, _INTERRUPTED = 1, 130
+
+app = typer.Typer(
+    name="vae-aug",
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback with local variables could show a patient's data.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A variational autoencoder as augmentation and denoiser in a detector's input pipeline, "
+    "for medical images. Start with: vae-aug demo",
+    epilog="Exit status: 0 done; 1 failed, or problems under --strict; 2 wrong usage; "
+    "130 interrupted.",
+)
+
+
+class Format(enum.StrEnum):
+    """What `ingest` reads."""
+
+    coco = "coco"
+    voc = "voc"
+    yolo = "yolo"
+    csv = "csv"
+    dicom = "dicom"
+
+
+class Mode(enum.StrEnum):
+    """Values of `vae_aug.config.Mode`."""
+
+    denoise = "denoise"
+    sample = "sample"
+    interpolate = "interpolate"
+
+
+class Guard(enum.StrEnum):
+    """Values of `vae_aug.config.Guard`."""
+
+    paste = "paste"
+    keep = "keep"
+    off = "off"
+
+
+class Encoder(enum.StrEnum):
+    """Values of `vae_aug.config.Encoder`."""
+
+    b1 = "efficientnet-b1"
+    lite1 = "efficientnet-lite1"
+
+
+class Loss(enum.StrEnum):
+    """Values of `vae_aug.config.Likelihood`."""
+
+    paper = "paper"
+    sigma = "sigma"
+
+
+_Checkpoint = Annotated[
+    str,
+    typer.Option(
+        "--ckpt", help="Checkpoint: a .keras file, a checkpoint folder, or a packaged name."
+    ),
+]
+_Records = Annotated[Path, typer.Argument(help="Folder of records, as `vae-aug ingest` writes it.")]
+_Factor = Annotated[
+    float, typer.Option(min=0, help="Strength, linear; 1 is the posterior's own spread.")
+]
+_Seed = Annotated[int, typer.Option(help="Seed; the same seed gives the same result.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"vae-aug {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Take options that stand before a command."""
+
+
+def _run(command: str, *arguments: Any, **options: Any) -> None:
+    """Run a function of `vae_aug.commands` and turn what it raises into an exit status."""
+    try:
+        with _silence_loading():
+            commands = importlib.import_module("vae_aug.commands")
+        getattr(commands, command)(*arguments, **options)
+    except KeyboardInterrupt as interrupt:
+        _say(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}")
+        raise typer.Exit(_INTERRUPTED) from None
+    except Exception as error:
+        if not _is_expected(error):
+            raise
+        _say(f"error: {_describe(error)}")
+        raise typer.Exit(_FAILED) from None
+
+
+def _is_expected(error: Exception) -> bool:
+    """Tell what input, disk or arguments can cause from a fault of the program."""
+    if isinstance(error, VAEAugError | ValueError | OSError):
+        return True
+    # What tf.data raises on damaged input; the class can be named only where it is loaded.
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and isinstance(error, tensorflow.errors.OpError)
+
+
+def _describe(error: Exception) -> str:
+    """Return what an error says, in one line."""
+    text = str(getattr(error, "message", None) or error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _silence_loading() -> Iterator[None]:
+    """Hide what TensorFlow's C++ reports as it loads, unless the user wants its log.
+
+    A part of it is written before TensorFlow reads the variable, straight to the file descriptor.
+    """
+    wanted = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0"
+    if wanted:
+        yield
+        return
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the result; replaced if it is there.")] = (
+        Path("demo_out")
+    ),
+    ckpt: _Checkpoint = "demo",
+) -> None:
+    """Show the whole path on embedded images, in under three minutes.
+
+    Phantoms and public slices as COCO -> records -> VAEAugment -> TFDS dataset. Every box is
+    compared bit for bit after each step; one that differs fails the demo (status 1). Leaves
+    records, the dataset, sheet.png and summary.md.
+    """
+    _run("run_demo", out, ckpt)
+
+
+@app.command()
+def ingest(
+    source: Annotated[Path, typer.Argument(help="Folder of the data set, or its annotation file.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the records; made if missing.")],
+    format: Annotated[Format, typer.Option(help="How the source is annotated.")],
+    split: Annotated[
+        str,
+        typer.Option(help="Split to read and to write; val and valid are stored as validation."),
+    ] = "train",
+    shards: Annotated[int, typer.Option(min=1, max=99999, help="Number of files.")] = 1,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Label names in their order, with commas between; boxes of others are dropped. "
+            "Default: those of OUT if they cover the source's, else the source's."
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail at the first unusable image or box.")
+    ] = False,
+    window: Annotated[
+        str,
+        typer.Option(
+            help="DICOM only: auto (the file's own), full (lowest to highest value), lung, brain, "
+            "bone, soft-tissue, or CENTER,WIDTH in modality units (CT: Hounsfield units)."
+        ),
+    ] = "auto",
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            help="DICOM only: depth of the images, 8 or 16. Default: 16 if the file stores more "
+            "than 8 bits."
+        ),
+    ] = None,
+    salt_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the secret from which hashes of patients and names are made. "
+            "Default: $VAE_AUG_SALT, else a key file in the user's configuration folder, made "
+            "when needed."
+        ),
+    ] = None,
+    keep_ids: Annotated[
+        bool,
+        typer.Option("--keep-ids", help="Keep names and patients as they are: public data only."),
+    ] = False,
+) -> None:
+    """Write one split of an annotated data set as TFRecords (TF Object Detection schema).
+
+    Unusable images and boxes are left out, counted and named. Nothing appears before it is whole.
+    """
+    _run(
+        "run_ingest",
+        source,
+        out,
+        format=format.value,
+        split=split,
+        shards=shards,
+        labels=labels,
+        strict=strict,
+        window=window,
+        bits=bits,
+        salt_file=salt_file,
+        keep_ids=keep_ids,
+    )
+
+
+@app.command()
+def train(
+    records: Annotated[
+        list[Path], typer.Argument(help="Folders of records with a split train, mixed evenly.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder of the run: checkpoint, log, TensorBoard, state to resume from."),
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON file with the objects "model" and "train", as a run writes to '
+            "OUT/config.json; their keys are the fields of vae_aug.ModelConfig and TrainConfig. "
+            "The options below replace its values."
+        ),
+    ] = None,
+    validation: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of records with a split validation; may be repeated. Default: those of "
+            "RECORDS that have one."
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps in all. [default: 2000]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per step. [default: 16]")
+    ] = None,
+    encoder: Annotated[
+        Encoder | None, typer.Option(help="Backbone. [default: efficientnet-b1]")
+    ] = None,
+    encoder_weights: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet (downloads), package (the extra [lite1]) or a file. "
+            "[default: random weights]"
+        ),
+    ] = None,
+    loss: Annotated[
+        Loss | None,
+        typer.Option(
+            help="paper: original_dim * MSE + KLD; sigma: optimal decoder variance. "
+            "[default: sigma]"
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of weights, order, noise and draws. [default: 0]")
+    ] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="Markdown file for the checkpoint's model card.")
+    ] = None,
+) -> None:
+    """Train the network on records: noisy image in, clean image out.
+
+    Ctrl-C stops; the same command goes on from the last validation. OUT/checkpoint.keras is the
+    best network so far, by validation PSNR.
+    """
+    train_options = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "encoder_weights": encoder_weights,
+        "loss": loss and loss.value,
+        "seed": seed,
+    }
+    _run(
+        "run_train",
+        records,
+        out,
+        config=config,
+        validation=validation or [],
+        card=card,
+        model_options={"encoder": encoder and encoder.value},
+        train_options=train_options,
+    )
+
+
+@app.command()
+def augment(
+    records: _Records,
+    out: Annotated[Path, typer.Argument(help="Folder to write; must be missing or empty.")],
+    ckpt: _Checkpoint = "demo",
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="denoise: decode the posterior mean; sample: draw around it; interpolate: move "
+            "towards the training set's other images."
+        ),
+    ] = Mode.sample,
+    factor: _Factor = 1.0,
+    detail: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of what the network cannot represent that is put back. "
+            "[default: 0 for denoise, else 1]",
+        ),
+    ] = None,
+    p: Annotated[
+        float, typer.Option(min=0, max=1, help="Probability that an image is augmented.")
+    ] = 1.0,
+    guard: Annotated[
+        Guard,
+        typer.Option(
+            help="Where a box's content is not preserved: paste the original back there, keep "
+            "the whole original image, or off."
+        ),
+    ] = Guard.paste,
+    min_fidelity: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Similarity (SSIM) of a box below which the guard acts."),
+    ] = 0.8,
+    seed: _Seed = 0,
+    augment_split: Annotated[
+        list[str], typer.Option(help="Split to augment; may be repeated. Others are copied.")
+    ] = ["train"],  # noqa: B006 - typer reads the default and never changes it
+    augment_evaluation: Annotated[
+        bool,
+        typer.Option(
+            "--augment-evaluation",
+            help="Allow --augment-split to name another split than train. A model measured on "
+            "augmented images is not measured on real ones.",
+        ),
+    ] = False,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=99999,
+            help="Files of an augmented split. Default: as many as the source has.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images that the network sees at a time.")
+    ] = 32,
+) -> None:
+    """Write records anew with the training images augmented and every box unchanged.
+
+    Validation and test splits are copied byte for byte. Each augmented record says what was done
+    to it, and how well each box's content was preserved (keys augment/*).
+    """
+    _run(
+        "run_augment",
+        records,
+        out,
+        ckpt,
+        splits=augment_split,
+        augment_evaluation=augment_evaluation,
+        shards=shards,
+        mode=mode.value,
+        factor=factor,
+        detail=detail,
+        p=p,
+        guard=guard.value,
+        min_fidelity=min_fidelity,
+        seed=seed,
+        batch_size=batch_size,
+    )
+
+
+@app.command()
+def preview(
+    records: _Records,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("sheet.png"),
+    ckpt: _Checkpoint = "demo",
+    split: Annotated[
+        str | None, typer.Option(help="Split; not needed if there is only one.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, max=50, help="Images to show.")] = 6,
+    factor: _Factor = 1.0,
+    seed: _Seed = 0,
+) -> None:
+    """Draw a sheet: input, denoised, three samples, with the boxes."""
+    _run("run_preview", records, out, ckpt, split=split, rows=rows, factor=factor, seed=seed)
+
+
+@app.command()
+def info(
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint (file, folder or packaged name), or a folder or file of records."
+        ),
+    ],
+) -> None:
+    """Print what a checkpoint or a set of records holds; names no image and no patient."""
+    _run("run_info", path)

@@ -1,0 +1,377 @@
+"""What the commands do: read their options, show progress, call the package, print the result.
+
+Loaded by `vae_aug.cli` when a command runs. Results go to stdout, progress and errors to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from vae_aug import demo
+from vae_aug.augment.records import RecordSummary, augment_records, summarize_records
+from vae_aug.augment.transform import VAEAugment
+from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.data.dicom import Window
+from vae_aug.data.ingest import IngestReport, ingest
+from vae_aug.data.records import find_records, read_info, read_records
+from vae_aug.errors import VAEAugError
+from vae_aug.evaluate.preview import choose_rows, write_preview
+from vae_aug.model.checkpoint import load_checkpoint, read_card, read_manifest
+from vae_aug.model.train import CHECKPOINT_NAME, train
+
+_OUT = Console(highlight=False)
+_ERR = Console(stderr=True, highlight=False)
+_SHOWN_PROBLEMS = 20
+
+
+# --- demo ------------------------------------------------------------------------------------
+
+
+def run_demo(out: Path, checkpoint: str) -> None:
+    """Run the demo and print its summary."""
+    # TFDS warns of what is as it should be here: a configuration of one's own, a new folder.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    with _show_progress(TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
+        task = progress.add_task("start", total=None)
+        report = demo.run_demo(
+            out, checkpoint=checkpoint, watch=lambda stage: progress.update(task, description=stage)
+        )
+    table = Table("figure", title="vae-aug demo")
+    table.add_column("value", justify="right")
+    for name, count in report.checks.items():
+        table.add_row(f"{name}: boxes equal", str(count))
+    for name, value in report.figures.items():
+        table.add_row(name, f"{value:.3f}" if "SSIM" in name else f"{value:.2f}")
+    for name, seconds in report.seconds.items():
+        table.add_row(f"{name}, s", f"{seconds:.1f}")
+    table.add_row("all, s", f"{sum(report.seconds.values()):.1f}")
+    _OUT.print(table)
+    _print(f"{out / 'summary.md'}, {out / 'sheet.png'}")
+
+
+# --- ingest ----------------------------------------------------------------------------------
+
+
+def run_ingest(
+    source: Path,
+    out: Path,
+    *,
+    labels: str | None,
+    window: str,
+    salt_file: Path | None,
+    **options: Any,
+) -> None:
+    """Ingest one split and print what was taken and left out."""
+    names = None if labels is None else [name.strip() for name in labels.split(",")]
+    salt = None if salt_file is None else salt_file.read_text(encoding="utf-8").strip()
+    with _show_counts("images") as progress:
+        report = ingest(
+            source,
+            out,
+            labels=names,
+            window=_parse_window(window),
+            salt=salt,
+            progress=progress,
+            **options,
+        )
+    _print_ingest(report, out)
+
+
+def _parse_window(text: str) -> Window:
+    """Return the window that an option stands for; `ingest` checks it."""
+    parts = text.split(",")
+    if len(parts) != 2:
+        return text
+    try:
+        return float(parts[0]), float(parts[1])
+    except ValueError:
+        return text
+
+
+def _print_ingest(report: IngestReport, out: Path) -> None:
+    table = Table("split", "label", title=escape(f"{report.format} -> {out}"))
+    table.add_column("boxes", justify="right")
+    for label, count in report.class_counts.items():
+        table.add_row(report.split, escape(label), str(count))
+    table.add_section()
+    table.add_row(report.split, "all", str(report.boxes))
+    _OUT.print(table)
+    patients = f", {report.patients} patients" if report.patients else ""
+    _print(f"{report.images} images written{patients}")
+    _print(
+        f"{len(report.skipped)} files skipped, {report.dropped} boxes dropped, "
+        f"{report.clipped} boxes clipped to the image"
+        + (f", {report.duplicates} boxes twice" if report.duplicates else "")
+    )
+    for problem in report.problems[:_SHOWN_PROBLEMS]:
+        _print(f"  {problem.effect} {problem.file}: {problem.reason}")
+    hidden = len(report.problems) - _SHOWN_PROBLEMS
+    if hidden > 0:
+        _print(f"  and {hidden} more, in {out / f'ingest_{report.split}.json'}")
+
+
+# --- train -----------------------------------------------------------------------------------
+
+
+def run_train(
+    records: Sequence[Path],
+    out: Path,
+    *,
+    config: Path | None,
+    validation: Sequence[Path],
+    card: Path | None,
+    model_options: Mapping[str, Any],
+    train_options: Mapping[str, Any],
+) -> None:
+    """Train, or go on training, and print the best validation's figures."""
+    settings = _read_settings(config)
+    model = ModelConfig.from_dict({**settings["model"], **_drop_unset(model_options)})
+    training = TrainConfig.from_dict({**settings["train"], **_drop_unset(train_options)})
+    text = "" if card is None else card.read_text(encoding="utf-8")
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    try:
+        with _show_progress(TextColumn("{task.description}"), *columns) as progress:
+            task = progress.add_task("train", total=training.steps, figures="preparing")
+
+            def show(step: int, figures: Mapping[str, float]) -> None:
+                progress.update(task, completed=step, figures=_format_step(figures))
+
+            best = train(
+                records,
+                out,
+                model=model,
+                config=training,
+                validation=validation,
+                card=text,
+                progress=show,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_describe_state(out)) from None
+    table = Table("best validation", title=escape(str(out / CHECKPOINT_NAME)))
+    table.add_column("value", justify="right")
+    for name, value in best.items():
+        table.add_row(name, f"{value:g}")
+    _OUT.print(table)
+
+
+def _read_settings(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Read the objects "model" and "train" of a JSON file, as a run writes it."""
+    if path is None:
+        return {"model": {}, "train": {}}
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise VAEAugError(f"{path}: not valid JSON ({error}).") from error
+    # A run's own config.json also has its sources, which are arguments here.
+    known = {"model", "train", "sources"}
+    fits = isinstance(content, dict) and set(content) <= known
+    parts = {name: content.get(name, {}) for name in ("model", "train")} if fits else {}
+    if not fits or not all(isinstance(part, dict) for part in parts.values()):
+        raise VAEAugError(f'{path}: expected an object with the objects "model" and "train".')
+    return parts
+
+
+def _drop_unset(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _format_step(figures: Mapping[str, float]) -> str:
+    return (
+        f"loss {figures['loss']:.4g}  KL {figures['kl']:.1f} nats  PSNR {figures['psnr']:.1f} dB  "
+        f"{figures['images_per_second']:.1f} images/s"
+    )
+
+
+def _describe_state(out: Path) -> str:
+    """Say from where an interrupted run can go on."""
+    state = tf.train.latest_checkpoint(os.fspath(out / "state"))
+    if state is None:
+        return f"before the first validation; {out} holds no state yet, so a run starts anew."
+    step = state.rpartition("-")[2]
+    return f"{out} keeps the state of step {step}; run the same command again to go on from there."
+
+
+# --- augment, preview ------------------------------------------------------------------------
+
+
+def run_augment(
+    records: Path,
+    out: Path,
+    checkpoint: str,
+    *,
+    splits: Sequence[str],
+    augment_evaluation: bool,
+    shards: int | None,
+    **settings: Any,
+) -> None:
+    """Augment records and print what was done to each split."""
+    augment = VAEAugment(checkpoint, **settings)
+    with _show_counts("images") as progress:
+        report = augment_records(
+            records,
+            out,
+            augment,
+            splits=splits,
+            augment_evaluation=augment_evaluation,
+            shards=shards,
+            progress=progress,
+        )
+    table = Table("split", title=escape(f"{records} -> {out}"))
+    for heading in ("images", "augmented", "boxes", "guarded", "lowest fidelity"):
+        table.add_column(heading, justify="right")
+    for name, split in report.augmented.items():
+        lowest = "-" if math.isnan(split.lowest_fidelity) else f"{split.lowest_fidelity:.3f}"
+        counts = (split.images, split.augmented, split.boxes, split.guarded)
+        table.add_row(name, *map(str, counts), lowest)
+    for name, images in report.copied.items():
+        table.add_row(name, str(images), "copied", "", "", "")
+    _OUT.print(table)
+
+
+def run_preview(
+    records: Path,
+    out: Path,
+    checkpoint: str,
+    *,
+    split: str | None,
+    rows: int,
+    factor: float,
+    seed: int,
+) -> None:
+    """Draw a sheet of what the transform does to some of the images."""
+    chosen = choose_rows(read_records(records, split), rows)
+    vae = load_checkpoint(checkpoint)
+    denoise = VAEAugment(vae, mode="denoise", seed=seed)
+    sample = VAEAugment(vae, mode="sample", factor=factor, seed=seed)
+    with _show_progress(SpinnerColumn(), TextColumn("drawing")) as progress:
+        progress.add_task("", total=None)
+        write_preview(out, chosen, denoise, sample)
+    _print(f"{out}")
+
+
+# --- info ------------------------------------------------------------------------------------
+
+
+def run_info(path: str) -> None:
+    """Print what a checkpoint or a set of records holds."""
+    place = Path(path)
+    if place.is_dir() and not (place / "manifest.json").exists():
+        _print_folder(place)
+    elif place.is_file() and place.suffix == ".tfrecord":
+        _print_summary(place.name, _summarize([place]))
+    else:
+        _print_checkpoint(path)
+
+
+def _print_checkpoint(checkpoint: str) -> None:
+    manifest = read_manifest(checkpoint)
+    shapes = [variable["shape"] for variable in manifest["variables"].values()]
+    fingerprint = manifest.get("fingerprint", {})
+    table = Table("checkpoint", show_header=False, title=escape(manifest["path"]))
+    table.add_column()
+    table.add_row("digest", manifest["digest"])
+    table.add_row("format", str(manifest["format"]))
+    table.add_row("weights", f"{sum(math.prod(shape) for shape in shapes):,}")
+    for name, value in manifest["model"].items():
+        table.add_row(f"model {name}", escape(str(value)))
+    table.add_row("trained on images", str(fingerprint.get("images", "unknown")))
+    table.add_row("trained on patients", str(len(fingerprint.get("patients", ())) or "unknown"))
+    for name, value in manifest["training"].get("validation", {}).items():
+        table.add_row(f"validation {name}", f"{value:g}")
+    for name, value in manifest["training"].get("config", {}).items():
+        table.add_row(f"train {name}", escape(str(value)))
+    _OUT.print(table)
+    card = read_card(checkpoint)
+    _OUT.print(Markdown(card) if card else "No model card.")
+
+
+def _print_folder(folder: Path) -> None:
+    info = read_info(folder)
+    _print(f"{folder}: labels {', '.join(info.label_names)}")
+    for split in info.splits:
+        _print_summary(split, _summarize(find_records(folder, split)[0]))
+
+
+def _summarize(files: Sequence[Path]) -> RecordSummary:
+    columns = (SpinnerColumn(), TextColumn("{task.completed} records"))
+    with _show_progress(*columns) as progress:
+        task = progress.add_task("", total=None)
+        return summarize_records(files, progress=lambda n: progress.update(task, completed=n))
+
+
+def _print_summary(name: str, summary: RecordSummary) -> None:
+    table = Table(name, show_header=False, title=escape(name))
+    table.add_column()
+    table.add_row("images", str(summary.images))
+    table.add_row("patients", str(summary.patients or "unknown"))
+    table.add_row("boxes", str(summary.boxes))
+    for label, count in sorted(summary.labels.items()):
+        table.add_row(f"  {escape(label)}", str(count))
+    for kind, count in summary.formats.items():
+        table.add_row(kind, str(count))
+    table.add_row("augmented", str(summary.augmented))
+    if not math.isnan(summary.lowest_fidelity):
+        table.add_row("lowest fidelity", f"{summary.lowest_fidelity:.3f}")
+    for settings, count in summary.settings.items():
+        table.add_row(escape(settings), str(count))
+    _OUT.print(table)
+
+
+# --- Output ----------------------------------------------------------------------------------
+
+
+def _print(line: str) -> None:
+    """Print a line as it is: no markup, no wrapping."""
+    _OUT.print(line, markup=False, soft_wrap=True)
+
+
+def _show_progress(*columns: ProgressColumn) -> Progress:
+    return Progress(*columns, console=_ERR, transient=True)
+
+
+@dataclasses.dataclass
+class _Counts:
+    """Shows "done of all" as `ingest` and `augment_records` report it."""
+
+    progress: Progress
+    task: TaskID
+
+    def __call__(self, done: int, total: int) -> None:
+        self.progress.update(self.task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def _show_counts(noun: str) -> Iterator[_Counts]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with _show_progress(*columns, TimeRemainingColumn()) as progress:
+        yield _Counts(progress, progress.add_task(noun, total=None))
