@@ -134,7 +134,7 @@ def test_archive_with_a_bomb_is_refused_before_reading(tmp_path):
 
 
 def test_unknown_name_lists_what_there_is():
-    with pytest.raises(CheckpointError, match="No checkpoint 'nothing'.*packaged"):
+    with pytest.raises(CheckpointError, match=r"No checkpoint 'nothing'.*packaged"):
         load_checkpoint("nothing")
 
 

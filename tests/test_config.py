@@ -20,7 +20,9 @@ def test_defaults_are_the_published_architecture():
     assert (config.image_size, config.latent_dim) == (224, 512)
 
 
-@pytest.mark.parametrize(("mode", "detail"), [("sample", 1.0), ("interpolate", 1.0), ("denoise", 0.0)])
+@pytest.mark.parametrize(
+    ("mode", "detail"), [("sample", 1.0), ("interpolate", 1.0), ("denoise", 0.0)]
+)
 def test_detail_follows_the_mode(mode, detail):
     assert AugmentConfig(mode=mode).detail == detail
     assert AugmentConfig(mode=mode, detail=0.5).detail == 0.5

@@ -88,6 +88,21 @@ def test_repeat_downstream_is_a_new_epoch():
     np.testing.assert_array_equal(images_of(make_source().apply(augment).repeat(2)), expected)
 
 
+def test_state_of_the_source_survives_its_passes():
+    """A shuffled source is shuffled anew in each pass, a cached one is read once."""
+    reads = tf.Variable(0)
+
+    def read(element):
+        reads.assign_add(1)
+        return element
+
+    source = make_source().map(read).cache().shuffle(COUNT, seed=1)
+    augmented = source.apply(VAEAugment(FakeVAE(), seed=3))
+    orders = [[int(element["number"]) for element in augmented] for _ in range(3)]
+    assert len({tuple(order) for order in orders}) == 3
+    assert int(reads) == COUNT
+
+
 def test_without_a_seed_every_pass_is_fresh():
     augmented = make_source().apply(VAEAugment(FakeVAE()))
     assert (images_of(augmented) != images_of(augmented)).any()
@@ -103,7 +118,9 @@ def test_shuffled_elements_keep_their_own_draw():
 @pytest.mark.parametrize("taken", [1, 5, 9])
 def test_an_iterator_resumes_in_the_middle_of_an_epoch(taken, tmp_path):
     def make():
-        return iter(make_source().apply(VAEAugment(FakeVAE(), seed=3, batch_size=3)).repeat(2))
+        return iter(
+            make_source().apply(VAEAugment(FakeVAE(), seed=3, batch_size=3)).repeat(3).prefetch(2)
+        )
 
     iterator = make()
     for _ in range(taken):

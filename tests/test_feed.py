@@ -49,7 +49,7 @@ def test_batches_mix_sources_of_both_depths(folders):
     for noisy, clean, weights in collect(make_training_feed(sources, SIZE, config), 3):
         assert noisy.shape == clean.shape == weights.shape == (4, SIZE, SIZE, 1)
         assert noisy.dtype == clean.dtype == np.float32
-        assert 0 <= min(noisy.min(), clean.min())
+        assert min(noisy.min(), clean.min()) >= 0
         assert max(noisy.max(), clean.max()) <= 1
         assert weights.max() == pytest.approx(3.0)
 

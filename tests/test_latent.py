@@ -41,7 +41,5 @@ def test_fold_in_separates_purposes():
 
 
 def test_sample_posterior_by_hand():
-    z = sample_posterior(
-        tf.constant([[1.0]]), tf.math.log([[9.0]]), tf.constant([[0.5]]), 2.0
-    )
+    z = sample_posterior(tf.constant([[1.0]]), tf.math.log([[9.0]]), tf.constant([[0.5]]), 2.0)
     np.testing.assert_allclose(z, [[1.0 + 2.0 * 3.0 * 0.5]], rtol=1e-6)

@@ -135,11 +135,25 @@ def test_the_dataset_builder_is_registered_when_installed(installed: Path) -> No
 def test_all_is_what_is_exported() -> None:
     exported = {
         name
-        for name, value in vars(vae_aug).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        for name in dir(vae_aug)
+        if not name.startswith("_") and not isinstance(getattr(vae_aug, name), types.ModuleType)
     }
     assert set(vae_aug.__all__) == exported | {"__version__"}
     assert len(vae_aug.__all__) == len(set(vae_aug.__all__))
+    with pytest.raises(AttributeError, match="has no attribute 'VAEAugmentation'"):
+        _ = vae_aug.VAEAugmentation
+
+
+def test_type_checkers_see_the_names_that_are_loaded_late() -> None:
+    tree = ast.parse((ROOT / "vae_aug" / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == vae_aug._HOMES
+
+
+def test_help_does_not_wait_for_tensorflow(installed: Path) -> None:
+    code = "import sys, vae_aug.cli; print('tensorflow' in sys.modules)"
+    assert run_python(code, installed) == "False"
 
 
 def test_changelog_and_citation_have_the_code_s_version() -> None:

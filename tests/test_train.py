@@ -73,7 +73,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(records, tmp_path):
     # A finished run is not trained again; other settings are refused.
     assert train([records], tmp_path / "whole", model=MODEL, config=CONFIG) == whole
     other = dataclasses.replace(CONFIG, learning_rate=0.5)
-    with pytest.raises(ValueError, match="learning_rate: 0.001 before, 0.5 now"):
+    with pytest.raises(ValueError, match=r"learning_rate: 0\.001 before, 0\.5 now"):
         train([records], tmp_path / "whole", model=MODEL, config=other)
 
 

@@ -60,7 +60,7 @@ def test_shapes_and_ranges(vae, images):
     decoded = vae.decode(z_mean).numpy()
     assert decoded.shape == (3, 32, 32, 3)
     assert decoded.dtype == np.float32
-    assert 0 <= decoded.min() and decoded.max() <= 1
+    assert decoded.min() >= 0 and decoded.max() <= 1
     np.testing.assert_array_equal(vae.reconstruct(images), decoded)
 
 

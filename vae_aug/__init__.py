@@ -6,9 +6,10 @@ Example:
     >>> train = read_records("records", "train").apply(augment)  # doctest: +SKIP
 """
 
-from vae_aug.augment.transform import VAEAugment
+import importlib
+import typing
+
 from vae_aug.config import AugmentConfig, ModelConfig, TrainConfig
-from vae_aug.data.records import parse_example, read_records
 from vae_aug.errors import (
     AnnotationError,
     CheckpointError,
@@ -17,8 +18,12 @@ from vae_aug.errors import (
     RecordError,
     VAEAugError,
 )
-from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.version import __version__
+
+if typing.TYPE_CHECKING:
+    from vae_aug.augment.transform import VAEAugment
+    from vae_aug.data.records import parse_example, read_records
+    from vae_aug.model.checkpoint import load_checkpoint
 
 __all__ = [
     "AnnotationError",
@@ -36,3 +41,22 @@ __all__ = [
     "parse_example",
     "read_records",
 ]
+
+# Loaded when first asked for: TensorFlow takes seconds, which `vae-aug --help` need not spend.
+_HOMES = {
+    "VAEAugment": "vae_aug.augment.transform",
+    "load_checkpoint": "vae_aug.model.checkpoint",
+    "parse_example": "vae_aug.data.records",
+    "read_records": "vae_aug.data.records",
+}
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

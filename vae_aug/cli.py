@@ -12,6 +12,7 @@ import contextlib
 import enum
 import importlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ app = typer.Typer(
     name="vae-aug",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",
     # A traceback with local variables could show a patient's data.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -64,6 +66,13 @@ class Guard(enum.StrEnum):
     off = "off"
 
 
+class DicomAs(enum.StrEnum):
+    """Values of `vae_aug.augment.files.DicomAs`."""
+
+    dicom = "dicom"
+    png = "png"
+
+
 class Encoder(enum.StrEnum):
     """Values of `vae_aug.config.Encoder`."""
 
@@ -85,6 +94,13 @@ _Checkpoint = Annotated[
     ),
 ]
 _Records = Annotated[Path, typer.Argument(help="Folder of records, as `vae-aug ingest` writes it.")]
+_Window = Annotated[
+    str,
+    typer.Option(
+        help="DICOM only: auto (the file's own), full (lowest to highest value), lung, brain, "
+        "bone, soft-tissue, or CENTER,WIDTH in modality units (CT: Hounsfield units)."
+    ),
+]
 _Factor = Annotated[
     float, typer.Option(min=0, help="Strength, linear; 1 is the posterior's own spread.")
 ]
@@ -137,6 +153,8 @@ def _is_expected(error: Exception) -> bool:
 def _describe(error: Exception) -> str:
     """Return what an error says, in one line."""
     text = str(getattr(error, "message", None) or error) or type(error).__name__
+    # TensorFlow wraps its messages in the names of nodes and operations.
+    text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", text, flags=re.DOTALL)
     return " ".join(text.split())
 
 
@@ -201,13 +219,7 @@ def ingest(
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail at the first unusable image or box.")
     ] = False,
-    window: Annotated[
-        str,
-        typer.Option(
-            help="DICOM only: auto (the file's own), full (lowest to highest value), lung, brain, "
-            "bone, soft-tissue, or CENTER,WIDTH in modality units (CT: Hounsfield units)."
-        ),
-    ] = "auto",
+    window: _Window = "auto",
     bits: Annotated[
         int | None,
         typer.Option(
@@ -437,3 +449,81 @@ def info(
 ) -> None:
     """Print what a checkpoint or a set of records holds; names no image and no patient."""
     _run("run_info", path)
+
+
+@app.command()
+def denoise(
+    source: Annotated[
+        Path, typer.Argument(help="PNG, JPEG or DICOM file, or a folder of them, searched through.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to write; a file name for a single file.")],
+    ckpt: _Checkpoint = "demo",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail at the first image that cannot be denoised.")
+    ] = False,
+    dicom_as: Annotated[
+        DicomAs,
+        typer.Option(help="What DICOM files become: derived DICOM, or PNG of the same depth."),
+    ] = DicomAs.dicom,
+    window: _Window = "auto",
+) -> None:
+    """Denoise image files; names, sizes and bit depth are kept.
+
+    An interrupted run goes on where it stopped. Metadata of PNG and JPEG are left out; derived
+    DICOM keeps its patient and geometry. Reconstructions are not anonymous.
+    """
+    _run(
+        "run_denoise",
+        source,
+        out,
+        ckpt,
+        strict=strict,
+        dicom_as=dicom_as.value,
+        window=window,
+    )
+
+
+@app.command()
+def evaluate(
+    records: _Records,
+    ckpt: Annotated[
+        list[str],
+        typer.Option(
+            "--ckpt", help="Checkpoint: file, folder or packaged name; repeat it to compare."
+        ),
+    ] = ["demo"],  # noqa: B006 - typer reads the default and never changes it
+    split: Annotated[str, typer.Option(help="Split to measure on.")] = "validation",
+    keep: Annotated[
+        float, typer.Option(help="Share of the information that noise leaves, in (0, 1].")
+    ] = 0.4,
+    corruption: Annotated[
+        list[str],
+        typer.Option(
+            help="Noise: replace, blend, gaussian, rician or poisson_gaussian; may be repeated."
+        ),
+    ] = ["replace", "blend"],  # noqa: B006
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most images, evenly spaced over the split. Default: all."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for denoising.json, denoising.md and a figure per noise."),
+    ] = None,
+    seed: _Seed = 0,
+) -> None:
+    """Measure denoising: SSIM, PSNR and R2, beside classical filters on the same images.
+
+    On the whole image, the body and inside boxes, with 95% intervals over patients.
+    """
+    _run(
+        "run_evaluate",
+        records,
+        ckpt,
+        split=split,
+        keep=keep,
+        corruptions=corruption,
+        limit=limit,
+        out=out,
+        seed=seed,
+    )

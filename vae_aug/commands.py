@@ -33,14 +33,17 @@ from rich.progress import (
 from rich.table import Table
 
 from vae_aug import demo
+from vae_aug.augment.files import denoise_files
 from vae_aug.augment.records import RecordSummary, augment_records, summarize_records
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.data.dicom import Window
 from vae_aug.data.ingest import IngestReport, ingest
-from vae_aug.data.records import find_records, read_info, read_records
+from vae_aug.data.records import check_records, find_records, read_info, read_records
 from vae_aug.errors import VAEAugError
+from vae_aug.evaluate.denoising import evaluate_denoising
 from vae_aug.evaluate.preview import choose_rows, write_preview
+from vae_aug.evaluate.report import print_denoising, write_report
 from vae_aug.model.checkpoint import load_checkpoint, read_card, read_manifest
 from vae_aug.model.train import CHECKPOINT_NAME, train
 
@@ -159,8 +162,9 @@ def run_train(
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
+    bar = _show_progress(TextColumn("{task.description}"), *columns)
     try:
-        with _show_progress(TextColumn("{task.description}"), *columns) as progress:
+        with _name_damage(*records, *validation), bar as progress:
             task = progress.add_task("train", total=training.steps, figures="preparing")
 
             def show(step: int, figures: Mapping[str, float]) -> None:
@@ -269,7 +273,8 @@ def run_preview(
     seed: int,
 ) -> None:
     """Draw a sheet of what the transform does to some of the images."""
-    chosen = choose_rows(read_records(records, split), rows)
+    with _name_damage(records):
+        chosen = choose_rows(read_records(records, split), rows)
     vae = load_checkpoint(checkpoint)
     denoise = VAEAugment(vae, mode="denoise", seed=seed)
     sample = VAEAugment(vae, mode="sample", factor=factor, seed=seed)
@@ -277,6 +282,51 @@ def run_preview(
         progress.add_task("", total=None)
         write_preview(out, chosen, denoise, sample)
     _print(f"{out}")
+
+
+# --- denoise ---------------------------------------------------------------------------------
+
+
+def run_denoise(source: Path, out: Path, checkpoint: str, *, window: str, **options: Any) -> None:
+    """Denoise files and print what was done."""
+    with _show_counts("images") as progress:
+        report = denoise_files(
+            source, out, checkpoint, window=_parse_window(window), progress=progress, **options
+        )
+    _print(
+        f"{report.written} images denoised, {report.kept} were there already, "
+        f"{report.ignored} other files ignored, {len(report.failed)} left out"
+    )
+    for file, reason in report.failed[:_SHOWN_PROBLEMS]:
+        _print(f"  left out {file}: {reason}")
+    if len(report.failed) > _SHOWN_PROBLEMS:
+        _print(f"  and {len(report.failed) - _SHOWN_PROBLEMS} more")
+    if report.failed and not report.written + report.kept:
+        raise VAEAugError(f"none of {len(report.failed)} images could be denoised.")
+
+
+# --- evaluate --------------------------------------------------------------------------------
+
+
+def run_evaluate(
+    records: Path, checkpoints: Sequence[str], *, out: Path | None, **options: Any
+) -> None:
+    """Measure denoising and print the table."""
+    networks = {_get_name(checkpoint): load_checkpoint(checkpoint) for checkpoint in checkpoints}
+    if len(networks) < len(checkpoints):
+        raise ValueError(f"two checkpoints have one name: {', '.join(checkpoints)}.")
+    with _name_damage(records), _show_counts("images and noises") as progress:
+        table = evaluate_denoising(records, networks, out=out, progress=progress, **options)
+    print_denoising(table, _OUT)
+    if out is not None:
+        write_report(table, out / "denoising.md")
+        _print(f"{out}")
+
+
+def _get_name(checkpoint: str) -> str:
+    """Name a checkpoint in a table: by its file, or by the run of a `checkpoint.keras`."""
+    path = Path(checkpoint)
+    return path.parent.name if path.name == CHECKPOINT_NAME and path.parent.name else path.stem
 
 
 # --- info ------------------------------------------------------------------------------------
@@ -298,7 +348,7 @@ def _print_checkpoint(checkpoint: str) -> None:
     shapes = [variable["shape"] for variable in manifest["variables"].values()]
     fingerprint = manifest.get("fingerprint", {})
     table = Table("checkpoint", show_header=False, title=escape(manifest["path"]))
-    table.add_column()
+    table.add_column(overflow="fold")
     table.add_row("digest", manifest["digest"])
     table.add_row("format", str(manifest["format"]))
     table.add_row("weights", f"{sum(math.prod(shape) for shape in shapes):,}")
@@ -331,7 +381,7 @@ def _summarize(files: Sequence[Path]) -> RecordSummary:
 
 def _print_summary(name: str, summary: RecordSummary) -> None:
     table = Table(name, show_header=False, title=escape(name))
-    table.add_column()
+    table.add_column(overflow="fold")
     table.add_row("images", str(summary.images))
     table.add_row("patients", str(summary.patients or "unknown"))
     table.add_row("boxes", str(summary.boxes))
@@ -356,7 +406,20 @@ def _print(line: str) -> None:
 
 
 def _show_progress(*columns: ProgressColumn) -> Progress:
-    return Progress(*columns, console=_ERR, transient=True)
+    """Make a progress bar that leaves nothing behind, neither on a terminal nor in a log."""
+    return Progress(*columns, console=_ERR, transient=True, disable=not _ERR.is_terminal)
+
+
+@contextlib.contextmanager
+def _name_damage(*folders: Path) -> Iterator[None]:
+    """Name the file and record where TensorFlow only says that some record is damaged."""
+    try:
+        yield
+    except tf.errors.OpError:
+        for folder in folders:
+            for split in read_info(folder).splits:
+                check_records(folder, split)
+        raise
 
 
 @dataclasses.dataclass

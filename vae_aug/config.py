@@ -154,7 +154,9 @@ class TrainConfig(_Config):
         check_range("clean_share", self.clean_share, 0, 1)
         check_range("ema", self.ema, 0, 0.99999)
         if len(self.keep) != 2 or not 0 < self.keep[0] <= self.keep[1] <= 1:
-            raise ValueError(f"keep must be (low, high) with 0 < low <= high <= 1; got {self.keep}.")
+            raise ValueError(
+                f"keep must be (low, high) with 0 < low <= high <= 1; got {self.keep}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,4 +189,6 @@ class AugmentConfig(_Config):
         check_range("min_fidelity", self.min_fidelity, 0, 1)
         check_range("batch_size", self.batch_size, 1)
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise ValueError(f"value_range must be (low, high), low < high; got {self.value_range}.")
+            raise ValueError(
+                f"value_range must be (low, high), low < high; got {self.value_range}."
+            )

@@ -199,10 +199,7 @@ def corrupt_randomly(
     strength = tf.random.stateless_uniform([], seeds[0], *keep)
     choice = tf.random.stateless_uniform([], seeds[1], 0, len(names), tf.int32)
     clean = tf.random.stateless_uniform([], seeds[2]) < clean_share
-    branches = [
-        lambda name=name: CORRUPTIONS[name](image, strength, seeds[3])  # type: ignore[misc]
-        for name in names
-    ]
+    branches = [lambda name=name: CORRUPTIONS[name](image, strength, seeds[3]) for name in names]
     return tf.cond(clean, lambda: image, lambda: tf.switch_case(choice, branches))
 
 

@@ -185,7 +185,7 @@ def _check_equal(step: str, before: Boxes, after: Boxes) -> int:
     return sum(len(labels) for _, labels in before.values())
 
 
-def _check_source(annotations: Mapping[Split, Path], records: Mapping[str, Boxes]) -> int:
+def _check_source(annotations: Mapping[Split, Path], records: Mapping[Split, Boxes]) -> int:
     """Return how many boxes there are if the records hold those of the COCO files.
 
     Raises:

@@ -277,39 +277,43 @@ def _augment_split(
     def parse(serialized: tf.Tensor) -> dict[str, Any]:
         return {**parse_example(serialized, info.dtype, info.channels), "serialized": serialized}
 
-    # Batches are ragged, because records keep their own size; two of them are in memory.
-    augmented = (
+    # Batches are ragged, because records keep their own size.
+    batches = (
         read_serialized(files)
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .ragged_batch(augment.config.batch_size)
         .map(augment.call_with_report)
-        .unbatch()
         .prefetch(1)
     )
     try:
-        for element, details in augmented:
-            example = tf.train.Example.FromString(element["serialized"].numpy())
-            if "augment/checkpoint" in example.features.feature:
-                raise RecordError(
-                    f"{source}: record {report.images} of the split {split!r} was augmented "
-                    "before; start from the records it was made from."
-                )
-            count = len(element["objects"]["label"])
-            # Batches pad what they say of boxes; only the first are this record's.
-            told = {
-                "augmented": details["augmented"].numpy(),
-                "fidelity": details["fidelity"].numpy()[:count],
-                "guarded": details["guarded"].numpy()[:count],
-            }
-            if told["augmented"]:
-                _replace_image(example, element["image"].to_tensor().numpy())
-            for name, value in {**settings, **told}.items():
-                _set(example, f"augment/{name}", value)
-            report.add(told)
-            yield example
+        for elements, details in batches:
+            # Not by `unbatch`: TensorFlow 2.21 crashes in it on a batch without any box.
+            for row, serialized in enumerate(elements["serialized"].numpy()):
+                example = tf.train.Example.FromString(serialized)
+                if "augment/checkpoint" in example.features.feature:
+                    raise RecordError(
+                        f"{source}: record {report.images} of the split {split!r} was augmented "
+                        "before; start from the records it was made from."
+                    )
+                told = _read_report(details, row, len(elements["objects"]["label"][row]))
+                if told["augmented"]:
+                    _replace_image(example, elements["image"][row].to_tensor().numpy())
+                for name, value in {**settings, **told}.items():
+                    _set(example, f"augment/{name}", value)
+                report.add(told)
+                yield example
     except tf.errors.OpError as error:
         check_records(source, split)  # Names the file, the record and the key.
         raise RecordError(f"{source}, split {split!r}: {error.message}") from error
+
+
+def _read_report(details: Mapping[str, tf.Tensor], row: int, boxes: int) -> dict[str, np.ndarray]:
+    """Return what a batch's report says of one record, which may have fewer boxes than others."""
+    return {
+        "augmented": details["augmented"][row].numpy(),
+        "fidelity": details["fidelity"][row, :boxes].numpy(),
+        "guarded": details["guarded"][row, :boxes].numpy(),
+    }
 
 
 def _replace_image(example: tf.train.Example, image: np.ndarray) -> None:

@@ -59,15 +59,12 @@ def draw_seeds(count: tf.Tensor) -> tf.Tensor:
 
 def draw_choices(seeds: tf.Tensor, probability: float) -> tf.Tensor:
     """Decide for each seed with a probability: `[B, 2] int32` to `[B] bool`."""
-    return tf.map_fn(
-        lambda seed: tf.random.stateless_uniform([], seed) < probability,
-        seeds,
-        fn_output_signature=tf.TensorSpec([], tf.bool),
-    )
+    # The second half of a seed is a hash, or a draw, that is uniform over 31 bits.
+    return tf.cast(seeds[:, 1], tf.float64) < probability * 2.0**31
 
 
 def count_epochs(seed: int) -> tf.data.Dataset:
-    """Make an endless dataset that repeats the number of the pass over it: 0, then 1, ...
+    """Make a dataset of one element, the number of the pass over it: 0, then 1, ...
 
     A pass is every iteration of the dataset object, also one that `.repeat()` downstream starts.
     The count is part of an iterator's checkpoint, and starts at 0 in every process and in every
@@ -78,24 +75,23 @@ def count_epochs(seed: int) -> tf.data.Dataset:
         seed: Of the numbers behind the count.
 
     Returns:
-        A dataset of `[] int64`.
+        A dataset of one `[] int64`.
     """
 
     def make_source() -> tf.data.Dataset:
-        return tf.data.Dataset.random(seed=seed % 2**31, rerandomize_each_iteration=True)
+        source = tf.data.Dataset.random(seed=seed % 2**31, rerandomize_each_iteration=True)
+        return source.take(1)
 
     # tf.data keeps no count of passes, but it can draw anew in each one. Drawing the same sequence
     # in advance turns the draw of pass k back into k.
     with tf.init_scope():
-        draws = list(make_source().take(1).repeat(COUNTED_EPOCHS).as_numpy_iterator())
+        draws = list(make_source().repeat(COUNTED_EPOCHS).as_numpy_iterator())
     table = tf.constant(draws, tf.int64)
 
-    def number_pass(epoch: tf.Tensor, draw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    @tf.autograph.experimental.do_not_convert
+    def number_pass(draw: tf.Tensor) -> tf.Tensor:
         match = tf.equal(table, draw)
-        index = tf.where(
-            tf.reduce_any(match), tf.argmax(tf.cast(match, tf.int32)), COUNTED_EPOCHS + draw
-        )
-        epoch = tf.where(epoch < 0, index, epoch)
-        return epoch, epoch
+        known = tf.argmax(tf.cast(match, tf.int32))
+        return tf.where(tf.reduce_any(match), known, COUNTED_EPOCHS + draw)
 
-    return make_source().scan(tf.constant(-1, tf.int64), number_pass)
+    return make_source().map(number_pass)

@@ -64,9 +64,7 @@ def unletterbox(squares: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.T
     return tf.image.resize(content, (height, width))
 
 
-def letterbox_boxes(
-    boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor, size: int
-) -> tf.Tensor:
+def letterbox_boxes(boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor, size: int) -> tf.Tensor:
     """Move boxes of an image into the coordinates of its letterboxed square.
 
     Args:

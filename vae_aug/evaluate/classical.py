@@ -44,10 +44,10 @@ def _filter_bm3d(plane: np.ndarray, sigma: float) -> np.ndarray:
 
 
 _METHODS: dict[str, tuple[Callable[[np.ndarray, float], np.ndarray], str, tuple[float, ...]]] = {
-    "median": (_filter_median, "window_px", (3, 5, 7)),
-    "tv": (_filter_tv, "weight", (0.05, 0.1, 0.2, 0.4, 0.8)),
-    "nlm": (_filter_nlm, "h", (0.05, 0.1, 0.2, 0.4)),
-    "bm3d": (_filter_bm3d, "sigma", (0.05, 0.1, 0.2, 0.4)),
+    "median": (_filter_median, "window_px", (3, 5, 9, 13)),
+    "tv": (_filter_tv, "weight", (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)),
+    "nlm": (_filter_nlm, "h", (0.1, 0.2, 0.4, 0.8, 1.2, 1.6)),
+    "bm3d": (_filter_bm3d, "sigma", (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)),
 }
 
 
@@ -84,6 +84,11 @@ def list_methods() -> list[str]:
     if importlib.util.find_spec("bm3d") is None:
         methods.remove("bm3d")
     return methods
+
+
+def describe_grids() -> dict[str, dict[str, list[float]]]:
+    """Return the strengths that are tried, by method and parameter, JSON values."""
+    return {method: {_METHODS[method][1]: list(_METHODS[method][2])} for method in list_methods()}
 
 
 def make_grid(method: str, corruption: str, keep: float) -> list[Filter]:

@@ -174,9 +174,7 @@ def _between(line: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
     return tf.cast((line >= low) & (line < high), tf.float32)
 
 
-def _move(
-    image: tf.Tensor, weight: tf.Tensor, seed: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _move(image: tf.Tensor, weight: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mirror, zoom, shift and change the gamma of an image; its weights move along."""
     size = image.shape[0]
     seeds = tf.unstack(tf.random.split(seed, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -232,7 +233,7 @@ class _Run:
 
     def validate(self, feed: tf.data.Dataset, step: int) -> None:
         """Measure the averaged weights; keep them if they are the best so far."""
-        with _averaged(self.state):
+        with _use_averages(self.state):
             figures = measure(self.state.vae, feed)
             self.log("validation", step, figures)
             score = (figures["psnr"] + figures["psnr_noisy"]) / 2
@@ -284,23 +285,21 @@ class _Run:
             tf.summary.image("validation/sheet", sheet[None])
 
 
-class _averaged:  # noqa: N801 - used as a verb: `with _averaged(state):`
-    """Swap the moving average of the weights in, and the weights back in afterwards."""
+@contextlib.contextmanager
+def _use_averages(state: _State) -> Iterator[None]:
+    """Swap the moving averages of the weights in, and the weights back in afterwards."""
 
-    def __init__(self, state: _State) -> None:
-        self.variables, self.averages = state.vae.trainable_variables, state.averages
-
-    def __enter__(self) -> None:
-        self._swap()
-
-    def __exit__(self, *_: object) -> None:
-        self._swap()
-
-    def _swap(self) -> None:
-        for variable, average in zip(self.variables, self.averages, strict=True):
+    def swap() -> None:
+        for variable, average in zip(state.vae.trainable_variables, state.averages, strict=True):
             value = tf.identity(variable.value)
             variable.assign(average)
             average.assign(value)
+
+    swap()
+    try:
+        yield
+    finally:
+        swap()
 
 
 def _average(state: _State, decay: float) -> None:
@@ -325,9 +324,7 @@ def _make_state(model: ModelConfig, config: TrainConfig) -> _State:
     optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
     optimizer.build(vae.trainable_variables)
     averages = [tf.Variable(v.value, trainable=False) for v in vae.trainable_variables]
-    return _State(
-        vae, optimizer, averages, tf.Variable(0), tf.Variable(-np.inf), tf.Variable(0)
-    )
+    return _State(vae, optimizer, averages, tf.Variable(0), tf.Variable(-np.inf), tf.Variable(0))
 
 
 def _iterate(

@@ -68,9 +68,7 @@ class VAE(keras.Model):
         )
         self.built = True
 
-    def encode(
-        self, images: tf.Tensor, training: bool = False
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def encode(self, images: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Describe images by the posterior over their latent vector.
 
         Args:

@@ -1,0 +1,185 @@
+"""Images per second through `VAEAugment`, in the three ways to put it into a pipeline.
+
+    python benchmarks/throughput.py --ckpt demo
+    python benchmarks/throughput.py --image-size 96 --images 32      # a fresh VAE, random weights
+
+The ways run in turn within every repeat, so that a change in the machine's load meets all of them.
+The first round is thrown away. Ratios are per repeat, against the naive way, and their median is
+what to compare; images per second belong to the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import vae_aug
+from vae_aug.augment.transform import VAEAugment
+from vae_aug.config import ModelConfig
+from vae_aug.data.phantom import KINDS, make_phantom
+from vae_aug.model.checkpoint import load_checkpoint
+from vae_aug.model.vae import VAE
+
+RESULTS = Path(__file__).parent / "results"
+NAIVE = "map, an image at a time"
+
+Way = Callable[[tf.data.Dataset], tf.data.Dataset]
+
+
+def make_source(count: int, size: int) -> tf.data.Dataset:
+    """Make a dataset of phantoms, in memory, so that reading costs nothing."""
+    slices = [make_phantom(KINDS[i % len(KINDS)], seed=i, size=size) for i in range(count)]
+    boxes = tf.ragged.constant([s.boxes.tolist() for s in slices], ragged_rank=1, inner_shape=(4,))
+    dataset = tf.data.Dataset.from_tensor_slices(
+        {"image": np.stack([s.image for s in slices]), "bbox": tf.cast(boxes, tf.float32)}
+    )
+    dense = dataset.map(lambda e: {**e, "bbox": tf.convert_to_tensor(e["bbox"])})
+    return dense.cache()
+
+
+def make_ways(augment: VAEAugment, batch_size: int) -> dict[str, Way]:
+    """Name the ways; each gives single elements, as a detector's own batching wants them."""
+    return {
+        NAIVE: lambda dataset: dataset.map(augment),
+        "map, images in parallel": lambda dataset: dataset.map(
+            augment, num_parallel_calls=tf.data.AUTOTUNE
+        ),
+        "map, batched": lambda dataset: dataset.padded_batch(
+            batch_size, padding_values={"image": np.uint8(0), "bbox": -1.0}
+        ).map(augment),
+        "apply": lambda dataset: dataset.apply(augment),
+    }
+
+
+def count_rate(dataset: tf.data.Dataset, images: int) -> float:
+    """Iterate once and return images per second."""
+    start = time.perf_counter()
+    for _ in dataset:
+        pass
+    return images / (time.perf_counter() - start)
+
+
+def measure(ways: dict[str, Way], source: tf.data.Dataset, repeats: int) -> dict[str, list[float]]:
+    """Measure every way `repeats` times, in turn, after one round that does not count."""
+    images = int(source.cardinality())
+    pipelines = {name: way(source) for name, way in ways.items()}
+    for pipeline in pipelines.values():
+        count_rate(pipeline, images)
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(repeats):
+        # Each goes first in turn, so that none always follows the same neighbour.
+        names = list(pipelines)[repeat % len(ways) :] + list(pipelines)[: repeat % len(ways)]
+        for name in names:
+            rates[name].append(count_rate(pipelines[name], images))
+    return rates
+
+
+def summarize(rates: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+    """Return median and spread (lowest, highest) of ratios and rates."""
+
+    def describe(values: list[float]) -> dict[str, float]:
+        return {
+            "median": round(statistics.median(values), 3),
+            "lowest": round(min(values), 3),
+            "highest": round(max(values), 3),
+        }
+
+    return {
+        name: {
+            "ratio_to_naive": describe(
+                [value / naive for value, naive in zip(values, rates[NAIVE], strict=True)]
+            ),
+            "images_per_second": describe(values),
+        }
+        for name, values in rates.items()
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what the figures depend on beside the code."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    model = [
+        line.split(":")[1].strip()
+        for line in (Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else [])
+        if line.startswith("model name")
+    ]
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": commit.stdout.strip() or "unknown",
+        "vae_aug": vae_aug.__version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": model[0] if model else platform.processor(),
+        "cpus": os.cpu_count(),
+        "load_before": [round(value, 2) for value in os.getloadavg()],
+        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads() or "default",
+        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads() or "default",
+        "devices": [device.name for device in tf.config.list_physical_devices()],
+    }
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ckpt", help="checkpoint; a fresh VAE of random weights without one")
+    parser.add_argument("--image-size", type=int, default=224, help="of a fresh VAE")
+    parser.add_argument("--source-size", type=int, default=256, help="side of the phantoms")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--mode", default="sample", choices=["denoise", "sample", "interpolate"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS / "throughput.json")
+    arguments = parser.parse_args()
+    if arguments.repeats < 5:
+        parser.error("--repeats must be at least 5, or the spread means nothing")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    machine = describe_machine()
+    vae = load_checkpoint(arguments.ckpt) if arguments.ckpt else None
+    vae = vae or VAE(ModelConfig(image_size=arguments.image_size))
+    augment = VAEAugment(vae, mode=arguments.mode, seed=0, batch_size=arguments.batch_size)
+    source = make_source(arguments.images, arguments.source_size)
+    rates = measure(make_ways(augment, arguments.batch_size), source, arguments.repeats)
+    settings = {k: v for k, v in vars(arguments).items() if k != "out"}
+    result = {
+        "benchmark": "throughput",
+        "settings": {**settings, "network": vae.config.to_dict(), "digest": vae.digest},
+        "results": summarize(rates),
+        "environment": machine,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    for name, figures in result["results"].items():
+        ratio, rate = figures["ratio_to_naive"], figures["images_per_second"]
+        print(
+            f"{name:28} x{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"
+            f"   {rate['median']:.1f} images/s ({rate['lowest']:.1f} to {rate['highest']:.1f})"
+        )
+    print(f"written to {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

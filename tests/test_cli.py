@@ -1,0 +1,425 @@
+"""The command line: help, exit statuses, one-line errors, and that options arrive."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import typing
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+from fake_vae import BrighteningVAE, FakeVAE
+from typer.testing import CliRunner
+
+from vae_aug import cli, commands, config
+from vae_aug.augment import files, transform
+from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.data.annotations import READERS
+from vae_aug.data.embedded import write_embedded
+from vae_aug.data.images import read_image, write_image
+from vae_aug.data.records import make_example, read_info, read_records, write_records
+from vae_aug.model.checkpoint import save_checkpoint
+from vae_aug.model.vae import VAE
+from vae_aug.version import __version__
+
+COMMANDS = ("demo", "ingest", "train", "augment", "preview", "info", "denoise", "evaluate")
+
+
+def run(*arguments):
+    """Run a command in this process; rich is told not to wrap or colour."""
+    environment = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+    return CliRunner().invoke(cli.app, [str(part) for part in arguments], env=environment)
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Two images for each split, of 24 x 20 pixels, with one box each."""
+    for split in ("train", "validation"):
+        examples = [
+            make_example(
+                (np.arange(480).reshape(24, 20, 1) % 120).astype(np.uint8),
+                source_id=f"{split}-{index}",
+                patient=f"patient-{index}",
+                boxes=np.array([[0.25, 0.25, 0.5, 0.75]], np.float32),
+                labels=[index],
+                label_names=("lesion", "stone"),
+            )
+            for index in range(2)
+        ]
+        write_records(examples, tmp_path / "records", split, label_names=("lesion", "stone"))
+    return tmp_path / "records"
+
+
+@pytest.fixture
+def brighten(monkeypatch):
+    """Let every checkpoint be a stand-in that brightens by a quarter."""
+    monkeypatch.setattr(transform, "load_checkpoint", lambda checkpoint: BrighteningVAE())
+    monkeypatch.setattr(commands, "load_checkpoint", lambda checkpoint: FakeVAE())
+
+
+# --- All commands ----------------------------------------------------------------------------
+
+
+def test_version():
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"vae-aug {__version__}\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_for_every_option(command):
+    assert command in run("--help").stdout
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    options = re.findall(r"(--[\w-]+) +[^\n]*<[^\n]*> +(\S[^\n]*)", result.stdout)
+    assert len(options) == len(re.findall(r"^.{0,5}--[a-z]", result.stdout, re.MULTILINE)) > 0
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        (cli.Mode, typing.get_args(config.Mode)),
+        (cli.Guard, typing.get_args(config.Guard)),
+        (cli.Encoder, typing.get_args(config.Encoder)),
+        (cli.Loss, typing.get_args(config.Likelihood)),
+        (cli.Format, tuple(READERS)),
+        (cli.DicomAs, typing.get_args(files.DicomAs)),
+    ],
+)
+def test_choices_are_those_of_the_package(choices, expected):
+    assert sorted(choices) == sorted(expected)
+
+
+def test_defaults_in_the_help_are_those_of_the_package():
+    text = " ".join(run("train", "--help").stdout.split())
+    defaults = {**ModelConfig().to_dict(), **TrainConfig().to_dict()}
+    for name in ("steps", "batch_size", "encoder", "loss", "seed"):
+        option = "--" + name.replace("_", "-")
+        described = text.partition(f"{option} ")[2].partition(" --")[0]
+        assert f"[default: {defaults[name]}]" in re.sub(r"[│ ]+", " ", described)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nothing",),
+        ("ingest", "a", "b"),
+        ("ingest", "a", "b", "--format", "xml"),
+        ("ingest", "a", "b", "--format", "coco", "--shards", "0"),
+        ("augment", "a", "b", "--mode", "blur"),
+        ("augment", "a", "b", "--detail", "2"),
+        ("train", "a"),
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments):
+    assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("info", "{tmp}/absent"), r"No checkpoint '.*absent'"),
+        (("info", "{tmp}"), r"dataset\.json: cannot be read"),
+        (("ingest", "{tmp}", "{tmp}/out", "--format", "coco"), r"has no train\.json"),
+        (("augment", "{tmp}", "{tmp}/out", "--ckpt", "absent"), r"No checkpoint 'absent'"),
+        (("preview", "{tmp}", "--ckpt", "absent"), r"holds no records"),
+        (("train", "{tmp}", "--out", "{tmp}/run"), r"holds no records"),
+        (("train", "{tmp}", "--out", "{tmp}/run", "--config", "{tmp}/no.json"), r"No such file"),
+        (("evaluate", "{tmp}", "--ckpt", "absent"), r"No checkpoint 'absent'"),
+        (("ingest", "{tmp}", "{tmp}/out", "--format", "dicom", "--window", "1,x"), r"window must"),
+    ],
+)
+def test_errors_are_one_line_and_status_1(tmp_path, arguments, message):
+    result = run(*(part.replace("{tmp}", str(tmp_path)) for part in arguments))
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ") and re.search(message, line)
+    assert not result.stdout
+
+
+def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
+    def fail(path):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(commands, "run_info", fail)
+    assert isinstance(run("info", "demo").exception, RuntimeError)
+
+
+def test_damaged_records_are_an_error_also_where_tensorflow_finds_them(records, brighten):
+    path = records / "validation-00000-of-00001.tfrecord"
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    result = run("preview", records, "--split", "validation")
+    assert result.exit_code == 1 and re.search(
+        r"^error: .*validation-00000-of-00001\.tfrecord, record 1: damaged", result.stderr
+    )
+
+
+def test_what_tensorflow_says_is_unwrapped():
+    error = tf.errors.DataLossError(None, None, "{{node a}} corrupted\nrecord [Op:Next] name: ")
+    assert cli._is_expected(error)
+    assert cli._describe(error) == "corrupted record"
+
+
+# --- Each command ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("coco")
+    write_embedded(folder, counts={"train": 4, "validation": 2}, size=32, real=False)
+    return folder
+
+
+def test_ingest_writes_records_and_tells_what_it_took(coco, tmp_path):
+    result = run("ingest", coco, tmp_path / "out", "--format", "coco", "--keep-ids", "--shards", 2)
+    assert result.exit_code == 0, result.stderr
+    assert "4 images written, 2 patients" in result.stdout
+    info = read_info(tmp_path / "out")
+    assert (info.splits["train"].examples, info.splits["train"].shards) == (4, 2)
+    for label, count in info.splits["train"].class_counts.items():
+        assert re.search(rf"{label} +│ +{count} ", result.stdout)
+
+
+def test_ingest_names_what_it_leaves_out_and_strict_fails(coco, tmp_path):
+    content = json.loads((coco / "train.json").read_bytes())
+    content["images"].append({**content["images"][0], "id": 99, "file_name": "absent.png"})
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "train.json").write_text(json.dumps(content))
+    (source / "images").symlink_to(coco / "images")
+    arguments = ("ingest", source, tmp_path / "out", "--format", "coco", "--keep-ids")
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert "1 files skipped" in result.stdout and "absent.png" in result.stdout
+    result = run(*arguments, "--strict")
+    assert result.exit_code == 1 and "absent.png" in result.stderr
+
+
+def test_ingest_takes_the_salt_from_a_file(coco, tmp_path, monkeypatch):
+    monkeypatch.delenv("VAE_AUG_SALT", raising=False)
+    (tmp_path / "salt").write_text("secret\n")
+    arguments = ("--format", "coco", "--labels", "lesion, nodule,stone")
+    for name, options in ("file", ("--salt-file", tmp_path / "salt")), ("variable", ()):
+        if name == "variable":
+            monkeypatch.setenv("VAE_AUG_SALT", "secret")
+        assert run("ingest", coco, tmp_path / name, *arguments, *options).exit_code == 0
+    patients = [
+        [element["image/patient"].numpy() for element in read_records(tmp_path / name)]
+        for name in ("file", "variable")
+    ]
+    assert patients[0] == patients[1] and len(patients[0][0]) == 16
+
+
+def test_train_says_how_to_go_on_when_interrupted(records, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+
+    def interrupt(*arguments, progress, **options):
+        figures = {"loss": 2.0, "kl": 1.0, "psnr": 20.0, "images_per_second": 9.0}
+        progress(1, figures)
+        state = tf.train.Checkpoint(step=tf.Variable(2))
+        if out.exists():
+            tf.train.CheckpointManager(state, out / "state", 2).save(checkpoint_number=200)
+        out.mkdir(exist_ok=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "train", interrupt)
+    for expected in (
+        f"interrupted: before the first validation; {out} holds no state yet, so a run starts "
+        "anew.\n",
+        f"interrupted: {out} keeps the state of step 200; run the same command again to go on "
+        "from there.\n",
+    ):
+        result = run("train", records, "--out", out)
+        assert (result.exit_code, result.stderr) == (130, expected)
+
+
+def test_train_takes_what_a_run_writes_and_prints_the_best(records, tmp_path, monkeypatch):
+    seen = {}
+
+    def train(sources, out, **options):
+        seen.update(options)
+        return {"psnr": 31.5}
+
+    monkeypatch.setattr(commands, "train", train)
+    settings = {"model": {"latent_dim": 16}, "train": {"steps": 9, "keep": [0.4, 0.5]}}
+    (tmp_path / "config.json").write_text(json.dumps({**settings, "sources": ["elsewhere"]}))
+    result = run(
+        *("train", records, "--out", tmp_path / "run", "--config", tmp_path / "config.json"),
+        *("--steps", 4),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert seen["model"] == ModelConfig(latent_dim=16)
+    assert seen["config"] == TrainConfig(steps=4, keep=(0.4, 0.5))
+    assert re.search(r"psnr +│ +31.5", result.stdout)
+
+
+def test_train_passes_options_on(records, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(commands, "train", lambda *a, **k: seen.update(k, sources=a[0]) or {})
+    (tmp_path / "card.md").write_text("# Card")
+    result = run(
+        *("train", records, records, "--out", tmp_path, "--encoder", "efficientnet-lite1"),
+        *("--encoder-weights", "package", "--loss", "paper", "--seed", 5, "--batch-size", 3),
+        *("--validation", records, "--card", tmp_path / "card.md"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert seen["sources"] == [records, records] and seen["validation"] == [records]
+    assert seen["model"] == ModelConfig(encoder="efficientnet-lite1")
+    assert seen["config"] == TrainConfig(
+        encoder_weights="package", loss="paper", seed=5, batch_size=3
+    )
+    assert seen["card"] == "# Card"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", 'the objects "model" and "train"'),
+        ('{"modle": {}}', 'the objects "model" and "train"'),
+        ('{"train": {"stepps": 3}}', "no setting 'stepps'"),
+    ],
+)
+def test_bad_settings_are_refused(records, tmp_path, content, message):
+    (tmp_path / "settings.json").write_text(content)
+    out = tmp_path / "run"
+    result = run("train", records, "--out", out, "--config", tmp_path / "settings.json")
+    assert result.exit_code == 1 and message in result.stderr
+    assert not out.exists()
+
+
+def test_augment_changes_the_training_images(records, tmp_path, brighten):
+    out = tmp_path / "out"
+    result = run("augment", records, out, "--guard", "off", "--seed", 3, "--factor", 0.5)
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"train +│ +2 │ +2 │ +2 │ +0 │", result.stdout)
+    for before, after in zip(
+        read_records(records, "train"), read_records(out, "train"), strict=True
+    ):
+        # The stand-in adds 0.25 * factor of the range: 31.875, rounded.
+        np.testing.assert_array_equal(after["image"], before["image"] + 32)
+    result = run("info", out)
+    assert result.exit_code == 0
+    assert "factor 0.5" in result.stdout and "seed 3" in result.stdout
+    assert not re.search(r"patient-\d|train-\d", result.stdout)
+
+
+def test_augment_refuses_evaluation_splits(records, tmp_path, brighten):
+    arguments = ("augment", records, tmp_path / "out", "--augment-split", "validation")
+    result = run(*arguments)
+    assert result.exit_code == 1 and "--augment-evaluation" in result.stderr
+    assert run(*arguments, "--augment-evaluation").exit_code == 0
+
+
+def test_preview_draws_a_sheet(records, tmp_path, brighten):
+    out = tmp_path / "sheet.png"
+    result = run("preview", records, "--split", "train", "--out", out, "--rows", 1)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.strip() == str(out)
+    # One row and five columns of 192 pixels, 2 apart, under a heading of 16.
+    assert read_image(out).shape == (16 + 194, 5 * 194, 3)
+
+
+def test_info_of_a_checkpoint(tmp_path, short_stages):
+    path = tmp_path / "mine.keras"
+    vae = VAE(ModelConfig(encoder="efficientnet-lite1", image_size=32, latent_dim=16))
+    digest = save_checkpoint(
+        vae,
+        path,
+        training={"validation": {"psnr": 31.5}, "config": {"steps": 7}},
+        fingerprint={"images": 12, "patients": ["0011223344556677"]},
+        card="# A card\n\nOf *mine*.",
+    )
+    result = run("info", path)
+    assert result.exit_code == 0, result.stderr
+    for expected in (digest, "efficientnet-lite1", "31.5", "A card", "12"):
+        assert expected in result.stdout
+    assert "0011223344556677" not in result.stdout
+
+
+def test_info_of_one_file(records):
+    result = run("info", records / "train-00000-of-00001.tfrecord")
+    assert result.exit_code == 0 and re.search(r"images +│ 2", result.stdout)
+
+
+def test_denoise_keeps_names_and_tells_what_it_left_out(tmp_path, brighten):
+    source = tmp_path / "in"
+    source.mkdir()
+    write_image(source / "good.png", np.full((24, 20, 1), 100, np.uint8))
+    (source / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
+    result = run("denoise", source, tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert "1 images denoised" in result.stdout and "left out bad.png" in result.stdout
+    assert read_image(tmp_path / "out" / "good.png").shape == (24, 20, 1)
+    result = run("denoise", source, tmp_path / "strict", "--strict")
+    assert result.exit_code == 1 and "bad.png" in result.stderr
+    (source / "good.png").unlink()
+    result = run("denoise", source, tmp_path / "nothing")
+    assert result.exit_code == 1 and "error: none of 1 images" in result.stderr
+
+
+def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):
+    seen = {}
+
+    def evaluate(records, networks, **options):
+        seen.update(options, networks=networks)
+        return "table"
+
+    monkeypatch.setattr(commands, "evaluate_denoising", evaluate)
+    monkeypatch.setattr(commands, "print_denoising", lambda table, console: console.print(table))
+    result = run(
+        *("evaluate", records, "--ckpt", "demo", "--ckpt", "runs/mine/checkpoint.keras"),
+        *("--keep", 0.5, "--corruption", "rician", "--limit", 3, "--split", "test"),
+    )
+    assert (result.exit_code, result.stdout) == (0, "table\n"), result.stderr
+    assert list(seen["networks"]) == ["demo", "mine"]
+    assert (seen["keep"], seen["corruptions"], seen["limit"]) == (0.5, ["rician"], 3)
+
+
+# --- In a process of its own -----------------------------------------------------------------
+
+
+def start(code):
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_an_interrupt_while_tensorflow_loads_is_quiet():
+    code = (
+        "import time, types\n"
+        "from vae_aug import cli\n"
+        "def load(name):\n"
+        "    print('loading', flush=True)\n"
+        "    time.sleep(60)\n"
+        "cli.importlib = types.SimpleNamespace(import_module=load)\n"
+        "cli.app(['info', 'demo'])\n"
+    )
+    with start(code) as process:
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[1] == "interrupted\n"
+    assert process.returncode == 130
+
+
+def test_what_a_library_writes_while_it_loads_is_hidden():
+    code = (
+        "import os\n"
+        "from vae_aug import cli\n"
+        "with cli._silence_loading():\n"
+        "    os.write(2, b'noise')\n"
+        "os.write(2, b'heard')\n"
+    )
+    with start(code) as process:
+        assert process.communicate(timeout=30)[1] == "heard"

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from rich.console import Console
+
+from vae_aug.config import ModelConfig
+from vae_aug.corrupt import corrupt
+from vae_aug.data.phantom import make_phantom
+from vae_aug.data.records import make_example, write_records
+from vae_aug.errors import RecordError
+from vae_aug.evaluate import classical
+from vae_aug.evaluate.denoising import MEASURES, REGIONS, evaluate_denoising
+from vae_aug.evaluate.metrics import psnr, r2, ssim
+from vae_aug.evaluate.report import format_markdown, print_denoising, write_report
+from vae_aug.model.vae import VAE
+
+SIZE = 32
+PATIENTS = ("a", "a", "b", "c", "")
+
+
+class Identity:
+    """A network that changes nothing, so that its figures are those of its input."""
+
+    digest = "0123abcd"
+
+    def __init__(self, image_size=SIZE, gain=1.0):
+        self.config = types.SimpleNamespace(image_size=image_size, profile="vector")
+        self.gain = gain
+
+    def reconstruct(self, images):
+        return tf.repeat(images * self.gain, 3, axis=-1)
+
+
+IDENTITY = {"identity": Identity()}
+
+
+@pytest.fixture(autouse=True)
+def small_grid(monkeypatch):
+    """Keep two strengths a filter."""
+    for name, (function, parameter, strengths) in classical._METHODS.items():
+        monkeypatch.setitem(classical._METHODS, name, (function, parameter, strengths[1:3]))
+
+
+def make_phantoms():
+    return [make_phantom("abdomen_ct", seed, size=SIZE) for seed in range(len(PATIENTS))]
+
+
+def make_records(folder, images, boxes, patients):
+    examples = [
+        make_example(
+            image,
+            source_id=str(index),
+            boxes=rows,
+            labels=[0] * len(rows),
+            label_names=("lesion",),
+            patient=patient,
+        )
+        for index, (image, rows, patient) in enumerate(zip(images, boxes, patients, strict=True))
+    ]
+    write_records(examples, folder, "validation", 1, label_names=("lesion",))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    phantoms = make_phantoms()
+    boxes = [np.array([[0.25, 0.25, 0.5, 0.75]])] * 4 + [np.zeros((0, 4))]
+    folder = tmp_path_factory.mktemp("records")
+    return make_records(folder, [p.image for p in phantoms], boxes, PATIENTS)
+
+
+def test_rows_cover_corruptions_methods_and_regions(records):
+    calls = []
+    table = evaluate_denoising(
+        records,
+        IDENTITY,
+        corruptions=("replace", "speckle"),
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    methods = ["input", *classical.list_methods(), "identity"]
+    keys = [(row.corruption, row.method, row.region) for row in table.rows]
+    assert keys == [(c, m, r) for c in ("replace", "speckle") for m in methods for r in REGIONS]
+    # Five images measured and as many tried filters on, for each of two corruptions.
+    assert calls == [(step, 20) for step in range(1, 21)]
+
+
+def test_values_are_the_metrics_of_these_images(records):
+    table = evaluate_denoising(records, {"half": Identity(gain=0.5)}, seed=3)
+    cleans = [phantom.image / np.float32(255) for phantom in make_phantoms()]
+    noisy = [corrupt(x, "replace", 0.4, [3, i]).numpy() for i, x in enumerate(cleans)]
+    for name, scale in (("input", 1.0), ("half", 0.5)):
+        row = table.get_row("replace", name)
+        for measure in (ssim, psnr, r2):
+            values = [measure(x, scale * y) for x, y in zip(cleans, noisy, strict=True)]
+            estimate = getattr(row, measure.__name__)
+            assert estimate.mean == pytest.approx(np.mean(values), abs=1e-5)
+            assert estimate.low < estimate.mean < estimate.high
+            assert estimate.images == 5
+    boxes = table.get_row("replace", "input", "boxes")
+    inside = np.zeros((SIZE, SIZE), bool)
+    inside[8:16, 8:24] = True
+    expected = [psnr(x, y, inside) for x, y in zip(cleans[:4], noisy[:4], strict=True)]
+    assert boxes.psnr.images == 4  # the fifth image has no box
+    assert boxes.psnr.mean == pytest.approx(np.mean(expected), abs=1e-4)
+
+
+def test_nothing_lost_is_nothing_to_restore(records):
+    table = evaluate_denoising(records, IDENTITY, keep=1.0, corruptions=("blend",))
+    row = table.get_row("blend", "identity")
+    assert row.ssim.mean == pytest.approx(1, abs=1e-6)
+    assert row.psnr.mean == 100
+    assert row.r2.mean == pytest.approx(1)
+
+
+def test_a_run_is_reproducible_and_another_seed_differs(records):
+    first, again, other = (
+        evaluate_denoising(records, IDENTITY, corruptions=("blend",), limit=3, seed=seed).rows
+        for seed in (1, 1, 2)
+    )
+    assert repr(first) == repr(again)
+    assert first != other
+
+
+def test_settings_say_what_was_done(records):
+    networks = {"small": Identity(image_size=16), "large": Identity()}
+    settings = evaluate_denoising(records, networks, limit=4, keep=0.5).to_dict()["settings"]
+    assert (settings["images"], settings["image_size"], settings["keep"]) == (4, SIZE, 0.5)
+    assert settings["patients"] == 3  # images 0, 1, 2 and 3 of 5: a, a, b, c
+    assert settings["networks"]["large"]["rescaled"] == "none"
+    assert "from 32 to 16" in settings["networks"]["small"]["rescaled"]
+    assert settings["networks"]["small"]["digest"] == "0123abcd"
+    assert set(settings["classical"]) == {"replace", "blend"}
+    assert settings["classical"]["blend"]["median"]["window_px"] in (5, 9)
+    assert settings["classical_chosen_from"]["median"] == {"window_px": [5, 9]}
+    assert settings["versions"]["tensorflow"] == tf.__version__
+
+
+def test_a_network_with_a_smaller_square_loses_what_does_not_fit(records):
+    networks = {"small": Identity(image_size=16), "large": Identity()}
+    table = evaluate_denoising(records, networks, keep=1.0, corruptions=("blend",))
+    rows = [table.get_row("blend", name) for name in ("small", "large")]
+    assert 0.3 < rows[0].ssim.mean < 0.95 < rows[1].ssim.mean
+
+
+def test_letterbox_bars_do_not_count(tmp_path):
+    """An image half as high as wide fills rows 8 to 24 of the square."""
+    image = np.random.default_rng(0).integers(0, 256, (16, 32, 1)).astype(np.uint8)
+    make_records(tmp_path, [image], [np.zeros((0, 4))], ["a"])
+    table = evaluate_denoising(tmp_path, IDENTITY, corruptions=("blend",))
+    clean = np.zeros((SIZE, SIZE, 1), np.float32)
+    clean[8:24] = image / np.float32(255)
+    noisy = corrupt(clean, "blend", 0.4, [0, 0]).numpy()
+    row = table.get_row("blend", "identity")
+    assert row.psnr.mean == pytest.approx(psnr(clean[8:24], noisy[8:24]), abs=1e-4)
+    assert math.isnan(row.psnr.low)  # one patient says nothing of others
+
+
+def test_colour_and_sixteen_bits_are_seen_as_grey(tmp_path):
+    phantom = make_phantom("head_mr", 1, size=SIZE)
+    variants = {
+        "grey": phantom.image,
+        "colour": np.repeat(phantom.image, 3, axis=-1),
+        "deep": phantom.image.astype(np.uint16) * 257,
+    }
+    rows = []
+    for name, image in variants.items():
+        folder = make_records(tmp_path / name, [image], [phantom.boxes], ["a"])
+        rows.append(evaluate_denoising(folder, IDENTITY, corruptions=("blend",)).rows)
+    for row, *others in zip(*rows, strict=True):
+        for other in others:
+            assert other.ssim.mean == pytest.approx(row.ssim.mean, abs=1e-5, nan_ok=True)
+
+
+def test_out_holds_json_and_figures(records, tmp_path):
+    table = evaluate_denoising(records, IDENTITY, corruptions=("blend",), out=tmp_path / "new")
+    names = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert names == ["denoising.json", "denoising_blend.png"]
+    content = json.loads((tmp_path / "new/denoising.json").read_text(encoding="utf-8"))
+    assert content == table.to_dict()
+    assert content["rows"][0]["ssim"]["mean"] == table.rows[0].ssim.mean
+    with Image.open(tmp_path / "new/denoising_blend.png") as figure:
+        columns = 3 + len(classical.list_methods())
+        # Four images with a box have two rows each.
+        assert figure.size == (columns * 194, 16 + 8 * 194)
+
+
+def test_images_without_boxes_make_figures_too(tmp_path):
+    image = make_phantom("head_mr", 1, size=SIZE).image
+    make_records(tmp_path, [image], [np.zeros((0, 4))], [""])
+    table = evaluate_denoising(tmp_path, {}, corruptions=("blend",), out=tmp_path / "out")
+    row = table.to_dict()["rows"][2]
+    assert row["region"] == "boxes"
+    assert table.settings["image_size"] == 224  # without a network
+    assert row["ssim"] == {"mean": None, "low": None, "high": None, "images": 0}
+    assert (tmp_path / "out/denoising_blend.png").is_file()
+
+
+def test_a_real_network_restores_into_the_range(records, short_stages):
+    vae = VAE(ModelConfig(encoder="efficientnet-lite1", image_size=SIZE, latent_dim=8))
+    table = evaluate_denoising(records, {"vector": vae}, corruptions=("blend",), limit=2)
+    row = table.get_row("blend", "vector")
+    assert all(math.isfinite(getattr(row, name).mean) for name in MEASURES)
+    assert table.settings["networks"]["vector"]["profile"] == "vector"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"corruptions": ("salt",)}, "Corruptions are replace"),
+        ({"corruptions": ()}, "Corruptions are replace"),
+        ({"keep": 0.0}, r"keep must be in \(0, 1\]"),
+        ({"limit": 0}, "limit must be in"),
+        ({"networks": {"median": Identity()}}, "must not be named 'median'"),
+        ({"networks": {"noisy": Identity()}}, "must not be named 'noisy'"),
+    ],
+)
+def test_bad_arguments(records, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_denoising(records, **{"networks": {}, **arguments})
+
+
+def test_no_such_split(records):
+    with pytest.raises(RecordError, match="no split 'test'"):
+        evaluate_denoising(records, {}, split="test")
+
+
+class TestReport:
+    @pytest.fixture
+    def table(self, records):
+        return evaluate_denoising(records, IDENTITY, keep=1.0)
+
+    def test_printed(self, table):
+        stream = io.StringIO()
+        print_denoising(table, Console(file=stream, width=100))
+        text = stream.getvalue()
+        assert "blend, 100% left: 5 images, 4 patients" in text
+        (line,) = [line for line in text.splitlines() if "blend" in line]
+        after = text[text.index(line) :].splitlines()
+        row = next(line for line in after if "input" in line)
+        assert "whole" in row and "1.000 [1.000, 1.000]" in row and "100.0 [100.0, 100.0]" in row
+        assert text.count("identity") == 6
+
+    def test_markdown_marks_the_best(self, table):
+        text = format_markdown(table)
+        assert "| whole | input | **1.000 [1.000, 1.000]** | **100.0 [100.0, 100.0]** |" in text
+        assert all(len(line.split("|")) == 7 for line in text.splitlines() if line[:1] == "|")
+
+    def test_files(self, table, tmp_path):
+        for name in ("table.json", "table.md"):
+            write_report(table, tmp_path / name)
+        assert json.loads((tmp_path / "table.json").read_text()) == table.to_dict()
+        assert (tmp_path / "table.md").read_text() == format_markdown(table)
+        with pytest.raises(ValueError, match=r"expected \.json or \.md; got '\.csv'"):
+            write_report(table, tmp_path / "table.csv")

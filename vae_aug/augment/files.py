@@ -1,0 +1,342 @@
+"""Denoise files on disk: PNG, JPEG and DICOM in, the same names and kinds out.
+
+Every output carries a mark that names the checkpoint (a PNG or JPEG comment, the derivation
+description of a DICOM object), so that a run can be resumed, and files of another origin are
+neither taken for finished nor overwritten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pydicom
+import tensorflow as tf
+from PIL import Image
+from pydicom.errors import InvalidDicomError
+
+from vae_aug.augment.transform import VAEAugment
+from vae_aug.config import check_choice
+from vae_aug.data.annotations import describe_fault
+from vae_aug.data.atomic import write_atomic
+from vae_aug.data.derived import derive_dicom, read_picture
+from vae_aug.data.dicom import Window, check_window, is_dicom, read_dicom
+from vae_aug.data.images import decode_image, parse_image_header
+from vae_aug.errors import VAEAugError
+
+DicomAs = Literal["dicom", "png"]
+
+JPEG_QUALITY = 95
+
+_SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
+_KINDS = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".dcm": "dicom",
+    ".dicom": "dicom",
+    ".ima": "dicom",
+}
+_PNG_HEADER_BYTES = 33  # signature and IHDR
+_ORIENTATION = 0x0112
+_DIGEST_CHARACTERS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoiseReport:
+    """What `denoise_files` did.
+
+    Attributes:
+        written: Files denoised.
+        kept: Files that an earlier run had denoised with the same checkpoint.
+        ignored: Files of other kinds (text, a DICOMDIR); hidden ones are not even counted.
+        failed: Images left out, as (file relative to the source, reason).
+    """
+
+    written: int
+    kept: int
+    ignored: int
+    failed: tuple[tuple[str, str], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON takes it."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One image: where it comes from, where it goes, what it is and becomes."""
+
+    source: Path
+    target: Path
+    name: str
+    kind: str
+    becomes: str
+
+
+def denoise_files(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    ckpt: Any,
+    *,
+    strict: bool = False,
+    dicom_as: DicomAs = "dicom",
+    window: Window | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> DenoiseReport:
+    """Denoise an image or all images of a folder, at their own resolution.
+
+    Names, sizes, bit depths (of at least 8) and channels are kept. In colour the luminance
+    changes and the differences between channels stay; equal channels stay equal; alpha is
+    copied. A JPEG is compressed anew at quality 95, its orientation kept. Other metadata of PNG
+    and JPEG (EXIF, text, colour profiles, palettes) are left out. A DICOM object comes out as
+    `vae_aug.data.derived` says: same patient, same geometry, marked as derived.
+
+    A run can be interrupted and started again: files appear whole or not at all, and those that
+    are there are kept.
+
+    Args:
+        source: File or folder; folders are searched through. What a file is, is told from its
+            first bytes, not its name.
+        out: Folder, which gets the source's subfolders. For a single file also the name of the
+            output, if it ends in the suffix of an image.
+        ckpt: As `VAEAugment`.
+        strict: Raise at the first image that cannot be denoised instead of leaving it out.
+        dicom_as: What DICOM files become: `"dicom"`, or `"png"` of 16 bits (8 if the file stores
+            no more), for which `.dcm` is replaced by `.png`.
+        window: Of DICOM images, as `read_dicom`: what the network is shown. Training data went
+            through the same choice in `ingest`. A derived DICOM keeps what lies outside of it.
+        progress: Called with (images done, images in all).
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: On a bad argument, or an output that would replace a source.
+        CheckpointError: If the checkpoint cannot be loaded.
+        VAEAugError: If there are no images, two of them would get one name, a file of another
+            origin has the name of an output, the disk refuses, or, under `strict`, on the first
+            image that cannot be denoised.
+    """
+    check_choice("dicom_as", dicom_as, DicomAs)
+    window = check_window("auto" if window is None else window)
+    source, out = Path(source), Path(out)
+    augment = VAEAugment(ckpt, mode="denoise")
+    marks = _make_marks(augment, window)
+    jobs, ignored = _plan(source, out, dicom_as)
+    waiting = [job for job in jobs if not _is_done(job, marks[job.kind])]
+    failed: list[tuple[str, str]] = []
+    for done, job in enumerate(waiting, start=1 + len(jobs) - len(waiting)):
+        try:
+            data = _denoise(job, augment, marks[job.kind], window)
+        except VAEAugError as error:
+            if strict:
+                raise
+            failed.append((job.name, describe_fault(job.source, error)))
+        else:
+            _write(job.target, data)
+        if progress is not None:
+            progress(done, len(jobs))
+    return DenoiseReport(
+        written=len(waiting) - len(failed),
+        kept=len(jobs) - len(waiting),
+        ignored=ignored,
+        failed=tuple(failed),
+    )
+
+
+def _plan(source: Path, out: Path, dicom_as: str) -> tuple[list[_Job], int]:
+    """List the images and count the files that are none."""
+    if source.is_file():
+        files, root = [source], source.parent
+    elif source.is_dir():
+        files, root = _list_files(source, out), source
+    else:
+        raise VAEAugError(f"{source}: no such file or folder.")
+    jobs = []
+    for path in files:
+        kind = _find_kind(path)
+        if kind is not None:
+            becomes = "png" if kind == "dicom" and dicom_as == "png" else kind
+            name = path.relative_to(root)
+            target = out / (name if becomes == kind else _rename(name))
+            if source.is_file() and out.suffix.lower() in _KINDS and not out.is_dir():
+                target = _check_name(out, becomes)
+            jobs.append(_Job(path, target, name.as_posix(), kind, becomes))
+    if not jobs:
+        raise VAEAugError(f"{source}: holds no PNG, JPEG or DICOM image.")
+    _check_targets(jobs)
+    return jobs, len(files) - len(jobs)
+
+
+def _list_files(source: Path, out: Path) -> list[Path]:
+    """List the files of a folder but those that are hidden or output."""
+    inside_out = out.resolve()
+    return [
+        path
+        for path in sorted(source.rglob("*"))
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(source).parts)
+        and (inside_out == source.resolve() or inside_out not in path.resolve().parents)
+    ]
+
+
+def _find_kind(path: Path) -> str | None:
+    """Tell `"png"`, `"jpeg"` or `"dicom"` from a file's first bytes, else from its name."""
+    if is_dicom(path):
+        # The index of a medium has the prefix too, and never an image.
+        return None if path.name == "DICOMDIR" else "dicom"
+    start = b""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        start = file.read(8)
+    by_content = (kind for magic, kind in _SIGNATURES.items() if start.startswith(magic))
+    # A name that promises an image makes a file that is none worth a word.
+    return next(by_content, _KINDS.get(path.suffix.lower()))
+
+
+def _rename(name: Path) -> Path:
+    """Give a DICOM file's name the suffix of a PNG; UIDs as names have dots that are no suffix."""
+    is_suffix = _KINDS.get(name.suffix.lower()) == "dicom"
+    return name.with_suffix(".png") if is_suffix else name.with_name(f"{name.name}.png")
+
+
+def _check_name(out: Path, becomes: str) -> Path:
+    """Check that the name of a single output suits what it becomes."""
+    if _KINDS[out.suffix.lower()] != becomes:
+        suffixes = " or ".join(suffix for suffix, kind in _KINDS.items() if kind == becomes)
+        raise ValueError(f"{out}: the output is {becomes}; its name must end in {suffixes}.")
+    return out
+
+
+def _check_targets(jobs: Sequence[_Job]) -> None:
+    """Check that no output replaces a source or another output."""
+    sources = {job.source.resolve() for job in jobs}
+    by_target: dict[Path, _Job] = {}
+    for job in jobs:
+        if job.target.resolve() in sources:
+            raise ValueError(f"{job.target}: is a source; give another folder for the output.")
+        other = by_target.setdefault(job.target, job)
+        if other is not job:
+            raise VAEAugError(
+                f"{job.name} and {other.name} would both become {job.target.name}; rename one."
+            )
+
+
+def _make_marks(augment: VAEAugment, window: Window) -> dict[str, str]:
+    """Make the texts by which outputs of each kind of source are known again."""
+    digest = getattr(augment.vae, "digest", "")[:_DIGEST_CHARACTERS] or "unsaved"
+    mark = f"Denoised by vae_aug (reconstruction by a variational autoencoder), checkpoint {digest}"
+    shown = window if isinstance(window, str) else f"{window[0]:g}/{window[1]:g}"
+    return {"png": mark, "jpeg": mark, "dicom": f"{mark}, window {shown}"}
+
+
+def _is_done(job: _Job, mark: str) -> bool:
+    """Tell whether an output is there and whole; refuse files of another origin."""
+    try:
+        data = job.target.read_bytes()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise VAEAugError(f"{job.target}: cannot be read ({error.strerror}).") from error
+    if mark.encode() not in data:
+        raise VAEAugError(
+            f"{job.target}: exists, and was not denoised with this checkpoint and window. Give "
+            "another folder, or delete it."
+        )
+    match job.becomes:
+        case "png":
+            return data.endswith(b"IEND\xaeB`\x82")
+        case "jpeg":
+            return data.endswith(b"\xff\xd9")
+        case _:
+            return _is_whole_dicom(data)
+
+
+def _is_whole_dicom(data: bytes) -> bool:
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data))
+        expected = dataset.Rows * dataset.Columns * dataset.BitsAllocated // 8
+        return len(dataset.PixelData) >= expected
+    except (InvalidDicomError, AttributeError, EOFError, OSError):
+        return False
+
+
+def _denoise(job: _Job, augment: VAEAugment, mark: str, window: Window) -> bytes:
+    """Return the output file of an image."""
+    if job.kind == "dicom":
+        if job.becomes == "png":
+            pixels = read_dicom(job.source, window).pixels
+            return _encode_png(augment(pixels).numpy(), mark)
+        picture = read_picture(job.source, window)
+        return derive_dicom(picture, augment(picture.pixels).numpy(), mark)
+    try:
+        data = job.source.read_bytes()
+        pixels = augment(decode_image(data)).numpy()
+        if job.kind == "jpeg":
+            return _encode_jpeg(pixels, mark, _read_orientation(data))
+        return _encode_png(_restore_alpha(pixels, data), mark)
+    except OSError as error:
+        raise VAEAugError(f"{job.source}: cannot be read ({error.strerror}).") from error
+    except VAEAugError as error:
+        raise VAEAugError(f"{job.source}: {error}") from error
+
+
+def _restore_alpha(pixels: np.ndarray, data: bytes) -> np.ndarray:
+    """Put the alpha channel of a PNG behind its denoised pixels."""
+    if parse_image_header(data)[2] not in (2, 4):
+        return pixels
+    alpha = tf.io.decode_png(data, dtype=pixels.dtype).numpy()[..., -1:]
+    return np.concatenate([pixels, alpha], axis=-1)
+
+
+def _encode_png(pixels: np.ndarray, mark: str) -> bytes:
+    """Encode `[H, W, 1 to 4]` with the mark as a text chunk, PNG 11.3.3.3."""
+    data = tf.io.encode_png(pixels, compression=3).numpy()
+    chunk = b"tEXtComment\0" + mark.encode()
+    length, checksum = struct.pack(">I", len(chunk) - 4), struct.pack(">I", zlib.crc32(chunk))
+    head, body = data[:_PNG_HEADER_BYTES], data[_PNG_HEADER_BYTES:]
+    return b"".join((head, length, chunk, checksum, body))
+
+
+def _encode_jpeg(pixels: np.ndarray, mark: str, orientation: int) -> bytes:
+    """Encode `[H, W, 1 or 3] uint8` with the mark as a comment, and how it is to be turned."""
+    # Full chroma: sampled down, it would no longer be the source's.
+    data = tf.io.encode_jpeg(
+        pixels, quality=JPEG_QUALITY, optimize_size=True, chroma_downsampling=False
+    ).numpy()
+    segments = _make_segment(0xFE, mark.encode())
+    if orientation != 1:
+        exif = Image.Exif()
+        exif[_ORIENTATION] = orientation
+        segments = _make_segment(0xE1, exif.tobytes()) + segments
+    (length,) = struct.unpack(">H", data[4:6])  # of the JFIF segment, which must stay first
+    return data[: 4 + length] + segments + data[4 + length :]
+
+
+def _make_segment(marker: int, payload: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
+
+
+def _read_orientation(data: bytes) -> int:
+    """Return the EXIF orientation of a JPEG, 1 where there is none."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return int(image.getexif().get(_ORIENTATION, 1))
+    except (OSError, ValueError, TypeError, SyntaxError):
+        return 1
+
+
+def _write(target: Path, data: bytes) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(target, data)
+    except OSError as error:
+        raise VAEAugError(f"{target}: cannot be written ({error.strerror}).") from error

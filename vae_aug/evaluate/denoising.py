@@ -1,0 +1,457 @@
+"""How much of an image comes back: networks and classical filters on the same noisy images."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vae_aug.augment.intensity import compute_grey, find_range
+from vae_aug.config import check_range
+from vae_aug.corrupt import check_names, corrupt
+from vae_aug.data.atomic import write_atomic
+from vae_aug.data.letterbox import compute_content, letterbox, letterbox_boxes, unletterbox
+from vae_aug.data.records import read_records
+from vae_aug.data.sheet import write_sheet
+from vae_aug.errors import RecordError
+from vae_aug.evaluate.classical import Filter, describe_grids, list_methods, tune_filters
+from vae_aug.evaluate.metrics import bootstrap_interval, find_body, make_box_mask, measure_regions
+from vae_aug.model.vae import VAE
+from vae_aug.version import __version__
+
+REGIONS = ("whole", "body", "boxes")
+MEASURES = ("ssim", "psnr", "r2")
+INPUT = "input"
+
+_BATCH = 16
+_DEFAULT_SIZE = 224
+_TUNING_IMAGES = 6
+_FIGURE_IMAGES = 4
+_MIN_CROP_PX = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean over images, and how sure it is.
+
+    Attributes:
+        mean: Mean over the images that have a value; NaN if none has.
+        low: Lower end of the 95% interval over patients; NaN if there are fewer than two.
+        high: Upper end.
+        images: Images that have a value, e.g. that have boxes.
+    """
+
+    mean: float
+    low: float
+    high: float
+    images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What one method makes of one corruption, in one region.
+
+    Attributes:
+        corruption: A key of `vae_aug.corrupt.CORRUPTIONS`.
+        method: `"input"` for the noisy image itself, a classical filter, or a network's name.
+        region: One of `REGIONS`.
+        ssim: Structural similarity, the share restored.
+        psnr: In dB.
+        r2: Share of variance explained.
+    """
+
+    corruption: str
+    method: str
+    region: str
+    ssim: Estimate
+    psnr: Estimate
+    r2: Estimate
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoisingTable:
+    """What `evaluate_denoising` found.
+
+    Attributes:
+        rows: One for each corruption, method and region.
+        settings: Everything that is needed to understand and repeat it; JSON values.
+    """
+
+    rows: tuple[Row, ...]
+    settings: Mapping[str, Any]
+
+    def get_row(self, corruption: str, method: str, region: str = "whole") -> Row:
+        """Return one row.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        for row in self.rows:
+            if (row.corruption, row.method, row.region) == (corruption, method, region):
+                return row
+        raise KeyError(f"no row for {corruption!r}, {method!r}, {region!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the table as JSON takes it; NaN becomes None."""
+        rows = [
+            {**dataclasses.asdict(row), **{m: _to_json(getattr(row, m)) for m in MEASURES}}
+            for row in self.rows
+        ]
+        return {"rows": rows, "settings": dict(self.settings)}
+
+    def to_json(self) -> str:
+        """Return the table as a JSON document."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+
+
+def evaluate_denoising(
+    source_records: str | os.PathLike[str],
+    networks: Mapping[str, VAE],
+    *,
+    split: str = "validation",
+    keep: float = 0.4,
+    corruptions: Sequence[str] = ("replace", "blend"),
+    limit: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    seed: int = 0,
+) -> DenoisingTable:
+    """Corrupt the images of a data set, restore them by every method, and compare.
+
+    Images are seen as a network sees them: grey, letterboxed into the square of the largest
+    network. A network with a smaller square gets the noisy image scaled down and its output
+    scaled up, which the settings say. The noise of an image is the same for every method; it
+    depends on `seed` and the image's index in the split.
+
+    Measured are the whole image (without letterbox bars), the body (`find_body` on the clean
+    image) and the union of an image's boxes; means are over images. Classical filters are at
+    their best, see `vae_aug.evaluate.classical`.
+
+    Args:
+        source_records: Folder of records, as `read_records` takes it.
+        networks: Names to networks; may be empty. A name must not be that of another method.
+        split: The split.
+        keep: Share of the information that the corruption leaves, in (0, 1]. 1 measures what
+            the methods do to clean images.
+        corruptions: Keys of `vae_aug.corrupt.CORRUPTIONS`.
+        limit: Most images, evenly spaced over the split; None for all.
+        out: Folder for `denoising.json` and, for each corruption, `denoising_<name>.png`: clean,
+            noisy and restored images, the largest box enlarged below each. None writes nothing.
+        progress: Called with (steps done, steps in all).
+        seed: Of noise and bootstrap.
+
+    Returns:
+        The table.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        RecordError: If the records cannot be read or the split is empty.
+    """
+    check_names(corruptions)
+    check_range("keep", keep, 0, 1, open_low=True)
+    if limit is not None:
+        check_range("limit", limit, 1)
+    taken = sorted({INPUT, "clean", "noisy", *list_methods()} & set(networks))
+    if taken:
+        raise ValueError(f"a network must not be named {taken[0]!r}, which is another method.")
+    run = _Run(source_records, networks, split, keep, tuple(corruptions), limit, seed, progress)
+    values, figures = run.measure()
+    table = DenoisingTable(run.summarize(values), run.describe())
+    if out is not None:
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / "denoising.json", table.to_json().encode())
+        for corruption, columns in figures.items():
+            write_sheet(folder / f"denoising_{corruption}.png", columns, run.figure_boxes)
+    return table
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picture:
+    """One image as the methods see it.
+
+    Attributes:
+        index: In the split.
+        clean: `[S, S] float32 in [0, 1]`.
+        boxes: `[N, 4] float32`, `rel_yxyx` of the square.
+        masks: Regions to masks `[S, S] bool`; None for a whole square.
+    """
+
+    index: int
+    clean: np.ndarray
+    boxes: np.ndarray
+    masks: dict[str, np.ndarray | None]
+
+
+_Values = dict[tuple[str, str, str], list[dict[str, float]]]
+_Figures = dict[str, dict[str, list[np.ndarray]]]
+
+
+class _Run:
+    """One evaluation: which images, which filters, and the loop over both."""
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        networks: Mapping[str, VAE],
+        split: str,
+        keep: float,
+        corruptions: tuple[str, ...],
+        limit: int | None,
+        seed: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._dataset = read_records(source, split)
+        self._source, self._split = source, split
+        self._networks = networks
+        self._keep, self._corruptions, self._seed = keep, corruptions, seed
+        sizes = [network.config.image_size for network in networks.values()]
+        self.size = max(sizes, default=_DEFAULT_SIZE)
+        self._restorers = {name: _make_restorer(vae) for name, vae in networks.items()}
+        self._filters: dict[str, Mapping[str, Filter]] = {}
+        self._patients, box_counts = self._scan()
+        chosen = _spread(range(len(self._patients)), limit or len(self._patients))
+        self._tuned_on = _spread(chosen, _TUNING_IMAGES)
+        with_boxes = [index for index in chosen if box_counts[index]]
+        self._shown = _spread(with_boxes or chosen, _FIGURE_IMAGES)
+        self._chosen = chosen
+        self.figure_boxes: list[np.ndarray] = []
+        self._progress = progress
+        self._done = 0
+        self._steps = (len(chosen) + len(self._tuned_on)) * len(corruptions)
+
+    def measure(self) -> tuple[_Values, _Figures]:
+        """Measure every method on every image, and keep what the figures show."""
+        self._tune()
+        values: _Values = {}
+        figures: _Figures = {name: {} for name in self._corruptions}
+        for batch in self._read_batches():
+            for picture in batch:
+                if picture.index in self._shown:
+                    self.figure_boxes += _list_boxes(picture)
+            for corruption in self._corruptions:
+                noisy = np.stack([self._corrupt(picture, corruption) for picture in batch])
+                restored = self._restore(noisy, corruption)
+                for position, picture in enumerate(batch):
+                    outputs = {name: planes[position] for name, planes in restored.items()}
+                    self._add(values, corruption, picture, outputs)
+                    if picture.index in self._shown:
+                        _add_to_figure(figures[corruption], picture, outputs)
+                    self._step()
+        return values, figures
+
+    def summarize(self, values: _Values) -> tuple[Row, ...]:
+        """Turn the values of images into rows."""
+        groups = [self._patients[index] for index in self._chosen]
+        rows = []
+        for (corruption, method, region), measured in values.items():
+            estimates = {
+                name: _estimate([value[name] for value in measured], groups, self._seed)
+                for name in MEASURES
+            }
+            rows.append(Row(corruption, method, region, **estimates))
+        return tuple(rows)
+
+    def describe(self) -> dict[str, Any]:
+        """Say what was done, as JSON takes it."""
+        patients = {self._patients[index] for index in self._chosen}
+        return {
+            "source": os.fspath(self._source),
+            "split": self._split,
+            "images": len(self._chosen),
+            "patients": len(patients),
+            "keep": self._keep,
+            "corruptions": list(self._corruptions),
+            "seed": self._seed,
+            "image_size": self.size,
+            "regions": {
+                "whole": "the image; of one that is not square, without its letterbox bars",
+                "body": "largest bright region of the clean image, gaps closed",
+                "boxes": "union of an image's boxes; images without boxes do not count",
+            },
+            "intervals": "95%, percentile bootstrap, 2000 draws of patients; an image whose "
+            "patient is unknown counts as a patient",
+            "networks": {name: self._describe_network(vae) for name, vae in self._networks.items()},
+            "classical": {
+                corruption: {name: chosen.to_dict() for name, chosen in filters.items()}
+                for corruption, filters in self._filters.items()
+            },
+            "classical_chosen_from": describe_grids(),
+            "classical_chosen_by": f"mean SSIM over {len(self._tuned_on)} of these very images",
+            "versions": _list_versions(),
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        }
+
+    def _describe_network(self, vae: VAE) -> dict[str, Any]:
+        size = vae.config.image_size
+        rescaled = (
+            "none"
+            if size == self.size
+            else f"noisy images scaled from {self.size} to {size} pixels, its output back"
+        )
+        return {
+            "digest": getattr(vae, "digest", ""),
+            "profile": vae.config.profile,
+            "image_size": size,
+            "rescaled": rescaled,
+        }
+
+    def _scan(self) -> tuple[list[str], list[int]]:
+        """Return every image's patient, or a name of its own, and number of boxes."""
+        patients, box_counts = [], []
+        for index, element in enumerate(self._dataset):
+            patient = element["image/patient"].numpy().decode()
+            patients.append(patient or f"image {index}")
+            box_counts.append(int(element["objects"]["bbox"].shape[0]))
+        if not patients:
+            raise RecordError(f"{self._source}: the split {self._split!r} is empty.")
+        return patients, box_counts
+
+    def _read(self, indices: Iterable[int]) -> Iterator[_Picture]:
+        """Yield the pictures of ascending indices."""
+        wanted = set(indices)
+        for index, element in enumerate(self._dataset):
+            if index in wanted:
+                yield _make_picture(index, element, self.size)
+
+    def _read_batches(self) -> Iterator[list[_Picture]]:
+        batch = []
+        for picture in self._read(self._chosen):
+            batch.append(picture)
+            if len(batch) == _BATCH:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _tune(self) -> None:
+        pictures = list(self._read(self._tuned_on))
+        for corruption in self._corruptions:
+            pairs = [(p.clean, self._corrupt(p, corruption)) for p in pictures]
+            self._filters[corruption] = tune_filters(pairs, corruption, self._keep, self._step)
+
+    def _corrupt(self, picture: _Picture, corruption: str) -> np.ndarray:
+        seed = [self._seed, picture.index]
+        return corrupt(picture.clean[..., None], corruption, self._keep, seed).numpy()[..., 0]
+
+    def _restore(self, noisy: np.ndarray, corruption: str) -> dict[str, np.ndarray]:
+        """Apply every method to `[B, S, S]`."""
+        restored = {INPUT: noisy}
+        for name, chosen in self._filters[corruption].items():
+            restored[name] = np.stack([chosen(plane) for plane in noisy])
+        for name, restorer in self._restorers.items():
+            restored[name] = restorer(noisy[..., None]).numpy()[..., 0]
+        return restored
+
+    def _add(
+        self, values: _Values, corruption: str, picture: _Picture, outputs: dict[str, np.ndarray]
+    ) -> None:
+        for method, output in outputs.items():
+            measured = measure_regions(picture.clean, output, picture.masks)
+            for region in REGIONS:
+                values.setdefault((corruption, method, region), []).append(measured[region])
+
+    def _step(self) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, self._steps)
+
+
+def _make_restorer(vae: VAE) -> Callable[[np.ndarray], tf.Tensor]:
+    """Make the function `[B, S, S, 1]` to `[B, S, S, 1]`, both float32 in [0, 1]."""
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def restore(noisy: tf.Tensor) -> tf.Tensor:
+        small = letterbox(noisy, vae.config.image_size)
+        grey = tf.reduce_mean(vae.reconstruct(small), axis=-1, keepdims=True)
+        return unletterbox(grey, noisy.shape[1], noisy.shape[2])
+
+    return restore
+
+
+def _make_picture(index: int, element: Mapping[str, Any], size: int) -> _Picture:
+    """Bring an element to the square, and find its regions."""
+    image = element["image"][None]
+    height, width = int(image.shape[1]), int(image.shape[2])
+    grey = tf.clip_by_value(compute_grey(image, *find_range(image)), 0.0, 1.0)
+    clean = letterbox(grey, size).numpy()[0, ..., 0]
+    boxes = letterbox_boxes(element["objects"]["bbox"], height, width, size).numpy()
+    top, left, content_height, content_width = (
+        int(number) for number in compute_content(height, width, size)
+    )
+    content = (slice(top, top + content_height), slice(left, left + content_width))
+    body = np.zeros((size, size), bool)
+    body[content] = find_body(clean[content])
+    whole = None
+    if height != width:
+        whole = np.zeros((size, size), bool)
+        whole[content] = True
+    masks = {"whole": whole, "body": body, "boxes": make_box_mask(boxes, size, size)}
+    return _Picture(index, clean, boxes, masks)
+
+
+def _list_boxes(picture: _Picture) -> list[np.ndarray]:
+    """List the boxes to draw into each of a picture's rows of the figure."""
+    whole = picture.boxes[np.isfinite(picture.boxes).all(axis=1)]
+    return [whole] if _find_crop(picture) is None else [whole, np.zeros((0, 4), np.float32)]
+
+
+def _add_to_figure(
+    columns: dict[str, list[np.ndarray]], picture: _Picture, outputs: Mapping[str, np.ndarray]
+) -> None:
+    """Add an image, and the surroundings of its largest box, to every column."""
+    window = _find_crop(picture)
+    planes = {"clean": picture.clean, **outputs}
+    planes = {"noisy" if name == INPUT else name: plane for name, plane in planes.items()}
+    for name, plane in planes.items():
+        shown = np.rint(np.clip(plane, 0.0, 1.0) * 255).astype(np.uint8)[..., None]
+        cells = columns.setdefault(name, [])
+        cells.append(shown)
+        if window is not None:
+            cells.append(shown[window])
+
+
+def _find_crop(picture: _Picture) -> tuple[slice, slice] | None:
+    """Return a square of twice the largest box's side around it; None without boxes."""
+    boxes = picture.boxes[np.isfinite(picture.boxes).all(axis=1)]
+    if not len(boxes):
+        return None
+    size = len(picture.clean)
+    box = boxes[np.argmax(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))] * size
+    side = min(math.ceil(max(2 * (box[2:] - box[:2]).max(), _MIN_CROP_PX)), size)
+    start = np.clip(np.rint((box[:2] + box[2:]) / 2 - side / 2), 0, size - side).astype(int)
+    return slice(start[0], start[0] + side), slice(start[1], start[1] + side)
+
+
+def _estimate(values: Sequence[float], groups: Sequence[str], seed: int) -> Estimate:
+    usable = [value for value in values if math.isfinite(value)]
+    mean = float(np.mean(usable)) if usable else math.nan
+    return Estimate(mean, *bootstrap_interval(values, groups, seed=seed), images=len(usable))
+
+
+def _spread(indices: Sequence[int], count: int) -> list[int]:
+    """Choose at most `count`, evenly spaced, in order."""
+    count = min(count, len(indices))
+    return [indices[position * len(indices) // count] for position in range(count)]
+
+
+def _to_json(estimate: Estimate) -> dict[str, float | int | None]:
+    values = dataclasses.asdict(estimate)
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
+
+
+def _list_versions() -> dict[str, str]:
+    packages = ["tensorflow", "keras", "numpy", "scipy", "scikit-image"]
+    if "bm3d" in list_methods():
+        packages.append("bm3d")
+    return {"vae_aug": __version__, **{p: importlib.metadata.version(p) for p in packages}}
