@@ -52,9 +52,7 @@ class TestEvery:
     def test_in_a_graph_the_noise_is_the_same(self, name):
         traced = tf.function(lambda image, keep: corrupt(image, name, keep, [3, 4]))
         # A graph may contract products and sums, which moves the last bit of a float32.
-        np.testing.assert_allclose(
-            traced(RAMP, tf.constant(0.4)), draw(name, 0.4, RAMP), atol=3e-7
-        )
+        np.testing.assert_allclose(traced(RAMP, tf.constant(0.4)), draw(name, 0.4, RAMP), atol=3e-7)
 
 
 def test_sigma_is_the_noise_to_signal_ratio_of_blend():

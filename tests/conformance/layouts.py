@@ -54,13 +54,12 @@ def iterate_cases() -> Iterator[Case]:
             if layout in ("labels", "bare") and batch in ("padded", "ragged boxes"):
                 continue
             yield Case(layout, batch)
+    for dtype in DTYPES:
+        for channels in (1, 3):
+            yield Case("tfds", "single", dtype, channels)
     for layout, batch in (("tfds", "single"), ("keras", "padded"), ("tfds", "ragged images")):
-        for dtype in DTYPES:
-            for channels in (1, 3):
-                yield Case(layout, batch, dtype, channels)
         for count in COUNTS:
-            yield Case(layout, batch, count=count)
-        yield Case(layout, batch, size=SIZES[0])
+            yield Case(layout, batch, count=count, size=SIZES[0])
 
 
 def make_element(case: Case) -> Any:

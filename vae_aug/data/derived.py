@@ -24,14 +24,14 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from vae_aug.data.dicom import (
+    DicomErrors,
     Window,
-    _apply_modality,
-    _check_header,
-    _decode,
-    _find_padding,
-    _get_first,
-    _Guard,
+    apply_modality,
+    check_header,
     check_window,
+    decode_pixels,
+    find_padding,
+    get_first,
 )
 from vae_aug.errors import DicomError
 
@@ -89,9 +89,9 @@ def read_picture(path: str | os.PathLike[str], window: Window | None = None) -> 
         DicomError: As `read_dicom`, and if the file has a Modality LUT or more than 16 bits.
     """
     window = check_window("auto" if window is None else window)
-    with _Guard(path):
+    with DicomErrors(path):
         dataset = pydicom.dcmread(path)
-        _check_header(dataset)
+        check_header(dataset)
         if dataset.get("ModalityLUTSequence"):
             raise DicomError(
                 "has a (0028,3000) Modality LUT, through which changed pixels have no way back; "
@@ -101,9 +101,9 @@ def read_picture(path: str | os.PathLike[str], window: Window | None = None) -> 
             raise DicomError(
                 f"(0028,0100) Bits Allocated must be 8 or 16; got {dataset.get('BitsAllocated')}."
             )
-        stored = _decode(dataset)
-        padding = _find_padding(stored, dataset)
-        values = _apply_modality(stored, dataset)
+        stored = decode_pixels(dataset)
+        padding = find_padding(stored, dataset)
+        values = apply_modality(stored, dataset)
         low, high = _find_limits(values[~padding], dataset, window)
         shown = np.clip((values - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1)
         scale = (high - low) / _get_slope(dataset)
@@ -134,7 +134,7 @@ def derive_dicom(picture: DicomPicture, changed: np.ndarray, description: str) -
     Raises:
         DicomError: If the original's elements cannot be written.
     """
-    with _Guard(picture.path):
+    with DicomErrors(picture.path):
         dataset = _copy(picture.dataset)
         stored = _change_stored(picture, changed)
         source = str(dataset.get("SOPInstanceUID") or "")
@@ -153,7 +153,7 @@ def _find_limits(shown: np.ndarray, dataset: Dataset, window: Window) -> tuple[f
     """Return the modality values that are black and white."""
     if window == "auto":
         function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-        center, width = (_get_first(dataset, k) for k in ("WindowCenter", "WindowWidth"))
+        center, width = (get_first(dataset, k) for k in ("WindowCenter", "WindowWidth"))
         linear = function in ("LINEAR", "LINEAR_EXACT") and not dataset.get("VOILUTSequence")
         if linear and center is not None and width is not None and width > 1:
             shift = 1.0 if function == "LINEAR_EXACT" else 0.0

@@ -123,7 +123,7 @@ def read_header(path: str | os.PathLike[str]) -> DicomHeader:
     Raises:
         DicomError: If the file is missing, no DICOM, or damaged.
     """
-    with _Guard(path):
+    with DicomErrors(path):
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
         return DicomHeader(
             sop_instance_uid=str(dataset.get("SOPInstanceUID") or ""),
@@ -157,14 +157,14 @@ def read_dicom(
     window = check_window("auto" if window is None else window)
     if bits not in (None, 8, 16):
         raise ValueError(f"bits must be 8, 16 or None; got {bits!r}.")
-    with _Guard(path):
+    with DicomErrors(path):
         dataset = pydicom.dcmread(path)
-        _check_header(dataset)
-        stored = _decode(dataset)
-        values, used = _apply_voi(_apply_modality(stored, dataset), stored, dataset, window)
+        check_header(dataset)
+        stored = decode_pixels(dataset)
+        values, used = _apply_voi(apply_modality(stored, dataset), stored, dataset, window)
         if dataset.PhotometricInterpretation == "MONOCHROME1":
             values = 1 - values
-        values = np.where(_find_padding(stored, dataset), 0.0, values)
+        values = np.where(find_padding(stored, dataset), 0.0, values)
         if bits is None:
             bits = 8 if dataset.BitsStored <= 8 else 16
         scaled = np.floor(values * (2**bits - 1) + 0.5)
@@ -178,7 +178,7 @@ def read_dicom(
         )
 
 
-class _Guard:
+class DicomErrors:
     """Turn whatever reading a file raises into a `DicomError`, and silence its warnings.
 
     A damaged element can make pydicom raise almost anything, and its messages may quote the
@@ -186,6 +186,7 @@ class _Guard:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Remember which file the messages are about."""
         self._path = os.fspath(path)
         self._warnings = warnings.catch_warnings()
 
@@ -213,7 +214,7 @@ class _Guard:
         raise DicomError(f"{self._path}: {reason}.") from None
 
 
-def _check_header(dataset: pydicom.Dataset) -> None:
+def check_header(dataset: pydicom.Dataset) -> None:
     """Refuse what is no grey image of one frame, before its pixels are touched."""
     if not any(key in dataset for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise DicomError("has no pixel data (7FE0,0010); it is no image, leave it out.")
@@ -245,7 +246,7 @@ def _check_header(dataset: pydicom.Dataset) -> None:
         )
 
 
-def _decode(dataset: pydicom.Dataset) -> np.ndarray:
+def decode_pixels(dataset: pydicom.Dataset) -> np.ndarray:
     """Return the stored values `[H, W]`."""
     syntax = dataset.file_meta.get("TransferSyntaxUID") if "file_meta" in dir(dataset) else None
     if syntax is None:
@@ -271,7 +272,7 @@ def _decode(dataset: pydicom.Dataset) -> np.ndarray:
     return stored
 
 
-def _apply_modality(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+def apply_modality(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     """Map stored values to modality units, PS3.3 C.11.1.1."""
     return apply_modality_lut(stored, dataset).astype(np.float64)
 
@@ -285,7 +286,7 @@ def _apply_voi(
     if window == "auto":
         if dataset.get("VOILUTSequence"):
             return _apply_voi_lut(values, dataset), None
-        center, width = (_get_first(dataset, k) for k in ("WindowCenter", "WindowWidth"))
+        center, width = (get_first(dataset, k) for k in ("WindowCenter", "WindowWidth"))
         if center is not None and width is not None:
             function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
             try:
@@ -296,7 +297,7 @@ def _apply_voi(
                     f"{width:g} cannot be applied ({error}); pass window='full' or "
                     "(center, width)."
                 ) from error
-    shown = values[~_find_padding(stored, dataset)]
+    shown = values[~find_padding(stored, dataset)]
     low, high = (shown.min(), shown.max()) if shown.size else (0.0, 0.0)
     return np.clip((values - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1), None
 
@@ -356,17 +357,17 @@ def _apply_voi_lut(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     return np.clip(apply_voi(entries, dataset) / (2.0**bits - 1), 0, 1)
 
 
-def _find_padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+def find_padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     """Mark pixels outside of the imaged area, PS3.3 C.7.5.1.1.2."""
-    low = _get_first(dataset, "PixelPaddingValue")
+    low = get_first(dataset, "PixelPaddingValue")
     if low is None:
         return np.zeros(stored.shape, bool)
-    limit = _get_first(dataset, "PixelPaddingRangeLimit")
+    limit = get_first(dataset, "PixelPaddingRangeLimit")
     low, high = sorted((low, low if limit is None else limit))
     return (stored >= low) & (stored <= high)
 
 
-def _get_first(dataset: pydicom.Dataset, keyword: str) -> float | None:
+def get_first(dataset: pydicom.Dataset, keyword: str) -> float | None:
     """Return the first value of an element of one or more numbers, None if it is empty."""
     value = dataset.get(keyword)
     if isinstance(value, pydicom.multival.MultiValue):

@@ -15,7 +15,7 @@ _BOX_COLOUR = (255, 210, 0)
 
 def write_sheet(
     path: str | Path,
-    columns: Mapping[str, Sequence[np.ndarray]],
+    columns: Mapping[str, Sequence[np.ndarray] | np.ndarray],
     boxes: Sequence[np.ndarray] | None = None,
     *,
     cell_px: int = 192,

@@ -53,9 +53,8 @@ def write_preview(
     path: str | os.PathLike[str],
     elements: Sequence[dict[str, Any]],
     denoise: VAEAugment,
-    sample: VAEAugment,
+    variants: Sequence[np.ndarray],
     *,
-    samples: int = 3,
     keep: float | None = None,
 ) -> None:
     """Write a PNG sheet: input, denoised, and variants, boxes drawn; one row an image.
@@ -64,15 +63,14 @@ def write_preview(
         path: The PNG file.
         elements: The rows, as `vae_aug.data.records.read_records` yields them.
         denoise: The transform of the column "denoised".
-        sample: The transform of the columns "sample 1" and so on; must have a seed.
-        samples: How many variants.
+        variants: Of each row, what the columns "sample 1" and so on show, `[count, H, W, C]`.
         keep: If given, a column shows the image with this share of its information left, and
             that is what is denoised.
 
     Raises:
         OSError: If the sheet cannot be written.
     """
-    columns: dict[str, list[np.ndarray]] = {"input": [element["image"] for element in elements]}
+    columns: dict[str, list[Any]] = {"input": [element["image"] for element in elements]}
     before = list(elements)
     if keep is not None:
         before = [
@@ -81,9 +79,8 @@ def write_preview(
         ]
         columns[f"{keep:.0%} left"] = [element["image"] for element in before]
     columns["denoised"] = [denoise(element)["image"] for element in before]
-    drawn = [draw_variants(sample, element, samples) for element in elements]
-    for number in range(samples):
-        columns[f"sample {number + 1}"] = [variants[number] for variants in drawn]
+    for number in range(min(map(len, variants))):
+        columns[f"sample {number + 1}"] = [drawn[number] for drawn in variants]
     arrays = {name: [np.asarray(image) for image in column] for name, column in columns.items()}
     write_sheet(os.fspath(path), arrays, [element["objects"]["bbox"] for element in elements])
 
