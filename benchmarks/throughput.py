@@ -1,7 +1,7 @@
 """Images per second through `VAEAugment`, in the three ways to put it into a pipeline.
 
     .venv/bin/python benchmarks/throughput.py --ckpt demo
-    .venv/bin/python benchmarks/throughput.py --image-size 96 --images 32      # a fresh VAE, random weights
+    .venv/bin/python benchmarks/throughput.py --image-size 96 --images 32  # a fresh VAE
 
 The ways run in turn within every repeat, so that a change in the machine's load meets all of them.
 The first round is thrown away. Ratios are per repeat, against the naive way, and their median is

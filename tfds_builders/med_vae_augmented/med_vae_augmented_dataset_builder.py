@@ -28,7 +28,6 @@ _TRANSFORM_FIELDS = (
     "guard",
     "min_fidelity",
     "seed",
-    "batch_size",
 )
 # Factor 0 and detail 1 are the settings under which VAEAugment is the identity.
 _NO_PROVENANCE = {
@@ -48,14 +47,13 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
     Attributes:
         source: Folder written by `vae-aug ingest`, or `"embedded"`.
         checkpoint: As of `VAEAugment`.
-        mode: As of `VAEAugment`, like the fields down to `batch_size`.
+        mode: As of `VAEAugment`, like the fields down to `seed`.
         factor: See `VAEAugment`.
         detail: See `VAEAugment`.
         p: See `VAEAugment`.
         guard: See `VAEAugment`.
         min_fidelity: See `VAEAugment`.
         seed: See `VAEAugment`; never None, so that a build can be repeated.
-        batch_size: See `VAEAugment`.
         augment_splits: Splits that pass through the autoencoder.
         augment_evaluation: Must be true for `augment_splits` to name another split than train.
         description: One line for people; None to make it from the fields.
@@ -70,7 +68,6 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
     guard: Guard = "paste"
     min_fidelity: float = 0.8
     seed: int = 0
-    batch_size: int = 32
     augment_splits: tuple[str, ...] = ("train",)
     augment_evaluation: bool = False
     description: str | None = None
@@ -260,19 +257,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         }
 
     def _augment_elements(self, elements: tf.data.Dataset) -> Iterator[_Augmented]:
-        """Augment in batches, holding no more than a few of them in memory."""
-        batches = elements.ragged_batch(self.builder_config.batch_size)
-        augmented = batches.map(self._augment.call_with_report).unbatch().prefetch(1)
-        for element, report in augmented:
-            count = len(element["objects"]["label"])
-            yield (
-                _to_numpy(element),
-                {
-                    "augmented": report["augmented"].numpy(),
-                    "fidelity": report["fidelity"].numpy()[:count],
-                    "guarded": report["guarded"].numpy()[:count],
-                },
-            )
+        """Augment element by element, as `Dataset.map` does, holding a few of them in memory."""
+        augmented = elements.map(
+            self._augment.call_with_report,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        for element, report in augmented.prefetch(1):
+            yield _to_numpy(element), _to_numpy(report)
 
 
 def _open_source(source: str) -> _Source:
@@ -318,8 +310,5 @@ def _leave_untouched(elements: tf.data.Dataset) -> Iterator[_Augmented]:
 
 
 def _to_numpy(element: dict[str, Any]) -> dict[str, Any]:
-    """Turn tensors into arrays, and the rows of an unbatched ragged image into one array."""
-    return tf.nest.map_structure(
-        lambda leaf: (leaf.to_tensor() if isinstance(leaf, tf.RaggedTensor) else leaf).numpy(),
-        element,
-    )
+    """Turn tensors into arrays."""
+    return tf.nest.map_structure(lambda leaf: leaf.numpy(), element)
