@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vae_aug.augment.elements import Layout, find_layout
+from vae_aug.augment.elements import find_layout
 from vae_aug.augment.seeds import count_epochs
 from vae_aug.augment.steps import Request, Steps
 
@@ -44,31 +44,15 @@ def augment_dataset(dataset: tf.data.Dataset, steps: Steps) -> tf.data.Dataset:
     layout = find_layout(dataset.element_spec, steps.config.bounding_box_format)
     if steps.is_identity:
         return dataset
-    if steps.config.seed is None:
-        return _keep_cardinality(_augment_once(dataset, steps, layout, 0), dataset)
-    epochs = count_epochs(steps.config.seed)
-    augmented = epochs.flat_map(
-        _do_not_convert(lambda epoch: _augment_once(dataset, steps, layout, epoch))
-    )
-    # Otherwise an iterator's checkpoint holds the count as of what was read ahead, up to several
-    # epochs beyond the element that the consumer has reached.
-    options = tf.data.Options()
-    options.experimental_symbolic_checkpoint = True
-    return _keep_cardinality(augmented, dataset).with_options(options)
-
-
-def _augment_once(
-    dataset: tf.data.Dataset, steps: Steps, layout: Layout, epoch: int | tf.Tensor
-) -> tf.data.Dataset:
-    """Augment every element in one pass over the dataset."""
+    numbered = _number_epochs(dataset, steps.config.seed)
 
     @_do_not_convert
-    def run(*element: Any) -> Any:
-        return steps.run(_join(element), layout, epoch)[0]
+    def run(epoch: tf.Tensor, element: Any) -> Any:
+        return steps.run(element, layout, epoch)[0]
 
     @_do_not_convert
-    def ask(*element: Any) -> tuple[tf.Tensor, Request]:
-        request = steps.ask(_join(element), layout, epoch)
+    def ask(epoch: tf.Tensor, element: Any) -> tuple[tf.Tensor, Request]:
+        request = steps.ask(element, layout, epoch)
         return _box(element), Request(*(part[0] for part in request))
 
     @_do_not_convert
@@ -82,28 +66,36 @@ def _augment_once(
 
     in_network = {"num_parallel_calls": _NETWORK_CALLS, "deterministic": True}
     if layout.batched:
-        return dataset.map(run, **in_network)
+        return numbered.map(run, **in_network)
     around = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
-    return (
-        dataset.map(ask, **around)
+    augmented = (
+        numbered.map(ask, **around)
         .batch(steps.config.batch_size)
         .map(compute, **in_network)
         .unbatch()
         .map(finish, **around)
     )
+    return _keep_cardinality(augmented, dataset)
 
 
 def _keep_cardinality(changed: tf.data.Dataset, source: tf.data.Dataset) -> tf.data.Dataset:
-    """Say how many elements there are, which `unbatch` and `flat_map` forget."""
+    """Say how many elements there are, which `unbatch` forgets."""
     cardinality = source.cardinality()
     if cardinality == tf.data.UNKNOWN_CARDINALITY:
         return changed
     return changed.apply(tf.data.experimental.assert_cardinality(cardinality))
 
 
-def _join(element: tuple[Any, ...]) -> Any:
-    """Undo what `Dataset.map` does to a tuple."""
-    return element[0] if len(element) == 1 else element
+def _number_epochs(dataset: tf.data.Dataset, seed: int | None) -> tf.data.Dataset:
+    """Pair every element with the number of the pass over the dataset, 0 without a seed."""
+    if seed is None:
+        zeros = tf.data.Dataset.from_tensors(tf.constant(0, tf.int64)).repeat()
+        return tf.data.Dataset.zip((zeros, dataset))
+    # Otherwise an iterator's checkpoint holds the count as of what was read ahead, up to several
+    # epochs beyond the element that the consumer has reached.
+    options = tf.data.Options()
+    options.experimental_symbolic_checkpoint = True
+    return tf.data.Dataset.zip((count_epochs(seed), dataset)).with_options(options)
 
 
 def _box(element: Any) -> tf.Tensor:

@@ -96,12 +96,14 @@ def measure_fidelity(
     rows = _indicate(windows.top, windows.bottom, shape[1])
     columns = _indicate(windows.left, windows.right, shape[2])
     count = tf.reduce_sum(rows, -1) * tf.reduce_sum(columns, -1)
-    # Sums over windows as products with indicator rows and columns: no gather per box, and for
-    # the few boxes of an image cheaper than an integral image.
-    planes = tf.stack([x, y, x * x, y * y, x * y], axis=1)
-    sums = tf.einsum("bnh,bkhw->bknw", rows, planes)
-    moments = tf.einsum("bknw,bnw->bkn", sums, columns) / tf.maximum(count, 1.0)[:, None]
-    mean_x, mean_y, square_x, square_y, product = tf.unstack(moments, axis=1)
+
+    def average(plane: tf.Tensor) -> tf.Tensor:
+        # As a product with indicator rows and columns: no gather per box, and for the few boxes
+        # of an image cheaper than an integral image.
+        return tf.reduce_sum(tf.matmul(rows, plane) * columns, -1) / tf.maximum(count, 1.0)
+
+    mean_x, mean_y = average(x), average(y)
+    square_x, square_y, product = average(x * x), average(y * y), average(x * y)
     var_x = tf.maximum(square_x - mean_x**2, 0.0)
     var_y = tf.maximum(square_y - mean_y**2, 0.0)
     covariance = product - mean_x * mean_y

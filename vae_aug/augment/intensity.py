@@ -65,8 +65,8 @@ def compute_grey(images: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tenso
     values = tf.cast(images, tf.float32)
     if images.shape[-1] == 3:
         red, green, blue = tf.split(values, 3, axis=-1)
-        # As one sum of three, whose order no graph optimiser changes.
-        values = tf.add_n([green, _RED * (red - green), _BLUE * (blue - green)])
+        # A difference, since graph optimisers reorder a sum of three and eager execution does not.
+        values = green - (_RED * (green - red) + _BLUE * (green - blue))
     return (values - low) / (high - low)
 
 

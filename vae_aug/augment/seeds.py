@@ -64,7 +64,7 @@ def draw_choices(seeds: tf.Tensor, probability: float) -> tf.Tensor:
 
 
 def count_epochs(seed: int) -> tf.data.Dataset:
-    """Make a dataset of one element, the number of the pass over it: 0, then 1, ...
+    """Make an endless dataset that repeats the number of the pass over it: 0, then 1, ...
 
     A pass is every iteration of the dataset object, also one that `.repeat()` downstream starts.
     The count is part of an iterator's checkpoint, and starts at 0 in every process and in every
@@ -75,23 +75,24 @@ def count_epochs(seed: int) -> tf.data.Dataset:
         seed: Of the numbers behind the count.
 
     Returns:
-        A dataset of one `[] int64`.
+        A dataset of `[] int64`.
     """
 
     def make_source() -> tf.data.Dataset:
-        source = tf.data.Dataset.random(seed=seed % 2**31, rerandomize_each_iteration=True)
-        return source.take(1)
+        return tf.data.Dataset.random(seed=seed % 2**31, rerandomize_each_iteration=True)
 
     # tf.data keeps no count of passes, but it can draw anew in each one. Drawing the same sequence
-    # in advance turns the draw of pass k back into k.
+    # in advance turns the first draw of pass k back into k.
     with tf.init_scope():
-        draws = list(make_source().repeat(COUNTED_EPOCHS).as_numpy_iterator())
-    table = tf.constant(draws, tf.int64)
+        first = make_source().take(1).repeat(COUNTED_EPOCHS)
+        table = tf.constant(list(first.as_numpy_iterator()), tf.int64)
 
     @tf.autograph.experimental.do_not_convert
-    def number_pass(draw: tf.Tensor) -> tf.Tensor:
+    def number_pass(epoch: tf.Tensor, draw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         match = tf.equal(table, draw)
         known = tf.argmax(tf.cast(match, tf.int32))
-        return tf.where(tf.reduce_any(match), known, COUNTED_EPOCHS + draw)
+        number = tf.where(tf.reduce_any(match), known, COUNTED_EPOCHS + draw)
+        epoch = tf.where(epoch < 0, number, epoch)
+        return epoch, epoch
 
-    return make_source().map(number_pass)
+    return make_source().scan(tf.constant(-1, tf.int64), number_pass)
