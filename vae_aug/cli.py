@@ -499,7 +499,8 @@ def evaluate(
     corruption: Annotated[
         list[str],
         typer.Option(
-            help="Noise: replace, blend, gaussian, rician or poisson_gaussian; may be repeated."
+            help="Noise: replace, blend, gaussian, rician, poisson_gaussian, speckle or "
+            "missing_lines; may be repeated."
         ),
     ] = ["replace", "blend"],  # noqa: B006
     limit: Annotated[
