@@ -31,6 +31,12 @@ def test_columns_rows_and_boxes_are_where_they_belong(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
 
 
+def test_floating_point_images_are_rounded(tmp_path):
+    plane = np.array([[[-0.5], [0.5]], [[1.0], [2.0]]], np.float32)
+    sheet = write_sheet(tmp_path / "sheet.png", {"a": [plane]}, cell_px=2)
+    np.testing.assert_array_equal(sheet[16:18, :2, 0], [[0, 128], [255, 255]])
+
+
 def test_colour_stays_colour(tmp_path):
     image = np.zeros((8, 8, 3), np.uint8)
     image[..., 0] = 250

@@ -21,12 +21,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from vae_aug.data.images import IMAGE_DTYPES
+
 Corruption = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 _READOUT_SHARE = 0.1
 """Share of the Poisson-Gaussian variance at mid grey that is electronic readout noise."""
-
-_IMAGE_DTYPES = (tf.uint8, tf.uint16, tf.float16, tf.bfloat16, tf.float32)
 
 
 def compute_sigma(keep: tf.Tensor) -> tf.Tensor:
@@ -175,6 +175,29 @@ def corrupt(image: tf.Tensor, name: str, keep: float | tf.Tensor, seed: tf.Tenso
     return CORRUPTIONS[name](image, tf.convert_to_tensor(keep, tf.float32), seed)
 
 
+def corrupt_image(
+    image: tf.Tensor, name: str, keep: float | tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
+    """Apply the corruption called `name` to an image in its own dtype.
+
+    Args:
+        image: `[..., H, W, C]` uint8, uint16, or floating point in [0, 1].
+        name: As `corrupt`.
+        keep: As `corrupt`.
+        seed: As `corrupt`.
+
+    Returns:
+        Same shape and dtype; integers round to nearest.
+
+    Raises:
+        ValueError: As `corrupt`.
+    """
+    white = float(image.dtype.max) if image.dtype.is_integer else 1.0
+    noisy = corrupt(tf.cast(image, tf.float32) / white, name, keep, seed)
+    noisy = tf.round(noisy * white) if image.dtype.is_integer else noisy
+    return tf.cast(noisy, image.dtype)
+
+
 def corrupt_randomly(
     image: tf.Tensor,
     names: Sequence[str],
@@ -239,8 +262,8 @@ def make_corruption(name: str, keep: float, seed: int | None = None) -> Callable
                 raise TypeError(f"expected the key 'image'; the element has {sorted(element)}.")
             return {**element, "image": add_noise(element["image"])}
         image = tf.convert_to_tensor(element)
-        if image.dtype not in _IMAGE_DTYPES:
-            names = ", ".join(dtype.name for dtype in _IMAGE_DTYPES)
+        if image.dtype not in IMAGE_DTYPES:
+            names = ", ".join(dtype.name for dtype in IMAGE_DTYPES)
             raise TypeError(f"an image must be one of {names}; got {image.dtype.name}.")
         if image.shape.rank != 3:
             raise ValueError(
@@ -248,10 +271,8 @@ def make_corruption(name: str, keep: float, seed: int | None = None) -> Callable
             )
         if keep == 1:
             return image
-        white = float(image.dtype.max) if image.dtype.is_integer else 1.0
-        noisy = corrupt(tf.cast(image, tf.float32) / white, name, keep, _seed_by(image, name, seed))
-        noisy = tf.round(noisy * white) if image.dtype.is_integer else noisy
-        return tf.ensure_shape(tf.cast(noisy, image.dtype), image.shape)
+        noisy = corrupt_image(image, name, keep, _seed_by(image, name, seed))
+        return tf.ensure_shape(noisy, image.shape)
 
     return add_noise
 

@@ -21,13 +21,14 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vae_aug.augment.transform import VAEAugment
+from vae_aug.corrupt import corrupt_image
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.embedded import Split, write_embedded
 from vae_aug.data.ingest import ingest
 from vae_aug.data.records import read_records
 from vae_aug.errors import MissingPackageError, VAEAugError
 from vae_aug.evaluate.metrics import make_box_mask, psnr, ssim
-from vae_aug.evaluate.preview import choose_rows, corrupt_image, draw_variants, write_preview
+from vae_aug.evaluate.preview import choose_rows, draw_variants, write_preview
 from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.version import __version__
 
@@ -256,7 +257,7 @@ def _measure_denoising(dataset: tf.data.Dataset, denoise: VAEAugment) -> dict[st
     for index, element in enumerate(dataset):
         clean = _to_unit(element["image"])
         for noise in _NOISES:
-            noisy = corrupt_image(element["image"], _KEEP, index, noise)
+            noisy = corrupt_image(element["image"], noise, _KEEP, [index, 0])
             restored = denoise({**element, "image": noisy})["image"]
             for state, image in ("noisy", _to_unit(noisy)), ("denoised", _to_unit(restored)):
                 values.setdefault(f"{noise}, {state}, PSNR dB", []).append(psnr(clean, image))

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-IMAGE_DTYPES = (tf.uint8, tf.uint16, tf.float16, tf.bfloat16, tf.float32)
+from vae_aug.data.images import IMAGE_DTYPES
+
 ID_KEYS = ("image/source_id", "source_id", "image/id", "image_id", "id")
 EPOCH_KEY = "epoch"
 

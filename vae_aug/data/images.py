@@ -21,6 +21,9 @@ from vae_aug.errors import VAEAugError
 MAX_PIXELS = 2**26
 """Most pixels an image may declare (8192 x 8192); checked before memory is set aside for it."""
 
+IMAGE_DTYPES = (tf.uint8, tf.uint16, tf.float16, tf.bfloat16, tf.float32)
+"""What transforms and corruptions take in a pipeline; files hold the first two."""
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 # SOF0..SOF15 without DHT (C4), JPG (C8) and DAC (CC), which share the range.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from vae_aug.data.atomic import write_atomic
 
 _HEADING_PX = 16
 _GAP_PX = 2
@@ -24,8 +27,8 @@ def write_sheet(
 
     Args:
         path: The file.
-        columns: Heading to images, one a row: `[H, W, 1 or 3]` uint8, or uint16, of which the
-            high byte is shown.
+        columns: Heading to images, one a row: `[H, W, 1 or 3]` uint8, uint16, of which the high
+            byte is shown, or floating point in [0, 1].
         boxes: A row's boxes `[N, 4]`, `rel_yxyx`, drawn into each of its images.
         cell_px: Side of the square that an image is fitted into.
 
@@ -43,9 +46,9 @@ def write_sheet(
             if boxes is not None:
                 _draw_boxes(cell, np.asarray(boxes[row]))
             sheet.paste(cell, (column * step, _HEADING_PX + row * step))
-    partial = Path(path).with_suffix(".partial.png")
-    sheet.save(partial)
-    partial.replace(path)
+    encoded = io.BytesIO()
+    sheet.save(encoded, "PNG")
+    write_atomic(path, encoded.getvalue())
     return np.asarray(sheet)
 
 
@@ -53,6 +56,8 @@ def _fit(image: np.ndarray, cell_px: int) -> Image.Image:
     """Scale an image to fit a cell, keeping its aspect ratio, in RGB."""
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
+    elif image.dtype != np.uint8:
+        image = np.rint(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
     channels = np.broadcast_to(image, (*image.shape[:2], 3)) if image.shape[2] == 1 else image
     picture = Image.fromarray(np.ascontiguousarray(channels))
     scale = cell_px / max(picture.size)

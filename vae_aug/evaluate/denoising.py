@@ -414,7 +414,7 @@ def _add_to_figure(
     planes = {"clean": picture.clean, **outputs}
     planes = {"noisy" if name == INPUT else name: plane for name, plane in planes.items()}
     for name, plane in planes.items():
-        shown = np.rint(np.clip(plane, 0.0, 1.0) * 255).astype(np.uint8)[..., None]
+        shown = plane[..., None]
         cells = columns.setdefault(name, [])
         cells.append(shown)
         if window is not None:

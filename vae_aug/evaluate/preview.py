@@ -10,27 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.corrupt import corrupt
+from vae_aug.corrupt import corrupt_image
 from vae_aug.data.sheet import write_sheet
 
 _LOOKED_AT = 1000
-
-
-def corrupt_image(image: tf.Tensor, keep: float, seed: int, name: str = "replace") -> tf.Tensor:
-    """Lay noise over an image in its own dtype.
-
-    Args:
-        image: `[H, W, C]` uint8 or uint16.
-        keep: Share of the information that is left, in (0, 1].
-        seed: Of the noise.
-        name: The corruption, a key of `vae_aug.corrupt.CORRUPTIONS`.
-
-    Returns:
-        Same shape and dtype.
-    """
-    white = float(image.dtype.max)
-    noisy = corrupt(tf.cast(image, tf.float32) / white, name, keep, tf.constant([seed, 0]))
-    return tf.cast(tf.round(noisy * white), image.dtype)
 
 
 def draw_variants(augment: VAEAugment, element: dict[str, Any], count: int) -> np.ndarray:
@@ -74,7 +57,7 @@ def write_preview(
     before = list(elements)
     if keep is not None:
         before = [
-            {**element, "image": corrupt_image(element["image"], keep, row)}
+            {**element, "image": corrupt_image(element["image"], "replace", keep, [row, 0])}
             for row, element in enumerate(elements)
         ]
         columns[f"{keep:.0%} left"] = [element["image"] for element in before]

@@ -279,8 +279,8 @@ class _Run:
             "restored": self.state.vae.reconstruct(noisy)[..., :1],
             "clean, decoded": self.state.vae.reconstruct(clean)[..., :1],
         }
-        pixels = {name: _to_bytes(values) for name, values in columns.items()}
-        sheet = write_sheet(self.out / _SHEET_NAME, pixels)
+        planes = {name: np.asarray(values) for name, values in columns.items()}
+        sheet = write_sheet(self.out / _SHEET_NAME, planes)
         with self.writer.as_default(step):
             tf.summary.image("validation/sheet", sheet[None])
 
@@ -346,11 +346,6 @@ def _iterate(
         figures["images_per_second"] = config.batch_size / (now - began)
         yield int(state.step), figures
         began = time.perf_counter()
-
-
-def _to_bytes(values: tf.Tensor) -> np.ndarray:
-    """Round `[0, 1]` to uint8."""
-    return (np.clip(values, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
 def _psnr(mse: tf.Tensor) -> tf.Tensor:
