@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +11,14 @@ import tensorflow as tf
 from vae_aug.config import TrainConfig
 from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
-from vae_aug.model.feed import fit, make_training_feed, make_validation_feed, open_source
+from vae_aug.model.feed import (
+    cut_out,
+    fit,
+    make_training_feed,
+    make_validation_feed,
+    open_source,
+)
+from vae_aug.model.style import apply_style
 
 SIZE = 32
 
@@ -46,7 +55,7 @@ def test_batches_mix_sources_of_both_depths(folders):
     sources = [open_source(folder, "train") for folder in folders]
     assert [source.dtype for source in sources] == ["uint8", "uint16"]
     config = TrainConfig(batch_size=4, box_weight=3.0)
-    for noisy, clean, weights in collect(make_training_feed(sources, SIZE, config), 3):
+    for noisy, clean, weights, _ in collect(make_training_feed(sources, SIZE, config), 3):
         assert noisy.shape == clean.shape == weights.shape == (4, SIZE, SIZE, 1)
         assert noisy.dtype == clean.dtype == np.float32
         assert min(noisy.min(), clean.min()) >= 0
@@ -76,7 +85,7 @@ def test_the_seed_changes_the_batches(folders):
 def test_clean_share_of_one_leaves_images_clean(folders):
     sources = [open_source(folders[0], "train")]
     config = TrainConfig(batch_size=6, clean_share=1.0)
-    noisy, clean, _ = collect(make_training_feed(sources, SIZE, config), 1)[0]
+    noisy, clean, *_ = collect(make_training_feed(sources, SIZE, config), 1)[0]
     np.testing.assert_array_equal(noisy, clean)
 
 
@@ -108,3 +117,56 @@ def test_weights_cover_the_box_and_nothing_else():
 def test_a_missing_split_is_named(folders):
     with pytest.raises(RecordError, match="test"):
         open_source(folders[0], "test")
+
+
+def test_cutting_out_neither_scales_nor_loses_a_box():
+    values = tf.random.stateless_uniform([50, 70, 1], [1, 1], 0, 256, tf.int32)
+    box = [[10 / 50, 20 / 70, 30 / 50, 40 / 70]]
+    element = {"image": tf.cast(values, tf.uint8), "objects": {"bbox": tf.constant(box)}}
+    corners = set()
+    for seed in range(8):
+        image, weights = (x.numpy() for x in cut_out(element, 32, 5.0, tf.constant([seed, 0])))
+        whole = values.numpy() / 255.0
+        places = [
+            (top, left)
+            for top in range(19)
+            for left in range(39)
+            if np.allclose(image, whole[top : top + 32, left : left + 32], atol=1e-6)
+        ]
+        ((top, left),) = places
+        expected = np.ones((50, 70, 1), np.float32)
+        expected[10:30, 20:40] = 5.0
+        np.testing.assert_array_equal(weights, expected[top : top + 32, left : left + 32])
+        corners.add((top, left))
+    assert len(corners) > 4
+
+
+def test_cutting_out_of_a_small_image_fills_up_with_black():
+    element = {
+        "image": tf.fill([20, 40, 1], tf.constant(255, tf.uint8)),
+        "objects": {"bbox": tf.zeros([0, 4])},
+    }
+    image, _ = cut_out(element, 32, 1.0, tf.constant([1, 1]))
+    np.testing.assert_array_equal(image[:20], 1.0)
+    np.testing.assert_array_equal(image[20:], 0.0)
+
+
+def test_a_native_share_leaves_the_rest_scaled(folders):
+    sources = [open_source(folder, "train") for folder in folders]
+    plain = TrainConfig(batch_size=16, box_weight=3.0, seed=4)
+    mixed = dataclasses.replace(plain, native_share=0.5)
+    scaled, some = (
+        collect(make_training_feed(sources, SIZE // 2, c), 1)[0][2] for c in (plain, mixed)
+    )
+    same = [np.array_equal(a, b) for a, b in zip(scaled, some, strict=True)]
+    assert 0 < sum(same) < len(same)
+
+
+def test_restyling_says_which_style_lies_over_the_image(folders):
+    sources = [open_source(folder, "train") for folder in folders]
+    plain = TrainConfig(batch_size=4, clean_share=1.0)
+    restyled = dataclasses.replace(plain, restyle=0.5)
+    ((_, clean, _, no_style),) = collect(make_training_feed(sources, SIZE, plain), 1)
+    ((_, changed, _, style),) = collect(make_training_feed(sources, SIZE, restyled), 1)
+    assert not no_style.any() and style.all()
+    np.testing.assert_allclose(changed, apply_style(clean, style), atol=1e-6)

@@ -14,7 +14,9 @@ from vae_aug.model.loss import (
     kl_weight,
     mean_squared_error,
     paper_reconstruction,
+    sigma_each_reconstruction,
     sigma_reconstruction,
+    structural_similarity,
 )
 
 
@@ -72,3 +74,23 @@ def test_kl_weight_warms_up():
     weights = [float(kl_weight(tf.constant(step), 2.0, 100)) for step in (0, 25, 100, 1000)]
     assert weights == [0.0, 0.5, 2.0, 2.0]
     assert float(kl_weight(tf.constant(0), 0.3, 0)) == pytest.approx(0.3)
+
+
+def test_free_bits_of_a_map_count_its_places():
+    # Two channels over 2 x 2 places: means 0.1 and 3 nats a place.
+    kl = tf.tile(tf.constant([[[[0.1, 3.0]]]]), [5, 2, 2, 1])
+    assert float(apply_free_bits(kl, 0.0)) == pytest.approx(4 * 3.1)
+    assert float(apply_free_bits(kl, 0.5)) == pytest.approx(4 * 3.5)
+
+
+def test_sigma_each_averages_the_best_likelihood_of_every_image():
+    mse = [0.01, 0.03]
+    by_hand = np.mean([sigma_reconstruction(tf.constant([value]), 300) for value in mse])
+    assert float(sigma_each_reconstruction(tf.constant(mse), 300)) == pytest.approx(by_hand)
+
+
+def test_structural_similarity_is_tensorflows():
+    images = tf.random.stateless_uniform([3, 24, 40, 1], [1, 1])
+    others = tf.clip_by_value(images + 0.2 * tf.random.stateless_normal(images.shape, [2, 1]), 0, 1)
+    expected = tf.image.ssim(images, others, 1.0)
+    np.testing.assert_allclose(structural_similarity(images, others), expected, atol=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.data.embedded import read_embedded
 from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
-from vae_aug.model.checkpoint import load_checkpoint, read_manifest
+from vae_aug.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
 from vae_aug.model.train import TrainingError, train
 
 pytestmark = pytest.mark.usefixtures("short_stages")
@@ -70,11 +71,56 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(records, tmp_path):
     assert np.all(np.asarray(vae.aggregate_std) > 0)
     assert not np.all(np.asarray(vae.aggregate_mean) == 0)
 
+    # A run that was stopped after its last step is finished, not trained again.
+    shutil.copy(tmp_path / "whole" / "checkpoint.keras", tmp_path / "kept.keras")
+    unfinished = load_checkpoint(tmp_path / "whole" / "checkpoint.keras")
+    unfinished.aggregate_mean.assign(0.0 * unfinished.aggregate_mean)
+    manifest = read_manifest(tmp_path / "whole" / "checkpoint.keras")
+    save_checkpoint(
+        unfinished,
+        tmp_path / "whole" / "checkpoint.keras",
+        training=manifest["training"],
+        fingerprint=manifest["fingerprint"],
+    )
+    train([records], tmp_path / "whole", model=MODEL, config=CONFIG, progress=forbid)
+    again = read_manifest(tmp_path / "whole" / "checkpoint.keras")["digest"]
+    assert again == read_manifest(tmp_path / "kept.keras")["digest"]
+
     # A finished run is not trained again; other settings are refused.
     assert train([records], tmp_path / "whole", model=MODEL, config=CONFIG) == whole
     other = dataclasses.replace(CONFIG, learning_rate=0.5)
     with pytest.raises(ValueError, match=r"learning_rate: 0\.001 before, 0\.5 now"):
         train([records], tmp_path / "whole", model=MODEL, config=other)
+
+
+def forbid(step, figures):
+    raise AssertionError(f"step {step} of a run that was done")
+
+
+def test_patience_that_has_run_out_stays_so(records, tmp_path):
+    config = dataclasses.replace(CONFIG, steps=40, validate_every=1, learning_rate=1e-9, patience=1)
+    steps = []
+    train([records], tmp_path, model=MODEL, config=config, progress=lambda s, f: steps.append(s))
+    assert len(steps) < 40
+    train([records], tmp_path, model=MODEL, config=config, progress=forbid)
+
+
+def test_a_ladder_trains_and_its_style_is_taught(records, tmp_path):
+    model = dataclasses.replace(MODEL, profile="ladder", latent_dim=24)
+    config = dataclasses.replace(
+        CONFIG, steps=6, loss="sigma_each", ssim_weight=1.0, restyle=0.5, learning_rate=3e-3
+    )
+    figures = train([records], tmp_path, model=model, config=config)
+    assert {"kl_0", "kl_1", "kl_2", "kl_3", "kl_4"} <= set(figures)
+    assert figures["kl"] == pytest.approx(sum(figures[f"kl_{i}"] for i in range(5)), rel=1e-4)
+    trained = load_checkpoint(tmp_path / "checkpoint.keras")
+    assert all(np.any(level.posterior.kernel.numpy()) for level in trained.levels)
+
+
+def test_a_style_is_refused_for_a_profile_without_one(records, tmp_path):
+    config = dataclasses.replace(CONFIG, restyle=0.5)
+    with pytest.raises(ValueError, match="restyle is for the profile 'ladder'"):
+        train([records], tmp_path, model=MODEL, config=config)
 
 
 def test_the_loss_falls(records, tmp_path):

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, Self, get_args
 
-Profile = Literal["vector"]
+Profile = Literal["vector", "ladder"]
 Encoder = Literal["efficientnet-b1", "efficientnet-lite1"]
-Likelihood = Literal["paper", "sigma"]
+Likelihood = Literal["paper", "sigma", "sigma_each"]
 Mode = Literal["denoise", "sample", "interpolate"]
 Guard = Literal["paste", "keep", "off"]
 Engine = Literal["tensorflow"]
@@ -103,14 +103,22 @@ class TrainConfig(_Config):
         frozen_stages: Stages of the encoder, from the input on, that keep their weights; if any,
             the first convolution keeps its start too, three copies of the grey image.
         loss: `"paper"`: original_dim * MSE + KLD. `"sigma"`: Gaussian likelihood with the
-            analytically optimal variance, whose balance needs no tuning.
-        beta: Weight of the KL term after warm-up.
+            analytically optimal variance, whose balance needs no tuning. `"sigma_each"`: the
+            same with a variance per image, so that a clean image counts no less than a noisy one.
+        ssim_weight: Weight of `1 - SSIM`, in nats per pixel, beside the likelihood.
+        coarse_weight: Weight of the likelihood of the ladder's first restoration.
+        beta: Weight of the KL term of the global latent after warm-up.
+        spatial_beta: The same of the ladder's latent maps.
         kl_warmup_steps: Steps over which the KL weight rises linearly from 0 to `beta`.
         free_bits: Nats per latent dimension that cost nothing.
+        restyle: Share of images that the ladder has to restore in another style
+            (`vae_aug.model.style`), which teaches the global latent to hold appearance alone.
         box_weight: Weight of a pixel inside a box, relative to 1 outside.
         corruptions: Names from `vae_aug.corrupt` of which one is drawn per image.
         keep: Range of the share of information that the corruption leaves.
         clean_share: Share of images that enter the network uncorrupted.
+        native_share: Share of images that are cut out at their native resolution instead of being
+            scaled to fit, for a ladder that will run on images larger than it is trained on.
         source_weights: Share of each source of records in a batch; None for equal shares.
         batch_size: Images per step.
         steps: Optimiser steps in all.
@@ -125,13 +133,18 @@ class TrainConfig(_Config):
     encoder_weights: str | None = None
     frozen_stages: int = 0
     loss: Likelihood = "sigma"
+    ssim_weight: float = 0.0
+    coarse_weight: float = 0.25
     beta: float = 1.0
+    spatial_beta: float = 0.1
     kl_warmup_steps: int = 200
     free_bits: float = 0.0
+    restyle: float = 0.0
     box_weight: float = 1.0
     corruptions: tuple[str, ...] = ("replace", "blend", "gaussian", "rician", "poisson_gaussian")
     keep: tuple[float, float] = (0.3, 0.95)
     clean_share: float = 0.3
+    native_share: float = 0.0
     source_weights: tuple[float, ...] | None = None
     batch_size: int = 16
     steps: int = 2000
@@ -145,13 +158,25 @@ class TrainConfig(_Config):
     def __post_init__(self) -> None:
         """Check every field."""
         check_choice("loss", self.loss, Likelihood)
-        for name in ("frozen_stages", "beta", "kl_warmup_steps", "free_bits", "patience"):
+        at_least_0 = (
+            "frozen_stages",
+            "ssim_weight",
+            "coarse_weight",
+            "beta",
+            "spatial_beta",
+            "kl_warmup_steps",
+            "free_bits",
+            "patience",
+        )
+        for name in at_least_0:
             check_range(name, getattr(self, name), 0)
         for name in ("batch_size", "steps", "validate_every", "validation_images"):
             check_range(name, getattr(self, name), 1)
         check_range("box_weight", self.box_weight, 0, open_low=True)
         check_range("learning_rate", self.learning_rate, 0, open_low=True)
         check_range("clean_share", self.clean_share, 0, 1)
+        check_range("restyle", self.restyle, 0, 1)
+        check_range("native_share", self.native_share, 0, 1)
         check_range("ema", self.ema, 0, 0.99999)
         if len(self.keep) != 2 or not 0 < self.keep[0] <= self.keep[1] <= 1:
             raise ValueError(

@@ -30,7 +30,7 @@ import numpy as np
 
 from vae_aug.config import ModelConfig
 from vae_aug.errors import CheckpointError
-from vae_aug.model.vae import VAE
+from vae_aug.model.profiles import Network, make_vae
 
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
@@ -45,7 +45,7 @@ _HALF_LIMIT = 3e4
 
 
 def save_checkpoint(
-    vae: VAE,
+    vae: Network,
     path: str | Path,
     *,
     training: Mapping[str, Any] | None = None,
@@ -82,7 +82,7 @@ def save_checkpoint(
     return digest
 
 
-def load_checkpoint(checkpoint: str | Path) -> VAE:
+def load_checkpoint(checkpoint: str | Path) -> Network:
     """Build the network that a checkpoint describes and load its weights.
 
     Args:
@@ -99,7 +99,7 @@ def load_checkpoint(checkpoint: str | Path) -> VAE:
     path = find_checkpoint(checkpoint)
     manifest_bytes = _read_member(path, _MANIFEST, _MAX_TEXT_BYTES)
     manifest = _parse_manifest(path, manifest_bytes)
-    vae = VAE(_parse_config(path, manifest))
+    vae = make_vae(_parse_config(path, manifest))
     _check_variables(path, vae, manifest["variables"])
     with tempfile.TemporaryDirectory() as temporary:
         weights = Path(temporary) / _WEIGHTS
@@ -158,7 +158,7 @@ def _packaged_folder() -> Path:
 
 
 def _write_members(
-    vae: VAE,
+    vae: Network,
     folder: Path,
     training: Mapping[str, Any],
     fingerprint: Mapping[str, Any],
@@ -266,7 +266,7 @@ def _parse_config(path: Path, manifest: dict[str, Any]) -> ModelConfig:
         raise CheckpointError(f"{path}: {_MANIFEST}, model settings: {error}") from error
 
 
-def _check_variables(path: Path, vae: VAE, expected: dict[str, Any]) -> None:
+def _check_variables(path: Path, vae: Network, expected: dict[str, Any]) -> None:
     """Check that the manifest's variables are the network's, by name and shape."""
     shapes = {v.path: list(v.shape) for v in vae.weights}
     for name in sorted(set(shapes) ^ set(expected)):
@@ -280,7 +280,7 @@ def _check_variables(path: Path, vae: VAE, expected: dict[str, Any]) -> None:
             )
 
 
-def _check_digests(path: Path, vae: VAE, expected: dict[str, Any]) -> None:
+def _check_digests(path: Path, vae: Network, expected: dict[str, Any]) -> None:
     """Check that every loaded variable is, bit for bit, the one that was saved."""
     for variable in vae.weights:
         if _describe(variable)["sha256"] != expected[variable.path]["sha256"]:

@@ -12,6 +12,7 @@ from vae_aug.config import TrainConfig
 from vae_aug.corrupt import corrupt, corrupt_randomly
 from vae_aug.data.letterbox import letterbox, letterbox_boxes
 from vae_aug.data.records import find_records, parse_example, read_records, read_serialized
+from vae_aug.model.style import STYLE_DIM, apply_style
 
 Element = dict[str, tf.Tensor]
 
@@ -66,7 +67,8 @@ def make_training_feed(
         start: Batches to leave out.
 
     Returns:
-        Batches `(noisy, clean, weights)`, each `[B, size, size, 1] float32`.
+        Batches `(noisy, clean, weights, style)`: three times `[B, size, size, 1] float32`, and
+        the style that lies over the clean image, `[B, STYLE_DIM] float32`, 0 without `restyle`.
     """
     # Serialized records are shuffled and skipped; only those that are used get decoded.
     endless = [
@@ -77,15 +79,19 @@ def make_training_feed(
     ]
     shares = list(config.source_weights or [1.0 / len(sources)] * len(sources))
     mixed = tf.data.Dataset.sample_from_datasets(endless, shares, seed=config.seed)
-    fit_example = _make_fit(sources, size, config.box_weight)
+    fit_example = _make_fit(sources, size, config.box_weight, config.native_share)
 
     def prepare(index: tf.Tensor, numbered: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        seeds = tf.unstack(tf.random.split([config.seed, tf.cast(index, tf.int32)], 2))
-        clean, weight = _move(*fit_example(*numbered), seeds[0])
+        seeds = tf.unstack(tf.random.split([config.seed, tf.cast(index, tf.int32)], 4))
+        clean, weight = _move(*fit_example(*numbered, seeds[3]), seeds[0])
+        style = tf.zeros([STYLE_DIM])
+        if config.restyle:
+            style = tf.random.stateless_normal([STYLE_DIM], seeds[2])
+            clean = apply_style(clean[None], style[None])[0]
         noisy = corrupt_randomly(
             clean, config.corruptions, config.keep, config.clean_share, seeds[1]
         )
-        return noisy, clean, weight
+        return noisy, clean, weight, style
 
     return (
         mixed.enumerate()
@@ -116,11 +122,11 @@ def make_validation_feed(
         tf.data.Dataset.range(len(sources)).repeat(),
         stop_on_empty_dataset=False,
     )
-    fit_example = _make_fit(sources, size, box_weight=1.0)
+    fit_example = _make_fit(sources, size, box_weight=1.0, native_share=0.0)
 
     def prepare(index: tf.Tensor, numbered: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        clean, _ = fit_example(*numbered)
         seed = tf.stack([config.seed, tf.cast(index, tf.int32)])
+        clean, _ = fit_example(*numbered, seed)
         return corrupt(clean, "replace", VALIDATION_KEEP, seed), clean
 
     return chosen.take(limit).enumerate().map(prepare).batch(config.batch_size)
@@ -132,14 +138,25 @@ def _number(source: Source, index: int) -> tf.data.Dataset:
 
 
 def _make_fit(
-    sources: Sequence[Source], size: int, box_weight: float
-) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Make the function from source number and record to the network's square."""
+    sources: Sequence[Source], size: int, box_weight: float, native_share: float
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Make the function from source number, record and seed to the network's square."""
 
-    def fit_example(index: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def fit_element(element: Element, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if not native_share:
+            return fit(element, size, box_weight)
+        seeds = tf.unstack(tf.random.split(seed, 2))
+        return tf.cond(
+            tf.random.stateless_uniform([], seeds[0]) < native_share,
+            lambda: cut_out(element, size, box_weight, seeds[1]),
+            lambda: fit(element, size, box_weight),
+        )
+
+    def fit_example(
+        index: tf.Tensor, serialized: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         branches = [
-            lambda source=source: fit(source.parse(serialized), size, box_weight)
-            for source in sources
+            lambda source=source: fit_element(source.parse(serialized), seed) for source in sources
         ]
         return tf.switch_case(index, branches)
 
@@ -147,7 +164,7 @@ def _make_fit(
 
 
 def fit(element: Element, size: int, box_weight: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Bring an element to the network's grey square.
+    """Bring an element to the network's grey square by scaling it.
 
     Args:
         element: As `parse_example` makes it; colour images are averaged over their channels.
@@ -157,16 +174,53 @@ def fit(element: Element, size: int, box_weight: float) -> tuple[tf.Tensor, tf.T
     Returns:
         Image `[size, size, 1] float32 in [0, 1]` and weights `[size, size, 1] float32`.
     """
-    image = tf.cast(element["image"], tf.float32) / float(element["image"].dtype.max)
-    grey = tf.reduce_mean(image, axis=-1, keepdims=True)
+    grey = _to_grey(element["image"])
     shape = tf.shape(grey)
     boxes = letterbox_boxes(element["objects"]["bbox"], shape[0], shape[1], size) * size
+    return letterbox(grey[None], size)[0], _weigh(boxes, size, box_weight)
+
+
+def cut_out(
+    element: Element, size: int, box_weight: float, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Bring an element to the network's grey square by cutting a random part out, unscaled.
+
+    A network that runs at native resolution has to have seen it.
+
+    Args:
+        element: As for `fit`. A side shorter than the square is filled up with 0.
+        size: As for `fit`.
+        box_weight: As for `fit`.
+        seed: `[2] int32`, of the place.
+
+    Returns:
+        As `fit`.
+    """
+    grey = _to_grey(element["image"])
+    shape = tf.shape(grey)[:2]
+    room = tf.cast(tf.maximum(shape - size, 0) + 1, tf.float32)
+    corner = tf.cast(tf.random.stateless_uniform([2], seed) * room, tf.int32)
+    short = tf.maximum(size - shape, 0)
+    padded = tf.pad(grey, [[0, short[0]], [0, short[1]], [0, 0]])
+    image = padded[corner[0] : corner[0] + size, corner[1] : corner[1] + size]
+    boxes = element["objects"]["bbox"] * tf.cast(tf.tile(shape, [2]), tf.float32)
+    boxes -= tf.cast(tf.tile(corner, [2]), tf.float32)
+    return tf.ensure_shape(image, [size, size, 1]), _weigh(boxes, size, box_weight)
+
+
+def _to_grey(image: tf.Tensor) -> tf.Tensor:
+    """Average the channels: `[H, W, C]` to `[H, W, 1] float32 in [0, 1]`."""
+    scaled = tf.cast(image, tf.float32) / float(image.dtype.max)
+    return tf.reduce_mean(scaled, axis=-1, keepdims=True)
+
+
+def _weigh(boxes: tf.Tensor, size: int, box_weight: float) -> tf.Tensor:
+    """Weigh the pixels of the square, given boxes `[N, 4]` in its pixels, y before x."""
     line = tf.range(size, dtype=tf.float32) + 0.5
     rows = _between(line, boxes[:, 0:1], boxes[:, 2:3])
     columns = _between(line, boxes[:, 1:2], boxes[:, 3:4])
     inside = tf.minimum(tf.einsum("ny,nx->yx", rows, columns), 1.0)
-    weight = 1.0 + (box_weight - 1.0) * inside
-    return letterbox(grey[None], size)[0], weight[..., None]
+    return (1.0 + (box_weight - 1.0) * inside)[..., None]
 
 
 def _between(line: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:

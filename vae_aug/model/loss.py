@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import tensorflow as tf
+
+_SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
 
 
 def kl_divergence(z_mean: tf.Tensor, z_log_var: tf.Tensor) -> tf.Tensor:
@@ -31,8 +34,9 @@ def apply_free_bits(kl: tf.Tensor, free_bits: float) -> tf.Tensor:
     """Sum the KL over dimensions, charging none of them less than `free_bits`.
 
     Args:
-        kl: `[B, d] float32`, nats.
-        free_bits: Nats per dimension, compared with the dimension's mean over the batch.
+        kl: `[B, d]` or `[B, h, w, d] float32`, nats.
+        free_bits: Nats per dimension, compared with the dimension's mean over the batch (and
+            over the places of a map).
 
     Returns:
         Scalar float32, nats per image.
@@ -40,7 +44,9 @@ def apply_free_bits(kl: tf.Tensor, free_bits: float) -> tf.Tensor:
     Reference: Kingma et al., Improved Variational Inference with Inverse Autoregressive Flow
     (2016), section "free bits".
     """
-    return tf.reduce_sum(tf.maximum(tf.reduce_mean(kl, axis=0), free_bits))
+    places = tf.cast(tf.size(kl[0, ..., 0]), tf.float32)
+    means = tf.reduce_mean(kl, axis=range(kl.shape.rank - 1))
+    return places * tf.reduce_sum(tf.maximum(means, free_bits))
 
 
 def mean_squared_error(
@@ -98,7 +104,67 @@ def sigma_reconstruction(mse: tf.Tensor, original_dim: int) -> tf.Tensor:
     return 0.5 * original_dim * (tf.math.log(2.0 * math.pi * variance) + 1.0)
 
 
-RECONSTRUCTIONS = {"paper": paper_reconstruction, "sigma": sigma_reconstruction}
+def sigma_each_reconstruction(mse: tf.Tensor, original_dim: int) -> tf.Tensor:
+    """As `sigma_reconstruction`, with the best variance of each image instead of the batch's.
+
+    Up to a constant it is the mean PSNR over images, so a clean image, whose error is small, pulls
+    as hard as a noisy one; with one variance for the batch the noisiest image decides.
+
+    Args:
+        mse: `[B] float32`.
+        original_dim: Values per image, H * W * C.
+
+    Returns:
+        Scalar float32, nats per image.
+    """
+    variance = tf.maximum(mse, 1e-6)
+    return 0.5 * original_dim * tf.reduce_mean(tf.math.log(2.0 * math.pi * variance) + 1.0)
+
+
+RECONSTRUCTIONS = {
+    "paper": paper_reconstruction,
+    "sigma": sigma_reconstruction,
+    "sigma_each": sigma_each_reconstruction,
+}
+
+
+def structural_similarity(images: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """Compute the mean SSIM of each image, made for gradients on a CPU.
+
+    The Gaussian window (standard deviation 1.5, 11 pixels, cut off at the border) is applied as
+    two products with a banded matrix, several times faster than a convolution of one channel.
+
+    Args:
+        images: `[B, H, W, 1] float32 in [0, 1]`, H and W static and at least 11.
+        others: The same shape.
+
+    Returns:
+        `[B] float32`, at most 1.
+
+    Reference: Wang et al., Image Quality Assessment: From Error Visibility to Structural
+    Similarity (2004).
+    """
+    rows, columns = (tf.constant(_gaussian_band(images.shape[axis])) for axis in (1, 2))
+
+    def blur(maps: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(tf.matmul(rows, maps), columns, transpose_b=True)
+
+    a, b = images[..., 0], others[..., 0]
+    mean_a, mean_b, square_a, square_b, product = (blur(x) for x in (a, b, a * a, b * b, a * b))
+    means = mean_a * mean_b
+    squares = mean_a * mean_a + mean_b * mean_b
+    similarity = (2.0 * means + _SSIM_C1) * (2.0 * (product - means) + _SSIM_C2)
+    similarity /= (squares + _SSIM_C1) * (square_a + square_b - squares + _SSIM_C2)
+    return tf.reduce_mean(similarity, axis=(1, 2))
+
+
+def _gaussian_band(length: int) -> np.ndarray:
+    """Make the matrix that filters a line where the whole window fits: `[length - 10, length]`."""
+    taps = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    band = np.zeros((length - 10, length), np.float32)
+    for index in range(length - 10):
+        band[index, index : index + 11] = taps / taps.sum()
+    return band
 
 
 def kl_weight(step: tf.Tensor, beta: float, warmup_steps: int) -> tf.Tensor:

@@ -20,15 +20,16 @@ from vae_aug.errors import RecordError, VAEAugError
 from vae_aug.model.checkpoint import load_checkpoint, save_checkpoint
 from vae_aug.model.encoder import freeze_stages
 from vae_aug.model.feed import Source, make_training_feed, make_validation_feed, open_source
-from vae_aug.model.latent import sample_posterior
 from vae_aug.model.loss import (
     RECONSTRUCTIONS,
     apply_free_bits,
-    kl_divergence,
     kl_weight,
     mean_squared_error,
+    structural_similarity,
 )
-from vae_aug.model.vae import VAE
+from vae_aug.model.profiles import Network, make_vae
+from vae_aug.model.style import apply_style
+from vae_aug.model.vae import Draw
 
 Figures = dict[str, float]
 Progress = Callable[[int, Figures], None]
@@ -52,7 +53,7 @@ class TrainingError(VAEAugError):
 class _State:
     """Everything that a resumed run needs to go on as if it had not stopped."""
 
-    vae: VAE
+    vae: Network
     optimizer: keras.Optimizer
     averages: list[tf.Variable]
     step: tf.Variable
@@ -105,10 +106,16 @@ def train(
     Raises:
         RecordError: If a source has no training split or is damaged, or no source has a
             validation split.
-        ValueError: If `out` holds a run with other settings.
+        ValueError: If `out` holds a run with other settings, or `restyle` is asked of a profile
+            without style.
         TrainingError: If the loss stops being finite.
     """
     model, config, out = model or ModelConfig(), config or TrainConfig(), Path(out)
+    if config.restyle and model.profile != "ladder":
+        raise ValueError(
+            f"restyle is for the profile 'ladder', whose latent holds a style; got "
+            f"restyle={config.restyle} with profile={model.profile!r}."
+        )
     out.mkdir(parents=True, exist_ok=True)
     _keep_config(out / _CONFIG_NAME, model, config, sources)
     keras.utils.set_random_seed(config.seed)
@@ -116,64 +123,115 @@ def train(
     held_out = _open_validation(validation or sources, required=bool(validation))
     state = _make_state(model, config)
     manager = state.make_manager(out / "state")
-    if manager.restore_or_initialize() and int(state.step) >= config.steps:
-        return _read_best(out)
-
+    manager.restore_or_initialize()
     run = _Run(state, config, out, card, _fingerprint(training))
-    feed = make_training_feed(training, model.image_size, config, start=int(state.step))
-    validation_feed = make_validation_feed(
-        held_out, model.image_size, config, config.validation_images
-    ).cache()
-    train_step = make_train_step(state, config)
-    for step, figures in _iterate(train_step, feed, state, config):
-        run.log("train", step, figures)
-        if progress is not None:
-            progress(step, figures)
-        if step % config.validate_every == 0 or step == config.steps:
-            run.validate(validation_feed, step)
-            manager.save(checkpoint_number=step)
-            if 0 < config.patience <= int(state.stale):
+    if not run.is_complete:
+        feed = make_training_feed(training, model.image_size, config, start=int(state.step))
+        validation_feed = make_validation_feed(
+            held_out, model.image_size, config, config.validation_images
+        ).cache()
+        train_step = make_train_step(state, config)
+        for step, figures in _iterate(train_step, feed, state, config):
+            run.log("train", step, figures)
+            if progress is not None:
+                progress(step, figures)
+            if step % config.validate_every == 0 or step == config.steps:
+                run.validate(validation_feed, step)
+                manager.save(checkpoint_number=step)
+            if run.is_complete:
                 break
     run.finish(training, model.image_size)
     return _read_best(out)
 
 
 def make_train_step(state: _State, config: TrainConfig) -> Callable[..., Figures]:
-    """Make the graph of one optimiser step: `(noisy, clean, weights, step)` to figures."""
+    """Make the graph of one optimiser step: `(noisy, clean, weights, style, step)` to figures."""
     vae = state.vae
-    original_dim = 3 * vae.config.image_size**2
-    reconstruction_loss = RECONSTRUCTIONS[config.loss]
+    variables = vae.trainable_variables
 
     @tf.function(reduce_retracing=True)
     def train_step(
-        noisy: tf.Tensor, clean: tf.Tensor, weights: tf.Tensor, step: tf.Tensor
+        noisy: tf.Tensor,
+        clean: tf.Tensor,
+        weights: tf.Tensor,
+        style: tf.Tensor,
+        step: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
         seed = tf.stack([config.seed + 1, step])
         with tf.GradientTape() as tape:
-            z_mean, z_log_var = vae.encode(noisy, training=True)
-            noise = tf.random.stateless_normal(tf.shape(z_mean), seed)
-            restored = vae.decode(sample_posterior(z_mean, z_log_var, noise), training=True)
-            mse = mean_squared_error(clean, restored, weights)
-            kl = kl_divergence(z_mean, z_log_var)
-            weight = kl_weight(step, config.beta, config.kl_warmup_steps)
-            loss = reconstruction_loss(mse, original_dim)
-            loss += weight * apply_free_bits(kl, config.free_bits)
+            target, styles = clean, {}
+            if config.restyle:
+                shift = _draw_shift(tf.shape(style), config.restyle, seed)
+                target, styles = apply_style(clean, shift), {"style": style, "shift": shift}
+            draw = vae.forward(noisy, seed, training=True, **styles)
+            loss = compute_loss(draw, target, clean, weights, step, config)
             # Per value, so that the gradients have the size that optimisers are tuned for.
-            scaled = loss / original_dim
-        gradients = tape.gradient(scaled, vae.trainable_variables)
-        state.optimizer.apply_gradients(zip(gradients, vae.trainable_variables, strict=True))
+            scaled = loss / float(np.prod(draw.reconstruction.shape[1:]))
+        gradients = tape.gradient(scaled, variables)
+        state.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         _average(state, config.ema)
-        error = tf.reduce_mean(tf.square(clean - restored), axis=(1, 2, 3))
+        error = tf.reduce_mean(tf.square(target - draw.reconstruction), axis=(1, 2, 3))
         return {
             "loss": loss,
-            "kl": tf.reduce_mean(tf.reduce_sum(kl, axis=-1)),
+            "kl": tf.reduce_mean(tf.add_n([_sum_kl(kl) for kl in draw.kls])),
             "psnr": tf.reduce_mean(_psnr(error)),
         }
 
     return train_step
 
 
-def measure(vae: VAE, feed: tf.data.Dataset) -> Figures:
+def compute_loss(
+    draw: Draw,
+    target: tf.Tensor,
+    clean: tf.Tensor,
+    weights: tf.Tensor,
+    step: tf.Tensor,
+    config: TrainConfig,
+) -> tf.Tensor:
+    """Compute the objective in nats per image.
+
+    Args:
+        draw: What the network made of the noisy images.
+        target: `[B, S, S, 1] float32`, what it should have drawn.
+        clean: `[B, S, S, 1] float32`, what the first restoration should be.
+        weights: `[B, S, S, 1] float32`, of the pixels.
+        step: Scalar int32, for the KL warm-up.
+        config: Loss and weights.
+
+    Returns:
+        Scalar float32.
+    """
+    reconstruct = RECONSTRUCTIONS[config.loss]
+    pixels = int(np.prod(clean.shape[1:]))
+    mse = mean_squared_error(target, draw.reconstruction, weights)
+    loss = reconstruct(mse, int(np.prod(draw.reconstruction.shape[1:])))
+    if config.ssim_weight:
+        grey = tf.reduce_mean(draw.reconstruction, axis=-1, keepdims=True)
+        similarity = tf.reduce_mean(structural_similarity(target, grey))
+        loss += config.ssim_weight * pixels * (1.0 - similarity)
+    if draw.coarse is not None and config.coarse_weight:
+        coarse = reconstruct(mean_squared_error(clean, draw.coarse, weights), pixels)
+        loss += config.coarse_weight * coarse
+    for index, kl in enumerate(draw.kls):
+        beta = config.spatial_beta if index else config.beta
+        weight = kl_weight(step, beta, config.kl_warmup_steps)
+        loss += weight * apply_free_bits(kl, config.free_bits)
+    return loss
+
+
+def _draw_shift(shape: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
+    """Draw a style for `share` of the images and 0 for the others: `[B, STYLE_DIM] float32`."""
+    seeds = tf.unstack(tf.random.split(seed, 2))
+    chosen = tf.random.stateless_uniform([shape[0], 1], seeds[0]) < share
+    return tf.where(chosen, tf.random.stateless_normal(shape, seeds[1]), 0.0)
+
+
+def _sum_kl(kl: tf.Tensor) -> tf.Tensor:
+    """Sum nats per image: `[B, ...]` to `[B]`."""
+    return tf.reduce_sum(kl, axis=range(1, kl.shape.rank))
+
+
+def measure(vae: Network, feed: tf.data.Dataset) -> Figures:
     """Measure a network on a validation feed.
 
     Args:
@@ -182,20 +240,27 @@ def measure(vae: VAE, feed: tf.data.Dataset) -> Figures:
 
     Returns:
         Means over images of `psnr` (dB) and `ssim` for clean input, `psnr_noisy` and
-        `ssim_noisy` for noisy input, `kl` (nats), and `active_units`: how many latent means
-        have a variance over the images above 0.01 (Burda et al., Importance Weighted
-        Autoencoders, 2016).
+        `ssim_noisy` for noisy input, `kl` (nats), for a ladder `kl_0`, `kl_1`, ... by level from
+        the global latent down, and `active_units`: how many means of the global latent have a
+        variance over the images above 0.01 (Burda et al., Importance Weighted Autoencoders,
+        2016).
     """
 
     @tf.function(reduce_retracing=True)
     def measure_batch(noisy: tf.Tensor, clean: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        z_mean, z_log_var = vae.encode(clean)
-        figures = {"kl": tf.reduce_sum(kl_divergence(z_mean, z_log_var), axis=-1)}
-        for suffix, restored in ("", vae.decode(z_mean)), ("_noisy", vae.reconstruct(noisy)):
+        draw = vae.forward(clean)
+        levels = [_sum_kl(kl) for kl in draw.kls]
+        figures = {"kl": tf.add_n(levels)}
+        if len(levels) > 1:
+            figures |= {f"kl_{index}": kl for index, kl in enumerate(levels)}
+        for suffix, restored in (
+            ("", draw.reconstruction),
+            ("_noisy", vae.forward(noisy).reconstruction),
+        ):
             grey = tf.reduce_mean(restored, axis=-1, keepdims=True)
             figures["psnr" + suffix] = tf.image.psnr(clean, grey, 1.0)
-            figures["ssim" + suffix] = tf.image.ssim(clean, grey, 1.0)
-        return figures, z_mean
+            figures["ssim" + suffix] = structural_similarity(clean, grey)
+        return figures, draw.z_mean
 
     batches = [measure_batch(noisy, clean) for noisy, clean in feed]
     means = np.concatenate([z_mean for _, z_mean in batches])
@@ -220,6 +285,12 @@ class _Run:
         self.state, self.config, self.out, self.card = state, config, out, card
         self.fingerprint = fingerprint
         self.writer = tf.summary.create_file_writer(str(out / "tensorboard"))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every step is done, or patience has run out."""
+        state, config = self.state, self.config
+        return int(state.step) >= config.steps or 0 < config.patience <= int(state.stale)
 
     def log(self, kind: str, step: int, figures: Figures) -> None:
         """Write figures to TensorBoard and, validations and every tenth step, to the log."""
@@ -247,8 +318,10 @@ class _Run:
         self.writer.flush()
 
     def finish(self, training: Sequence[Source], size: int) -> None:
-        """Put the statistics of the training images' latents into the best checkpoint."""
+        """Put the statistics of the training images' latents into the best checkpoint, once."""
         vae = load_checkpoint(self.out / CHECKPOINT_NAME)
+        if np.any(vae.aggregate_mean.numpy()):
+            return
         plain = dataclasses.replace(self.config, seed=0, batch_size=16)
         feed = make_validation_feed(training, size, plain, limit=_AGGREGATE_IMAGES)
         encode = tf.function(vae.encode)
@@ -260,7 +333,7 @@ class _Run:
         self._save(vae, _read_best(self.out))
         self.writer.close()
 
-    def _save(self, vae: VAE, figures: Figures) -> None:
+    def _save(self, vae: Network, figures: Figures) -> None:
         rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
         save_checkpoint(
             vae,
@@ -311,7 +384,7 @@ def _average(state: _State, decay: float) -> None:
 
 
 def _make_state(model: ModelConfig, config: TrainConfig) -> _State:
-    vae = VAE(model, encoder_weights=config.encoder_weights)
+    vae = make_vae(model, encoder_weights=config.encoder_weights)
     freeze_stages(vae.backbone, config.frozen_stages)
     vae.first.trainable = config.frozen_stages == 0
     warmup = max(int(_WARMUP_SHARE * config.steps), 1)
@@ -332,10 +405,10 @@ def _iterate(
 ) -> Iterator[tuple[int, Figures]]:
     """Run steps until `config.steps`, yielding each step's number and figures."""
     began = time.perf_counter()
-    for noisy, clean, weights in feed:
+    for batch in feed:
         if int(state.step) >= config.steps:
             return
-        figures = {k: float(v) for k, v in train_step(noisy, clean, weights, state.step).items()}
+        figures = {k: float(v) for k, v in train_step(*batch, state.step).items()}
         if not np.isfinite(figures["loss"]):
             raise TrainingError(
                 f"The loss is {figures['loss']} at step {int(state.step)}. The last good state "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -18,9 +18,26 @@ from vae_aug.model.latent import (
     sample_posterior,
     split_latent,
 )
+from vae_aug.model.loss import kl_divergence
 
 _NOISE, _STEP = 0, 1
 """What a seed is folded with: the noise that is drawn, and the length of an interpolation."""
+
+
+class Draw(NamedTuple):
+    """What a network makes of a batch.
+
+    Attributes:
+        reconstruction: `[B, H, W, C] float32`.
+        kls: KL in nats of every level from the global latent on, each `[B, ..., d] float32`.
+        z_mean: `[B, d] float32`, posterior means of the global latent.
+        coarse: `[B, H, W, 1] float32`, a first restoration, or None if the network makes none.
+    """
+
+    reconstruction: tf.Tensor
+    kls: tuple[tf.Tensor, ...]
+    z_mean: tf.Tensor
+    coarse: tf.Tensor | None = None
 
 
 @keras.saving.register_keras_serializable("vae_aug")
@@ -53,7 +70,7 @@ class VAE(keras.Model):
         size, depth = config.image_size, config.latent_dim // 2
         # Starts as three copies of the image, which is what pretrained filters expect of grey.
         self.first = keras.layers.Conv2D(
-            3, 3, padding="same", kernel_initializer=_copy_centre, name="grey_to_three"
+            3, 3, padding="same", kernel_initializer=copy_centre, name="grey_to_three"
         )
         self.first.build((None, size, size, 1))
         self.backbone = make_encoder(config.encoder, size, encoder_weights)
@@ -92,6 +109,26 @@ class VAE(keras.Model):
             `[B, S, S, 3] float32 in [0, 1]`.
         """
         return tf.cast(self.decoder(z, training=training), tf.float32)
+
+    def forward(
+        self, images: tf.Tensor, seed: tf.Tensor | None = None, *, training: bool = False
+    ) -> Draw:
+        """Encode and decode images, with everything that a loss needs.
+
+        Args:
+            images: `[B, S, S, 1] float32 in [0, 1]`.
+            seed: `[2] int32` of the draw; None decodes posterior means.
+            training: Whether batch normalisation uses the batch's statistics.
+
+        Returns:
+            The draw.
+        """
+        z_mean, z_log_var = self.encode(images, training)
+        z = z_mean
+        if seed is not None:
+            noise = tf.random.stateless_normal(tf.shape(z_mean), seed)
+            z = sample_posterior(z_mean, z_log_var, noise)
+        return Draw(self.decode(z, training), (kl_divergence(z_mean, z_log_var),), z_mean)
 
     def reconstruct(self, images: tf.Tensor) -> tf.Tensor:
         """Decode the posterior mean: `[B, S, S, 1]` to `[B, S, S, 3]`, both float32 in [0, 1]."""
@@ -156,7 +193,7 @@ def _to_grey(images: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(images, axis=-1, keepdims=True)
 
 
-def _copy_centre(shape: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+def copy_centre(shape: tuple[int, ...], dtype: Any = None) -> np.ndarray:
     """Make a kernel whose every filter copies the pixel it stands on."""
     kernel = np.zeros(shape, np.float32)
     kernel[shape[0] // 2, shape[1] // 2] = 1.0

@@ -1,0 +1,155 @@
+"""The ladder: any size, alive latents, and nothing passes them by."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vae_aug.config import ModelConfig
+from vae_aug.model.checkpoint import load_checkpoint, save_checkpoint
+from vae_aug.model.ladder import LEVELS, LadderVAE
+from vae_aug.model.style import STYLE_DIM
+
+CONFIG = ModelConfig(
+    profile="ladder", encoder="efficientnet-lite1", image_size=32, latent_dim=2 * STYLE_DIM + 4
+)
+
+
+@pytest.fixture(scope="module")
+def ladder() -> LadderVAE:
+    """A ladder whose zero-initialised layers, which hide their input, are random."""
+    with pytest.MonkeyPatch.context() as patch:
+        _shorten(patch)
+        keras.utils.set_random_seed(5)
+        vae = LadderVAE(CONFIG)
+    rng = np.random.default_rng(0)
+    for variable in vae.trainable_variables:
+        if variable.path.endswith("kernel") and not np.any(variable.numpy()):
+            scale = 0.3 / np.sqrt(np.prod(variable.shape[:-1]))
+            variable.assign(rng.normal(0, scale, variable.shape))
+    return vae
+
+
+def _shorten(patch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    from vae_aug.model import encoder, lite1
+
+    short = tuple(dataclasses.replace(stage, repeats=1) for stage in lite1.STAGES)
+    patch.setattr(lite1, "STAGES", short)
+    patch.setitem(encoder.STAGES, "efficientnet-lite1", short)
+
+
+def make_images(*shape: int) -> tf.Tensor:
+    return tf.random.stateless_uniform(shape, [1, 2])
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 96), (37, 53), (1, 5)])
+def test_any_size_comes_back(ladder, size):
+    images = make_images(2, *size, 1)
+    draw = ladder.forward(images, tf.constant([1, 2]))
+    assert draw.reconstruction.shape == draw.coarse.shape == images.shape
+    padded = [-(-side // 32) * 32 for side in size]
+    maps = [tuple(side // stride for side in padded) for stride in LEVELS]
+    assert [tuple(kl.shape[1:3]) for kl in draw.kls[1:]] == maps
+
+
+def test_padding_repeats_the_edge(ladder):
+    images = make_images(1, 40, 33, 1)
+    by_hand = np.pad(images, [(0, 0), (0, 24), (0, 31), (0, 0)], mode="edge")
+    expected = ladder.reconstruct(tf.constant(by_hand))[:, :40, :33]
+    np.testing.assert_allclose(ladder.reconstruct(images), expected, atol=1e-6)
+
+
+def test_the_kl_of_a_level_is_that_of_its_normals(ladder):
+    level = ladder.levels[1]
+    skip, z = tf.random.normal([1, 4, 4, 80]), tf.random.normal([1, CONFIG.latent_dim // 2])
+    state = tf.random.normal([1, 2, 2, 128])
+    _, kl = level(skip, z, state, noise=None, index=2)
+    scale, offset = tf.split(level.style(z)[:, None, None], 2, axis=-1)
+    own = tf.nn.depth_to_space(level.enlarge(state), 2) * (1 + scale) + offset
+    prior_mean, prior_log_var = tf.split(level.prior(own), 2, axis=-1)
+    seen = tf.nn.relu(level.look(tf.nn.relu(level.look_at_skip(skip) + level.look_at_state(own))))
+    mean, log_var = tf.split(level.posterior(seen), 2, axis=-1)
+    log_var -= 2.0
+    # KL of N(m1, s1^2) to N(m0, s0^2), with m1 = m0 + s0 * mean and s1 = s0 * exp(log_var / 2).
+    s0 = np.exp(0.5 * prior_log_var)
+    m1, s1 = prior_mean + s0 * mean, s0 * np.exp(0.5 * log_var)
+    expected = np.log(s0 / s1) + (s1**2 + (m1 - prior_mean) ** 2) / (2 * s0**2) - 0.5
+    np.testing.assert_allclose(kl, expected, atol=1e-4)
+
+
+def test_what_was_read_passes_through_the_latents_alone(ladder):
+    """With every look at the image blinded, the output is the same for all images."""
+    saved = [(level.posterior, level.posterior.get_weights()) for level in ladder.levels]
+    try:
+        for layer, weights in saved:
+            layer.set_weights([np.zeros_like(value) for value in weights])
+        z = tf.random.normal([1, CONFIG.latent_dim // 2])
+        outputs = []
+        for seed in 1, 2:
+            features = ladder._read(tf.random.stateless_uniform([1, 32, 32, 1], [seed, 1]), False)
+            outputs.append(ladder._draw(features, z, None)[0])
+    finally:
+        for layer, weights in saved:
+            layer.set_weights(weights)
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_samples_vary_with_the_seed_and_the_factor(ladder):
+    images = tf.repeat(make_images(1, 32, 32, 1), 8, axis=0)
+    seeds = tf.stack([tf.range(8), tf.ones(8, tf.int32)], axis=1)
+    spreads = []
+    for factor in 0.0, 0.5, 1.0:
+        _, variants = ladder.vary(images, mode="sample", factor=factor, seeds=seeds)
+        spreads.append(float(tf.reduce_mean(tf.math.reduce_std(variants, axis=0))))
+    assert spreads[0] < 1e-6 < spreads[1] < spreads[2]
+
+
+def test_an_images_variant_does_not_depend_on_its_batch(ladder):
+    images = make_images(3, 32, 32, 1)
+    seeds = tf.constant([[1, 1], [2, 2], [3, 3]])
+    _, together = ladder.vary(images, mode="sample", factor=1.0, seeds=seeds)
+    _, alone = ladder.vary(images[1:2], mode="sample", factor=1.0, seeds=seeds[1:2])
+    np.testing.assert_allclose(together[1], alone[0], atol=1e-5)
+
+
+def test_interpolation_moves_towards_the_neighbours_global_latent(ladder):
+    images = make_images(2, 32, 32, 1)
+    seeds = tf.constant([[1, 1], [2, 2]])
+    reconstruction, still = ladder.vary(images, mode="interpolate", factor=0.0, seeds=seeds)
+    np.testing.assert_allclose(still, reconstruction, atol=1e-6)
+    _, moved = ladder.vary(images, mode="interpolate", factor=1.0, seeds=seeds)
+    assert np.abs(moved - reconstruction).max() > 1e-6
+
+
+def test_a_style_centres_the_prior_and_a_shift_moves_the_image(ladder):
+    images = make_images(2, 32, 32, 1)
+    plain = ladder.forward(images)
+    style = tf.ones([2, STYLE_DIM])
+    styled = ladder.forward(images, style=style)
+    expected = plain.kls[0][:, :STYLE_DIM] + 0.5 - plain.z_mean[:, :STYLE_DIM]
+    np.testing.assert_allclose(styled.kls[0][:, :STYLE_DIM], expected, atol=1e-4)
+    np.testing.assert_array_equal(styled.reconstruction, plain.reconstruction)
+    shifted = ladder.forward(images, shift=style)
+    assert np.abs(shifted.reconstruction - plain.reconstruction).max() > 1e-6
+
+
+def test_every_variable_has_a_name_of_its_own(ladder):
+    paths = [variable.path for variable in ladder.weights]
+    assert len(set(paths)) == len(paths)
+
+
+def test_a_checkpoint_comes_back(ladder, tmp_path, short_stages):
+    digest = save_checkpoint(ladder, tmp_path / "ladder.keras")
+    loaded = load_checkpoint(tmp_path / "ladder.keras")
+    assert isinstance(loaded, LadderVAE) and loaded.digest == digest
+    images = make_images(1, 40, 40, 1)
+    np.testing.assert_allclose(loaded.reconstruct(images), ladder.reconstruct(images), atol=2e-2)
+
+
+def test_a_latent_too_short_for_the_style_is_refused():
+    with pytest.raises(ValueError, match="latent_dim must be at least 20 for a ladder"):
+        LadderVAE(ModelConfig(profile="ladder", encoder="efficientnet-lite1", latent_dim=18))

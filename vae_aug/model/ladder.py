@@ -1,0 +1,488 @@
+"""The ladder: a hierarchical VAE whose skips are latent maps, so lesions pass and variety lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from vae_aug.config import ModelConfig
+from vae_aug.model.encoder import make_encoder
+from vae_aug.model.latent import (
+    draw_normal,
+    draw_uniform,
+    fold_in,
+    sample_posterior,
+    split_latent,
+)
+from vae_aug.model.loss import kl_divergence
+from vae_aug.model.style import STYLE_DIM
+from vae_aug.model.vae import Draw, copy_centre
+
+STRIDE = 32
+"""Images are padded to multiples of it."""
+
+LEVELS = (16, 8, 4, 2)
+"""Strides of the latent maps, in the order they are drawn."""
+
+_CHANNELS = {2: 32, 4: 48, 8: 80, 16: 128}
+_LATENT_CHANNELS = {2: 4, 4: 4, 8: 8, 16: 16}
+_FINE = (2, 4, 8)
+"""Strides at which the ladder reads the image itself; beyond them it reads the backbone too."""
+
+_START_LOG_VAR = -2.0
+"""Where posteriors begin: narrower than the prior, so that early training sees the image."""
+
+_GLOBAL_NOISE, _STEP, _LEVEL_NOISE = 0, 1, 2
+"""What a seed is folded with; the level's index is added to the last."""
+
+
+_Noise = Callable[[int, tf.Tensor], tf.Tensor]
+"""From the index of a level (0: the global latent) and a shape to standard normal noise."""
+
+
+class _Features(NamedTuple):
+    """What is read from an image, once, for any number of draws.
+
+    Attributes:
+        skips: Stride to `[B, H / stride, W / stride, C] float32`.
+        z_mean: `[B, d] float32`, of the global latent.
+        z_log_var: `[B, d] float32`.
+        coarse: `[B, H, W, 1] float32`, the first restoration, which the backbone reads.
+    """
+
+    skips: dict[int, tf.Tensor]
+    z_mean: tf.Tensor
+    z_log_var: tf.Tensor
+    coarse: tf.Tensor
+
+
+@keras.saving.register_keras_serializable("vae_aug")
+class LadderVAE(keras.Model):
+    """A hierarchical variational autoencoder of grey images, profile `ladder`.
+
+    Upwards: convolutions at strides 2, 4 and 8 read the image and restore it coarsely; the
+    backbone, whose weights come from clean photographs, reads that restoration at half size and
+    adds strides 16, 32 and 64 and the global latent of appearance. Downwards: at strides 16, 8,
+    4 and 2 a map of latent variables is drawn around a prior that the levels above predict. What
+    was read reaches the output through those draws alone: there is no plain skip that could
+    starve them.
+
+    The first `STYLE_DIM` values of the global latent are taught to be the style of
+    `vae_aug.model.style`: moved, they change appearance and leave anatomy where it is.
+
+    Attributes:
+        config: The `ModelConfig`.
+        digest: Hex digest of the checkpoint it was loaded from, "" for a fresh network.
+        aggregate_mean: `[d] float32`, mean of the global posterior means over the training set.
+        aggregate_std: `[d] float32`, standard deviation of draws over the training set.
+
+    Reference: Sonderby et al., Ladder Variational Autoencoders (2016); Vahdat and Kautz, NVAE
+    (2020), section 3.2, for posteriors relative to the prior.
+    """
+
+    def __init__(
+        self, config: ModelConfig, *, encoder_weights: str | None = None, name: str = "ladder"
+    ) -> None:
+        """Build every layer.
+
+        Args:
+            config: The architecture; `image_size` is that of training only.
+            encoder_weights: As `make_encoder`; None for random weights.
+            name: Name of the model, which begins the names of its own variables.
+        """
+        super().__init__(name=name)
+        if config.latent_dim < 2 * STYLE_DIM:
+            raise ValueError(
+                f"latent_dim must be at least {2 * STYLE_DIM} for a ladder, whose global latent "
+                f"begins with {STYLE_DIM} values of style; got {config.latent_dim}."
+            )
+        self.config = config
+        self.digest = ""
+        depth = config.latent_dim // 2
+        self.fine = _Fine(name="fine")
+        self.fine.build(None)
+        self.first = keras.layers.Conv2D(
+            3, 3, padding="same", kernel_initializer=copy_centre, name="grey_to_three"
+        )
+        self.first.build((None, None, None, 1))
+        self.backbone = make_encoder(config.encoder, None, encoder_weights, return_skips=True)
+        *_, at16, at32, at64, pooled = (shape[-1] for shape in self.backbone.output_shape)
+        self.bridge = _Bridge([at16, at32, at64], name="bridge")
+        self.bridge.build(None)
+        self.latent = keras.layers.Dense(config.latent_dim, name="latent")
+        self.latent.build((None, pooled + _CHANNELS[8]))
+        self.levels = [_Level(stride, name=f"level{stride}") for stride in LEVELS]
+        for level in self.levels:
+            level.build((None, depth))
+        self.last = _conv(4, 3, "last", kernel_initializer="zeros")
+        self.last.build((None, None, None, _CHANNELS[LEVELS[-1]]))
+        self.aggregate_mean = self.add_weight(
+            shape=(depth,), initializer="zeros", trainable=False, name="aggregate_mean"
+        )
+        self.aggregate_std = self.add_weight(
+            shape=(depth,), initializer="ones", trainable=False, name="aggregate_std"
+        )
+        self.built = True
+
+    def encode(self, images: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        """Describe images by the posterior over their global latent.
+
+        Args:
+            images: `[B, H, W, 1] float32 in [0, 1]`.
+            training: Whether batch normalisation uses the batch's statistics.
+
+        Returns:
+            `z_mean` and `z_log_var`, each `[B, latent_dim / 2] float32`.
+        """
+        features = self._read(_pad(images), training)
+        return features.z_mean, features.z_log_var
+
+    def forward(
+        self,
+        images: tf.Tensor,
+        seed: tf.Tensor | None = None,
+        *,
+        training: bool = False,
+        style: tf.Tensor | None = None,
+        shift: tf.Tensor | None = None,
+    ) -> Draw:
+        """Encode and decode images, with everything that a loss needs.
+
+        Args:
+            images: `[B, H, W, 1] float32 in [0, 1]`.
+            seed: `[2] int32` of the draws; None decodes posterior means.
+            training: Whether batch normalisation uses the batch's statistics, and the
+                reconstruction is left unclipped.
+            style: `[B, STYLE_DIM] float32` that is known to lie over the images: the centre of
+                the prior there. None for 0.
+            shift: `[B, STYLE_DIM] float32` by which the style is moved before decoding.
+
+        Returns:
+            The draw, its maps in the size of `images`, `[B, H, W, 1]`.
+        """
+        features = self._read(_pad(images), training)
+        noise = None if seed is None else _make_batch_noise(seed)
+        z = features.z_mean
+        if noise is not None:
+            z = sample_posterior(z, features.z_log_var, noise(0, tf.shape(z)))
+        if shift is not None:
+            z += self._fill(shift)
+        centred = features.z_mean if style is None else features.z_mean - self._fill(style)
+        image, kls = self._draw(features, z, noise)
+        image, coarse = (_crop(x, images) for x in (image, features.coarse))
+        kls = [kl_divergence(centred, features.z_log_var), *kls]
+        if not training:
+            image = tf.clip_by_value(image, 0.0, 1.0)
+        return Draw(image, tuple(kls), features.z_mean, coarse)
+
+    def reconstruct(self, images: tf.Tensor) -> tf.Tensor:
+        """Decode the posterior means: `[B, H, W, 1]` to the same, float32 in [0, 1]."""
+        return self.forward(images).reconstruction
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Decode the posterior means, as Keras expects of a model."""
+        return self.forward(images, training=training).reconstruction
+
+    def vary(
+        self,
+        images: tf.Tensor,
+        *,
+        mode: str,
+        factor: float | tf.Tensor,
+        seeds: tf.Tensor,
+        alone: bool = False,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reconstruct images and draw a variant of each.
+
+        `"sample"` draws the style from its prior around the image's own and everything else from
+        the posterior; `"interpolate"` moves the global latent towards another image's. The maps
+        of anatomy are the image's own in all modes.
+
+        Args:
+            images: `[B, H, W, 1] float32 in [0, 1]`.
+            mode: `"denoise"`, `"sample"` or `"interpolate"`.
+            factor: Strength from 0; 1 is the full spread, or the other image's appearance.
+            seeds: `[B, 2] int32`; what is drawn for an image depends on its own seed alone.
+            alone: For `"interpolate"`: the image has no neighbours in the batch, so it moves
+                towards a draw from the training set's aggregate posterior.
+
+        Returns:
+            Reconstruction and variant, each `[B, H, W, 1] float32 in [0, 1]`. For `"denoise"`
+            they are the same.
+        """
+        features = self._read(_pad(images), training=False)
+        z_mean = features.z_mean
+        reconstruction = self._finish(features, z_mean, None, images)
+        if mode == "denoise":
+            return reconstruction, reconstruction
+        noise = draw_normal(fold_in(seeds, _GLOBAL_NOISE), tuple(z_mean.shape[1:]))
+        level_noise = None
+        if mode == "sample":
+            style = tf.ones_like(z_mean[:, :STYLE_DIM])
+            spread = tf.exp(0.5 * features.z_log_var[:, STYLE_DIM:])
+            z = z_mean + factor * tf.concat([style, spread], axis=-1) * noise
+            level_noise = _make_seeded_noise(seeds, factor)
+        else:
+            # A neighbour one place on is somebody else's image in any batch of two or more.
+            drawn = self.aggregate_mean + self.aggregate_std * noise
+            other = drawn if alone else tf.roll(z_mean, 1, axis=0)
+            share = factor * draw_uniform(fold_in(seeds, _STEP))[:, None]
+            z = z_mean + share * (other - z_mean)
+        return reconstruction, self._finish(features, z, level_noise, images)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configuration from which `from_config` builds the same architecture."""
+        return {"config": self.config.to_dict(), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> LadderVAE:
+        """Build the architecture of a `get_config`, with random weights."""
+        return cls(ModelConfig.from_dict(config["config"]), name=config["name"])
+
+    def _read(self, images: tf.Tensor, training: bool) -> _Features:
+        """Go upwards through padded images."""
+        fine, coarse = self.fine(images)
+        # The backbone may be frozen: nothing is asked of the coarse restoration on its behalf.
+        restored = tf.clip_by_value(tf.stop_gradient(coarse), 0.0, 1.0)
+        # At half size the backbone costs a quarter, and what is fine is read by other layers.
+        halved = tf.nn.avg_pool2d(restored, 2, 2, "VALID")
+        *_, at16, at32, at64, pooled = self.backbone(self.first(halved), training=training)
+        skips = self.bridge(fine, [at16, at32, at64])
+        pooled = tf.concat([pooled, tf.reduce_mean(fine[-1], axis=(1, 2))], axis=-1)
+        z_mean, z_log_var = split_latent(self.latent(pooled))
+        return _Features(skips, z_mean, z_log_var, coarse)
+
+    def _draw(
+        self, features: _Features, z: tf.Tensor, noise: _Noise | None
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Go downwards: the padded image, unclipped, and the KL of every level."""
+        state, kls = None, []
+        for index, level in enumerate(self.levels):
+            state, kl = level(features.skips[level.stride], z, state, noise=noise, index=1 + index)
+            kls.append(kl)
+        return tf.nn.depth_to_space(self.last(tf.nn.relu(state)), 2), kls
+
+    def _finish(
+        self, features: _Features, z: tf.Tensor, noise: _Noise | None, images: tf.Tensor
+    ) -> tf.Tensor:
+        image, _ = self._draw(features, z, noise)
+        return tf.clip_by_value(_crop(image, images), 0.0, 1.0)
+
+    def _fill(self, style: tf.Tensor) -> tf.Tensor:
+        """Fill a style up to the length of the global latent."""
+        return tf.pad(style, [[0, 0], [0, self.config.latent_dim // 2 - STYLE_DIM]])
+
+
+def _make_batch_noise(seed: tf.Tensor) -> _Noise:
+    """Draw for a whole batch at once, which is fast and is what training needs."""
+    return lambda index, shape: tf.random.stateless_normal(shape, tf.random.fold_in(seed, index))
+
+
+def _make_seeded_noise(seeds: tf.Tensor, factor: float | tf.Tensor) -> _Noise:
+    """Draw for each image from its own seed, times `factor`."""
+
+    def draw(index: int, shape: tf.Tensor) -> tf.Tensor:
+        return factor * draw_normal(fold_in(seeds, _LEVEL_NOISE + index), shape[1:])
+
+    return draw
+
+
+class _Level(keras.layers.Layer):
+    """One rung: predict, look, draw, and hand down.
+
+    Args:
+        stride: Pixels of the image per pixel of the map.
+        name: Name of the layer.
+    """
+
+    def __init__(self, stride: int, name: str) -> None:
+        super().__init__(name=name)
+        self.stride = stride
+        channels, latent = _CHANNELS[stride], _LATENT_CHANNELS[stride]
+        self.is_top = stride == LEVELS[0]
+        self.enlarge = None if self.is_top else _conv(4 * channels, 1, "enlarge")
+        self.style = keras.layers.Dense(2 * channels, kernel_initializer="zeros", name="style")
+        self.prior = _conv(2 * latent, 1, "prior", kernel_initializer="zeros")
+        self.look_at_skip = _conv(channels, 1, "look_at_skip")
+        self.look_at_state = _conv(channels, 1, "look_at_state")
+        self.look = _conv(channels, 3, "look", kernel_initializer="he_normal")
+        self.posterior = _conv(2 * latent, 1, "posterior", kernel_initializer="zeros")
+        self.take = _conv(channels, 1, "take")
+        self.body = _Residual(channels, "body")
+
+    def build(self, global_shape: tuple[int | None, int]) -> None:
+        """Make the variables, given the shape of the global latent."""
+        channels, latent = _CHANNELS[self.stride], _LATENT_CHANNELS[self.stride]
+        here = (None, None, None, channels)
+        if self.enlarge is not None:
+            self.enlarge.build((None, None, None, _CHANNELS[2 * self.stride]))
+        self.style.build(global_shape)
+        for layer in (self.prior, self.look_at_skip, self.look_at_state, self.look, self.posterior):
+            layer.build(here)
+        self.take.build((None, None, None, latent))
+        self.body.build(here)
+        self.built = True
+
+    def call(
+        self,
+        skip: tf.Tensor,
+        z: tf.Tensor,
+        state: tf.Tensor | None,
+        *,
+        noise: _Noise | None,
+        index: int,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draw this level's map.
+
+        Args:
+            skip: `[B, h, w, C] float32`, what was read from the image at this stride.
+            z: `[B, d] float32`, the global latent.
+            state: `[B, h / 2, w / 2, C'] float32`, what the level above handed down.
+            noise: None takes the posterior's mean.
+            index: The level's index for the noise.
+
+        Returns:
+            The state for the level below, `[B, h, w, C]`, and the KL, `[B, h, w, c] float32`.
+        """
+        scale, offset = tf.split(self.style(z)[:, None, None], 2, axis=-1)
+        if self.enlarge is None:
+            state = tf.zeros_like(skip) + offset
+        else:
+            state = tf.nn.depth_to_space(self.enlarge(state), 2) * (1.0 + scale) + offset
+        prior_mean, prior_log_var = tf.split(self.prior(state), 2, axis=-1)
+        prior_log_var = tf.clip_by_value(prior_log_var, -8.0, 4.0)
+        seen = tf.nn.relu(self.look_at_skip(skip) + self.look_at_state(state))
+        seen = tf.nn.relu(self.look(seen))
+        mean, log_var = tf.split(self.posterior(seen), 2, axis=-1)
+        log_var = tf.clip_by_value(log_var + _START_LOG_VAR, -10.0, 4.0)
+        residual = mean
+        if noise is not None:
+            residual = sample_posterior(mean, log_var, noise(index, tf.shape(mean)))
+        drawn = prior_mean + tf.exp(0.5 * prior_log_var) * residual
+        state = self.body(state + self.take(drawn))
+        # Relative to the prior, the prior is N(0, 1).
+        return state, kl_divergence(mean, log_var)
+
+
+class _Fine(keras.layers.Layer):
+    """Read the image itself: features at the strides `_FINE`, and a first restoration."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name)
+        self.enter = [_conv(_CHANNELS[2], 3, "enter2")]
+        self.enter += [_conv(_CHANNELS[s], 2, f"enter{s}", strides=2) for s in _FINE[1:]]
+        self.body = [_Residual(_CHANNELS[stride], f"body{stride}") for stride in _FINE]
+        self.enlarge = [_conv(4 * _CHANNELS[s], 1, f"enlarge{s}") for s in _FINE[:-1]]
+        self.last = _conv(4, 3, "coarse", kernel_initializer="zeros")
+
+    def build(self, _: Any) -> None:
+        """Make the variables."""
+        before = (4, *(_CHANNELS[stride] for stride in _FINE))
+        for layer, channels in zip(self.enter, before, strict=False):
+            layer.build((None, None, None, channels))
+        for layer, channels in zip(self.enlarge, before[2:], strict=True):
+            layer.build((None, None, None, channels))
+        for body in self.body:
+            body.build(None)
+        self.last.build((None, None, None, _CHANNELS[2]))
+        self.built = True
+
+    def call(self, images: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Turn `[B, H, W, 1]` into the features and the restoration `[B, H, W, 1]`."""
+        x, features = tf.nn.space_to_depth(images, 2), []
+        for enter, body in zip(self.enter, self.body, strict=True):
+            x = body(enter(x))
+            features.append(x)
+        for index in reversed(range(len(self.enlarge))):
+            x = tf.nn.depth_to_space(self.enlarge[index](x), 2) + features[index]
+        return features, tf.nn.depth_to_space(self.last(tf.nn.relu(x)), 2)
+
+
+class _Bridge(keras.layers.Layer):
+    """Make one skip per level from the features of the image and of the backbone.
+
+    Args:
+        channels: Of the backbone's maps at strides 16, 32 and 64 of the image.
+        name: Name of the layer.
+    """
+
+    def __init__(self, channels: list[int], name: str) -> None:
+        super().__init__(name=name)
+        self.channels = channels
+        self.read = [_conv(_CHANNELS[16], 1, f"read{stride}") for stride in (16, 32, 64)]
+        self.shrink = _conv(_CHANNELS[16], 2, "shrink", strides=2)
+
+    def build(self, _: Any) -> None:
+        """Make the variables."""
+        for layer, channels in zip(self.read, self.channels, strict=True):
+            layer.build((None, None, None, channels))
+        self.shrink.build((None, None, None, _CHANNELS[8]))
+        self.built = True
+
+    def call(self, fine: list[tf.Tensor], deep: list[tf.Tensor]) -> dict[int, tf.Tensor]:
+        """Join the maps of the image (strides 2, 4, 8) and of the backbone (16, 32, 64)."""
+        at16, at32, at64 = (layer(x) for layer, x in zip(self.read, deep, strict=True))
+        at16 += self.shrink(fine[2]) + _double_to(at32 + _double_to(at64, at32), at16)
+        return {2: fine[0], 4: fine[1], 8: fine[2], 16: at16}
+
+
+class _Residual(keras.layers.Layer):
+    """Two 3x3 convolutions beside the identity, without normalisation.
+
+    The second begins at zero, so that a deep stack starts as the identity and trains without
+    batch statistics (Zhang et al., Fixup Initialization, 2019): an image's result then never
+    depends on its batch, and training and inference are the same function.
+
+    Args:
+        channels: In and out.
+        name: Name of the layer.
+    """
+
+    def __init__(self, channels: int, name: str) -> None:
+        super().__init__(name=name)
+        self.one = _conv(channels, 3, "one", kernel_initializer="he_normal")
+        self.two = _conv(channels, 3, "two", kernel_initializer="zeros")
+        self.channels = channels
+
+    def build(self, _: Any) -> None:
+        """Make the variables."""
+        for layer in (self.one, self.two):
+            layer.build((None, None, None, self.channels))
+        self.built = True
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Apply to `[B, h, w, channels]`."""
+        return x + self.two(tf.nn.relu(self.one(tf.nn.relu(x))))
+
+
+def _conv(channels: int, size: int, name: str, **options: Any) -> keras.layers.Conv2D:
+    options = {"kernel_initializer": "glorot_uniform", "padding": "same", **options}
+    return keras.layers.Conv2D(channels, size, name=name, **options)
+
+
+def _double_to(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Double height and width by repeating pixels, and cut to those of `like`."""
+    shape = tf.shape(like)
+    doubled = tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2)
+    return doubled[:, : shape[1], : shape[2]]
+
+
+def _pad(images: tf.Tensor) -> tf.Tensor:
+    """Repeat the last row and column until both sides are multiples of `STRIDE`."""
+    for axis in (1, 2):
+        if (images.shape[axis] or 1) % STRIDE == 0:
+            continue
+        length = tf.shape(images)[axis]
+        padded = -(-length // STRIDE) * STRIDE
+        images = tf.gather(images, tf.minimum(tf.range(padded), length - 1), axis=axis)
+    return images
+
+
+def _crop(padded: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """Cut what `_pad` added to `images` from a map of the padded size."""
+    shape = tf.shape(images)
+    cropped = padded[:, : shape[1], : shape[2]]
+    return tf.ensure_shape(cropped, [*images.shape[:3], padded.shape[-1]])
