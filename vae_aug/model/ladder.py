@@ -32,8 +32,9 @@ _LATENT_CHANNELS = {2: 4, 4: 4, 8: 8, 16: 16}
 _FINE = (2, 4, 8)
 """Strides at which the ladder reads the image itself; beyond them it reads the backbone too."""
 
-_START_LOG_VAR = -2.0
-"""Where posteriors begin: narrower than the prior, so that early training sees the image."""
+_START_LOG_VAR = -6.0
+"""Where posteriors begin: so narrow that the maps carry what is read from the very first step.
+Begun wide, they are noise, which the levels learn to ignore before they learn to use them."""
 
 _GLOBAL_NOISE, _STEP, _LEVEL_NOISE = 0, 1, 2
 """What a seed is folded with; the level's index is added to the last."""
@@ -309,7 +310,7 @@ class _Level(keras.layers.Layer):
         self.look_at_skip = _conv(channels, 1, "look_at_skip")
         self.look_at_state = _conv(channels, 1, "look_at_state")
         self.look = _conv(channels, 3, "look", kernel_initializer="he_normal")
-        self.posterior = _conv(2 * latent, 1, "posterior", kernel_initializer="zeros")
+        self.posterior = _conv(2 * latent, 1, "posterior")
         self.take = _conv(channels, 1, "take")
         self.body = _Residual(channels, "body")
 

@@ -469,11 +469,15 @@ def _keep_config(
         path.write_text(json.dumps(settings, indent=1) + "\n")
         return
     before = json.loads(path.read_text())
+    # A setting that the run's version did not have stood at what is its default now.
+    before["model"] = ModelConfig.from_dict(before["model"]).to_dict()
+    before["train"] = TrainConfig.from_dict(before["train"]).to_dict()
+    before = json.loads(json.dumps(before))
     changed = [
-        f"{part}.{key}: {before[part].get(key)!r} before, {value!r} now"
+        f"{part}.{key}: {before[part][key]!r} before, {value!r} now"
         for part in ("model", "train")
         for key, value in settings[part].items()
-        if before[part].get(key) != value
+        if before[part][key] != value
     ]
     if before["sources"] != settings["sources"]:
         changed.append(f"sources: {before['sources']} before, {settings['sources']} now")

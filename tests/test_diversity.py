@@ -1,0 +1,100 @@
+"""Diversity figures against values worked by hand and networks whose samples are known."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tests.fake_vae import BrighteningVAE, FakeVAE
+from vae_aug.data.records import make_example, write_records
+from vae_aug.errors import RecordError
+from vae_aug.evaluate.diversity import measure_contrast, measure_diversity
+
+SIZE = 32
+BOX = [0.25, 0.25, 0.5, 0.5]
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Three noisy discs with a bright square in the box, and one without a box."""
+    folder = tmp_path_factory.mktemp("records")
+    rows, columns = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+    disc = (rows**2 + columns**2) < 14**2
+    examples = []
+    for index in range(4):
+        image = 50 + disc * (80 + np.random.default_rng(index).integers(-5, 6, (SIZE, SIZE)))
+        image[8:16, 8:16] += 60
+        boxed = index < 3
+        examples.append(
+            make_example(
+                image[..., None].astype(np.uint8),
+                source_id=str(index),
+                boxes=np.array([BOX] if boxed else np.zeros((0, 4))),
+                labels=[0] * boxed,
+                label_names=("lesion",),
+            )
+        )
+    write_records(examples, folder, "validation", 1, label_names=("lesion",))
+    return folder
+
+
+def test_contrast_by_hand():
+    grey = np.tile([0.4, 0.6], (20, 10))
+    grey[8:12, 8:12] = 0.8
+    inside = np.zeros((20, 20), bool)
+    inside[8:12, 8:12] = True
+    box = np.array([0.4, 0.4, 0.6, 0.6])
+    # Around: columns of 0.4 and 0.6 in equal numbers, mean 0.5 and deviation 0.1.
+    assert measure_contrast(grey, box, inside) == pytest.approx((0.8 - 0.5) / 0.1)
+
+
+def test_contrast_without_surroundings_or_noise_is_nan():
+    flat = np.full((20, 20), 0.5)
+    assert math.isnan(measure_contrast(flat, np.array([0.4, 0.4, 0.6, 0.6]), flat > 1))
+    assert math.isnan(measure_contrast(flat, np.array([0.0, 0.0, 1.0, 1.0]), flat > 0))
+    assert math.isnan(measure_contrast(flat, np.array([np.nan] * 4), flat > 1))
+
+
+def test_contrast_does_not_see_other_boxes():
+    grey = np.tile([0.4, 0.6], (20, 10))
+    mask = np.zeros((20, 20), bool)
+    mask[8:12, 8:12] = mask[8:12, 12:14] = True
+    bright = grey.copy()
+    bright[8:12, 12:14] = 1.0
+    box = np.array([0.4, 0.4, 0.6, 0.6])
+    assert measure_contrast(bright, box, mask) == measure_contrast(grey, box, mask)
+
+
+def test_samples_of_known_noise(records):
+    half, one = measure_diversity(
+        records, FakeVAE(SIZE, noise=0.05), factors=(0.5, 1.0), samples=8, guard="off"
+    )
+    # The deviation of 8 normal draws is too small by c4(8) = 0.965 on average.
+    assert one.spread_outside == pytest.approx(0.05 * 0.965, rel=0.02)
+    assert one.spread_inside == pytest.approx(one.spread_outside, rel=0.1)
+    assert half.spread_outside == pytest.approx(one.spread_outside / 2, rel=0.05)
+    assert one.change == pytest.approx(0.05 * math.sqrt(2 / math.pi), rel=0.05)
+    assert 0 < half.dissimilarity < one.dissimilarity
+    assert one.guarded == 0.0
+
+
+def test_a_brighter_image_keeps_its_contrast_and_does_not_vary(records, tmp_path):
+    (row,) = measure_diversity(
+        records, BrighteningVAE(SIZE), factors=(0.2,), samples=3, guard="off", out=tmp_path
+    )
+    assert row.spread_outside == pytest.approx(0.0, abs=1e-6)
+    assert row.change == pytest.approx(0.05, abs=2e-3)
+    assert row.contrast_kept == row.visible_contrast_kept == 1.0
+    report = json.loads((tmp_path / "diversity.json").read_text())
+    assert report["settings"]["images"] == 4 and len(report["factors"]) == 1
+    assert (tmp_path / "samples_0.2.png").exists()
+
+
+def test_bad_arguments_are_named(records):
+    with pytest.raises(ValueError, match="samples must be in"):
+        measure_diversity(records, FakeVAE(SIZE), samples=1)
+    with pytest.raises(RecordError):
+        measure_diversity(records, FakeVAE(SIZE), split="test")

@@ -1,0 +1,231 @@
+"""How much samples vary, where, and whether the lesions keep their contrast."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from scipy import ndimage
+
+from vae_aug.augment.intensity import compute_grey, find_range
+from vae_aug.augment.transform import VAEAugment
+from vae_aug.config import check_range
+from vae_aug.data.atomic import write_atomic
+from vae_aug.data.records import read_records
+from vae_aug.data.sheet import write_sheet
+from vae_aug.errors import RecordError
+from vae_aug.evaluate.metrics import find_body, make_box_mask, ssim_map
+from vae_aug.evaluate.preview import draw_variants
+from vae_aug.model.profiles import Network
+
+CONTRAST_TOLERANCE = 0.1
+"""Largest relative change of a box's contrast-to-noise ratio that counts as kept."""
+
+_RING = 0.5
+"""Width of a box's surroundings, as a share of its sides."""
+
+_MIN_RING_PX = 4
+_SHEET_IMAGES, _SHEET_SAMPLES = 4, 5
+_MIN_CONTRAST = 0.5
+"""Contrast-to-noise ratio below which a box does not stand out from its surroundings."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Diversity:
+    """What samples at one `factor` are like; means over images.
+
+    Attributes:
+        factor: Strength.
+        spread_outside: Standard deviation over the samples of a pixel's grey, as a share of the
+            grey range; mean over the body outside of boxes.
+        spread_inside: The same inside of boxes; None without boxes.
+        change: Mean absolute difference of a sample from the input, over the body.
+        dissimilarity: 1 - SSIM, mean over pairs of samples and the body.
+        contrast_kept: Share of boxes and samples whose contrast-to-noise ratio is within
+            `CONTRAST_TOLERANCE` of the input's; None without boxes.
+        visible_contrast_kept: The same of the boxes whose ratio is at least 0.5 in the input.
+        guarded: Share of boxes and samples for which the guard acted; None without boxes.
+    """
+
+    factor: float
+    spread_outside: float
+    spread_inside: float | None
+    change: float
+    dissimilarity: float
+    contrast_kept: float | None
+    visible_contrast_kept: float | None
+    guarded: float | None
+
+
+def measure_diversity(
+    source_records: str | os.PathLike[str],
+    network: Network,
+    *,
+    split: str = "validation",
+    factors: Sequence[float] = (0.5, 1.0, 2.0),
+    samples: int = 16,
+    limit: int | None = 32,
+    guard: str = "paste",
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Diversity, ...]:
+    """Draw samples of every image with `mode="sample", detail=1` and measure them.
+
+    Args:
+        source_records: Folder of records, as `read_records` takes it.
+        network: The network.
+        split: The split.
+        factors: Strengths, at least 0.
+        samples: Samples of each image, at least 2.
+        limit: Most images, evenly spaced over the split; None for all.
+        guard: As `VAEAugment`.
+        seed: Of the samples.
+        out: Folder for `diversity.json` and, for each factor, `samples_<factor>.png`. None
+            writes nothing.
+        progress: Called with (images done, images in all).
+
+    Returns:
+        One for each factor.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        RecordError: If the records cannot be read or the split is empty.
+    """
+    check_range("samples", samples, 2)
+    augments = {
+        factor: VAEAugment(network, mode="sample", factor=factor, seed=seed, guard=guard)  # type: ignore[arg-type]
+        for factor in factors
+    }
+    elements = _choose(read_records(source_records, split), limit)
+    if not elements:
+        raise RecordError(f"{source_records}: the split {split!r} is empty.")
+    measured: dict[float, list[dict[str, list[float]]]] = {factor: [] for factor in factors}
+    for number, element in enumerate(elements, start=1):
+        for factor, augment in augments.items():
+            measured[factor].append(_measure_image(augment, element, samples))
+        if progress is not None:
+            progress(number, len(elements))
+    table = tuple(_summarize(factor, values) for factor, values in measured.items())
+    if out is not None:
+        settings = {
+            "source": os.fspath(source_records),
+            "split": split,
+            "images": len(elements),
+            "samples": samples,
+            "guard": guard,
+            "seed": seed,
+            "digest": getattr(network, "digest", ""),
+        }
+        _write(Path(out), table, settings, augments, elements)
+    return table
+
+
+def measure_contrast(grey: np.ndarray, box: np.ndarray, others: np.ndarray) -> float:
+    """Compute the contrast-to-noise ratio of a box against its surroundings.
+
+    `(mean inside - mean around) / standard deviation around`, where the surroundings are a ring
+    of half the box's sides, at least 4 pixels, without the pixels of other boxes.
+
+    Args:
+        grey: `[H, W]`.
+        box: `[4]`, `rel_yxyx`.
+        others: `[H, W] bool`, pixels of any box.
+
+    Returns:
+        The ratio; NaN where there is nothing inside or around, or no noise around.
+
+    Reference:
+        Welvaert and Rosseel, On the Definition of Signal-To-Noise Ratio and Contrast-To-Noise
+        Ratio for fMRI Data, PLoS ONE 8 (2013) e77089.
+    """
+    inside = make_box_mask(box[None], *grey.shape)
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return float("nan")
+    reach = [max(round(_RING * len(line)), _MIN_RING_PX) for line in (rows, columns)]
+    footprint = np.ones([2 * r + 1 for r in reach], bool)
+    ring = ndimage.binary_dilation(inside, footprint) & ~others
+    noise = grey[ring].std() if ring.any() else 0.0
+    return (
+        float((grey[inside].mean() - grey[ring].mean()) / noise) if noise > 1e-6 else float("nan")
+    )
+
+
+def _choose(dataset: tf.data.Dataset, limit: int | None) -> list[dict[str, Any]]:
+    """Return at most `limit` elements, evenly spaced."""
+    count = sum(1 for _ in dataset)
+    wanted = {index * count // min(limit or count, count) for index in range(limit or count)}
+    return [element for index, element in enumerate(dataset) if index in wanted]
+
+
+def _measure_image(
+    augment: VAEAugment, element: Mapping[str, Any], samples: int
+) -> dict[str, list[float]]:
+    """Measure the samples of one image; every value is a list, empty where there is nothing."""
+    batch = tf.nest.map_structure(lambda part: tf.stack([part] * samples), dict(element))
+    drawn, report = augment.call_with_report({**batch, "epoch": tf.range(samples)})
+    original = _to_grey(element["image"][None])[0]
+    variants = _to_grey(drawn["image"])
+    boxes = element["objects"]["bbox"].numpy()
+    inside = make_box_mask(boxes, *original.shape)
+    body = find_body(original)
+    spread = variants.std(axis=0, ddof=1)
+    pairs = zip(variants[0::2], variants[1::2], strict=False)
+    before = [measure_contrast(original, box, inside) for box in boxes]
+    kept = [
+        (
+            ratio,
+            abs(measure_contrast(variant, box, inside) - ratio) <= CONTRAST_TOLERANCE * abs(ratio),
+        )
+        for box, ratio in zip(boxes, before, strict=True)
+        if np.isfinite(ratio)
+        for variant in variants
+    ]
+    return {
+        "spread_outside": [float(spread[body & ~inside].mean())],
+        "spread_inside": [float(spread[inside].mean())] if inside.any() else [],
+        "change": [float(np.abs(variants - original)[:, body].mean())],
+        "dissimilarity": [float(np.mean([1 - ssim_map(a, b)[body].mean() for a, b in pairs]))],
+        "contrast_kept": [float(same) for _, same in kept],
+        "visible_contrast_kept": [float(same) for r, same in kept if abs(r) >= _MIN_CONTRAST],
+        "guarded": [float(value) for value in report["guarded"].numpy().ravel()],
+    }
+
+
+def _to_grey(images: tf.Tensor) -> np.ndarray:
+    """Turn `[B, H, W, C]` into `[B, H, W] float32 in [0, 1]`."""
+    return compute_grey(images, *find_range(images)).numpy()[..., 0]
+
+
+def _summarize(factor: float, images: list[dict[str, list[float]]]) -> Diversity:
+    gathered = {name: [v for image in images for v in image[name]] for name in images[0]}
+    means = {name: float(np.mean(v)) if v else None for name, v in gathered.items()}
+    return Diversity(factor=factor, **means)  # type: ignore[arg-type]
+
+
+def _write(
+    folder: Path,
+    table: Sequence[Diversity],
+    settings: dict[str, Any],
+    augments: Mapping[float, VAEAugment],
+    elements: Sequence[dict[str, Any]],
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    report = {"settings": settings, "factors": [dataclasses.asdict(row) for row in table]}
+    write_atomic(folder / "diversity.json", (json.dumps(report, indent=1) + "\n").encode())
+    with_boxes = [e for e in elements if len(e["objects"]["bbox"])] or list(elements)
+    shown = with_boxes[:: -(-len(with_boxes) // _SHEET_IMAGES)]
+    for factor, augment in augments.items():
+        rows = [draw_variants(augment, element, _SHEET_SAMPLES) for element in shown]
+        columns = {"input": [element["image"].numpy() for element in shown]}
+        for number in range(_SHEET_SAMPLES):
+            columns[f"sample {number + 1}"] = [row[number] for row in rows]
+        boxes = [element["objects"]["bbox"].numpy() for element in shown]
+        write_sheet(folder / f"samples_{factor:g}.png", columns, boxes)
