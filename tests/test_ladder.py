@@ -125,13 +125,29 @@ def test_interpolation_moves_towards_the_neighbours_global_latent(ladder):
     assert np.abs(moved - reconstruction).max() > 1e-6
 
 
+def test_moving_all_the_way_takes_the_others_global_latent(ladder):
+    images = make_images(2, 32, 32, 1)
+    z_other = tf.random.normal([2, CONFIG.latent_dim // 2])
+    reconstruction, still = ladder.move_towards(images, z_other, tf.zeros(2))
+    np.testing.assert_allclose(still, reconstruction, atol=1e-6)
+    np.testing.assert_allclose(reconstruction, ladder.reconstruct(images), atol=1e-6)
+    _, moved = ladder.move_towards(images, z_other, tf.ones(2))
+    features = ladder._read(images, training=False)
+    expected = np.clip(ladder._draw(features, z_other, None)[0], 0.0, 1.0)
+    np.testing.assert_allclose(moved, expected, atol=1e-6)
+
+
 def test_a_style_centres_the_prior_and_a_shift_moves_the_image(ladder):
     images = make_images(2, 32, 32, 1)
     plain = ladder.forward(images)
     style = tf.ones([2, STYLE_DIM])
     styled = ladder.forward(images, style=style)
-    expected = plain.kls[0][:, :STYLE_DIM] + 0.5 - plain.z_mean[:, :STYLE_DIM]
-    np.testing.assert_allclose(styled.kls[0][:, :STYLE_DIM], expected, atol=1e-4)
+    # KL of N(m, s^2) to N(1, 0.1^2): log(0.1 / s) + (s^2 + (m - 1)^2) / (2 * 0.1^2) - 1 / 2.
+    z_mean, z_log_var = (x.numpy() for x in ladder.encode(images))
+    head, s = z_mean[:, :STYLE_DIM], np.exp(0.5 * z_log_var[:, :STYLE_DIM])
+    expected = np.log(0.1 / s) + (s**2 + (head - 1) ** 2) / 0.02 - 0.5
+    np.testing.assert_allclose(styled.kls[0][:, :STYLE_DIM], expected, rtol=1e-4)
+    np.testing.assert_array_equal(styled.kls[0][:, STYLE_DIM:], plain.kls[0][:, STYLE_DIM:])
     np.testing.assert_array_equal(styled.reconstruction, plain.reconstruction)
     shifted = ladder.forward(images, shift=style)
     assert np.abs(shifted.reconstruction - plain.reconstruction).max() > 1e-6

@@ -119,6 +119,15 @@ def test_alone_an_image_moves_towards_the_aggregate_posterior(vae, images):
     assert not np.array_equal(first, other)
 
 
+def test_moving_towards_another_latent_is_linear_in_it(vae, images):
+    z_mean, _ = vae.encode(images)
+    z_other = tf.reverse(z_mean, axis=[0])
+    _, moved = vae.move_towards(images, z_other, tf.constant([0.0, 0.25, 1.0]))
+    z = z_mean + tf.constant([[0.0], [0.25], [1.0]]) * (z_other - z_mean)
+    expected = tf.reduce_mean(vae.decode(z), axis=-1, keepdims=True)
+    np.testing.assert_allclose(moved, expected, atol=1e-6)
+
+
 def test_config_round_trip(vae):
     again = VAE.from_config(vae.get_config())
     assert again.config == vae.config

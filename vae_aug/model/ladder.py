@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -35,6 +36,10 @@ _FINE = (2, 4, 8)
 _START_LOG_VAR = -6.0
 """Where posteriors begin: so narrow that the maps carry what is read from the very first step.
 Begun wide, they are noise, which the levels learn to ignore before they learn to use them."""
+
+_KNOWN_STYLE_SPREAD = 0.1
+"""Spread of the prior around a style that is known. At 1 the posterior need not follow the style,
+for half a nat a value: then all images have the same code and interpolating does nothing."""
 
 _GLOBAL_NOISE, _STEP, _LEVEL_NOISE = 0, 1, 2
 """What a seed is folded with; the level's index is added to the last."""
@@ -157,8 +162,8 @@ class LadderVAE(keras.Model):
             seed: `[2] int32` of the draws; None decodes posterior means.
             training: Whether batch normalisation uses the batch's statistics, and the
                 reconstruction is left unclipped.
-            style: `[B, STYLE_DIM] float32` that is known to lie over the images: the centre of
-                the prior there. None for 0.
+            style: `[B, STYLE_DIM] float32` that is known to lie over the images: the prior of the
+                global latent is narrow around it there. None for the standard normal prior.
             shift: `[B, STYLE_DIM] float32` by which the style is moved before decoding.
 
         Returns:
@@ -171,10 +176,9 @@ class LadderVAE(keras.Model):
             z = sample_posterior(z, features.z_log_var, noise(0, tf.shape(z)))
         if shift is not None:
             z += self._fill(shift)
-        centred = features.z_mean if style is None else features.z_mean - self._fill(style)
         image, kls = self._draw(features, z, noise)
         image, coarse = (_crop(x, images) for x in (image, features.coarse))
-        kls = [kl_divergence(centred, features.z_log_var), *kls]
+        kls = [self._compute_global_kl(features, style), *kls]
         if not training:
             image = tf.clip_by_value(image, 0.0, 1.0)
         return Draw(image, tuple(kls), features.z_mean, coarse)
@@ -234,6 +238,24 @@ class LadderVAE(keras.Model):
             z = z_mean + share * (other - z_mean)
         return reconstruction, self._finish(features, z, level_noise, images)
 
+    def move_towards(
+        self, images: tf.Tensor, z_other: tf.Tensor, share: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Move the global latent of images some of the way to another, keeping their anatomy.
+
+        Args:
+            images: `[B, H, W, 1] float32 in [0, 1]`.
+            z_other: `[B, d] float32`, e.g. the `z_mean` of other images.
+            share: `[B] float32`, 0 for the image's own latent, 1 for the other.
+
+        Returns:
+            Reconstruction and moved image, each `[B, H, W, 1] float32 in [0, 1]`.
+        """
+        features = self._read(_pad(images), training=False)
+        z = features.z_mean + share[:, None] * (z_other - features.z_mean)
+        reconstruction = self._finish(features, features.z_mean, None, images)
+        return reconstruction, self._finish(features, z, None, images)
+
     def get_config(self) -> dict[str, Any]:
         """Return the configuration from which `from_config` builds the same architecture."""
         return {"config": self.config.to_dict(), "name": self.name}
@@ -271,6 +293,19 @@ class LadderVAE(keras.Model):
     ) -> tf.Tensor:
         image, _ = self._draw(features, z, noise)
         return tf.clip_by_value(_crop(image, images), 0.0, 1.0)
+
+    def _compute_global_kl(self, features: _Features, style: tf.Tensor | None) -> tf.Tensor:
+        """Compute the KL of the global latent: `[B, d] float32`, nats."""
+        z_mean, z_log_var = features.z_mean, features.z_log_var
+        if style is None:
+            return kl_divergence(z_mean, z_log_var)
+        # Relative to the prior N(style, _KNOWN_STYLE_SPREAD^2), the prior is N(0, 1).
+        head = (z_mean[:, :STYLE_DIM] - style) / _KNOWN_STYLE_SPREAD
+        head_log_var = z_log_var[:, :STYLE_DIM] - 2.0 * math.log(_KNOWN_STYLE_SPREAD)
+        return kl_divergence(
+            tf.concat([head, z_mean[:, STYLE_DIM:]], axis=-1),
+            tf.concat([head_log_var, z_log_var[:, STYLE_DIM:]], axis=-1),
+        )
 
     def _fill(self, style: tf.Tensor) -> tf.Tensor:
         """Fill a style up to the length of the global latent."""

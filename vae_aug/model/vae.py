@@ -178,6 +178,23 @@ class VAE(keras.Model):
         reconstruction, variant = tf.split(both, 2, axis=0)
         return reconstruction, variant
 
+    def move_towards(
+        self, images: tf.Tensor, z_other: tf.Tensor, share: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Move the latents of images some of the way to others.
+
+        Args:
+            images: `[B, S, S, 1] float32 in [0, 1]`.
+            z_other: `[B, d] float32`, e.g. the `z_mean` of other images.
+            share: `[B] float32`, 0 for the image's own latent, 1 for the other.
+
+        Returns:
+            Reconstruction and moved image, each `[B, S, S, 1] float32 in [0, 1]`.
+        """
+        z_mean, _ = self.encode(images)
+        moved = z_mean + share[:, None] * (z_other - z_mean)
+        return _to_grey(self.decode(z_mean)), _to_grey(self.decode(moved))
+
     def get_config(self) -> dict[str, Any]:
         """Return the configuration from which `from_config` builds the same architecture."""
         return {"config": self.config.to_dict(), "name": self.name}
