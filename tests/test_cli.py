@@ -23,11 +23,15 @@ from vae_aug.data.annotations import READERS
 from vae_aug.data.embedded import write_embedded
 from vae_aug.data.images import read_image, write_image
 from vae_aug.data.records import make_example, read_info, read_records, write_records
+from vae_aug.model import tune
 from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.model.vae import VAE
 from vae_aug.version import __version__
 
-COMMANDS = ("demo", "ingest", "train", "augment", "preview", "info", "denoise", "evaluate")
+COMMANDS = (
+    *("demo", "ingest", "train", "augment", "preview", "info", "denoise", "evaluate"),
+    *("diversity", "tune"),
+)
 
 
 def run(*arguments):
@@ -85,6 +89,8 @@ def test_every_command_has_help_for_every_option(command):
         (cli.Mode, typing.get_args(config.Mode)),
         (cli.Guard, typing.get_args(config.Guard)),
         (cli.Encoder, typing.get_args(config.Encoder)),
+        (cli.Oracle, typing.get_args(tune.Oracle)),
+        (cli.Profile, typing.get_args(config.Profile)),
         (cli.Loss, typing.get_args(config.Likelihood)),
         (cli.Format, tuple(READERS)),
         (cli.DicomAs, typing.get_args(files.DicomAs)),
@@ -362,6 +368,18 @@ def test_denoise_keeps_names_and_tells_what_it_left_out(tmp_path, brighten):
     (source / "good.png").unlink()
     result = run("denoise", source, tmp_path / "nothing")
     assert result.exit_code == 1 and "error: none of 1 images" in result.stderr
+
+
+def test_diversity_prints_a_row_for_each_factor(records, tmp_path, brighten):
+    result = run(
+        *("diversity", records, "--factor", "0.1", "--factor", "0.2", "--samples", "2"),
+        *("--limit", "2", "--split", "train", "--guard", "off", "--out", tmp_path),
+    )
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "diversity.json").read_text())["factors"]
+    assert [row["factor"] for row in rows] == [0.1, 0.2]
+    assert f"{100 * rows[1]['spread_outside']:.2f}" in result.stdout
+    assert (tmp_path / "samples_0.1.png").exists()
 
 
 def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):

@@ -7,11 +7,12 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.fake_vae import BrighteningVAE, FakeVAE
 from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
-from vae_aug.evaluate.diversity import measure_contrast, measure_diversity
+from vae_aug.evaluate.diversity import measure_contrast, measure_diversity, write_interpolation
 
 SIZE = 32
 BOX = [0.25, 0.25, 0.5, 0.5]
@@ -91,6 +92,13 @@ def test_a_brighter_image_keeps_its_contrast_and_does_not_vary(records, tmp_path
     report = json.loads((tmp_path / "diversity.json").read_text())
     assert report["settings"]["images"] == 4 and len(report["factors"]) == 1
     assert (tmp_path / "samples_0.2.png").exists()
+
+
+def test_interpolation_sheet_has_a_column_for_each_step(tiny_vae, tmp_path):
+    images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
+    write_interpolation(tmp_path / "sheet.png", tiny_vae, [tuple(images)], steps=3)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width == 5 * (192 + 2)
 
 
 def test_bad_arguments_are_named(records):

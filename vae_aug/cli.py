@@ -80,11 +80,26 @@ class Encoder(enum.StrEnum):
     lite1 = "efficientnet-lite1"
 
 
+class Oracle(enum.StrEnum):
+    """Values of `vae_aug.model.tune.Oracle`."""
+
+    bayesian = "bayesian"
+    random = "random"
+
+
 class Loss(enum.StrEnum):
     """Values of `vae_aug.config.Likelihood`."""
 
     paper = "paper"
     sigma = "sigma"
+    sigma_each = "sigma_each"
+
+
+class Profile(enum.StrEnum):
+    """Values of `vae_aug.config.Profile`."""
+
+    vector = "vector"
+    ladder = "ladder"
 
 
 _Checkpoint = Annotated[
@@ -290,6 +305,13 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per step. [default: 16]")
     ] = None,
+    profile: Annotated[
+        Profile | None,
+        typer.Option(
+            help="vector: the published network; ladder: latent maps at every scale, which keep "
+            "lesions. It also chooses the defaults of training. [default: vector]"
+        ),
+    ] = None,
     encoder: Annotated[
         Encoder | None, typer.Option(help="Backbone. [default: efficientnet-b1]")
     ] = None,
@@ -303,8 +325,8 @@ def train(
     loss: Annotated[
         Loss | None,
         typer.Option(
-            help="paper: original_dim * MSE + KLD; sigma: optimal decoder variance. "
-            "[default: sigma]"
+            help="paper: original_dim * MSE + KLD; sigma: optimal decoder variance; sigma_each: "
+            "one for each image, the ladder's default. [default: sigma]"
         ),
     ] = None,
     seed: Annotated[
@@ -333,8 +355,73 @@ def train(
         config=config,
         validation=validation or [],
         card=card,
-        model_options={"encoder": encoder and encoder.value},
+        model_options={
+            "profile": profile and profile.value,
+            "encoder": encoder and encoder.value,
+        },
         train_options=train_options,
+    )
+
+
+@app.command()
+def tune(
+    records: Annotated[
+        list[Path], typer.Argument(help="Folders of records with a split train, mixed evenly.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder of the search: its table, the best settings, every training."),
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Settings that the search starts from, as for `vae-aug train`."),
+    ] = None,
+    search: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON or YAML file: field names such as train.learning_rate or model.encoder to "
+            "a list of choices, or to an object with low, high and sampling (linear or log). In "
+            "YAML, write 3.0e-4, not 3e-4. Default: learning rate, weights of KL and SSIM, free "
+            "bits."
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 12,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of every trial.")] = 300,
+    oracle: Annotated[
+        Oracle,
+        typer.Option(
+            help="What chooses the values: bayesian, a Gaussian process after a third of the "
+            "trials was drawn at random; or random throughout."
+        ),
+    ] = Oracle.bayesian,
+    validation: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of records with a split validation; may be repeated. Default: those of "
+            "RECORDS that have one."
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Of the search; every trial trains with the seed of --config.")
+    ] = 0,
+) -> None:
+    """Search for the settings with which a training restores images best (extra tune).
+
+    Trials are short trainings, scored as training scores checkpoints: by the mean PSNR on clean
+    and noisy input. Ctrl-C stops; the same command goes on, also with more --trials. OUT/best.json
+    is for `vae-aug train --config`.
+    """
+    _run(
+        "run_tune",
+        records,
+        out,
+        config=config,
+        search=search,
+        trials=trials,
+        steps=steps,
+        oracle=oracle.value,
+        validation=validation or [],
+        seed=seed,
     )
 
 
@@ -507,6 +594,14 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Most images, evenly spaced over the split. Default: all."),
     ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=32,
+            help="Side in pixels of the square that images are fitted into. Default: the largest "
+            "that a checkpoint was trained at.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for denoising.json, denoising.md and a figure per noise."),
@@ -525,6 +620,40 @@ def evaluate(
         keep=keep,
         corruptions=corruption,
         limit=limit,
+        size=size,
+        out=out,
+        seed=seed,
+    )
+
+
+@app.command()
+def diversity(
+    records: _Records,
+    ckpt: _Checkpoint = "demo",
+    split: Annotated[str, typer.Option(help="Split to measure on.")] = "validation",
+    factor: Annotated[
+        list[float], typer.Option(min=0.0, help="Strength of the samples; may be repeated.")
+    ] = [0.5, 1.0, 2.0],  # noqa: B006
+    samples: Annotated[int, typer.Option(min=2, help="Samples of each image.")] = 16,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Most images, evenly spaced over the split.")
+    ] = 32,
+    guard: Annotated[Guard, typer.Option(help="As for augment.")] = Guard.paste,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for diversity.json and a sheet for each factor.")
+    ] = None,
+    seed: _Seed = 0,
+) -> None:
+    """Measure how samples vary, inside and outside boxes, and whether boxes keep their contrast."""
+    _run(
+        "run_diversity",
+        records,
+        ckpt,
+        split=split,
+        factors=factor,
+        samples=samples,
+        limit=limit,
+        guard=guard.value,
         out=out,
         seed=seed,
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+import yaml  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
@@ -36,16 +37,18 @@ from vae_aug import demo
 from vae_aug.augment.files import denoise_files
 from vae_aug.augment.records import RecordSummary, augment_records, summarize_records
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
 from vae_aug.data.dicom import Window
 from vae_aug.data.ingest import IngestReport, ingest
 from vae_aug.data.records import check_records, find_records, read_info, read_records
 from vae_aug.errors import VAEAugError
 from vae_aug.evaluate.denoising import evaluate_denoising
+from vae_aug.evaluate.diversity import measure_diversity
 from vae_aug.evaluate.preview import choose_rows, draw_variants, write_preview
-from vae_aug.evaluate.report import print_denoising, write_report
+from vae_aug.evaluate.report import print_denoising, print_diversity, write_report
 from vae_aug.model.checkpoint import load_checkpoint, read_card, read_manifest
 from vae_aug.model.train import CHECKPOINT_NAME, train
+from vae_aug.model.tune import BEST_NAME, TABLE_NAME, Trial, tune
 
 _OUT = Console(highlight=False)
 _ERR = Console(stderr=True, highlight=False)
@@ -155,7 +158,8 @@ def run_train(
     """Train, or go on training, and print the best validation's figures."""
     settings = _read_settings(config)
     model = ModelConfig.from_dict({**settings["model"], **_drop_unset(model_options)})
-    training = TrainConfig.from_dict({**settings["train"], **_drop_unset(train_options)})
+    recipe = TRAIN_RECIPES[model.profile]
+    training = TrainConfig.from_dict({**recipe, **settings["train"], **_drop_unset(train_options)})
     text = "" if card is None else card.read_text(encoding="utf-8")
     columns = (
         BarColumn(),
@@ -224,6 +228,95 @@ def _describe_state(out: Path) -> str:
         return f"before the first validation; {out} holds no state yet, so a run starts anew."
     step = state.rpartition("-")[2]
     return f"{out} keeps the state of step {step}; run the same command again to go on from there."
+
+
+# --- tune ------------------------------------------------------------------------------------
+
+
+def run_tune(
+    records: Sequence[Path],
+    out: Path,
+    *,
+    config: Path | None,
+    search: Path | None,
+    trials: int,
+    steps: int,
+    validation: Sequence[Path],
+    **options: Any,
+) -> None:
+    """Tune, or go on tuning, and print the trials, the best first."""
+    settings = _read_settings(config)
+    model = ModelConfig.from_dict(settings["model"])
+    recipe = TRAIN_RECIPES[model.profile]
+    columns = (BarColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
+    bar = _show_progress(TextColumn("{task.description}"), *columns)
+    try:
+        with _name_damage(*records, *validation), bar as progress:
+            task = progress.add_task("tune", total=trials * steps, figures="preparing")
+
+            def show(
+                number: int, values: Mapping[str, Any], step: int, figures: Mapping[str, float]
+            ) -> None:
+                progress.update(
+                    task,
+                    description=f"trial {number}/{trials}, step {step}/{steps}",
+                    completed=(number - 1) * steps + step,
+                    figures=f"PSNR {figures['psnr']:.1f} dB" if figures else _format_values(values),
+                )
+
+            done = tune(
+                records,
+                out,
+                model=model,
+                config=TrainConfig.from_dict({**recipe, **settings["train"]}),
+                space=None if search is None else _read_space(search),
+                trials=trials,
+                steps=steps,
+                validation=validation,
+                progress=show,
+                **options,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{out} keeps the trials so far; run the same command again to go on."
+        ) from None
+    _print_trials(done, out)
+
+
+def _read_space(path: Path) -> Mapping[str, Any]:
+    """Read a search space from JSON or YAML; `tune` checks what it says."""
+    parse = yaml.safe_load if path.suffix in (".yaml", ".yml") else json.loads
+    try:
+        content = parse(path.read_bytes())
+    except (ValueError, yaml.YAMLError) as error:
+        raise VAEAugError(f"{path}: not valid JSON or YAML ({error}).") from error
+    if not isinstance(content, dict):
+        raise VAEAugError(f"{path}: expected an object of field names; got {content!r}.")
+    return content
+
+
+def _format_values(values: Mapping[str, Any]) -> str:
+    return "  ".join(f"{name.partition('.')[2]} {value}" for name, value in values.items())
+
+
+def _print_trials(trials: Sequence[Trial], out: Path) -> None:
+    table = Table("trial", title=escape(str(out / TABLE_NAME)))
+    names = [name.partition(".")[2] for name in trials[0].values]
+    for heading in (*names, "score, dB", "PSNR", "PSNR noisy", "KL, nats"):
+        table.add_column(heading, justify="right")
+    for trial in trials:
+        values = map(str, trial.values.values())
+        figures = [trial.figures.get(name, math.nan) for name in ("psnr", "psnr_noisy", "kl")]
+        results = (
+            trial.status if trial.score is None else f"{trial.score:.2f}",
+            *("-" if math.isnan(figure) else f"{figure:.1f}" for figure in figures),
+        )
+        table.add_row(str(trial.number), *map(escape, values), *results)
+    _OUT.print(table)
+    for trial in trials:
+        if trial.status == "failed":
+            _print(f"  trial {trial.number} failed: {trial.message}")
+    _print(f"for vae-aug train --config: {out / BEST_NAME}")
 
 
 # --- augment, preview ------------------------------------------------------------------------
@@ -322,6 +415,16 @@ def run_evaluate(
     print_denoising(table, _OUT)
     if out is not None:
         write_report(table, out / "denoising.md")
+        _print(f"{out}")
+
+
+def run_diversity(records: Path, checkpoint: str, *, out: Path | None, **options: Any) -> None:
+    """Measure how samples vary and print the table."""
+    network = load_checkpoint(checkpoint)
+    with _name_damage(records), _show_counts("images") as progress:
+        rows = measure_diversity(records, network, out=out, progress=progress, **options)
+    print_diversity(rows, _OUT)
+    if out is not None:
         _print(f"{out}")
 
 

@@ -67,11 +67,13 @@ class ModelConfig(_Config):
     """The network.
 
     Attributes:
-        profile: `"vector"`, the published architecture.
+        profile: `"vector"`, the published architecture, or `"ladder"`, with latent maps at every
+            scale.
         encoder: Backbone whose pooled features (length 1280) feed the latent layer.
-        image_size: Side in pixels of the square the network sees; a multiple of 32.
-        latent_dim: Length n of the latent layer; its halves are mean and log variance.
-        decoder_repeats: Blocks per decoder stage. 0 mirrors the encoder's own counts.
+        image_size: Side in pixels of the square the network is trained on, a multiple of 32; the
+            only size that `"vector"` sees.
+        latent_dim: Length n of the (global) latent layer; its halves are mean and log variance.
+        decoder_repeats: Of `"vector"`: blocks per decoder stage. 0 mirrors the encoder's counts.
     """
 
     profile: Profile = "vector"
@@ -182,6 +184,18 @@ class TrainConfig(_Config):
             raise ValueError(
                 f"keep must be (low, high) with 0 < low <= high <= 1; got {self.keep}."
             )
+
+
+TRAIN_RECIPES: dict[str, dict[str, Any]] = {
+    "vector": {},
+    "ladder": {
+        "loss": "sigma_each",
+        "ssim_weight": 1.0,
+        "restyle": 0.3,
+        "learning_rate": 2e-3,
+    },
+}
+"""Fields of `TrainConfig` that `vae-aug train` gives another default for a profile."""
 
 
 @dataclasses.dataclass(frozen=True)

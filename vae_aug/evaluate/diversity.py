@@ -158,6 +158,41 @@ def measure_contrast(grey: np.ndarray, box: np.ndarray, others: np.ndarray) -> f
     )
 
 
+def write_interpolation(
+    path: str | os.PathLike[str],
+    network: Network,
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    steps: int = 5,
+) -> None:
+    """Write a sheet on which images move towards others in latent space; one row a pair.
+
+    Columns: the image; the image with the difference of the latent move added, as
+    `VAEAugment(mode="interpolate", detail=1)` adds it, in equal steps from 0 to 1; the other.
+
+    Args:
+        path: The PNG file.
+        network: The network.
+        pairs: Images and others, each `[H, W, 1] float32 in [0, 1]`; of the network's image size
+            for the profile `vector`.
+        steps: Images between, ends included; at least 2.
+    """
+    check_range("steps", steps, 2)
+    shares = np.linspace(0.0, 1.0, steps, dtype=np.float32)
+    columns: dict[str, list[np.ndarray]] = {"image": []}
+    columns |= {f"{share:.2f}": [] for share in shares}
+    columns["other"] = []
+    for image, other in pairs:
+        z_other, _ = network.encode(tf.constant(other[None]))
+        reconstruction, moved = network.move_towards(
+            tf.repeat(image[None], steps, axis=0), tf.repeat(z_other, steps, axis=0), shares
+        )
+        rows = [image, *(image + (moved - reconstruction)).numpy(), other]
+        for cells, row in zip(columns.values(), rows, strict=True):
+            cells.append(row)
+    write_sheet(Path(path), columns)
+
+
 def _choose(dataset: tf.data.Dataset, limit: int | None) -> list[dict[str, Any]]:
     """Return at most `limit` elements, evenly spaced."""
     count = sum(1 for _ in dataset)

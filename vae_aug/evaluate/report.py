@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from vae_aug.data.atomic import write_atomic
 from vae_aug.evaluate.denoising import MEASURES, REGIONS, DenoisingTable, Estimate, Row
+from vae_aug.evaluate.diversity import Diversity
 
 _HEADINGS = {"ssim": "SSIM", "psnr": "PSNR, dB", "r2": "R2"}
 _DIGITS = {"ssim": 3, "psnr": 1, "r2": 2}
@@ -37,6 +39,26 @@ def print_denoising(table: DenoisingTable, console: Console | None = None) -> No
                 last = position == len(rows) - 1
                 grid.add_row("" if position else region, row.method, *cells, end_section=last)
         console.print(grid)
+
+
+def print_diversity(rows: Sequence[Diversity], console: Console | None = None) -> None:
+    """Print what samples are like, a row for each factor.
+
+    Args:
+        rows: From `measure_diversity`.
+        console: Where to; None for standard output.
+    """
+    grid = Table("factor", title="samples; shares of the grey range, of pairs, and of boxes, in %")
+    for heading in (
+        *("spread outside boxes", "spread inside", "change", "1 - SSIM of pairs"),
+        *("contrast kept", "of visible boxes", "guarded"),
+    ):
+        grid.add_column(heading, justify="right")
+    for row in rows:
+        factor, *shares = dataclasses.astuple(row)
+        cells = ["-" if share is None else f"{100 * share:.2f}" for share in shares]
+        grid.add_row(f"{factor:g}", *cells)
+    (console or Console()).print(grid)
 
 
 def format_markdown(table: DenoisingTable) -> str:

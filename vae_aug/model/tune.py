@@ -16,11 +16,10 @@ import math
 import shlex
 import sys
 import types
-import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vae_aug.config import ModelConfig, Profile, TrainConfig, check_choice, check_range
 from vae_aug.data.atomic import write_atomic
@@ -30,6 +29,7 @@ from vae_aug.model.train import Figures, TrainingError, train
 from vae_aug.version import __version__
 
 Oracle = Literal["bayesian", "random"]
+Status = Literal["finished", "failed", "unfinished"]
 Space = Mapping[str, Any]
 Values = dict[str, Any]
 Progress = Callable[[int, Values, int, Figures], None]
@@ -41,9 +41,7 @@ _ORACLE_NAME = "oracle"
 _SCORE = "score"
 # Trials that differ in these have scores that cannot be compared.
 _SHARED = ("model.image_size", "train.seed", "train.steps", "train.validation_images")
-_MIN_RANDOM_TRIALS = 3
-_RANDOM_SHARE = 3
-"""One trial in three is drawn at random before the Gaussian process chooses."""
+_STATUS: dict[str, Status] = {"COMPLETED": "finished", "FAILED": "failed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Trial:
 
     number: int
     values: Values
-    status: Literal["finished", "failed", "unfinished"]
+    status: Status
     score: float | None = None
     figures: Figures = dataclasses.field(default_factory=dict)
     message: str = ""
@@ -129,7 +127,8 @@ def tune(
         The trials: finished ones by falling score, then the failed.
 
     Raises:
-        ValueError: If the space does not fit the settings, or `out` holds another search.
+        ValueError: If the space does not fit the settings, or `out` holds something else than this
+            search.
         MissingPackageError: If KerasTuner is not installed.
         RecordError: As `train`.
         VAEAugError: If every trial failed.
@@ -143,14 +142,16 @@ def tune(
     check_range("steps", steps, 1)
     check_choice("oracle", oracle, Oracle)
     check_space(space, model, config)
-    for source, split in [(s, "train") for s in sources] + [(v, "validation") for v in validation]:
-        open_source(source, split)
-    search = _Search(
-        sources, out, model, config, space, steps, oracle, validation, seed, progress
-    )
-    keras_tuner = _load_keras_tuner(oracle)
-    search.check_settings()
-    _make_tuner(keras_tuner, search, trials).search()
+    for source in sources:
+        open_source(source, "train")
+    for source in validation:
+        open_source(source, "validation")
+    search = _Search(sources, out, model, config, space, steps, oracle, validation, seed, progress)
+    search.check_out()
+    _make_tuner(search, trials).search()
+    best = search.trials[0]
+    if best.status != "finished":
+        raise VAEAugError(f"All of {len(search.trials)} trials failed; the first: {best.message}")
     return search.trials
 
 
@@ -183,6 +184,8 @@ def check_space(space: Space, model: ModelConfig, config: TrainConfig) -> None:
                 apply_values({name: value}, model, config)
             except ValueError as error:
                 raise ValueError(f"{name} in the search space: {error}") from error
+        if isinstance(part, Mapping):
+            _check_ends(name, part)
 
 
 def apply_values(
@@ -241,10 +244,12 @@ class _Search:
     progress: Progress | None
     trials: list[Trial] = dataclasses.field(default_factory=list)
 
-    def check_settings(self) -> None:
-        """Refuse to go on with a search that has other settings."""
+    def check_out(self) -> None:
+        """Refuse a folder that holds anything but a search with these settings."""
         path = self.out / TABLE_NAME
         if not path.exists():
+            if self.out.exists() and any(self.out.iterdir()):
+                raise ValueError(f"{self.out} is not empty and holds no search; give another one.")
             return
         before, now = json.loads(path.read_bytes())["settings"], self._list_settings()
         changed = [
@@ -292,9 +297,7 @@ class _Search:
         _write_json(self.out / TABLE_NAME, table)
         if trials and trials[0].status == "finished":
             model, config = apply_values(trials[0].values, self.model, self.config)
-            _write_json(
-                self.out / BEST_NAME, {"model": model.to_dict(), "train": config.to_dict()}
-            )
+            _write_json(self.out / BEST_NAME, {"model": model.to_dict(), "train": config.to_dict()})
 
     def _list_settings(self) -> dict[str, Any]:
         settings = {
@@ -313,8 +316,7 @@ class _Search:
 # --- KerasTuner ------------------------------------------------------------------------------
 
 
-def _load_keras_tuner(oracle: Oracle) -> Any:
-    """Import KerasTuner, and make sure that it has what the oracle needs."""
+def _load_keras_tuner() -> Any:
     try:
         import keras_tuner
     except ImportError as error:
@@ -322,14 +324,18 @@ def _load_keras_tuner(oracle: Oracle) -> Any:
             "Tuning needs the PyPI package keras-tuner, which is not installed. "
             "Run: pip install 'vae-aug[tune]'"
         ) from error
-    try:
-        _make_oracle(keras_tuner, oracle, {"train.beta": [0.0]}, trials=1, seed=0)
-    except ImportError as error:
-        raise MissingPackageError(
-            f"The oracle {oracle!r} needs the PyPI package scikit-learn, which is not installed. "
-            "Run: pip install 'vae-aug[tune]', or choose the oracle 'random'."
-        ) from error
     return keras_tuner
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what KerasTuner prints, and the warnings that are its own affair."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        for name in ("currentThread", "getName"):
+            warnings.filterwarnings("ignore", rf"{name}\(\) is deprecated", DeprecationWarning)
+        # A Gaussian process of few trials often ends at the edge of its length scales.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"sklearn\.")
+        yield
 
 
 def _make_oracle(keras_tuner: Any, kind: Oracle, space: Space, trials: int, seed: int) -> Any:
@@ -352,16 +358,24 @@ def _make_oracle(keras_tuner: Any, kind: Oracle, space: Space, trials: int, seed
     }
     if kind == "random":
         return keras_tuner.oracles.RandomSearchOracle(**options)
-    # KerasTuner's default, three for each field, would leave nothing of a small budget.
-    initial = max(_MIN_RANDOM_TRIALS, trials // _RANDOM_SHARE)
-    return keras_tuner.oracles.BayesianOptimizationOracle(num_initial_points=initial, **options)
+    # KerasTuner's default, three random trials for each field, is more than a small budget.
+    initial = max(trials // 3, 3)
+    try:
+        return keras_tuner.oracles.BayesianOptimizationOracle(num_initial_points=initial, **options)
+    except ImportError as error:
+        raise MissingPackageError(
+            "The oracle 'bayesian' needs the PyPI package scikit-learn, which is not installed. "
+            "Run: pip install 'vae-aug[tune]', or choose the oracle 'random'."
+        ) from error
 
 
-def _make_tuner(keras_tuner: Any, search: _Search, trials: int) -> Any:
+def _make_tuner(search: _Search, trials: int) -> Any:
     """Make the tuner; one that finds its own state in `search.out` goes on from there."""
+    keras_tuner = _load_keras_tuner()
     status = keras_tuner.engine.trial.TrialStatus
+    base: Any = keras_tuner.Tuner
 
-    class Tuner(keras_tuner.Tuner):
+    class Tuner(base):
         """Asks the oracle for values and tells it how a training with them ended."""
 
         def run_trial(self, trial: Any) -> Figures:
@@ -378,18 +392,21 @@ def _make_tuner(keras_tuner: Any, search: _Search, trials: int) -> Any:
                     figures = self.run_trial(trial)
                 except TrainingError as error:
                     trial.status, trial.message = status.FAILED, str(error)
+                    self.tell(trial, {})
                 else:
                     trial.status = status.COMPLETED
-                    with _quiet():
-                        self.oracle.update_trial(trial.trial_id, figures)
-                with _quiet():
-                    self.on_trial_end(trial)
+                    self.tell(trial, figures)
                 self.report()
-            _check_success(search.trials)
 
+        @_quiet()
         def ask(self) -> Any:
-            with _quiet():
-                return self.oracle.create_trial(self.tuner_id)
+            return self.oracle.create_trial(self.tuner_id)
+
+        @_quiet()
+        def tell(self, trial: Any, figures: Figures) -> None:
+            if figures:
+                self.oracle.update_trial(trial.trial_id, figures)
+            self.on_trial_end(trial)
 
         def report(self) -> None:
             search.report(_list_trials(self.oracle, search.space))
@@ -407,43 +424,24 @@ def _make_tuner(keras_tuner: Any, search: _Search, trials: int) -> Any:
         ) from error
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what KerasTuner prints, and the warnings that are its own affair."""
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        for name in ("currentThread", "getName"):
-            warnings.filterwarnings("ignore", rf"{name}\(\) is deprecated", DeprecationWarning)
-        # A Gaussian process of few trials often ends at the edge of its length scales.
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"sklearn\.")
-        yield
-
-
 def _list_trials(oracle: Any, space: Space) -> list[Trial]:
     """List the trials that the oracle knows, the best first."""
-    words = {"COMPLETED": "finished", "FAILED": "failed"}
     trials = []
     for trial in oracle.trials.values():
-        figures = {name: float(trial.metrics.get_last_value(name)) for name in trial.metrics.metrics}
-        status = words.get(trial.status, "unfinished")
+        metrics = trial.metrics
+        figures = {name: float(metrics.get_last_value(name)) for name in metrics.metrics}
         trials.append(
             Trial(
                 number=_number(trial),
                 values=_decode(trial.hyperparameters.values, space),
-                status=typing.cast(Any, status),
+                status=_STATUS.get(trial.status, "unfinished"),
                 score=figures.pop(_SCORE, None),
                 figures=figures,
                 message=trial.message or "",
             )
         )
-    order = tuple(words.values())
-    return sorted(
-        trials,
-        key=lambda trial: (
-            order.index(trial.status) if trial.status in order else len(order),
-            -(trial.score or 0.0),
-            trial.number,
-        ),
-    )
+    order = get_args(Status)
+    return sorted(trials, key=lambda t: (order.index(t.status), -(t.score or 0.0), t.number))
 
 
 def _number(trial: Any) -> int:
@@ -465,11 +463,6 @@ def _decode(values: Mapping[str, Any], space: Space) -> Values:
     return decoded
 
 
-def _check_success(trials: Sequence[Trial]) -> None:
-    if trials[0].status != "finished":
-        raise VAEAugError(f"All of {len(trials)} trials failed; the first: {trials[0].message}")
-
-
 # --- The search space ------------------------------------------------------------------------
 
 
@@ -479,7 +472,7 @@ def _find_fields() -> dict[str, Any]:
     return {
         f"{part}.{name}": hint
         for part, config in parts.items()
-        for name, hint in typing.get_type_hints(config).items()
+        for name, hint in get_type_hints(config).items()
     }
 
 
@@ -502,25 +495,28 @@ def _list_values(name: str, part: Any, hint: Any) -> list[Any]:
             f"{name} is of type {_describe(hint)}, so the search space must list its choices; got "
             f"the range {dict(part)}."
         )
-    low, high = part["low"], part["high"]
-    sampling = part.get("sampling", "linear")
+    return [part["low"], part["high"]]
+
+
+def _check_ends(name: str, part: Mapping[str, Any]) -> None:
+    """Check the order of a range's ends, and that its sampling fits them."""
+    low, high, sampling = part["low"], part["high"], part.get("sampling", "linear")
     if sampling not in ("linear", "log"):
         raise ValueError(f"The sampling of {name} must be 'linear' or 'log'; got {sampling!r}.")
-    if _fits(low, hint) and _fits(high, hint) and not (sampling == "log") * 0 <= low < high:
+    if not low < high:
         raise ValueError(f"The range of {name} must have low < high; got {low} and {high}.")
-    if sampling == "log" and _fits(low, hint) and low <= 0:
+    if sampling == "log" and low <= 0:
         raise ValueError(f"The range of {name} must have low > 0 to be sampled by log; got {low}.")
-    return [low, high]
 
 
 def _fits(value: Any, hint: Any) -> bool:
     """Tell whether a value, as JSON has it, is of a field's type."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:
         return value in inner
-    if origin in (typing.Union, types.UnionType):
+    if origin is types.UnionType:
         return any(_fits(value, part) for part in inner)
-    if origin is tuple:
+    if origin is tuple and isinstance(value, list | tuple):
         hints = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
         return len(value) == len(hints) and all(map(_fits, value, hints))
     if hint is float:

@@ -1,0 +1,450 @@
+"""Tuning: what a search tries, keeps, repeats and reports; one test trains for real."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from typing import get_args
+
+import pytest
+from typer.testing import CliRunner
+
+from vae_aug import cli
+from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
+from vae_aug.data.embedded import read_embedded
+from vae_aug.data.records import make_example, write_records
+from vae_aug.errors import MissingPackageError, RecordError, VAEAugError
+from vae_aug.model import tune as module
+from vae_aug.model.train import TrainingError
+from vae_aug.model.tune import Oracle, Trial, apply_values, check_space, make_space, tune
+
+MODEL = ModelConfig(encoder="efficientnet-lite1", image_size=32, latent_dim=16)
+CONFIG = TrainConfig(batch_size=2, validate_every=2, validation_images=2, steps=50)
+SPACE = {
+    "train.learning_rate": {"low": 1e-4, "high": 1e-2, "sampling": "log"},
+    "train.loss": ["sigma", "paper"],
+}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Four small phantoms to train on and two to validate on."""
+    folder = tmp_path_factory.mktemp("records")
+    for split, count in ("train", 4), ("validation", 2):
+        examples = [
+            make_example(
+                item.image,
+                source_id=item.source_id,
+                boxes=item.boxes,
+                labels=[0] * len(item.labels),
+                label_names=("lesion",),
+            )
+            for item in read_embedded(split, count=count, size=32, real=False)
+        ]
+        write_records(examples, folder, split, 1, label_names=("lesion",))
+    return folder
+
+
+class FakeTraining:
+    """Stands for `train`: remembers its calls, and restores the better the higher the rate."""
+
+    def __init__(self):
+        self.calls = []
+        self.errors = {}
+
+    def __call__(self, sources, out, *, model, config, validation, progress):
+        self.calls.append((out, model, config))
+        progress(1, {"psnr": 10.0, "loss": 1.0})
+        if len(self.calls) in self.errors:
+            raise self.errors[len(self.calls)]
+        psnr = 1000 * config.learning_rate
+        return {"step": config.steps, "psnr": psnr + 2, "psnr_noisy": psnr, "kl": 3.0}
+
+
+@pytest.fixture
+def training(monkeypatch):
+    fake = FakeTraining()
+    monkeypatch.setattr(module, "train", fake)
+    return fake
+
+
+@pytest.fixture
+def search(records, tmp_path, training):
+    """A random search by the stand-in."""
+
+    def run(**options):
+        settings = {"model": MODEL, "config": CONFIG, "space": SPACE, "oracle": "random"}
+        return tune([records], tmp_path / "out", **{**settings, "trials": 3, "steps": 4, **options})
+
+    return run
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+# --- The search space ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "search space is empty"),
+        (
+            {"train.rate": [1]},
+            r"names 'train\.rate'; the fields are model\.decoder_repeats, .*beta",
+        ),
+        ({"learning_rate": [1.0]}, "names 'learning_rate'"),
+        ({"train.steps": [10, 20]}, r"train\.steps cannot be tuned"),
+        ({"train.beta": []}, r"train\.beta in the search space must be a list of choices"),
+        ({"train.beta": 1.0}, r"got 1\.0"),
+        ({"train.beta": {"low": 1.0}}, r"train\.beta in the search space has low"),
+        ({"train.beta": {"low": 0, "high": 1, "step": 1}}, "has low, high, step"),
+        ({"train.beta": {"low": 1, "high": 1}}, "low < high; got 1 and 1"),
+        ({"train.beta": {"low": 0, "high": 1, "sampling": "log"}}, "low > 0"),
+        ({"train.beta": {"low": 0, "high": 1, "sampling": "sqrt"}}, "got 'sqrt'"),
+        ({"train.loss": {"low": 0, "high": 1}}, "must list its choices"),
+        ({"train.learning_rate": {"low": "3e-4", "high": 1.0}}, "of type float; .* '3e-4'"),
+        ({"train.beta": [float("nan")]}, "of type float; .* nan"),
+        ({"train.beta": [True]}, "of type float; .* True"),
+        ({"train.batch_size": [8, 2.5]}, r"of type int; .* 2\.5"),
+        ({"train.keep": [[0.3, 0.9, 1.0]]}, r"of type tuple\[float, float\]"),
+        ({"train.corruptions": ["replace"]}, r"of type tuple\[str, \.\.\.\]; .* 'replace'"),
+        ({"train.loss": ["sigma", "l1"]}, r"train\.loss .* 'l1'"),
+        ({"train.clean_share": {"low": 0.5, "high": 2}}, r"clean_share must be in \[0, 1\]; got 2"),
+        ({"model.latent_dim": [64, 65]}, r"model\.latent_dim .* must be even .* got 65"),
+    ],
+)
+def test_a_space_that_does_not_fit_is_refused(search, training, tmp_path, space, message):
+    with pytest.raises(ValueError, match=message):
+        search(space=space)
+    assert not training.calls and not (tmp_path / "out").exists()
+
+
+def test_spaces_that_fit():
+    check_space(
+        {
+            "model.encoder": ["efficientnet-b1", "efficientnet-lite1"],
+            "train.encoder_weights": [None, "package"],
+            "train.keep": [[0.3, 0.95], [0.5, 1]],
+            "train.source_weights": [None, [1, 2.5]],
+            "train.corruptions": [["replace"], ["replace", "rician"]],
+            "train.kl_warmup_steps": {"low": 1, "high": 500, "sampling": "log"},
+        },
+        ModelConfig(),
+        TrainConfig(),
+    )
+
+
+@pytest.mark.parametrize(("profile", "beta"), [("vector", "beta"), ("ladder", "spatial_beta")])
+def test_the_default_space_tunes_the_beta_of_the_profile(profile, beta):
+    space = make_space(profile)
+    check_space(space, ModelConfig(profile=profile), TrainConfig())
+    assert [name for name in space if name.endswith("beta")] == [f"train.{beta}"]
+
+
+def test_every_field_can_be_tuned_but_those_that_trials_share(search):
+    with pytest.raises(ValueError) as error:
+        search(space={"nothing": [1]})
+    known = set(re.findall(r"(?:model|train)\.\w+", str(error.value)))
+    every = {f"model.{name}" for name in MODEL.to_dict()}
+    every |= {f"train.{name}" for name in CONFIG.to_dict()}
+    assert every - known == {
+        *("model.image_size", "train.seed", "train.steps", "train.validation_images")
+    }
+
+
+# --- Searching -------------------------------------------------------------------------------
+
+
+def test_a_search_keeps_every_trial_and_the_best_settings(search, training, tmp_path):
+    seen = []
+    trials = search(progress=lambda *event: seen.append(event))
+    assert [call[0] for call in training.calls] == [
+        tmp_path / "out" / "trials" / name for name in "123"
+    ]
+    for (_, model, config), trial in zip(
+        training.calls, sorted(trials, key=lambda trial: trial.number), strict=True
+    ):
+        assert (model, config.steps, config.batch_size) == (MODEL, 4, 2)
+        assert trial.values == {
+            "train.learning_rate": config.learning_rate,
+            "train.loss": config.loss,
+        }
+        assert 1e-4 <= config.learning_rate <= 1e-2
+        # 1000 times the rate, and 1 dB more as the mean of the two.
+        assert trial.score == pytest.approx(1000 * config.learning_rate + 1)
+        assert (trial.status, trial.figures["kl"], trial.figures["step"]) == ("finished", 3.0, 4.0)
+    scores = [trial.score for trial in trials]
+    assert scores == sorted(scores, reverse=True)
+    number, values, step, figures = seen[0]
+    assert (number, values, step, figures) == (1, seen[1][1], 0, {})
+    assert seen[1][2:] == (1, {"psnr": 10.0, "loss": 1.0})
+
+    table = read(tmp_path / "out" / "tuning.json")
+    assert [Trial(**row) for row in table["trials"]] == trials
+    assert table["settings"]["space"] == SPACE and table["command"]
+    best = read(tmp_path / "out" / "best.json")
+    assert set(best) == {"model", "train"}
+    assert ModelConfig.from_dict(best["model"]) == MODEL
+    # The steps of the settings, not those of a trial.
+    _, expected = apply_values(trials[0].values, MODEL, CONFIG)
+    assert TrainConfig.from_dict(best["train"]) == expected
+    assert expected.steps == 50
+
+
+def test_choices_may_be_of_any_type(search, training):
+    space = {"train.keep": [[0.3, 0.9], [0.5, 1.0]], "train.encoder_weights": [None, "package"]}
+    trials = search(space=space, trials=9)
+    # There are four combinations, and a random search stops when it finds no other.
+    assert 2 <= len(trials) <= 4
+    tried = {(config.keep, config.encoder_weights) for _, _, config in training.calls}
+    assert len(tried) == len(trials)
+    assert tried <= {(k, w) for k in ((0.3, 0.9), (0.5, 1.0)) for w in (None, "package")}
+
+
+def test_whole_numbers_stay_within_their_range(search, training):
+    search(space={"train.batch_size": {"low": 2, "high": 3}}, trials=5)
+    assert {config.batch_size for _, _, config in training.calls} <= {2, 3}
+    # KerasTuner's Gaussian process may ask for the upper end of the range, plus one.
+    space = {"train.batch_size": {"low": 2, "high": 3}, "train.loss": ["sigma", "paper"]}
+    decoded = module._decode({"train.batch_size": 4, "train.loss": 1}, space)
+    assert decoded == {"train.batch_size": 3, "train.loss": "paper"}
+
+
+def test_the_seed_decides_what_is_tried(records, tmp_path, training):
+    for name, seed in ("a", 0), ("b", 0), ("c", 1):
+        tune([records], tmp_path / name, oracle="random", trials=2, seed=seed)
+    rates = [config.learning_rate for _, _, config in training.calls]
+    assert rates[:2] == rates[2:4] != rates[4:]
+
+
+def test_finished_trials_are_not_repeated(search, training):
+    first = search(trials=2)
+    assert search(trials=2) == first
+    assert len(training.calls) == 2
+    more = search(trials=4)
+    assert len(training.calls) == 4 and len(more) == 4
+    assert all(trial in more for trial in first)
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_an_interrupted_trial_is_taken_up_again(search, training, tmp_path, call):
+    training.errors[call] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        search(trials=3)
+    rows = read(tmp_path / "out" / "tuning.json")["trials"]
+    assert [row["status"] for row in rows] == ["finished"] * (call - 1)
+    trials = search(trials=3)
+    assert [trial.status for trial in trials] == ["finished"] * 3
+    # In the same folder, with the same values; and nothing else twice.
+    assert len(training.calls) == 4
+    assert training.calls[call - 1] == training.calls[call]
+
+
+def test_a_failed_trial_is_named_and_the_search_goes_on(search, training, tmp_path, capfd):
+    training.errors = {1: TrainingError("The loss is nan."), 2: TrainingError("Again.")}
+    trials = search(trials=3)
+    assert [trial.status for trial in trials] == ["finished", "failed", "failed"]
+    assert [trial.message for trial in trials] == ["", "The loss is nan.", "Again."]
+    assert [trial.number for trial in trials] == [3, 1, 2]
+    assert read(tmp_path / "out" / "tuning.json")["trials"][1]["message"] == "The loss is nan."
+    assert search(trials=3) == trials and len(training.calls) == 3
+    # KerasTuner prints tables and tracebacks, unless it is kept from it.
+    assert capfd.readouterr().out == ""
+
+
+def test_a_validation_that_is_not_finite_fails_the_trial(search, monkeypatch):
+    figures = {"psnr": float("nan"), "psnr_noisy": 20.0}
+    monkeypatch.setattr(module, "train", lambda *args, **options: figures)
+    with pytest.raises(VAEAugError, match=r"All of 2 trials failed; the first: The PSNR .* is nan"):
+        search(trials=2)
+
+
+def test_other_errors_end_the_search(search, training):
+    training.errors[2] = OSError("disk full")
+    with pytest.raises(OSError, match="disk full"):
+        search()
+    assert len(search()) == 3
+
+
+def test_the_same_values_are_not_trained_twice(search, training, tmp_path, monkeypatch):
+    search(trials=1)
+    monkeypatch.setattr(module, "_decode", lambda values, space: {"train.beta": 1.0})
+    trials = search(trials=3)
+    assert len(training.calls) == 1
+    assert len({trial.score for trial in trials}) == 1
+
+
+def test_another_search_in_the_folder_is_refused(search, training, tmp_path):
+    search(trials=1)
+    with pytest.raises(ValueError, match=r"other settings \(steps: 4 before, 5 now\)"):
+        search(trials=1, steps=5)
+    with pytest.raises(ValueError, match=r"\(space: .*'paper'.* before, "):
+        search(trials=1, space={"train.beta": [0.5]})
+    (tmp_path / "out" / "tuning.json").unlink()
+    with pytest.raises(ValueError, match="not empty and holds no search"):
+        search(trials=1)
+
+
+def test_a_damaged_state_is_named(search, tmp_path):
+    search(trials=1)
+    (tmp_path / "out" / "oracle" / "oracle.json").write_text("{")
+    with pytest.raises(VAEAugError, match=r"out/oracle: the state of the search is damaged"):
+        search(trials=2)
+
+
+@pytest.mark.parametrize("name", ["trials", "steps"])
+def test_counts_are_checked(search, name):
+    with pytest.raises(ValueError, match=rf"{name} must be in \[1, inf\]; got 0"):
+        search(**{name: 0})
+
+
+def test_sources_are_opened_before_anything_is_written(search, training, tmp_path):
+    with pytest.raises(ValueError, match="oracle must be one of 'bayesian', 'random'; got 'grid'"):
+        search(oracle="grid")
+    with pytest.raises(RecordError):
+        search(validation=[tmp_path])
+    assert not (tmp_path / "out").exists()
+
+
+# --- KerasTuner ------------------------------------------------------------------------------
+
+
+def test_missing_packages_are_named(search, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "keras_tuner", None)
+        with pytest.raises(
+            MissingPackageError, match=r"keras-tuner.*pip install 'vae-aug\[tune\]'"
+        ):
+            search()
+    bayesian = pytest.importorskip("keras_tuner.src.tuners.bayesian")
+    monkeypatch.setattr(bayesian, "sklearn", None)
+    with pytest.raises(MissingPackageError, match=r"scikit-learn.*'vae-aug\[tune\]'.*'random'"):
+        search(oracle="bayesian")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_gaussian_process_finds_the_high_rates(search, training, capfd):
+    pytest.importorskip("sklearn", reason="the oracle 'bayesian' needs scikit-learn")
+    space = {"train.learning_rate": SPACE["train.learning_rate"]}
+    search(oracle="bayesian", space=space, trials=4)
+    trials = search(oracle="bayesian", space=space, trials=6)
+    assert len(trials) == 6
+    # Three are drawn at random; the score rises with the rate, up to the end of the range.
+    assert trials[0].values["train.learning_rate"] > 9e-3
+    assert trials[0].number > 3
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_stages")
+def test_a_search_by_real_trainings(records, tmp_path):
+    space = {"train.learning_rate": [1e-3, 1e-2]}
+    config = dataclasses.replace(CONFIG, corruptions=("replace",))
+    options = {"model": MODEL, "config": config, "space": space, "oracle": "random", "steps": 2}
+    trials = tune([records], tmp_path / "out", trials=2, **options)
+    assert {trial.values["train.learning_rate"] for trial in trials} == {1e-3, 1e-2}
+    for trial in trials:
+        folder = tmp_path / "out" / "trials" / str(trial.number)
+        assert (folder / "checkpoint.keras").exists()
+        figures = read(folder / "best.json")
+        assert trial.figures == figures
+        assert trial.score == (figures["psnr"] + figures["psnr_noisy"]) / 2
+    assert not list((tmp_path / "out").rglob("*.pkl"))
+
+
+# --- The command -----------------------------------------------------------------------------
+
+
+def run(*arguments):
+    environment = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+    return CliRunner().invoke(cli.app, [str(part) for part in arguments], env=environment)
+
+
+def test_the_command_s_choices_are_those_of_the_package():
+    assert list(cli.Oracle) == list(get_args(Oracle))
+
+
+def test_help_for_every_option():
+    result = run("tune", "--help")
+    assert result.exit_code == 0
+    for option in ("out", "config", "search", "trials", "steps", "oracle", "validation", "seed"):
+        assert re.search(rf"--{option} +[^\n]*<[^\n]*> +\S", result.stdout), option
+
+
+def test_the_command_starts_from_the_recipe_of_the_profile(records, tmp_path, training):
+    (tmp_path / "config.json").write_text(
+        '{"model": {"profile": "ladder"}, "train": {"restyle": 0.5}}'
+    )
+    result = run(
+        *("tune", records, "--out", tmp_path / "out", "--config", tmp_path / "config.json"),
+        *("--oracle", "random", "--trials", 1),
+    )
+    assert result.exit_code == 0, result.stderr
+    ((_, model, config),) = training.calls
+    assert (model.profile, config.restyle) == ("ladder", 0.5)
+    assert config.loss == TRAIN_RECIPES["ladder"]["loss"] != TrainConfig().loss
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_the_command_prints_the_trials(records, tmp_path, training, suffix):
+    training.errors[2] = TrainingError("The loss is nan.")
+    text = {
+        "json": '{"train.beta": [0.5, 1.0], "train.loss": ["sigma", "paper"]}',
+        "yaml": "train.beta: [0.5, 1.0]\ntrain.loss: [sigma, paper]\n",
+    }
+    (tmp_path / f"space.{suffix}").write_text(text[suffix])
+    (tmp_path / "config.json").write_text('{"model": {"latent_dim": 8}, "train": {"patience": 7}}')
+    out = tmp_path / "out"
+    result = run(
+        *("tune", records, "--out", out, "--config", tmp_path / "config.json", "--trials", 2),
+        *("--steps", 5, "--search", tmp_path / f"space.{suffix}", "--oracle", "random"),
+        *("--validation", records, "--seed", 3),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    assert re.search(r"trial +┃ +beta +┃ +loss +┃ +score, dB ", result.stdout)
+    assert re.search(r"│ 2 .*│ +failed │ +- │", result.stdout)
+    assert "trial 2 failed: The loss is nan." in result.stdout
+    assert f"--config: {out / 'best.json'}" in result.stdout
+    best = read(out / "best.json")
+    assert (best["model"]["latent_dim"], best["train"]["patience"]) == (8, 7)
+    assert best["train"]["steps"] == TrainConfig().steps
+    settings = read(out / "tuning.json")["settings"]
+    assert (settings["seed"], settings["steps"]) == (3, 5)
+    assert settings["validation"] == [str(records)]
+
+
+def test_the_command_says_how_to_go_on(records, tmp_path, training):
+    training.errors[2] = KeyboardInterrupt()
+    result = run("tune", records, "--out", tmp_path / "out", "--oracle", "random")
+    assert result.exit_code == 130
+    assert result.stderr == (
+        f"interrupted: {tmp_path / 'out'} keeps the trials so far; run the same command again to "
+        "go on.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "space.json: not valid JSON or YAML"),
+        ("[]", r"expected an object of field names; got \[\]"),
+        ('{"train.rate": [1]}', r"names 'train\.rate'"),
+    ],
+)
+def test_bad_spaces_are_one_line_and_status_1(records, tmp_path, content, message):
+    (tmp_path / "space.json").write_text(content)
+    result = run("tune", records, "--out", tmp_path / "out", "--search", tmp_path / "space.json")
+    assert result.exit_code == 1 and not result.stdout
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ") and re.search(message, line)
+
+
+def test_wrong_usage_exits_with_2(records, tmp_path):
+    assert run("tune", records).exit_code == 2
+    assert run("tune", records, "--out", tmp_path, "--trials", 0).exit_code == 2
+    assert run("tune", records, "--out", tmp_path, "--oracle", "grid").exit_code == 2
