@@ -7,11 +7,14 @@ import os
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig
 from vae_aug.model import encoder, lite1
+from vae_aug.model.ladder import LadderVAE
+from vae_aug.model.style import STYLE_DIM
 from vae_aug.model.vae import VAE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,9 +32,14 @@ def data_dir() -> Path:
 @pytest.fixture
 def short_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make EfficientNet-Lite1 one block a stage, so that a graph is traced in seconds."""
+    shorten_stages(monkeypatch)
+
+
+def shorten_stages(patch: pytest.MonkeyPatch) -> None:
+    """Do what the fixture `short_stages` does, for as long as a patch of one's own lasts."""
     short = tuple(dataclasses.replace(stage, repeats=1) for stage in lite1.STAGES)
-    monkeypatch.setattr(lite1, "STAGES", short)
-    monkeypatch.setitem(encoder.STAGES, "efficientnet-lite1", short)
+    patch.setattr(lite1, "STAGES", short)
+    patch.setitem(encoder.STAGES, "efficientnet-lite1", short)
 
 
 @pytest.fixture(scope="session")
@@ -52,4 +60,26 @@ def tiny_vae() -> VAE:
     vae.decode(vae.encode(images, training=True)[0], training=True)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+    return vae
+
+
+@pytest.fixture(scope="session")
+def tiny_ladder() -> LadderVAE:
+    """A small untrained ladder of short stages that draws different samples; do not change it."""
+    config = ModelConfig(
+        profile="ladder",
+        encoder="efficientnet-lite1",
+        image_size=32,
+        latent_dim=2 * STYLE_DIM + 4,
+    )
+    keras.utils.set_random_seed(1)
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_stages(patch)
+        vae = LadderVAE(config)
+    rng = np.random.default_rng(1)
+    for variable in vae.trainable_variables:
+        # A new ladder's last layers are 0, and its output with them.
+        if variable.path.endswith("kernel") and not np.any(variable):
+            scale = 0.3 / np.sqrt(np.prod(variable.shape[:-1]))
+            variable.assign(rng.normal(0, scale, variable.shape))
     return vae

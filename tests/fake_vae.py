@@ -1,4 +1,4 @@
-"""A network with the interface of `vae_aug.model.vae.VAE` whose values can be worked by hand."""
+"""Networks with the interface of those in `vae_aug.model` whose values can be worked by hand."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import tensorflow as tf
 
 
 class FakeVAE:
-    """Reconstructs half the grey value; a variant is that plus noise of 0.1 per pixel."""
+    """Reconstructs half the grey value; a variant is that plus noise of 0.1 per pixel.
+
+    With the profile `"ladder"` it is given images in their own size.
+    """
 
     digest = "fake"
 
-    def __init__(self, image_size: int = 32, noise: float = 0.1):
-        self.config = types.SimpleNamespace(image_size=image_size, profile="vector")
+    def __init__(self, image_size: int = 32, noise: float = 0.1, profile: str = "vector"):
+        self.config = types.SimpleNamespace(image_size=image_size, profile=profile)
         self.noise = noise
 
     def vary(self, images, *, mode, factor, seeds, alone=False):
@@ -23,11 +26,10 @@ class FakeVAE:
         if mode == "interpolate" and not alone:
             neighbour = tf.roll(reconstruction, 1, axis=0)
             return reconstruction, reconstruction + factor * (neighbour - reconstruction)
-        shape = images.shape[1:]
         noise = tf.map_fn(
-            lambda seed: tf.random.stateless_normal(shape, seed),
+            lambda seed: tf.random.stateless_normal(tf.shape(images)[1:], seed),
             seeds,
-            fn_output_signature=tf.TensorSpec(shape, tf.float32),
+            fn_output_signature=tf.TensorSpec(images.shape[1:], tf.float32),
         )
         return reconstruction, reconstruction + self.noise * factor * noise
 
@@ -44,3 +46,10 @@ class ErasingVAE(FakeVAE):
 
     def vary(self, images, *, mode, factor, seeds, alone=False):
         return (images, tf.zeros_like(images)) if mode != "denoise" else (images * 0, images * 0)
+
+
+class CountingVAE(FakeVAE):
+    """Reconstructs exactly; a variant is 0.01 brighter for each image that is seen with it."""
+
+    def vary(self, images, *, mode, factor, seeds, alone=False):
+        return images, images + 0.01 * tf.cast(tf.shape(images)[0], tf.float32)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ROOT
-from fake_vae import BrighteningVAE, FakeVAE
+from fake_vae import BrighteningVAE, CountingVAE, FakeVAE
 
 from vae_aug.augment.transform import VAEAugment
 
@@ -53,6 +53,41 @@ def test_structure_order_and_cardinality_are_kept():
 def test_nothing_is_dropped_whatever_the_batch_size(batch_size):
     augmented = make_source().apply(VAEAugment(BrighteningVAE(), batch_size=batch_size))
     assert [int(element["number"]) for element in augmented] == list(range(COUNT))
+
+
+def test_at_native_resolution_images_known_to_be_of_one_size_meet_in_batches():
+    augment = VAEAugment(CountingVAE(profile="ladder"), batch_size=3, guard="off")
+    source = tf.data.Dataset.from_tensors(np.zeros([8, 10, 1], np.float32)).repeat(COUNT)
+    seen_with = np.array([image.max() for image in source.apply(augment).as_numpy_iterator()])
+    np.testing.assert_allclose(100 * seen_with, [3, 3, 3, 3, 3, 3, 1], atol=1e-4)
+
+
+def test_at_native_resolution_mixed_sizes_keep_order_structure_and_spec():
+    sizes = [(8, 10), (3, 40), (8, 10), (1, 1), (5, 7)]
+    signature = {
+        "image": tf.TensorSpec([None, None, 1], tf.uint8),
+        "number": tf.TensorSpec([], tf.int64),
+    }
+
+    def generate():
+        for number, size in enumerate(sizes):
+            yield {"image": np.full([*size, 1], 40 * number, np.uint8), "number": number}
+
+    source = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    augment = VAEAugment(FakeVAE(profile="ladder"), batch_size=3, seed=1)
+    augmented = source.apply(augment)
+    assert augmented.element_spec == source.element_spec
+    elements = list(augmented)
+    assert [int(element["number"]) for element in elements] == list(range(len(sizes)))
+    for before, after in zip(source, elements, strict=True):
+        np.testing.assert_array_equal(after["image"], augment(before)["image"])
+    counting = VAEAugment(CountingVAE(profile="ladder"), batch_size=3, guard="off")
+    as_floats = source.map(
+        lambda element: tf.image.convert_image_dtype(element["image"], "float32")
+    )
+    pairs = zip(as_floats, as_floats.apply(counting), strict=True)
+    for before, after in pairs:
+        np.testing.assert_allclose(after - before, 0.01, atol=1e-6)  # alone in its batch
 
 
 def test_unknown_and_infinite_cardinality():

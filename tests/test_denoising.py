@@ -31,12 +31,13 @@ class Identity:
 
     digest = "0123abcd"
 
-    def __init__(self, image_size=SIZE, gain=1.0):
-        self.config = types.SimpleNamespace(image_size=image_size, profile="vector")
+    def __init__(self, image_size=SIZE, gain=1.0, profile="vector"):
+        self.config = types.SimpleNamespace(image_size=image_size, profile=profile)
         self.gain = gain
 
     def reconstruct(self, images):
-        return tf.repeat(images * self.gain, 3, axis=-1)
+        channels = 1 if self.config.profile == "ladder" else 3
+        return tf.repeat(images * self.gain, channels, axis=-1)
 
 
 IDENTITY = {"identity": Identity()}
@@ -153,6 +154,43 @@ def test_a_network_with_a_smaller_square_loses_what_does_not_fit(records):
     assert 0.3 < rows[0].ssim.mean < 0.95 < rows[1].ssim.mean
 
 
+def test_another_size_is_seen_by_a_ladder_as_it_is(records):
+    networks = {"vector": Identity(), "ladder": Identity(profile="ladder")}
+    arguments = {"keep": 1.0, "corruptions": ("blend",), "limit": 2}
+    table = evaluate_denoising(records, networks, size=48, **arguments)
+    assert table.settings["image_size"] == 48
+    described = table.settings["networks"]
+    assert described["ladder"] == {
+        "digest": "0123abcd",
+        "profile": "ladder",
+        "image_size": SIZE,
+        "input_size": 48,
+        "rescaled": "none",
+    }
+    assert described["vector"]["input_size"] == SIZE
+    assert "from 48 to 32" in described["vector"]["rescaled"]
+    rows = [table.get_row("blend", name) for name in networks]
+    assert rows[0].ssim.mean < 0.999 and rows[1].ssim.mean == pytest.approx(1, abs=1e-6)
+    by_training = evaluate_denoising(records, {"ladder": networks["ladder"]}, **arguments)
+    assert by_training.settings["image_size"] == SIZE
+
+
+def test_large_squares_are_seen_in_smaller_batches(records, monkeypatch):
+    class Recording(Identity):
+        def reconstruct(self, images):
+            largest.append(int(images.shape[0]))
+            return super().reconstruct(images)
+
+    largest = []
+    arguments = {"corruptions": ("blend",), "limit": 4}
+    expected = evaluate_denoising(records, {"it": Recording()}, **arguments).rows
+    monkeypatch.setattr(denoising, "MAX_PIXELS", 2 * SIZE**2)
+    assert repr(evaluate_denoising(records, {"it": Recording()}, **arguments).rows) == repr(
+        expected
+    )
+    assert largest == [4, 2]
+
+
 def test_letterbox_bars_do_not_count(tmp_path):
     """An image half as high as wide fills rows 8 to 24 of the square."""
     image = np.random.default_rng(0).integers(0, 256, (16, 32, 1)).astype(np.uint8)
@@ -205,12 +243,14 @@ def test_images_without_boxes_make_figures_too(tmp_path):
     assert (tmp_path / "out/denoising_blend.png").is_file()
 
 
-def test_a_real_network_restores_into_the_range(records, short_stages):
+def test_real_networks_restore_into_the_range(records, short_stages, tiny_ladder):
     vae = VAE(ModelConfig(encoder="efficientnet-lite1", image_size=SIZE, latent_dim=8))
-    table = evaluate_denoising(records, {"vector": vae}, corruptions=("blend",), limit=2)
-    row = table.get_row("blend", "vector")
-    assert all(math.isfinite(getattr(row, name).mean) for name in MEASURES)
-    assert table.settings["networks"]["vector"]["profile"] == "vector"
+    networks = {"vector": vae, "ladder": tiny_ladder}
+    table = evaluate_denoising(records, networks, corruptions=("blend",), limit=2, size=40)
+    for name in networks:
+        row = table.get_row("blend", name)
+        assert all(math.isfinite(getattr(row, measure).mean) for measure in MEASURES)
+        assert table.settings["networks"][name]["profile"] == name
 
 
 @pytest.mark.parametrize(
@@ -220,6 +260,7 @@ def test_a_real_network_restores_into_the_range(records, short_stages):
         ({"corruptions": ()}, "Corruptions are replace"),
         ({"keep": 0.0}, r"keep must be in \(0, 1\]"),
         ({"limit": 0}, "limit must be in"),
+        ({"size": 31}, r"size must be in \[32"),
         ({"networks": {"median": Identity()}}, "must not be named 'median'"),
         ({"networks": {"noisy": Identity()}}, "must not be named 'noisy'"),
     ],

@@ -54,6 +54,19 @@ def test_png_is_the_reconstruction_in_its_own_depth_and_channels(tmp_path, dtype
     np.testing.assert_allclose(result, halve(array), atol=1)
 
 
+@pytest.mark.parametrize("size", [(37, 53), (5, 7), (1, 1)])
+def test_a_network_of_native_resolution_sees_every_pixel(tmp_path, size):
+    array = make_noise(3, np.uint16, *size)
+    write_image(tmp_path / "a.png", array)
+    denoise_files(tmp_path / "a.png", tmp_path / "out", FakeVAE(profile="ladder"), strict=True)
+    result = read_image(tmp_path / "out/a.png").astype(float)
+    luminance = [0.299, 0.587, 0.114]
+    inside = ((result > 0) & (result < 65535)).all(axis=-1)  # else a channel was cut
+    np.testing.assert_allclose(
+        (result @ luminance)[inside], (array @ luminance)[inside] / 2, atol=1
+    )
+
+
 def test_files_go_through_the_transform(tmp_path):
     array = make_noise(height=20, width=47)
     write_image(tmp_path / "a.png", array)
@@ -335,3 +348,14 @@ def test_a_real_network(tmp_path, short_stages):
     assert result.shape == (50, 41, 1) and result.dtype == np.uint16
     # What a pixel is, only the latent vector tells: no noise of one pixel comes through.
     assert np.abs(np.diff(result.astype(int), axis=1)).mean() < 65535 / 20
+
+
+def test_a_real_ladder(tmp_path, tiny_ladder):
+    array = make_noise(dtype=np.uint16, height=50, width=41)
+    write_image(tmp_path / "a.png", array)
+    write_dicom(tmp_path / "b.dcm", make_noise()[:20, :, 0], bits_stored=8)
+    report = denoise_files(tmp_path, tmp_path / "out", tiny_ladder, strict=True)
+    assert report.written == 2
+    expected = tiny_ladder.reconstruct(array[None] / np.float32(65535))[0]
+    np.testing.assert_allclose(read_image(tmp_path / "out/a.png") / 65535, expected, atol=1e-4)
+    assert pydicom.dcmread(tmp_path / "out/b.dcm").pixel_array.shape == (20, SIZE)

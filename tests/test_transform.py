@@ -7,8 +7,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import tensorflow as tf
-from fake_vae import BrighteningVAE, ErasingVAE, FakeVAE
+from fake_vae import BrighteningVAE, CountingVAE, ErasingVAE, FakeVAE
 
+from vae_aug.augment import engine
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.data.letterbox import letterbox, unletterbox
 
@@ -141,15 +142,16 @@ IDENTITIES = [
 @hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(
     settings=st.sampled_from(IDENTITIES),
+    profile=st.sampled_from(["vector", "ladder"]),
     dtype=st.sampled_from([np.uint8, np.uint16, np.float16, np.float32]),
     size=st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3])),
     data=st.data(),
 )
-def test_identity_is_bit_for_bit(settings, dtype, size, data):
+def test_identity_is_bit_for_bit(settings, profile, dtype, size, data):
     seed = data.draw(st.integers(0, 2**32 - 1))
     image = make_image(*size, dtype=dtype, seed=seed)
     image.flat[0] = -0.0
-    augment = VAEAugment(ErasingVAE(), **settings)
+    augment = VAEAugment(ErasingVAE(profile=profile), **settings)
     assert np.asarray(augment(image)).tobytes() == image.tobytes()
     reported, report = augment.call_with_report(image)
     assert reported.numpy().tobytes() == image.tobytes() and not report["augmented"]
@@ -225,13 +227,14 @@ def test_probability_is_per_example_and_reproducible():
     np.testing.assert_array_equal(singles, changed[:8])
 
 
-def test_network_is_not_run_for_a_batch_without_a_chosen_example():
-    class Refusing(FakeVAE):
-        def vary(self, images, **_):
-            with tf.control_dependencies([tf.debugging.Assert(False, ["ran"])]):
-                return tf.identity(images), tf.identity(images)
+class RefusingVAE(FakeVAE):
+    def vary(self, images, **_):
+        with tf.control_dependencies([tf.debugging.Assert(False, ["ran"])]):
+            return tf.identity(images), tf.identity(images)
 
-    augment = VAEAugment(Refusing(), p=1e-9, seed=1)
+
+def test_network_is_not_run_for_a_batch_without_a_chosen_example():
+    augment = VAEAugment(RefusingVAE(), p=1e-9, seed=1)
     images = np.stack([make_image(seed=i) for i in range(4)])
     np.testing.assert_array_equal(augment(images), images)
 
@@ -262,10 +265,19 @@ def mixed_sizes():
     )
 
 
-@pytest.mark.parametrize("mode", ["sample", "interpolate", "denoise"])
-def test_bytes_do_not_depend_on_how_elements_are_processed(mode):
+@pytest.mark.parametrize(
+    ("mode", "profile"),
+    [
+        ("sample", "vector"),
+        ("interpolate", "vector"),
+        ("denoise", "vector"),
+        ("sample", "ladder"),
+        ("interpolate", "ladder"),
+    ],
+)
+def test_bytes_do_not_depend_on_how_elements_are_processed(mode, profile):
     source, dataset = mixed_sizes()
-    augment = VAEAugment(FakeVAE(), mode=mode, seed=7, batch_size=4, detail=0.5)
+    augment = VAEAugment(FakeVAE(profile=profile), mode=mode, seed=7, batch_size=4, detail=0.5)
     expected = [augment(element)["image"].numpy() for element in source]
     assert all((e != s["image"]).any() for e, s in zip(expected, source, strict=True))
     ways = {
@@ -280,6 +292,106 @@ def test_bytes_do_not_depend_on_how_elements_are_processed(mode):
             image = element["image"]
             image = image.to_tensor() if isinstance(image, tf.RaggedTensor) else image
             np.testing.assert_array_equal(image, want, err_msg=name)
+
+
+class TestNativeResolution:
+    """A network of the profile `ladder` sees images as they are."""
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32])
+    @pytest.mark.parametrize("size", [(37, 53, 1), (5, 7, 3), (1, 1, 1)])
+    def test_every_pixel_is_the_network_s_own(self, size, dtype):
+        image = make_image(*size, dtype=dtype)
+        augment = VAEAugment(BrighteningVAE(profile="ladder"), guard="off")
+        changed = augment(image).numpy()
+        assert changed.dtype == dtype and changed.shape == image.shape
+        if np.issubdtype(dtype, np.integer):
+            top = np.iinfo(dtype).max
+            expected = np.minimum(np.round(image + np.float32(0.25 * top)), top)
+            np.testing.assert_array_equal(changed, expected)
+        else:
+            expected = np.minimum(image.astype(np.float32) + 0.25, 1)
+            np.testing.assert_allclose(changed, expected, atol=np.finfo(dtype).eps)
+
+    def test_nothing_is_lost_in_a_square(self):
+        """Noise of single pixels, which 32 pixels a side cannot hold."""
+        image = make_image(64, 100, dtype=np.float32)
+        augment = VAEAugment(FakeVAE(profile="ladder"), mode="denoise", guard="off")
+        np.testing.assert_allclose(augment(image), 0.5 * image, atol=1e-6)
+
+    def test_a_ragged_batch_is_its_images_one_by_one(self):
+        images = [make_image(*size, seed=i) for i, size in enumerate([(37, 53), (1, 1), (5, 40)])]
+        batch = tf.ragged.stack([tf.RaggedTensor.from_tensor(image) for image in images])
+        augment = VAEAugment(FakeVAE(profile="ladder"), detail=0.5, seed=3, guard="off")
+        eager, traced = augment(batch), tf.function(lambda batch: augment(batch))(batch)
+        for index, image in enumerate(images):
+            expected = augment(image)
+            assert (expected.numpy() != image).any()
+            np.testing.assert_array_equal(eager[index].to_tensor(), expected)
+            np.testing.assert_array_equal(traced[index].to_tensor(), expected)
+
+    def test_probability_is_per_example_of_a_ragged_batch(self):
+        images = [make_image(4 + i % 3, 6, seed=i) for i in range(24)]
+        batch = tf.ragged.stack([tf.RaggedTensor.from_tensor(image) for image in images])
+        augment = VAEAugment(BrighteningVAE(profile="ladder"), p=0.5, seed=4)
+        changed, report = augment.call_with_report(batch)
+        chosen = report["augmented"].numpy()
+        assert 4 < chosen.sum() < 20
+        pairs = zip(images, changed, strict=True)
+        touched = [(before != after.to_tensor()).numpy().any() for before, after in pairs]
+        np.testing.assert_array_equal(touched, chosen)
+
+    def test_network_is_not_run_for_an_example_that_is_not_chosen(self):
+        images = np.stack([make_image(seed=i) for i in range(4)])
+        augment = VAEAugment(RefusingVAE(profile="ladder"), p=1e-9, seed=1)
+        ragged = tf.RaggedTensor.from_tensor(images, ragged_rank=2)
+        np.testing.assert_array_equal(augment(ragged).to_tensor(), images)
+        np.testing.assert_array_equal(augment(images), images)
+
+    @pytest.mark.parametrize("p", [1.0, 0.5])
+    def test_a_large_batch_goes_through_in_parts(self, monkeypatch, p):
+        images = np.stack([make_image(10, 10, seed=i, dtype=np.float32) for i in range(5)]) * 0.5
+        whole = VAEAugment(FakeVAE(profile="ladder"), p=p, seed=1, guard="off")(images)
+        monkeypatch.setattr(engine, "MAX_PIXELS", 250)
+        parts = VAEAugment(FakeVAE(profile="ladder"), p=p, seed=1, guard="off")(images)
+        np.testing.assert_array_equal(parts, whole)
+        counting = VAEAugment(CountingVAE(profile="ladder"), guard="off")
+        counted = tf.function(lambda batch: counting(batch))(images) - images
+        # Two images of 100 pixels at a time.
+        np.testing.assert_allclose(counted[:, 0, 0, 0], [0.02, 0.02, 0.02, 0.02, 0.01], atol=1e-6)
+        larger = make_image(20, 20, dtype=np.float32) * 0.5
+        np.testing.assert_allclose(counting(larger) - larger, 0.01, atol=1e-6)
+
+    def test_interpolation_without_a_seed_takes_neighbours_of_one_size(self):
+        images = np.stack([make_image(9, 11, dtype=np.float32, seed=i) for i in range(3)])
+        augment = VAEAugment(FakeVAE(profile="ladder"), mode="interpolate", guard="off")
+        expected = np.clip(images + 0.5 * (np.roll(images, 1, 0) - images), 0, 1)
+        np.testing.assert_allclose(augment(images), expected, atol=1e-6)
+        ragged = augment(tf.RaggedTensor.from_tensor(images, ragged_rank=2)).to_tensor()
+        assert (ragged.numpy() != images).mean() > 0.5
+        assert np.abs(ragged - expected).mean() > 0.05
+
+    @pytest.mark.parametrize("mode", ["denoise", "sample"])
+    def test_a_real_ladder(self, tiny_ladder, mode):
+        augment = VAEAugment(tiny_ladder, mode=mode, seed=1, guard="off")
+        image = make_image(37, 53, dtype=np.uint16)
+        changed = augment(image)
+        assert changed.dtype == tf.uint16 and changed.shape == image.shape
+        assert np.mean(changed.numpy() != image) > 0.5  # others leave the range, and are cut
+        if mode == "denoise":
+            expected = 65535 * tiny_ladder.reconstruct(image[None] / np.float32(65535))[0]
+            np.testing.assert_allclose(to_integers(changed), expected, atol=2)
+        # Other graphs are optimised in other ways: the last of 16 bits may differ.
+        (mapped,) = tf.data.Dataset.from_tensors(image).map(augment)
+        np.testing.assert_allclose(to_integers(mapped), to_integers(changed), atol=2)
+        ragged = tf.ragged.stack([tf.RaggedTensor.from_tensor(x) for x in (image[:1, :1], image)])
+        tiny, same = augment(ragged)
+        assert tiny.to_tensor().shape == (1, 1, 1)
+        np.testing.assert_allclose(to_integers(same.to_tensor()), to_integers(changed), atol=2)
+
+
+def to_integers(image):
+    """Return an image of unsigned integers as one whose differences can be negative."""
+    return image.numpy().astype(int)
 
 
 def test_order_does_not_matter_and_identity_does():

@@ -7,7 +7,13 @@ import pytest
 import tensorflow as tf
 from fake_vae import FakeVAE
 
-from conformance.layouts import check_untouched, get_image, iterate_cases, make_element
+from conformance.layouts import (
+    SIZES,
+    check_untouched,
+    get_image,
+    iterate_cases,
+    make_element,
+)
 from vae_aug.augment.transform import VAEAugment
 
 CASES = list(dict.fromkeys(iterate_cases()))
@@ -15,6 +21,9 @@ CASES = list(dict.fromkeys(iterate_cases()))
 BY_LAYOUT = {case for case in CASES if (case.dtype, case.channels) == ("uint8", 1)}
 AUGMENT = VAEAugment(FakeVAE(), seed=5, guard="off")
 IDENTITY = VAEAugment(FakeVAE(), factor=0.0)
+# A network at native resolution differs in how it takes images, not in what carries boxes.
+NATIVE = VAEAugment(FakeVAE(profile="ladder"), seed=5, guard="off")
+NATIVE_CASES = [case for case in CASES if case in BY_LAYOUT and case.size == SIZES[1]]
 
 
 def pixels(element):
@@ -39,6 +48,17 @@ def test_only_pixels_change_and_equally_in_every_way(case):
         (processed,) = list(way)
         check_untouched(element, processed)
         np.testing.assert_array_equal(pixels(processed), pixels(eager))
+
+
+@pytest.mark.parametrize("case", NATIVE_CASES, ids=str)
+def test_only_pixels_change_at_native_resolution(case):
+    element = make_element(case)
+    eager = NATIVE(element)
+    check_untouched(element, eager)
+    assert (pixels(eager) != pixels(element)).mean() > 0.5
+    (processed,) = list(make_dataset(element).apply(NATIVE))
+    check_untouched(element, processed)
+    np.testing.assert_array_equal(pixels(processed), pixels(eager))
 
 
 @pytest.mark.parametrize(

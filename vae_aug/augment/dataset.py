@@ -2,9 +2,10 @@
 
     element -> (element, question) -> batch -> network -> unbatch -> (element, answer) -> element
 
-Images of mixed sizes meet only as the network's squares. The elements themselves are carried past
-the network boxed as scalar variants (`tf.data.experimental.Optional`), which batch and unbatch
-whatever is inside and copy nothing.
+Images of mixed sizes meet only as the network's squares; a network that sees them in their own
+size gets them in batches only where `element_spec` promises one size, else one at a time. The
+elements themselves are carried past the network boxed as scalar variants
+(`tf.data.experimental.Optional`), which batch and unbatch whatever is inside and copy nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vae_aug.augment.elements import find_layout
+from vae_aug.augment.elements import find_layout, get_at
 from vae_aug.augment.seeds import count_epochs
 from vae_aug.augment.steps import Request, Steps
 
@@ -29,6 +30,9 @@ def augment_dataset(dataset: tf.data.Dataset, steps: Steps) -> tf.data.Dataset:
 
     Order, cardinality and element structure are kept. With a seed, every pass over the returned
     dataset is an epoch of its own, see `vae_aug.augment.seeds.count_epochs`.
+
+    At native resolution, images of one size run faster if their `element_spec` says so (see
+    `tf.ensure_shape`): without it, the network runs on one at a time.
 
     Args:
         dataset: Of elements or of batches.
@@ -68,9 +72,11 @@ def augment_dataset(dataset: tf.data.Dataset, steps: Steps) -> tf.data.Dataset:
     if layout.batched:
         return numbered.map(run, **in_network)
     around = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+    one_size = get_at(dataset.element_spec, layout.image).shape.is_fully_defined()
+    batches = steps.engine.image_size is not None or one_size
     augmented = (
         numbered.map(ask, **around)
-        .batch(steps.config.batch_size)
+        .batch(steps.config.batch_size if batches else 1)
         .map(compute, **in_network)
         .unbatch()
         .map(finish, **around)

@@ -9,6 +9,19 @@ import keras
 import tensorflow as tf
 
 from vae_aug.config import AugmentConfig
+from vae_aug.model.profiles import Network
+
+MAX_PIXELS = 2**20
+"""Most pixels of a batch that a network sees at once at native resolution.
+
+A ladder on Lite1 takes about 300 bytes a pixel beside its weights and graph, so that a batch stays
+near 0.3 GB; a single larger image goes through whole.
+"""
+
+
+def find_input_size(vae: Network) -> int | None:
+    """Return the side of the square a network sees, None if it runs at any height and width."""
+    return None if vae.config.profile == "ladder" else vae.config.image_size
 
 
 class TensorFlowEngine:
@@ -17,55 +30,86 @@ class TensorFlowEngine:
     A graph without variables can be captured by `Dataset.map` on any device, serialised, and sent
     to tf.data service. Constant filters are also a sixth faster on a CPU than captured ones, since
     oneDNN keeps them in the layout it computes in.
+
+    Attributes:
+        image_size: Side of the square the network sees; None if it takes images as they are.
     """
 
-    def __init__(self, vae: Any, config: AugmentConfig) -> None:
+    def __init__(self, vae: Network, config: AugmentConfig) -> None:
         """Copy the weights; graphs are made when first needed.
 
         Args:
-            vae: A `vae_aug.model.vae.VAE`, or anything with its `config` and `vary`.
+            vae: The network, or anything with its `config` and `vary`.
             config: Mode, factor, detail and device.
         """
-        self.image_size = vae.config.image_size
+        self.image_size = find_input_size(vae)
         self._vae = vae
         self._config = config
         self._weights = [(v, v.numpy()) for v in getattr(vae, "variables", ())]
 
-    def __call__(self, squares: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    def __call__(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         """Compute what the network adds to each image.
 
         With reconstruction r, variant v and detail d: `v - r + (1 - d) r`. Whoever applies it
-        takes away `(1 - d) x` in native resolution, which the network never sees. For `"denoise"`
+        takes away `(1 - d) x` in native resolution, which a square has lost. For `"denoise"`
         v = r, and the whole is scaled by `factor`.
 
         Args:
-            squares: `[B, S, S, 1] float32 in [0, 1]`.
+            images: `[B, H, W, 1] float32 in [0, 1]`; H and W are `image_size`, if there is one.
+                More than `MAX_PIXELS` of any other size go through in parts.
             seeds: `[B, 2] int32`.
 
         Returns:
-            `[B, S, S, 1] float32`.
+            `[B, H, W, 1] float32`.
         """
         with tf.device(self._config.device):
-            if self._config.mode != "interpolate" or self._config.seed is not None:
-                # A neighbour depends on how the data was batched, which a seed must not.
-                return self._freeze(True)(squares, seeds)
-            return tf.cond(
-                tf.shape(squares)[0] > 1,
-                lambda: self._freeze(False)(squares, seeds),
-                lambda: self._freeze(True)(squares, seeds),
-            )
+            if self.image_size is None:
+                return self._compute_in_parts(images, seeds)
+            return self._compute(images, seeds)
+
+    def _compute_in_parts(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        """Compute a batch of native size, as many images at a time as `MAX_PIXELS` allows.
+
+        Neighbours, for `"interpolate"` without a seed, are those of the part.
+        """
+        count, height, width = tf.unstack(tf.shape(images)[:3])
+        at_once = tf.maximum(MAX_PIXELS // (height * width), 1)
+        needed = tf.maximum(-(-count // at_once), 1)
+        parts = tf.TensorArray(
+            tf.float32, size=needed, element_shape=[None, *images.shape[1:]], infer_shape=False
+        )
+
+        def compute_part(index: tf.Tensor, parts: tf.TensorArray) -> tuple[Any, ...]:
+            part = slice(index * at_once, (index + 1) * at_once)
+            return index + 1, parts.write(index, self._compute(images[part], seeds[part]))
+
+        _, parts = tf.while_loop(
+            lambda index, _: index < needed, compute_part, (0, parts), parallel_iterations=1
+        )
+        return parts.concat()
+
+    def _compute(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        """Run the graph that goes with the settings and the size of the batch."""
+        if self._config.mode != "interpolate" or self._config.seed is not None:
+            # A neighbour depends on how the data was batched, which a seed must not.
+            return self._freeze(True)(images, seeds)
+        return tf.cond(
+            tf.shape(images)[0] > 1,
+            lambda: self._freeze(False)(images, seeds),
+            lambda: self._freeze(True)(images, seeds),
+        )
 
     @functools.cache  # noqa: B019 - lives as long as the engine, which is few and long-lived
     def _freeze(self, alone: bool) -> Any:
-        """Trace the network once, for any batch size, outside of whatever graph is being built."""
+        """Trace the network once, for any batch, outside of whatever graph is being built."""
         size, config = self.image_size, self._config
         detail = config.detail or 0.0
 
-        def compute(squares: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        def compute(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
             constants = [(v, tf.constant(value)) for v, value in self._weights]
             with keras.StatelessScope(state_mapping=constants):
                 reconstruction, variant = self._vae.vary(
-                    squares, mode=config.mode, factor=config.factor, seeds=seeds, alone=alone
+                    images, mode=config.mode, factor=config.factor, seeds=seeds, alone=alone
                 )
             if config.mode == "denoise":
                 return config.factor * (1.0 - detail) * reconstruction

@@ -32,6 +32,7 @@ from vae_aug.data.derived import derive_dicom, read_picture
 from vae_aug.data.dicom import Window, check_window, is_dicom, read_dicom
 from vae_aug.data.images import decode_image, parse_image_header
 from vae_aug.errors import VAEAugError
+from vae_aug.model.profiles import Network
 
 DicomAs = Literal["dicom", "png"]
 
@@ -89,14 +90,17 @@ class _Job:
 def denoise_files(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    ckpt: Any,
+    ckpt: str | os.PathLike[str] | Network,
     *,
     strict: bool = False,
     dicom_as: DicomAs = "dicom",
     window: Window | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DenoiseReport:
-    """Denoise an image or all images of a folder, at their own resolution.
+    """Denoise an image or all images of a folder, one at a time.
+
+    The profile `ladder` sees an image at its own resolution, with 0.3 GB of memory a megapixel;
+    the profile `vector` sees it fitted into its square, and its output is scaled back.
 
     Names, sizes, bit depths (of at least 8) and channels are kept. In colour the luminance
     changes and the differences between channels stay; equal channels stay equal; alpha is

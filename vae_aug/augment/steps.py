@@ -22,12 +22,13 @@ class Request(NamedTuple):
     """What the network is asked for each example.
 
     Attributes:
-        squares: `[B, S, S, 1] float32`, what it sees.
+        images: What it sees, float32: squares `[B, S, S, 1]`, or grey images of their own size
+            `[B, H, W, 1]`, ragged if the batch is.
         seeds: `[B, 2] int32`.
         chosen: `[B] bool`, whether the example is augmented at all.
     """
 
-    squares: tf.Tensor
+    images: tf.Tensor | tf.RaggedTensor
     seeds: tf.Tensor
     chosen: tf.Tensor
 
@@ -76,8 +77,8 @@ class Steps:
     def ask(self, element: Any, layout: Layout, epoch: int | tf.Tensor = 0) -> Request:
         """Make the network's input from an element or a batch; see `run`."""
         parts = read_parts(element, layout)
-        squares = _map_images(self._shrink, parts.images)
-        count = tf.shape(squares)[0]
+        images = self._prepare(parts.images)
+        count = tf.shape(parts.boxes)[0]
         chosen = tf.fill([count], not self.is_identity)
         if self.config.seed is None:
             seeds, choices = draw_seeds(count), draw_seeds(count)
@@ -91,37 +92,54 @@ class Steps:
             choices = make_seeds(self.config.seed, "choose", ids, epochs)
         if 0 < self.config.p < 1:
             chosen &= draw_choices(choices, self.config.p)
-        return Request(squares, seeds, chosen)
+        return Request(images, seeds, chosen)
 
-    def compute(self, request: Request) -> tf.Tensor:
-        """Run the network on the chosen examples: `[B, S, S, 1] float32`, 0 for the others."""
+    def compute(self, request: Request) -> tf.Tensor | tf.RaggedTensor:
+        """Run the network on the chosen examples: float32 like its images, 0 for the others.
+
+        A batch of one size goes through at once (in parts, if it is large), a ragged one of
+        native sizes image by image, which leaves a GPU, and many cores, partly idle.
+        """
         if self.is_identity:
-            return tf.zeros_like(request.squares)
+            return tf.zeros_like(request.images)
+        if isinstance(request.images, tf.RaggedTensor):
+            return _map_ragged(
+                lambda *one: self._compute_chosen(Request(*one)),
+                request.images,
+                request.seeds,
+                request.chosen,
+            )
+        return self._compute_chosen(request)
+
+    def _compute_chosen(self, request: Request) -> tf.Tensor:
+        """As `compute`, of a dense batch."""
         if self.config.p == 1:
-            return self.engine(request.squares, request.seeds)
+            return self.engine(request.images, request.seeds)
         indices = tf.where(request.chosen)
 
-        def compute_chosen() -> tf.Tensor:
-            squares = tf.gather(request.squares, indices[:, 0])
-            computed = self.engine(squares, tf.gather(request.seeds, indices[:, 0]))
-            shape = tf.shape(request.squares, out_type=tf.int64)
+        def compute() -> tf.Tensor:
+            images = tf.gather(request.images, indices[:, 0])
+            computed = self.engine(images, tf.gather(request.seeds, indices[:, 0]))
+            shape = tf.shape(request.images, out_type=tf.int64)
             return tf.scatter_nd(indices, computed, shape)
 
         return tf.cond(
-            tf.reduce_any(request.chosen),
-            compute_chosen,
-            lambda: tf.zeros_like(request.squares),
+            tf.reduce_any(request.chosen), compute, lambda: tf.zeros_like(request.images)
         )
 
     def finish(
-        self, element: Any, layout: Layout, computed: tf.Tensor, chosen: tf.Tensor
+        self,
+        element: Any,
+        layout: Layout,
+        computed: tf.Tensor | tf.RaggedTensor,
+        chosen: tf.Tensor,
     ) -> tuple[Any, dict[str, tf.Tensor]]:
         """Apply the network's output.
 
         Args:
             element: An element or a batch.
             layout: Where things are in it.
-            computed: `[B, S, S, 1] float32`, from `compute`.
+            computed: From `compute`.
             chosen: `[B] bool`.
 
         Returns:
@@ -141,10 +159,24 @@ class Steps:
             images = tf.ensure_shape(images, original.shape)
         return replace_at(element, layout.image, images), report
 
-    def _shrink(self, images: tf.Tensor) -> tf.Tensor:
-        """Fit `[B, H, W, C]` images into the network's grey squares."""
+    def _prepare(self, images: tf.Tensor | tf.RaggedTensor) -> tf.Tensor | tf.RaggedTensor:
+        """Make what the network sees of a batch."""
+        if not isinstance(images, tf.RaggedTensor):
+            return self._prepare_dense(images)
+        if self.engine.image_size is None:
+            return _map_ragged(self._prepare_dense, images)
+        return tf.map_fn(
+            lambda image: self._prepare_dense(image.to_tensor()[None])[0],
+            images,
+            fn_output_signature=tf.float32,
+        )
+
+    def _prepare_dense(self, images: tf.Tensor) -> tf.Tensor:
+        """Turn `[B, H, W, C]` into grey, and fit it into the network's square if it has one."""
         grey = compute_grey(images, *find_range(images, self.config.value_range))
-        return letterbox(tf.clip_by_value(grey, 0.0, 1.0), self.engine.image_size)
+        grey = tf.clip_by_value(grey, 0.0, 1.0)
+        size = self.engine.image_size
+        return grey if size is None else letterbox(grey, size)
 
     def _change(
         self,
@@ -158,7 +190,9 @@ class Steps:
         height, width = (images.shape[axis] or tf.shape(images)[axis] for axis in (1, 2))
         low, high = find_range(images, self.config.value_range)
         grey = compute_grey(images, low, high)
-        change = unletterbox(computed, height, width)
+        change = computed
+        if self.engine.image_size is not None:
+            change = unletterbox(computed, height, width)
         if self._replaced:
             change -= self._replaced * grey
         change = tf.where(chosen[:, None, None, None], change, 0.0)
@@ -175,7 +209,7 @@ class Steps:
         self,
         images: tf.RaggedTensor,
         boxes: tf.Tensor,
-        computed: tf.Tensor,
+        computed: tf.Tensor | tf.RaggedTensor,
         chosen: tf.Tensor,
         layout: Layout,
     ) -> tuple[tf.RaggedTensor, tf.Tensor, tf.Tensor]:
@@ -183,6 +217,8 @@ class Steps:
 
         def change_one(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             image, boxes, computed, chosen = inputs
+            if isinstance(computed, tf.RaggedTensor):
+                computed = computed.to_tensor()
             changed, fidelity, failed = self._change(
                 image.to_tensor()[None], boxes[None], computed[None], chosen[None], layout
             )
@@ -206,10 +242,29 @@ class Steps:
         return measure_fidelity(grey, after, boxes, denoised=self.config.mode == "denoise")
 
 
-def _map_images(function: Callable[[tf.Tensor], tf.Tensor], images: Any) -> tf.Tensor:
-    """Apply a function of `[B, H, W, C] to float32` to a batch, image by image if ragged."""
-    if not isinstance(images, tf.RaggedTensor):
-        return function(images)
-    return tf.map_fn(
-        lambda image: function(image.to_tensor()[None])[0], images, fn_output_signature=tf.float32
+def _map_ragged(
+    function: Callable[..., tf.Tensor], images: tf.RaggedTensor, *others: tf.Tensor
+) -> tf.RaggedTensor:
+    """Apply a function of batches, to `[B, H, W, 1] float32`, to ragged images one by one.
+
+    Args:
+        function: Takes a dense batch of images, and the rows of `others` that go with them.
+        images: `[B, (H), (W), C]`.
+        *others: `[B, ...]`.
+
+    Returns:
+        `[B, (H), (W), 1] float32`.
+    """
+
+    def apply_to_one(inputs: tuple[Any, ...]) -> tf.RaggedTensor:
+        image, *rest = inputs
+        result = function(image.to_tensor()[None], *(other[None] for other in rest))
+        return tf.RaggedTensor.from_tensor(result[0])
+
+    mapped = tf.map_fn(
+        apply_to_one,
+        (images, *others),
+        fn_output_signature=tf.RaggedTensorSpec([None, None, 1], tf.float32, 1),
+        parallel_iterations=1,  # several at a time would need the memory of several
     )
+    return images.with_flat_values(mapped.flat_values)

@@ -13,19 +13,25 @@ from vae_aug.augment.engine import TensorFlowEngine
 from vae_aug.augment.steps import Steps
 from vae_aug.config import AugmentConfig, Engine, Guard, Mode
 from vae_aug.model.checkpoint import load_checkpoint
+from vae_aug.model.profiles import Network
 
 
 class VAEAugment:
     """Denoise images, or vary them, in `tf.data`; boxes and everything else pass untouched.
 
-    The VAE sees the image as a grey square and says how its brightness should change; the change
-    is brought to the image's own resolution and added to its own pixels. So size, dtype, range and
-    colour are kept, and with `detail=1` so is everything that the VAE cannot represent.
+    The VAE sees the image in grey and says how its brightness should change; the change is added
+    to the image's own pixels. So size, dtype, range and colour are kept, and with `detail=1` so is
+    everything that the VAE cannot represent. The profile `ladder` sees every image in its own size,
+    the profile `vector` fitted into its square, whose change is brought back to the image's size.
 
     With image x, reconstruction r and variant v of the VAE and `up` to native resolution:
 
         sample, interpolate:  x + up(v - r) + (1 - detail) (up(r) - x)
         denoise:              x + factor (1 - detail) (up(r) - x)
+
+    A ladder takes 0.3 GB of memory a megapixel beside its weights, of a megapixel at a time or of
+    one image that is larger; twice that under `apply`, which has two batches under way. Images of
+    mixed sizes (a ragged batch, or elements of unknown size under `apply`) run one by one.
 
     Elements may be single or batched: TFDS (`{"image", "objects": {"bbox", ...}}`), Keras
     (`{"images", "bounding_boxes": {"boxes", ...}}`), `(image, target)` or a bare image, as tensors
@@ -40,7 +46,7 @@ class VAEAugment:
 
     def __init__(
         self,
-        ckpt: Any,
+        ckpt: str | os.PathLike[str] | Network,
         *,
         mode: Mode = "sample",
         factor: float = 1.0,
@@ -59,11 +65,12 @@ class VAEAugment:
 
         Args:
             ckpt: A `.keras` file, a checkpoint folder, the name of a packaged checkpoint
-                (`"demo"`), or a `VAE`.
+                (`"demo"`), or a network.
             mode: `"denoise"`: decode the posterior mean. `"sample"`: decode z_mean + factor *
                 sigma * eps. `"interpolate"`: move z towards another image's of the batch by up to
                 `factor`; an image alone, and every image if there is a `seed`, moves towards a
-                draw from the training set's aggregate posterior instead.
+                draw from the training set's aggregate posterior instead. Where a ladder runs
+                images one by one, each is alone.
             factor: Strength, linear, from 0. `factor=0, detail=1` returns the input bit for bit.
             detail: Share of what the VAE cannot represent that is put back, in [0, 1]. None for 0
                 if the mode is `"denoise"`, else 1.
@@ -85,7 +92,7 @@ class VAEAugment:
         Raises:
             CheckpointError: If the checkpoint cannot be loaded.
             ValueError: If a setting is out of range.
-            TypeError: If `ckpt` is neither a path nor a VAE.
+            TypeError: If `ckpt` is neither a path nor a network.
         """
         self.config = AugmentConfig(
             mode=mode,
@@ -105,7 +112,7 @@ class VAEAugment:
             ckpt = load_checkpoint(os.fspath(ckpt))
         elif not hasattr(ckpt, "vary"):
             raise TypeError(
-                "ckpt must be a path, the name of a packaged checkpoint or a VAE; received "
+                "ckpt must be a path, the name of a packaged checkpoint or a network; received "
                 f"{type(ckpt).__name__}."
             )
         self.vae = ckpt

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vae_aug.augment.engine import MAX_PIXELS, find_input_size
 from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.config import check_range
 from vae_aug.corrupt import check_names, corrupt
@@ -26,7 +27,7 @@ from vae_aug.data.sheet import write_sheet
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.classical import Filter, describe_grids, list_methods, tune_filters
 from vae_aug.evaluate.metrics import bootstrap_interval, find_body, make_box_mask, measure_regions
-from vae_aug.model.vae import VAE
+from vae_aug.model.profiles import Network
 from vae_aug.version import __version__
 
 REGIONS = ("whole", "body", "boxes")
@@ -34,7 +35,7 @@ MEASURES = ("ssim", "psnr", "r2")
 INPUT = "input"
 
 _BATCH = 16
-_DEFAULT_SIZE = 224
+_DEFAULT_SIZE, _MIN_SIZE = 224, 32
 _TUNING_IMAGES = 6
 _FIGURE_IMAGES = 4
 _MIN_CROP_PX = 40
@@ -116,22 +117,24 @@ class DenoisingTable:
 
 def evaluate_denoising(
     source_records: str | os.PathLike[str],
-    networks: Mapping[str, VAE],
+    networks: Mapping[str, Network],
     *,
     split: str = "validation",
     keep: float = 0.4,
     corruptions: Sequence[str] = ("replace", "blend"),
     limit: int | None = None,
+    size: int | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     seed: int = 0,
 ) -> DenoisingTable:
     """Corrupt the images of a data set, restore them by every method, and compare.
 
-    Images are seen as a network sees them: grey, letterboxed into the square of the largest
-    network. A network with a smaller square gets the noisy image scaled down and its output
-    scaled up, which the settings say. The noise of an image is the same for every method; it
-    depends on `seed` and the image's index in the split.
+    Images are seen as a network sees them: grey, letterboxed into a square. The profile `ladder`
+    and the filters run on that square as it is. The profile `vector`, where its own square is
+    another, gets the noisy image scaled to it and its output is scaled back, which the settings
+    say. The noise of an image is the same for every method; it depends on `seed` and the image's
+    index in the split.
 
     Measured are the whole image (without letterbox bars), the body (`find_body` on the clean
     image) and the union of an image's boxes; means are over images. Classical filters are at
@@ -145,6 +148,8 @@ def evaluate_denoising(
             the methods do to clean images.
         corruptions: Keys of `vae_aug.corrupt.CORRUPTIONS`.
         limit: Most images, evenly spaced over the split; None for all.
+        size: Side of the square in pixels, at least 32; None for the largest `image_size` of the
+            networks, that of their training, or 224 without any.
         out: Folder for `denoising.json` and, for each corruption, `denoising_<name>.png`: clean,
             noisy and restored images, the largest box enlarged below each. None writes nothing.
         progress: Called with (steps done, steps in all).
@@ -161,10 +166,17 @@ def evaluate_denoising(
     check_range("keep", keep, 0, 1, open_low=True)
     if limit is not None:
         check_range("limit", limit, 1)
+    if size is not None:
+        check_range("size", size, _MIN_SIZE)
     taken = sorted({INPUT, "clean", "noisy", *list_methods()} & set(networks))
     if taken:
         raise ValueError(f"a network must not be named {taken[0]!r}, which is another method.")
-    run = _Run(source_records, networks, split, keep, tuple(corruptions), limit, seed, progress)
+    if size is None:
+        sizes = [network.config.image_size for network in networks.values()]
+        size = max(sizes, default=_DEFAULT_SIZE)
+    run = _Run(
+        source_records, networks, split, keep, tuple(corruptions), limit, size, seed, progress
+    )
     values, figures = run.measure()
     table = DenoisingTable(run.summarize(values), run.describe())
     if out is not None:
@@ -203,11 +215,12 @@ class _Run:
     def __init__(
         self,
         source: str | os.PathLike[str],
-        networks: Mapping[str, VAE],
+        networks: Mapping[str, Network],
         split: str,
         keep: float,
         corruptions: tuple[str, ...],
         limit: int | None,
+        size: int,
         seed: int,
         progress: Callable[[int, int], None] | None,
     ) -> None:
@@ -215,8 +228,7 @@ class _Run:
         self._source, self._split = source, split
         self._networks = networks
         self._keep, self._corruptions, self._seed = keep, corruptions, seed
-        sizes = [network.config.image_size for network in networks.values()]
-        self.size = max(sizes, default=_DEFAULT_SIZE)
+        self.size = size
         self._restorers = {name: _make_restorer(vae) for name, vae in networks.items()}
         self._filters: dict[str, Mapping[str, Filter]] = {}
         self._patients, box_counts = self._scan()
@@ -292,8 +304,8 @@ class _Run:
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         }
 
-    def _describe_network(self, vae: VAE) -> dict[str, Any]:
-        size = vae.config.image_size
+    def _describe_network(self, vae: Network) -> dict[str, Any]:
+        size = find_input_size(vae) or self.size
         rescaled = (
             "none"
             if size == self.size
@@ -302,7 +314,8 @@ class _Run:
         return {
             "digest": getattr(vae, "digest", ""),
             "profile": vae.config.profile,
-            "image_size": size,
+            "image_size": vae.config.image_size,
+            "input_size": size,
             "rescaled": rescaled,
         }
 
@@ -325,10 +338,11 @@ class _Run:
                 yield _make_picture(index, element, self.size)
 
     def _read_batches(self) -> Iterator[list[_Picture]]:
+        at_once = max(min(_BATCH, MAX_PIXELS // self.size**2), 1)
         batch = []
         for picture in self._read(self._chosen):
             batch.append(picture)
-            if len(batch) == _BATCH:
+            if len(batch) == at_once:
                 yield batch
                 batch = []
         if batch:
@@ -367,12 +381,15 @@ class _Run:
             self._progress(self._done, self._steps)
 
 
-def _make_restorer(vae: VAE) -> Callable[[np.ndarray], tf.Tensor]:
+def _make_restorer(vae: Network) -> Callable[[np.ndarray], tf.Tensor]:
     """Make the function `[B, S, S, 1]` to `[B, S, S, 1]`, both float32 in [0, 1]."""
+    size = find_input_size(vae)
 
     @tf.function(autograph=False, reduce_retracing=True)
     def restore(noisy: tf.Tensor) -> tf.Tensor:
-        small = letterbox(noisy, vae.config.image_size)
+        if size is None:
+            return vae.reconstruct(noisy)
+        small = letterbox(noisy, size)
         grey = tf.reduce_mean(vae.reconstruct(small), axis=-1, keepdims=True)
         return unletterbox(grey, noisy.shape[1], noisy.shape[2])
 

@@ -396,7 +396,8 @@ class _Level(keras.layers.Layer):
         log_var = tf.clip_by_value(log_var + _START_LOG_VAR, -10.0, 4.0)
         residual = mean
         if noise is not None:
-            residual = sample_posterior(mean, log_var, noise(index, tf.shape(mean)))
+            drawn_noise = tf.ensure_shape(noise(index, tf.shape(mean)), mean.shape)
+            residual = sample_posterior(mean, log_var, drawn_noise)
         drawn = prior_mean + tf.exp(0.5 * prior_log_var) * residual
         state = self.body(state + self.take(drawn))
         # Relative to the prior, the prior is N(0, 1).

@@ -19,20 +19,21 @@ def split_latent(latent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return z_mean, tf.clip_by_value(z_log_var, -12.0, 6.0)
 
 
-def draw_normal(seeds: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+def draw_normal(seeds: tf.Tensor, shape: tuple[int, ...] | tf.Tensor) -> tf.Tensor:
     """Draw standard normal noise whose rows depend on their own seed alone.
 
     Args:
         seeds: `[B, 2] int32`.
-        shape: Shape of one row.
+        shape: Shape of one row; a tensor, if only the running graph knows it.
 
     Returns:
         `[B, *shape] float32`; a row is the same whatever batch it is drawn in.
     """
+    static = shape if isinstance(shape, tuple) else None
     return tf.map_fn(
         lambda seed: tf.random.stateless_normal(shape, seed),
         seeds,
-        fn_output_signature=tf.TensorSpec(shape, tf.float32),
+        fn_output_signature=tf.TensorSpec(static, tf.float32),
     )
 
 
