@@ -117,6 +117,28 @@ def test_a_ladder_trains_and_its_style_is_taught(records, tmp_path):
     assert all(np.any(level.posterior.kernel.numpy()) for level in trained.levels)
 
 
+def test_a_ladder_goes_on_from_a_checkpoint_at_another_size(records, tmp_path):
+    model = dataclasses.replace(MODEL, profile="ladder", latent_dim=24)
+    first = dataclasses.replace(CONFIG, steps=2, frozen_stages=3)
+    train([records], tmp_path / "first", model=model, config=first)
+    begin = str(tmp_path / "first" / "checkpoint.keras")
+    still = dataclasses.replace(first, start_from=begin, steps=1, learning_rate=1e-12, ema=0.0)
+    larger = dataclasses.replace(model, image_size=64)
+    train([records], tmp_path / "second", model=larger, config=still)
+    before = load_checkpoint(begin)
+    after = load_checkpoint(tmp_path / "second" / "checkpoint.keras")
+    for old, new in zip(before.trainable_variables, after.trainable_variables, strict=True):
+        np.testing.assert_allclose(new.numpy(), old.numpy(), atol=1e-3, err_msg=old.path)
+    fingerprint = read_manifest(tmp_path / "second" / "checkpoint.keras")["fingerprint"]
+    assert fingerprint["images"] == 16
+
+    wider = dataclasses.replace(model, latent_dim=32)
+    with pytest.raises(ValueError, match="latent_dim 24, not 32"):
+        train([records], tmp_path / "third", model=wider, config=still)
+    with pytest.raises(ValueError, match="starts from encoder_weights or from start_from"):
+        dataclasses.replace(still, encoder_weights="package")
+
+
 def test_a_style_is_refused_for_a_profile_without_one(records, tmp_path):
     config = dataclasses.replace(CONFIG, restyle=0.5)
     with pytest.raises(ValueError, match="restyle is for the profile 'ladder'"):

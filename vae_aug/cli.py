@@ -322,6 +322,13 @@ def train(
             "[default: random weights]"
         ),
     ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Checkpoint, or name of a packaged one, whose architecture and weights training "
+            "starts from instead."
+        ),
+    ] = None,
     loss: Annotated[
         Loss | None,
         typer.Option(
@@ -345,6 +352,7 @@ def train(
         "steps": steps,
         "batch_size": batch_size,
         "encoder_weights": encoder_weights,
+        "start_from": start_from,
         "loss": loss and loss.value,
         "seed": seed,
     }

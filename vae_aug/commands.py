@@ -157,7 +157,9 @@ def run_train(
 ) -> None:
     """Train, or go on training, and print the best validation's figures."""
     settings = _read_settings(config)
-    model = ModelConfig.from_dict({**settings["model"], **_drop_unset(model_options)})
+    start_from = train_options["start_from"] or settings["train"].get("start_from")
+    start = read_manifest(start_from)["model"] if start_from else {}
+    model = ModelConfig.from_dict({**start, **settings["model"], **_drop_unset(model_options)})
     recipe = TRAIN_RECIPES[model.profile]
     training = TrainConfig.from_dict({**recipe, **settings["train"], **_drop_unset(train_options)})
     text = "" if card is None else card.read_text(encoding="utf-8")

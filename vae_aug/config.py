@@ -102,6 +102,8 @@ class TrainConfig(_Config):
     Attributes:
         encoder_weights: `"imagenet"` (keras.applications, downloads), `"package"` (the extra
             `[lite1]`), a file, or None for random weights.
+        start_from: Checkpoint, or name of a packaged one, whose weights training starts from; its
+            architecture has to be the same, only the `image_size` of a ladder may differ.
         frozen_stages: Stages of the encoder, from the input on, that keep their weights; if any,
             the first convolution keeps its start too, three copies of the grey image.
         loss: `"paper"`: original_dim * MSE + KLD. `"sigma"`: Gaussian likelihood with the
@@ -133,6 +135,7 @@ class TrainConfig(_Config):
     """
 
     encoder_weights: str | None = None
+    start_from: str | None = None
     frozen_stages: int = 0
     loss: Likelihood = "sigma"
     ssim_weight: float = 0.0
@@ -180,6 +183,11 @@ class TrainConfig(_Config):
         check_range("restyle", self.restyle, 0, 1)
         check_range("native_share", self.native_share, 0, 1)
         check_range("ema", self.ema, 0, 0.99999)
+        if self.encoder_weights and self.start_from:
+            raise ValueError(
+                "A run starts from encoder_weights or from start_from, which has an encoder; got "
+                f"{self.encoder_weights!r} and {self.start_from!r}."
+            )
         if len(self.keep) != 2 or not 0 < self.keep[0] <= self.keep[1] <= 1:
             raise ValueError(
                 f"keep must be (low, high) with 0 < low <= high <= 1; got {self.keep}."

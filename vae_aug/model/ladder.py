@@ -33,6 +33,13 @@ _LATENT_CHANNELS = {2: 4, 4: 4, 8: 8, 16: 16}
 _FINE = (2, 4, 8)
 """Strides at which the ladder reads the image itself; beyond them it reads the backbone too."""
 
+_BINS = 9
+"""Soft bins in which grey values are read. A convolution of raw values averages what it sees; one
+of bins counts, so it finds what most of a neighbourhood agrees on, however far the others lie."""
+
+_LOOKS = 3
+"""How often the image is read before anything is drawn."""
+
 _START_LOG_VAR = -6.0
 """Where posteriors begin: so narrow that the maps carry what is read from the very first step.
 Begun wide, they are noise, which the levels learn to ignore before they learn to use them."""
@@ -344,10 +351,12 @@ class _Level(keras.layers.Layer):
         self.prior = _conv(2 * latent, 1, "prior", kernel_initializer="zeros")
         self.look_at_skip = _conv(channels, 1, "look_at_skip")
         self.look_at_state = _conv(channels, 1, "look_at_state")
-        self.look = _conv(channels, 3, "look", kernel_initializer="he_normal")
+        self.look = None
+        if stride > _FINE[0]:
+            self.look = _conv(channels, 3, "look", kernel_initializer="he_normal")
         self.posterior = _conv(2 * latent, 1, "posterior")
         self.take = _conv(channels, 1, "take")
-        self.body = _Residual(channels, "body")
+        self.body = _Residual(channels, "body", channels if self.look else channels // 2)
 
     def build(self, global_shape: tuple[int | None, int]) -> None:
         """Make the variables, given the shape of the global latent."""
@@ -356,7 +365,8 @@ class _Level(keras.layers.Layer):
         if self.enlarge is not None:
             self.enlarge.build((None, None, None, _CHANNELS[2 * self.stride]))
         self.style.build(global_shape)
-        for layer in (self.prior, self.look_at_skip, self.look_at_state, self.look, self.posterior):
+        layers = [self.prior, self.look_at_skip, self.look_at_state, self.posterior]
+        for layer in [*layers, self.look] if self.look else layers:
             layer.build(here)
         self.take.build((None, None, None, latent))
         self.body.build(here)
@@ -391,7 +401,8 @@ class _Level(keras.layers.Layer):
         prior_mean, prior_log_var = tf.split(self.prior(state), 2, axis=-1)
         prior_log_var = tf.clip_by_value(prior_log_var, -8.0, 4.0)
         seen = tf.nn.relu(self.look_at_skip(skip) + self.look_at_state(state))
-        seen = tf.nn.relu(self.look(seen))
+        if self.look is not None:
+            seen = tf.nn.relu(self.look(seen))
         mean, log_var = tf.split(self.posterior(seen), 2, axis=-1)
         log_var = tf.clip_by_value(log_var + _START_LOG_VAR, -10.0, 4.0)
         residual = mean
@@ -405,37 +416,57 @@ class _Level(keras.layers.Layer):
 
 
 class _Fine(keras.layers.Layer):
-    """Read the image itself: features at the strides `_FINE`, and a first restoration."""
+    """Read the image itself: features at the strides `_FINE`, and a first restoration.
+
+    It looks several times. The first look goes down to stride 8 and restores the image roughly;
+    each of the others reads how far every pixel lies from what is restored so far, so it knows
+    which pixels to believe, and corrects.
+
+    Reference: Felsberg, Forssen and Scharr, Channel Smoothing (2006), for bins.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name)
-        self.enter = [_conv(_CHANNELS[2], 3, "enter2")]
-        self.enter += [_conv(_CHANNELS[s], 2, f"enter{s}", strides=2) for s in _FINE[1:]]
-        self.body = [_Residual(_CHANNELS[stride], f"body{stride}") for stride in _FINE]
-        self.enlarge = [_conv(4 * _CHANNELS[s], 1, f"enlarge{s}") for s in _FINE[:-1]]
-        self.last = _conv(4, 3, "coarse", kernel_initializer="zeros")
+        at2, at4, at8 = (_CHANNELS[stride] for stride in _FINE)
+        looks = range(_LOOKS)
+        self.look = [_conv(at2, 3, f"look{i}") for i in looks]
+        self.body = [_Residual(at2, f"body{i}", hidden=at2 // 2) for i in looks[1:]]
+        self.correct = [_conv(4, 3, f"correct{i}", kernel_initializer="zeros") for i in looks]
+        self.shrink = [_conv(at4, 2, "shrink4", strides=2), _conv(at8, 2, "shrink8", strides=2)]
+        self.deep = [_Residual(at4, "body4", at4 // 2), _Residual(at8, "body8", at8 // 2)]
+        self.enlarge = [_conv(4 * at4, 1, "enlarge8"), _conv(4 * at2, 1, "enlarge4")]
 
     def build(self, _: Any) -> None:
         """Make the variables."""
-        before = (4, *(_CHANNELS[stride] for stride in _FINE))
-        for layer, channels in zip(self.enter, before, strict=False):
-            layer.build((None, None, None, channels))
-        for layer, channels in zip(self.enlarge, before[2:], strict=True):
-            layer.build((None, None, None, channels))
-        for body in self.body:
+        at2, at4, at8 = (_CHANNELS[stride] for stride in _FINE)
+        for layer in self.look:
+            layer.build((None, None, None, 4 * (1 + _BINS)))
+        for layers, channels in (self.shrink, (at2, at4)), (self.enlarge, (at8, at4)):
+            for layer, count in zip(layers, channels, strict=True):
+                layer.build((None, None, None, count))
+        for layer in self.correct:
+            layer.build((None, None, None, at2))
+        for body in (*self.body, *self.deep):
             body.build(None)
-        self.last.build((None, None, None, _CHANNELS[2]))
         self.built = True
 
     def call(self, images: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Turn `[B, H, W, 1]` into the features and the restoration `[B, H, W, 1]`."""
-        x, features = tf.nn.space_to_depth(images, 2), []
-        for enter, body in zip(self.enter, self.body, strict=True):
-            x = body(enter(x))
-            features.append(x)
-        for index in reversed(range(len(self.enlarge))):
-            x = tf.nn.depth_to_space(self.enlarge[index](x), 2) + features[index]
-        return features, tf.nn.depth_to_space(self.last(tf.nn.relu(x)), 2)
+        # Four pixels are the channels of one, so that no look has to fold its maps again.
+        pixels = tf.nn.space_to_depth(images, 2)
+        x = self.look[0](tf.concat([pixels, _code(pixels)], axis=-1))
+        at4 = self.deep[0](self.shrink[0](x))
+        at8 = self.deep[1](self.shrink[1](at4))
+        up = tf.nn.depth_to_space(self.enlarge[0](at8), 2) + at4
+        x += tf.nn.depth_to_space(self.enlarge[1](up), 2)
+        restored = self.correct[0](tf.nn.relu(x))
+        for look, body, correct in zip(self.look[1:], self.body, self.correct[1:], strict=True):
+            away = pixels - restored
+            # Nearly a signed root: bins are narrow where pixels nearly agree.
+            bins = _code(0.5 + 0.5 * away * tf.math.rsqrt(tf.abs(away) + 1e-3))
+            x = body(x + look(tf.concat([restored, bins], axis=-1)))
+            restored += correct(tf.nn.relu(x))
+        return [x, at4, at8], tf.nn.depth_to_space(restored, 2)
 
 
 class _Bridge(keras.layers.Layer):
@@ -476,18 +507,19 @@ class _Residual(keras.layers.Layer):
     Args:
         channels: In and out.
         name: Name of the layer.
+        hidden: Channels between the two.
     """
 
-    def __init__(self, channels: int, name: str) -> None:
+    def __init__(self, channels: int, name: str, hidden: int) -> None:
         super().__init__(name=name)
-        self.one = _conv(channels, 3, "one", kernel_initializer="he_normal")
+        self.one = _conv(hidden, 3, "one", kernel_initializer="he_normal")
         self.two = _conv(channels, 3, "two", kernel_initializer="zeros")
-        self.channels = channels
+        self.channels, self.hidden = channels, hidden
 
     def build(self, _: Any) -> None:
         """Make the variables."""
-        for layer in (self.one, self.two):
-            layer.build((None, None, None, self.channels))
+        self.one.build((None, None, None, self.channels))
+        self.two.build((None, None, None, self.hidden))
         self.built = True
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
@@ -498,6 +530,13 @@ class _Residual(keras.layers.Layer):
 def _conv(channels: int, size: int, name: str, **options: Any) -> keras.layers.Conv2D:
     options = {"kernel_initializer": "glorot_uniform", "padding": "same", **options}
     return keras.layers.Conv2D(channels, size, name=name, **options)
+
+
+def _code(values: tf.Tensor) -> tf.Tensor:
+    """Spread values in [0, 1] over the two nearest bins: `[..., c]` to `[..., c * _BINS]`."""
+    centres = tf.tile(tf.linspace(0.0, 1.0, _BINS), [values.shape[-1]])
+    distance = tf.abs(tf.repeat(values, _BINS, axis=-1) - centres)
+    return tf.nn.relu(1.0 - distance * (_BINS - 1))
 
 
 def _double_to(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:

@@ -17,7 +17,7 @@ import tensorflow as tf
 from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.data.sheet import write_sheet
 from vae_aug.errors import RecordError, VAEAugError
-from vae_aug.model.checkpoint import load_checkpoint, save_checkpoint
+from vae_aug.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
 from vae_aug.model.encoder import freeze_stages
 from vae_aug.model.feed import Source, make_training_feed, make_validation_feed, open_source
 from vae_aug.model.loss import (
@@ -106,8 +106,9 @@ def train(
     Raises:
         RecordError: If a source has no training split or is damaged, or no source has a
             validation split.
-        ValueError: If `out` holds a run with other settings, or `restyle` is asked of a profile
-            without style.
+        ValueError: If `out` holds a run with other settings, `restyle` is asked of a profile
+            without style, or `start_from` is a network of another architecture.
+        CheckpointError: If `start_from` cannot be loaded.
         TrainingError: If the loss stops being finite.
     """
     model, config, out = model or ModelConfig(), config or TrainConfig(), Path(out)
@@ -124,7 +125,7 @@ def train(
     state = _make_state(model, config)
     manager = state.make_manager(out / "state")
     manager.restore_or_initialize()
-    run = _Run(state, config, out, card, _fingerprint(training))
+    run = _Run(state, config, out, card, _fingerprint(training, config.start_from))
     if not run.is_complete:
         feed = make_training_feed(training, model.image_size, config, start=int(state.step))
         validation_feed = make_validation_feed(
@@ -385,6 +386,8 @@ def _average(state: _State, decay: float) -> None:
 
 def _make_state(model: ModelConfig, config: TrainConfig) -> _State:
     vae = make_vae(model, encoder_weights=config.encoder_weights)
+    if config.start_from:
+        _take_weights(vae, config.start_from)
     freeze_stages(vae.backbone, config.frozen_stages)
     vae.first.trainable = config.frozen_stages == 0
     warmup = max(int(_WARMUP_SHARE * config.steps), 1)
@@ -398,6 +401,19 @@ def _make_state(model: ModelConfig, config: TrainConfig) -> _State:
     optimizer.build(vae.trainable_variables)
     averages = [tf.Variable(v.value, trainable=False) for v in vae.trainable_variables]
     return _State(vae, optimizer, averages, tf.Variable(0), tf.Variable(-np.inf), tf.Variable(0))
+
+
+def _take_weights(vae: Network, start_from: str) -> None:
+    """Copy the weights of a checkpoint, but for what it knows of its own training images."""
+    source = load_checkpoint(start_from)
+    wanted, found = vae.config.to_dict(), source.config.to_dict()
+    free = {"image_size"} if vae.config.profile == "ladder" else set()
+    if differing := [key for key in wanted if key not in free and wanted[key] != found[key]]:
+        described = ", ".join(f"{key} {found[key]!r}, not {wanted[key]!r}" for key in differing)
+        raise ValueError(f"start_from={start_from!r} is another architecture: {described}.")
+    vae.set_weights(source.get_weights())
+    vae.aggregate_mean.assign(tf.zeros_like(vae.aggregate_mean))
+    vae.aggregate_std.assign(tf.ones_like(vae.aggregate_std))
 
 
 def _iterate(
@@ -443,10 +459,14 @@ def _open_validation(folders: Sequence[str | Path], *, required: bool) -> list[S
     return opened
 
 
-def _fingerprint(training: Sequence[Source]) -> dict[str, Any]:
-    """Count the training images and collect the hashes of their patients."""
-    patients: set[str] = set()
-    images = 0
+def _fingerprint(training: Sequence[Source], start_from: str | None) -> dict[str, Any]:
+    """Count the training images and collect the hashes of their patients.
+
+    A checkpoint that training starts from has seen its images too: they are added to these.
+    """
+    earlier = read_manifest(start_from)["fingerprint"] if start_from else {}
+    patients = set(earlier.get("patients", ()))
+    images = earlier.get("images", 0)
     for source in training:
         for serialized in source.examples:
             images += 1
