@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from vae_aug.config import ModelConfig
 from vae_aug.model.checkpoint import load_checkpoint, save_checkpoint
-from vae_aug.model.ladder import LEVELS, LadderVAE
+from vae_aug.model.ladder import LEVELS, LadderVAE, _code
 from vae_aug.model.style import STYLE_DIM
 
 CONFIG = ModelConfig(
@@ -63,26 +63,33 @@ def test_padding_repeats_the_edge(ladder):
     np.testing.assert_allclose(ladder.reconstruct(images), expected, atol=1e-6)
 
 
-def test_the_kl_of_a_level_is_that_of_its_normals(ladder):
-    level = ladder.levels[1]
-    skip, z = tf.random.normal([1, 4, 4, 80]), tf.random.normal([1, CONFIG.latent_dim // 2])
-    state = tf.random.normal([1, 2, 2, 128])
-    _, kl = level(skip, z, state, noise=None, index=2)
+@pytest.mark.parametrize("index", [1, 3])
+def test_the_kl_of_a_level_is_that_of_its_normals(ladder, index):
+    level, above = ladder.levels[index], ladder.levels[index - 1]
+    channels, (latent,) = level.look_at_skip.filters, level.take.kernel.shape[2:3]
+    skip, z = tf.random.normal([1, 4, 4, channels]), tf.random.normal([1, CONFIG.latent_dim // 2])
+    state = tf.random.normal([1, 2, 2, above.look_at_skip.filters])
+    pixels = tf.random.uniform([1, 4, 4, latent]) if level.draws_pixels else None
+    _, drawn, kl = level(skip, z, state, pixels=pixels, noise=None, index=1 + index)
     scale, offset = tf.split(level.style(z)[:, None, None], 2, axis=-1)
     own = tf.nn.depth_to_space(level.enlarge(state), 2) * (1 + scale) + offset
     prior_mean, prior_log_var = tf.split(level.prior(own), 2, axis=-1)
-    seen = tf.nn.relu(level.look(tf.nn.relu(level.look_at_skip(skip) + level.look_at_state(own))))
+    seen = tf.nn.relu(level.look_at_skip(skip) + level.look_at_state(own))
+    if level.look is not None:
+        seen = tf.nn.relu(level.look(seen))
     mean, log_var = tf.split(level.posterior(seen), 2, axis=-1)
     log_var -= 6.0
-    # KL of N(m1, s1^2) to N(m0, s0^2), with m1 = m0 + s0 * mean and s1 = s0 * exp(log_var / 2).
     s0 = np.exp(0.5 * prior_log_var)
-    m1, s1 = prior_mean + s0 * mean, s0 * np.exp(0.5 * log_var)
+    # The posterior is relative to the prior, and around the pixels where they are drawn.
+    m1, s1 = s0 * mean + (prior_mean if pixels is None else pixels), s0 * np.exp(0.5 * log_var)
+    np.testing.assert_allclose(drawn, m1, atol=1e-4)
+    # KL of N(m1, s1^2) to N(m0, s0^2).
     expected = np.log(s0 / s1) + (s1**2 + (m1 - prior_mean) ** 2) / (2 * s0**2) - 0.5
-    np.testing.assert_allclose(kl, expected, atol=1e-4)
+    np.testing.assert_allclose(kl, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_what_was_read_passes_through_the_latents_alone(ladder):
-    """With every look at the image blinded, the output is the same for all images."""
+    """With every posterior the same for all images, the output is."""
     saved = [(level.posterior, level.posterior.get_weights()) for level in ladder.levels]
     try:
         for layer, weights in saved:
@@ -91,11 +98,19 @@ def test_what_was_read_passes_through_the_latents_alone(ladder):
         outputs = []
         for seed in 1, 2:
             features = ladder._read(tf.random.stateless_uniform([1, 32, 32, 1], [seed, 1]), False)
+            features = features._replace(coarse=tf.zeros_like(features.coarse))
             outputs.append(ladder._draw(features, z, None)[0])
     finally:
         for layer, weights in saved:
             layer.set_weights(weights)
     np.testing.assert_array_equal(*outputs)
+
+
+def test_a_value_is_shared_by_its_two_nearest_bins():
+    # Nine bins lie 1/8 apart: 0.3 is 2.4 of them, so bin 2 holds 0.6 of it and bin 3 holds 0.4.
+    coded = _code(tf.constant([[0.3, 1.0]])).numpy().reshape(2, 9)
+    np.testing.assert_allclose(coded[0], [0, 0, 0.6, 0.4, 0, 0, 0, 0, 0], atol=1e-6)
+    np.testing.assert_array_equal(coded[1], [0, 0, 0, 0, 0, 0, 0, 0, 1])
 
 
 def test_samples_vary_with_the_seed_and_the_factor(ladder):

@@ -30,6 +30,8 @@ LEVELS = (16, 8, 4, 2)
 
 _CHANNELS = {2: 32, 4: 48, 8: 80, 16: 128}
 _LATENT_CHANNELS = {2: 4, 4: 4, 8: 8, 16: 16}
+"""At stride 2 they are the four pixels that one place of the map stands for."""
+
 _FINE = (2, 4, 8)
 """Strides at which the ladder reads the image itself; beyond them it reads the backbone too."""
 
@@ -79,9 +81,10 @@ class LadderVAE(keras.Model):
     Upwards: convolutions at strides 2, 4 and 8 read the image and restore it coarsely; the
     backbone, whose weights come from clean photographs, reads that restoration at half size and
     adds strides 16, 32 and 64 and the global latent of appearance. Downwards: at strides 16, 8,
-    4 and 2 a map of latent variables is drawn around a prior that the levels above predict. What
-    was read reaches the output through those draws alone: there is no plain skip that could
-    starve them.
+    4 and 2 a map of latent variables is drawn around a prior that the levels above predict. The
+    last of them are pixels: the posterior begins as the coarse restoration, and what is drawn is
+    put out with a gain and an offset. What was read reaches the output through those draws alone:
+    there is no plain skip that could starve them.
 
     The first `STYLE_DIM` values of the global latent are taught to be the style of
     `vae_aug.model.style`: moved, they change appearance and leave anatomy where it is.
@@ -130,7 +133,7 @@ class LadderVAE(keras.Model):
         self.levels = [_Level(stride, name=f"level{stride}") for stride in LEVELS]
         for level in self.levels:
             level.build((None, depth))
-        self.last = _conv(4, 3, "last", kernel_initializer="zeros")
+        self.last = _conv(8, 3, "last", kernel_initializer="zeros")
         self.last.build((None, None, None, _CHANNELS[LEVELS[-1]]))
         self.aggregate_mean = self.add_weight(
             shape=(depth,), initializer="zeros", trainable=False, name="aggregate_mean"
@@ -290,10 +293,19 @@ class LadderVAE(keras.Model):
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Go downwards: the padded image, unclipped, and the KL of every level."""
         state, kls = None, []
+        pixels = tf.nn.space_to_depth(features.coarse, 2)
         for index, level in enumerate(self.levels):
-            state, kl = level(features.skips[level.stride], z, state, noise=noise, index=1 + index)
+            state, drawn, kl = level(
+                features.skips[level.stride],
+                z,
+                state,
+                pixels=pixels if level.draws_pixels else None,
+                noise=noise,
+                index=1 + index,
+            )
             kls.append(kl)
-        return tf.nn.depth_to_space(self.last(tf.nn.relu(state)), 2), kls
+        gain, offset = tf.split(self.last(tf.nn.relu(state)), 2, axis=-1)
+        return tf.nn.depth_to_space(drawn * (1.0 + gain) + offset, 2), kls
 
     def _finish(
         self, features: _Features, z: tf.Tensor, noise: _Noise | None, images: tf.Tensor
@@ -351,10 +363,12 @@ class _Level(keras.layers.Layer):
         self.prior = _conv(2 * latent, 1, "prior", kernel_initializer="zeros")
         self.look_at_skip = _conv(channels, 1, "look_at_skip")
         self.look_at_state = _conv(channels, 1, "look_at_state")
+        self.draws_pixels = stride == LEVELS[-1]
         self.look = None
-        if stride > _FINE[0]:
+        if not self.draws_pixels:
             self.look = _conv(channels, 3, "look", kernel_initializer="he_normal")
-        self.posterior = _conv(2 * latent, 1, "posterior")
+        start = "zeros" if self.draws_pixels else "glorot_uniform"
+        self.posterior = _conv(2 * latent, 1, "posterior", kernel_initializer=start)
         self.take = _conv(channels, 1, "take")
         self.body = _Residual(channels, "body", channels if self.look else channels // 2)
 
@@ -378,20 +392,23 @@ class _Level(keras.layers.Layer):
         z: tf.Tensor,
         state: tf.Tensor | None,
         *,
+        pixels: tf.Tensor | None,
         noise: _Noise | None,
         index: int,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Draw this level's map.
 
         Args:
             skip: `[B, h, w, C] float32`, what was read from the image at this stride.
             z: `[B, d] float32`, the global latent.
             state: `[B, h / 2, w / 2, C'] float32`, what the level above handed down.
+            pixels: `[B, h, w, c] float32` around which the posterior begins; None for the prior.
             noise: None takes the posterior's mean.
             index: The level's index for the noise.
 
         Returns:
-            The state for the level below, `[B, h, w, C]`, and the KL, `[B, h, w, c] float32`.
+            The state for the level below, `[B, h, w, C]`, what was drawn and its KL, each
+            `[B, h, w, c] float32`.
         """
         scale, offset = tf.split(self.style(z)[:, None, None], 2, axis=-1)
         if self.enlarge is None:
@@ -405,6 +422,8 @@ class _Level(keras.layers.Layer):
             seen = tf.nn.relu(self.look(seen))
         mean, log_var = tf.split(self.posterior(seen), 2, axis=-1)
         log_var = tf.clip_by_value(log_var + _START_LOG_VAR, -10.0, 4.0)
+        if pixels is not None:
+            mean += (pixels - prior_mean) * tf.exp(-0.5 * prior_log_var)
         residual = mean
         if noise is not None:
             drawn_noise = tf.ensure_shape(noise(index, tf.shape(mean)), mean.shape)
@@ -412,7 +431,7 @@ class _Level(keras.layers.Layer):
         drawn = prior_mean + tf.exp(0.5 * prior_log_var) * residual
         state = self.body(state + self.take(drawn))
         # Relative to the prior, the prior is N(0, 1).
-        return state, kl_divergence(mean, log_var)
+        return state, drawn, kl_divergence(mean, log_var)
 
 
 class _Fine(keras.layers.Layer):
