@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from vae_aug import cli, commands, config
 from vae_aug.augment import files, transform
-from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
 from vae_aug.data.annotations import READERS
 from vae_aug.data.embedded import write_embedded
 from vae_aug.data.images import read_image, write_image
@@ -283,6 +283,18 @@ def test_train_passes_options_on(records, tmp_path, monkeypatch):
     assert seen["card"] == "# Card"
 
 
+def test_train_takes_the_architecture_of_what_it_starts_from(records, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(commands, "train", lambda *a, **k: seen.update(k) or {})
+    ladder = ModelConfig(profile="ladder", latent_dim=24)
+    monkeypatch.setattr(commands, "read_manifest", lambda path: {"model": ladder.to_dict()})
+    result = run("train", records, "--out", tmp_path, "--start-from", "begin.keras")
+    assert result.exit_code == 0, result.stderr
+    assert seen["model"] == ladder
+    recipe = TRAIN_RECIPES["ladder"]
+    assert seen["config"] == TrainConfig(start_from="begin.keras", **recipe)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -394,10 +406,12 @@ def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):
     result = run(
         *("evaluate", records, "--ckpt", "demo", "--ckpt", "runs/mine/checkpoint.keras"),
         *("--keep", 0.5, "--corruption", "rician", "--limit", 3, "--split", "test"),
+        *("--size", 160),
     )
     assert (result.exit_code, result.stdout) == (0, "table\n"), result.stderr
     assert list(seen["networks"]) == ["demo", "mine"]
     assert (seen["keep"], seen["corruptions"], seen["limit"]) == (0.5, ["rician"], 3)
+    assert seen["size"] == 160
 
 
 # --- In a process of its own -----------------------------------------------------------------

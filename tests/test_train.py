@@ -131,6 +131,10 @@ def test_a_ladder_goes_on_from_a_checkpoint_at_another_size(records, tmp_path):
         np.testing.assert_allclose(new.numpy(), old.numpy(), atol=1e-3, err_msg=old.path)
     fingerprint = read_manifest(tmp_path / "second" / "checkpoint.keras")["fingerprint"]
     assert fingerprint["images"] == 16
+    digest = read_manifest(begin)["digest"]
+    manifest = read_manifest(tmp_path / "second" / "checkpoint.keras")
+    assert fingerprint["start_from"] == manifest["training"]["config"]["start_from"] == digest
+    assert str(tmp_path) not in json.dumps({**manifest, "path": ""})
 
     wider = dataclasses.replace(model, latent_dim=32)
     with pytest.raises(ValueError, match="latent_dim 24, not 32"):

@@ -336,10 +336,12 @@ class _Run:
 
     def _save(self, vae: Network, figures: Figures) -> None:
         rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
+        # A path says something of the machine and nothing of the network.
+        config = {**self.config.to_dict(), "start_from": self.fingerprint["start_from"]}
         save_checkpoint(
             vae,
             self.out / CHECKPOINT_NAME,
-            training={"config": self.config.to_dict(), "validation": rounded},
+            training={"config": config, "validation": rounded},
             fingerprint=self.fingerprint,
             card=self.card,
         )
@@ -464,7 +466,8 @@ def _fingerprint(training: Sequence[Source], start_from: str | None) -> dict[str
 
     A checkpoint that training starts from has seen its images too: they are added to these.
     """
-    earlier = read_manifest(start_from)["fingerprint"] if start_from else {}
+    begun = read_manifest(start_from) if start_from else {"fingerprint": {}, "digest": None}
+    earlier = begun["fingerprint"]
     patients = set(earlier.get("patients", ()))
     images = earlier.get("images", 0)
     for source in training:
@@ -472,7 +475,11 @@ def _fingerprint(training: Sequence[Source], start_from: str | None) -> dict[str
             images += 1
             features = tf.train.Example.FromString(serialized.numpy()).features.feature
             patients.update(p.decode() for p in features["image/patient"].bytes_list.value)
-    return {"images": images, "patients": sorted(patients - {""})}
+    return {
+        "images": images,
+        "patients": sorted(patients - {""}),
+        "start_from": begun["digest"],
+    }
 
 
 def _keep_config(
