@@ -34,7 +34,7 @@ TRAIN = TrainConfig(
     frozen_stages=4,
     loss="sigma_each",
     ssim_weight=1.0,
-    restyle=0.3,
+    restyle=True,
     corruptions=("replace", "blend", "rician"),
     keep=(0.3, 0.8),
     clean_share=0.15,
@@ -53,11 +53,11 @@ CHANGES: dict[str, dict[str, Any]] = {
         "frozen_stages": 0,
     },
     "encoder: lite1, all stages trained": {"frozen_stages": 0},
-    "profile: vector": {"profile": "vector", "restyle": 0.0, "loss": "sigma", "frozen_stages": 2},
+    "profile: vector": {"profile": "vector", "restyle": False, "loss": "sigma", "frozen_stages": 2},
     "skips nearly deterministic (spatial_beta 0.001)": {"spatial_beta": 0.001},
     "skips at full price (spatial_beta 1)": {"spatial_beta": 1.0},
     "box_weight 10": {"box_weight": 10.0},
-    "no restyling": {"restyle": 0.0},
+    "no known styles": {"restyle": False},
     "no first restoration": {"coarse_weight": 0.0},
     "corruptions: all seven": {
         "corruptions": (

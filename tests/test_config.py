@@ -36,7 +36,7 @@ def test_detail_follows_the_mode(mode, detail):
         (ModelConfig, {"latent_dim": 7}, "latent_dim must be even"),
         (TrainConfig, {"keep": (0.0, 0.5)}, "keep must be"),
         (TrainConfig, {"clean_share": 1.5}, r"clean_share must be in \[0, 1\]; got 1.5"),
-        (TrainConfig, {"restyle": 2.0}, r"restyle must be in \[0, 1\]; got 2.0"),
+        (TrainConfig, {"clean_share": 2.0}, r"clean_share must be in \[0, 1\]; got 2.0"),
         (TrainConfig, {"spatial_beta": -1.0}, "spatial_beta must be in"),
         (TrainConfig, {"learning_rate": 0.0}, r"learning_rate must be in \(0"),
         (AugmentConfig, {"mode": "blur"}, "mode must be one of"),

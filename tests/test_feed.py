@@ -165,7 +165,7 @@ def test_a_native_share_leaves_the_rest_scaled(folders):
 def test_restyling_says_which_style_lies_over_the_image(folders):
     sources = [open_source(folder, "train") for folder in folders]
     plain = TrainConfig(batch_size=4, clean_share=1.0)
-    restyled = dataclasses.replace(plain, restyle=0.5)
+    restyled = dataclasses.replace(plain, restyle=True)
     ((_, clean, _, no_style),) = collect(make_training_feed(sources, SIZE, plain), 1)
     ((_, changed, _, style),) = collect(make_training_feed(sources, SIZE, restyled), 1)
     assert not no_style.any() and style.all()

@@ -115,8 +115,8 @@ class TrainConfig(_Config):
         spatial_beta: The same of the ladder's latent maps.
         kl_warmup_steps: Steps over which the KL weight rises linearly from 0 to `beta`.
         free_bits: Nats per latent dimension that cost nothing.
-        restyle: Share of images that the ladder has to restore in another style
-            (`vae_aug.model.style`), which teaches the global latent to hold appearance alone.
+        restyle: Whether a random style (`vae_aug.model.style`) is laid over every training image,
+            which the global latent of a ladder learns to tell.
         box_weight: Weight of a pixel inside a box, relative to 1 outside.
         corruptions: Names from `vae_aug.corrupt` of which one is drawn per image.
         keep: Range of the share of information that the corruption leaves.
@@ -144,7 +144,7 @@ class TrainConfig(_Config):
     spatial_beta: float = 0.1
     kl_warmup_steps: int = 200
     free_bits: float = 0.0
-    restyle: float = 0.0
+    restyle: bool = False
     box_weight: float = 1.0
     corruptions: tuple[str, ...] = ("replace", "blend", "gaussian", "rician", "poisson_gaussian")
     keep: tuple[float, float] = (0.3, 0.95)
@@ -180,7 +180,6 @@ class TrainConfig(_Config):
         check_range("box_weight", self.box_weight, 0, open_low=True)
         check_range("learning_rate", self.learning_rate, 0, open_low=True)
         check_range("clean_share", self.clean_share, 0, 1)
-        check_range("restyle", self.restyle, 0, 1)
         check_range("native_share", self.native_share, 0, 1)
         check_range("ema", self.ema, 0, 0.99999)
         if self.encoder_weights and self.start_from:
@@ -199,7 +198,7 @@ TRAIN_RECIPES: dict[str, dict[str, Any]] = {
     "ladder": {
         "loss": "sigma_each",
         "ssim_weight": 1.0,
-        "restyle": 0.3,
+        "restyle": True,
         "learning_rate": 2e-3,
     },
 }

@@ -29,8 +29,10 @@ def print_denoising(table: DenoisingTable, console: Console | None = None) -> No
     console = console or Console()
     for corruption in table.settings["corruptions"]:
         grid = Table(title=f"{_describe(table, corruption)}")
-        for heading in ("region", "method", *(_HEADINGS[m] for m in MEASURES)):
-            grid.add_column(heading, no_wrap=True)
+        for heading in ("region", "method"):
+            grid.add_column(heading, no_wrap=True, min_width=len(heading))
+        for measure in MEASURES:
+            grid.add_column(_HEADINGS[measure])
         for region, rows in _group(table, corruption):
             for position, row in enumerate(rows):
                 cells = [

@@ -19,7 +19,7 @@ from vae_aug.model.latent import (
     split_latent,
 )
 from vae_aug.model.loss import kl_divergence
-from vae_aug.model.style import STYLE_DIM
+from vae_aug.model.style import STYLE_DIM, apply_style
 from vae_aug.model.vae import Draw, copy_centre
 
 STRIDE = 32
@@ -86,8 +86,9 @@ class LadderVAE(keras.Model):
     put out with a gain and an offset. What was read reaches the output through those draws alone:
     there is no plain skip that could starve them.
 
-    The first `STYLE_DIM` values of the global latent are taught to be the style of
-    `vae_aug.model.style`: moved, they change appearance and leave anatomy where it is.
+    The first `STYLE_DIM` values of the global latent are the style of `vae_aug.model.style`: the
+    encoder learns to tell it, and moving it restyles the output, which leaves anatomy where it is.
+    The other values reach every level.
 
     Attributes:
         config: The `ModelConfig`.
@@ -132,7 +133,7 @@ class LadderVAE(keras.Model):
         self.latent.build((None, pooled + _CHANNELS[8]))
         self.levels = [_Level(stride, name=f"level{stride}") for stride in LEVELS]
         for level in self.levels:
-            level.build((None, depth))
+            level.build((None, depth - STYLE_DIM))
         self.last = _conv(8, 3, "last", kernel_initializer="zeros")
         self.last.build((None, None, None, _CHANNELS[LEVELS[-1]]))
         self.aggregate_mean = self.add_weight(
@@ -163,7 +164,6 @@ class LadderVAE(keras.Model):
         *,
         training: bool = False,
         style: tf.Tensor | None = None,
-        shift: tf.Tensor | None = None,
     ) -> Draw:
         """Encode and decode images, with everything that a loss needs.
 
@@ -174,18 +174,15 @@ class LadderVAE(keras.Model):
                 reconstruction is left unclipped.
             style: `[B, STYLE_DIM] float32` that is known to lie over the images: the prior of the
                 global latent is narrow around it there. None for the standard normal prior.
-            shift: `[B, STYLE_DIM] float32` by which the style is moved before decoding.
 
         Returns:
-            The draw, its maps in the size of `images`, `[B, H, W, 1]`.
+            The draw, its maps in the size of `images`, `[B, H, W, 1]`, in the images' own style.
         """
         features = self._read(_pad(images), training)
         noise = None if seed is None else _make_batch_noise(seed)
         z = features.z_mean
         if noise is not None:
             z = sample_posterior(z, features.z_log_var, noise(0, tf.shape(z)))
-        if shift is not None:
-            z += self._fill(shift)
         image, kls = self._draw(features, z, noise)
         image, coarse = (_crop(x, images) for x in (image, features.coarse))
         kls = [self._compute_global_kl(features, style), *kls]
@@ -297,7 +294,7 @@ class LadderVAE(keras.Model):
         for index, level in enumerate(self.levels):
             state, drawn, kl = level(
                 features.skips[level.stride],
-                z,
+                z[:, STYLE_DIM:],
                 state,
                 pixels=pixels if level.draws_pixels else None,
                 noise=noise,
@@ -310,8 +307,10 @@ class LadderVAE(keras.Model):
     def _finish(
         self, features: _Features, z: tf.Tensor, noise: _Noise | None, images: tf.Tensor
     ) -> tf.Tensor:
-        image, _ = self._draw(features, z, noise)
-        return tf.clip_by_value(_crop(image, images), 0.0, 1.0)
+        """Draw the image of a global latent, as far from the image's own style as that lies."""
+        drawn, _ = self._draw(features, z, noise)
+        image = tf.clip_by_value(_crop(drawn, images), 0.0, 1.0)
+        return apply_style(image, (z - features.z_mean)[:, :STYLE_DIM])
 
     def _compute_global_kl(self, features: _Features, style: tf.Tensor | None) -> tf.Tensor:
         """Compute the KL of the global latent: `[B, d] float32`, nats."""
@@ -325,10 +324,6 @@ class LadderVAE(keras.Model):
             tf.concat([head, z_mean[:, STYLE_DIM:]], axis=-1),
             tf.concat([head_log_var, z_log_var[:, STYLE_DIM:]], axis=-1),
         )
-
-    def _fill(self, style: tf.Tensor) -> tf.Tensor:
-        """Fill a style up to the length of the global latent."""
-        return tf.pad(style, [[0, 0], [0, self.config.latent_dim // 2 - STYLE_DIM]])
 
 
 def _make_batch_noise(seed: tf.Tensor) -> _Noise:
@@ -359,7 +354,9 @@ class _Level(keras.layers.Layer):
         channels, latent = _CHANNELS[stride], _LATENT_CHANNELS[stride]
         self.is_top = stride == LEVELS[0]
         self.enlarge = None if self.is_top else _conv(4 * channels, 1, "enlarge")
-        self.style = keras.layers.Dense(2 * channels, kernel_initializer="zeros", name="style")
+        self.modulate = keras.layers.Dense(
+            2 * channels, kernel_initializer="zeros", name="modulate"
+        )
         self.prior = _conv(2 * latent, 1, "prior", kernel_initializer="zeros")
         self.look_at_skip = _conv(channels, 1, "look_at_skip")
         self.look_at_state = _conv(channels, 1, "look_at_state")
@@ -373,12 +370,12 @@ class _Level(keras.layers.Layer):
         self.body = _Residual(channels, "body", channels if self.look else channels // 2)
 
     def build(self, global_shape: tuple[int | None, int]) -> None:
-        """Make the variables, given the shape of the global latent."""
+        """Make the variables, given the shape of the global latent without its style."""
         channels, latent = _CHANNELS[self.stride], _LATENT_CHANNELS[self.stride]
         here = (None, None, None, channels)
         if self.enlarge is not None:
             self.enlarge.build((None, None, None, _CHANNELS[2 * self.stride]))
-        self.style.build(global_shape)
+        self.modulate.build(global_shape)
         layers = [self.prior, self.look_at_skip, self.look_at_state, self.posterior]
         for layer in [*layers, self.look] if self.look else layers:
             layer.build(here)
@@ -400,7 +397,7 @@ class _Level(keras.layers.Layer):
 
         Args:
             skip: `[B, h, w, C] float32`, what was read from the image at this stride.
-            z: `[B, d] float32`, the global latent.
+            z: `[B, d] float32`, the global latent without its style.
             state: `[B, h / 2, w / 2, C'] float32`, what the level above handed down.
             pixels: `[B, h, w, c] float32` around which the posterior begins; None for the prior.
             noise: None takes the posterior's mean.
@@ -410,7 +407,7 @@ class _Level(keras.layers.Layer):
             The state for the level below, `[B, h, w, C]`, what was drawn and its KL, each
             `[B, h, w, c] float32`.
         """
-        scale, offset = tf.split(self.style(z)[:, None, None], 2, axis=-1)
+        scale, offset = tf.split(self.modulate(z)[:, None, None], 2, axis=-1)
         if self.enlarge is None:
             state = tf.zeros_like(skip) + offset
         else:

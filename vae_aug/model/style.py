@@ -1,28 +1,35 @@
-"""Appearance: the smooth changes of grey that scanners, coils and windows make, as a vector."""
+"""Appearance: the changes of grey that scanners, coils and windows make, as a vector."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import tensorflow as tf
 
-_ORDERS = [(i, j) for i in range(3) for j in range(3)]
-_GAMMA_SPREAD = 0.08
-_GAIN_SPREAD = {0: 0.06, 1: 0.05, 2: 0.04, 3: 0.03, 4: 0.03}
-"""Spread of the log gain by the order i + j of its cosine."""
+STYLE_SPREADS = {"gamma": 0.04, "level": 0.03, "gain": 0.1, "tilt_y": 0.03, "tilt_x": 0.03}
+"""What a style holds, in this order, and the standard deviation of each: log exponent, window
+level in parts of the grey range, log gain, and log gain of a half cosine down and across."""
 
-STYLE_DIM = 1 + len(_ORDERS)
-"""Length of a style: one log exponent, then the log gain's cosines, all in standard deviations."""
+STYLE_DIM = len(STYLE_SPREADS)
+"""Length of a style."""
+
+_TOE = 0.05
+"""Grey below which a change of level fades out, so that air stays black."""
 
 
 def apply_style(images: tf.Tensor, style: tf.Tensor) -> tf.Tensor:
-    """Change the appearance of images: a smooth gain, as of a coil, then a gamma curve.
+    """Change the appearance of images: a smooth gain, as of a coil, a level, and a gamma curve.
 
-    `(x * exp(sum_ij g_ij cos(pi i y) cos(pi j x))) ^ exp(g)`, clipped to [0, 1] before the power,
-    with y and x running from 0 to 1 over the image. Black stays black, edges stay where they are,
-    and neighbouring pixels keep their order. Two styles one after the other are, to first order,
-    their sum.
+    With y and x running from 0 to 1 over the image:
+
+        g = x * exp(gain + tilt_y * cos(pi y) + tilt_x * cos(pi x))
+        l = max(g + level * min(g / 0.05, 1), 0)
+        out = (l / max(max over the image of l, 1)) ^ exp(gamma)
+
+    Black stays black, neighbouring pixels keep their order, and nothing is cut off at white: what
+    would pass it dims the whole image instead. Gain and level change a lesion and what lies around
+    it alike, so their contrast-to-noise ratio stays; gamma and tilt are held small for its sake.
+    Two styles one after the other are nearly their sum.
 
     Args:
         images: `[B, H, W, 1] float32 in [0, 1]`.
@@ -31,15 +38,16 @@ def apply_style(images: tf.Tensor, style: tf.Tensor) -> tf.Tensor:
     Returns:
         `[B, H, W, 1] float32 in [0, 1]`.
     """
-    spreads = np.array([_GAIN_SPREAD[i + j] for i, j in _ORDERS], np.float32)
-    gains = tf.reshape(style[:, 1:] * spreads, [-1, 3, 3])
-    rows, columns = (_cosines(tf.shape(images)[axis]) for axis in (1, 2))
-    field = tf.einsum("bij,yi,xj->byx", gains, rows, columns)[..., None]
-    exponent = tf.exp(_GAMMA_SPREAD * style[:, 0])[:, None, None, None]
-    return tf.clip_by_value(images * tf.exp(field), 0.0, 1.0) ** exponent
+    values = style * tf.constant(list(STYLE_SPREADS.values()))
+    gamma, level, gain, tilt_y, tilt_x = tf.unstack(values[..., None, None, None], axis=1)
+    rows, columns = (_half_cosine(tf.shape(images)[axis]) for axis in (1, 2))
+    lit = images * tf.exp(gain + tilt_y * rows[:, None, None] + tilt_x * columns[:, None])
+    levelled = tf.nn.relu(lit + level * tf.minimum(lit / _TOE, 1.0))
+    peak = tf.reduce_max(levelled, axis=(1, 2, 3), keepdims=True)
+    return (levelled / tf.maximum(peak, 1.0)) ** tf.exp(gamma)
 
 
-def _cosines(length: tf.Tensor) -> tf.Tensor:
-    """Sample the first three cosines at the pixels' centres: `[length, 3] float32`."""
+def _half_cosine(length: tf.Tensor) -> tf.Tensor:
+    """Sample half a period of the cosine at the pixels' centres: `[length] float32`."""
     centres = (tf.range(length, dtype=tf.float32) + 0.5) / tf.cast(length, tf.float32)
-    return tf.cos(math.pi * centres[:, None] * tf.range(3, dtype=tf.float32))
+    return tf.cos(math.pi * centres)

@@ -28,7 +28,6 @@ from vae_aug.model.loss import (
     structural_similarity,
 )
 from vae_aug.model.profiles import Network, make_vae
-from vae_aug.model.style import apply_style
 from vae_aug.model.vae import Draw
 
 Figures = dict[str, float]
@@ -114,8 +113,8 @@ def train(
     model, config, out = model or ModelConfig(), config or TrainConfig(), Path(out)
     if config.restyle and model.profile != "ladder":
         raise ValueError(
-            f"restyle is for the profile 'ladder', whose latent holds a style; got "
-            f"restyle={config.restyle} with profile={model.profile!r}."
+            f"restyle is for the profile 'ladder', whose latent holds a style; got profile "
+            f"{model.profile!r}."
         )
     out.mkdir(parents=True, exist_ok=True)
     _keep_config(out / _CONFIG_NAME, model, config, sources)
@@ -160,18 +159,15 @@ def make_train_step(state: _State, config: TrainConfig) -> Callable[..., Figures
     ) -> dict[str, tf.Tensor]:
         seed = tf.stack([config.seed + 1, step])
         with tf.GradientTape() as tape:
-            target, styles = clean, {}
-            if config.restyle:
-                shift = _draw_shift(tf.shape(style), config.restyle, seed)
-                target, styles = apply_style(clean, shift), {"style": style, "shift": shift}
-            draw = vae.forward(noisy, seed, training=True, **styles)
-            loss = compute_loss(draw, target, clean, weights, step, config)
+            known = {"style": style} if config.restyle else {}
+            draw = vae.forward(noisy, seed, training=True, **known)
+            loss = compute_loss(draw, clean, weights, step, config)
             # Per value, so that the gradients have the size that optimisers are tuned for.
             scaled = loss / float(np.prod(draw.reconstruction.shape[1:]))
         gradients = tape.gradient(scaled, variables)
         state.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         _average(state, config.ema)
-        error = tf.reduce_mean(tf.square(target - draw.reconstruction), axis=(1, 2, 3))
+        error = tf.reduce_mean(tf.square(clean - draw.reconstruction), axis=(1, 2, 3))
         return {
             "loss": loss,
             "kl": tf.reduce_mean(tf.add_n([_sum_kl(kl) for kl in draw.kls])),
@@ -183,7 +179,6 @@ def make_train_step(state: _State, config: TrainConfig) -> Callable[..., Figures
 
 def compute_loss(
     draw: Draw,
-    target: tf.Tensor,
     clean: tf.Tensor,
     weights: tf.Tensor,
     step: tf.Tensor,
@@ -193,8 +188,7 @@ def compute_loss(
 
     Args:
         draw: What the network made of the noisy images.
-        target: `[B, S, S, 1] float32`, what it should have drawn.
-        clean: `[B, S, S, 1] float32`, what the first restoration should be.
+        clean: `[B, S, S, 1] float32`, what it should have drawn.
         weights: `[B, S, S, 1] float32`, of the pixels.
         step: Scalar int32, for the KL warm-up.
         config: Loss and weights.
@@ -204,11 +198,11 @@ def compute_loss(
     """
     reconstruct = RECONSTRUCTIONS[config.loss]
     pixels = int(np.prod(clean.shape[1:]))
-    mse = mean_squared_error(target, draw.reconstruction, weights)
+    mse = mean_squared_error(clean, draw.reconstruction, weights)
     loss = reconstruct(mse, int(np.prod(draw.reconstruction.shape[1:])))
     if config.ssim_weight:
         grey = tf.reduce_mean(draw.reconstruction, axis=-1, keepdims=True)
-        similarity = tf.reduce_mean(structural_similarity(target, grey))
+        similarity = tf.reduce_mean(structural_similarity(clean, grey))
         loss += config.ssim_weight * pixels * (1.0 - similarity)
     if draw.coarse is not None and config.coarse_weight:
         coarse = reconstruct(mean_squared_error(clean, draw.coarse, weights), pixels)
@@ -218,13 +212,6 @@ def compute_loss(
         weight = kl_weight(step, beta, config.kl_warmup_steps)
         loss += weight * apply_free_bits(kl, config.free_bits)
     return loss
-
-
-def _draw_shift(shape: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
-    """Draw a style for `share` of the images and 0 for the others: `[B, STYLE_DIM] float32`."""
-    seeds = tf.unstack(tf.random.split(seed, 2))
-    chosen = tf.random.stateless_uniform([shape[0], 1], seeds[0]) < share
-    return tf.where(chosen, tf.random.stateless_normal(shape, seeds[1]), 0.0)
 
 
 def _sum_kl(kl: tf.Tensor) -> tf.Tensor:
@@ -464,12 +451,12 @@ def _open_validation(folders: Sequence[str | Path], *, required: bool) -> list[S
 def _fingerprint(training: Sequence[Source], start_from: str | None) -> dict[str, Any]:
     """Count the training images and collect the hashes of their patients.
 
-    A checkpoint that training starts from has seen its images too: they are added to these.
+    A checkpoint that training starts from has seen its patients too: they are added to these. Its
+    images are not, for nobody knows how many of them are the same.
     """
     begun = read_manifest(start_from) if start_from else {"fingerprint": {}, "digest": None}
-    earlier = begun["fingerprint"]
-    patients = set(earlier.get("patients", ()))
-    images = earlier.get("images", 0)
+    patients = set(begun["fingerprint"].get("patients", ()))
+    images = 0
     for source in training:
         for serialized in source.examples:
             images += 1
