@@ -377,7 +377,7 @@ def test_help_for_every_option():
 
 def test_the_command_starts_from_the_recipe_of_the_profile(records, tmp_path, training):
     (tmp_path / "config.json").write_text(
-        '{"model": {"profile": "ladder"}, "train": {"ssim_weight": 0.5}}'
+        '{"model": {"profile": "ladder"}, "train": {"clean_share": 0.5}}'
     )
     result = run(
         *("tune", records, "--out", tmp_path / "out", "--config", tmp_path / "config.json"),
@@ -385,7 +385,7 @@ def test_the_command_starts_from_the_recipe_of_the_profile(records, tmp_path, tr
     )
     assert result.exit_code == 0, result.stderr
     ((_, model, config),) = training.calls
-    assert (model.profile, config.ssim_weight) == ("ladder", 0.5)
+    assert (model.profile, config.clean_share) == ("ladder", 0.5)
     assert config.loss == TRAIN_RECIPES["ladder"]["loss"] != TrainConfig().loss
 
 
