@@ -376,7 +376,7 @@ class TestNativeResolution:
         image = make_image(37, 53, dtype=np.uint16)
         changed = augment(image)
         assert changed.dtype == tf.uint16 and changed.shape == image.shape
-        assert np.mean(changed.numpy() != image) > 0.5  # others leave the range, and are cut
+        assert np.mean(changed.numpy() != image) > 0.3  # untrained, it draws black elsewhere
         if mode == "denoise":
             expected = 65535 * tiny_ladder.reconstruct(image[None] / np.float32(65535))[0]
             np.testing.assert_allclose(to_integers(changed), expected, atol=2)
