@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from vae_aug.config import ModelConfig
 from vae_aug.model.checkpoint import load_checkpoint, save_checkpoint
-from vae_aug.model.ladder import LEVELS, LadderVAE, _code
+from vae_aug.model.ladder import LEVELS, LadderVAE, _code, _count_noise
 from vae_aug.model.style import STYLE_DIM, apply_style
 
 CONFIG = ModelConfig(
@@ -101,7 +101,7 @@ def test_what_was_read_passes_through_the_latents_alone(ladder):
         outputs = []
         for seed in 1, 2:
             features = ladder._read(tf.random.stateless_uniform([1, 32, 32, 1], [seed, 1]), False)
-            features = features._replace(coarse=tf.zeros_like(features.coarse))
+            features = features._replace(pixels=tf.zeros_like(features.pixels))
             outputs.append(ladder._draw(features, z, None)[0])
     finally:
         for layer, weights in saved:
@@ -111,9 +111,18 @@ def test_what_was_read_passes_through_the_latents_alone(ladder):
 
 def test_a_value_is_shared_by_its_two_nearest_bins():
     # Nine bins lie 1/8 apart: 0.3 is 2.4 of them, so bin 2 holds 0.6 of it and bin 3 holds 0.4.
-    coded = _code(tf.constant([[0.3, 1.0]])).numpy().reshape(2, 9)
+    coded = _code(tf.constant([[0.3, 1.0]]), 9).numpy().reshape(2, 9)
     np.testing.assert_allclose(coded[0], [0, 0, 0.6, 0.4, 0, 0, 0, 0, 0], atol=1e-6)
     np.testing.assert_array_equal(coded[1], [0, 0, 0, 0, 0, 0, 0, 0, 1])
+
+
+def test_noise_is_told_by_counts_over_the_image():
+    """Flat grey: all values in bin 0.5 * 31 = 15.5, so half in two, and all steps in bin 0."""
+    counts = _count_noise(tf.fill([1, 32, 64, 1], 0.5)).numpy()[0]
+    values, steps = counts[:32], counts[32:]
+    np.testing.assert_allclose(values[[15, 16]], 5.0, atol=1e-4)
+    assert values.sum() == pytest.approx(10) and steps.sum() == pytest.approx(10)
+    assert steps[0] > 9.8  # the square root of what keeps its gradient finite is 0.001
 
 
 def test_samples_vary_with_the_seed_and_the_factor(ladder):

@@ -90,7 +90,7 @@ def load_checkpoint(checkpoint: str | Path) -> Network:
             e.g. `"demo"`.
 
     Returns:
-        The network, float32, with `digest` set.
+        The network, float32, with `digest` and `patients` set.
 
     Raises:
         CheckpointError: If it is missing, damaged, altered or of another version; the message
@@ -110,6 +110,7 @@ def load_checkpoint(checkpoint: str | Path) -> Network:
             raise CheckpointError(f"{path}: {_WEIGHTS} cannot be read: {error}") from error
     _check_digests(path, vae, manifest["variables"])
     vae.digest = _digest(manifest_bytes)
+    vae.patients = frozenset(manifest.get("fingerprint", {}).get("patients", ()))
     return vae
 
 

@@ -19,6 +19,9 @@ Element = dict[str, tf.Tensor]
 _SHUFFLE_BUFFER = 1024
 _ZOOM = 0.15
 _GAMMA = 0.25
+_FLOOR = 0.08
+"""Grey to which air is lifted at most, in half of the images: it is black on few scanners."""
+
 VALIDATION_KEEP = 0.4
 
 
@@ -229,9 +232,9 @@ def _between(line: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
 
 
 def _move(image: tf.Tensor, weight: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mirror, zoom, shift and change the gamma of an image; its weights move along."""
+    """Mirror, zoom, shift an image, change its gamma and its black; its weights move along."""
     size = image.shape[0]
-    seeds = tf.unstack(tf.random.split(seed, 4))
+    seeds = tf.unstack(tf.random.split(seed, 5))
     zoom = tf.random.stateless_uniform([], seeds[0], 1.0 - _ZOOM, 1.0 + _ZOOM)
     corner = tf.random.stateless_uniform([2], seeds[1]) * (1.0 - zoom)
     both = tf.concat([image, weight], axis=-1)
@@ -241,5 +244,7 @@ def _move(image: tf.Tensor, weight: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tens
     both = tf.image.crop_and_resize(both[None], box, [0], (size, size))[0]
     gamma = tf.random.stateless_uniform([], seeds[3], 1.0 - _GAMMA, 1.0 + _GAMMA)
     moved = tf.clip_by_value(both[..., :1], 0.0, 1.0) ** gamma
-    # Beyond the old border there is nothing to weigh, and nothing to learn but black.
+    floor = tf.nn.relu(tf.random.stateless_uniform([], seeds[4], -_FLOOR, _FLOOR))
+    moved = floor + (1.0 - floor) * moved
+    # Beyond the old border there is nothing to weigh, and nothing to learn but air.
     return moved, tf.maximum(both[..., 1:], 1e-3)

@@ -39,8 +39,12 @@ _BINS = 9
 """Soft bins in which grey values are read. A convolution of raw values averages what it sees; one
 of bins counts, so it finds what most of a neighbourhood agrees on, however far the others lie."""
 
-_LOOKS = 3
-"""How often the image is read before anything is drawn."""
+_NOISE_BINS, _NOISE_STEP_BINS, _NOISE_STRIDE = 32, 17, 4
+"""Bins of grey values and of steps between neighbours by which the kind and the strength of noise
+are told, and the stride of the pixels that are counted: a sixteenth of them is plenty."""
+
+_NOISE_CODE = 64
+"""Length of the description of the noise by which layers are modulated."""
 
 _START_LOG_VAR = -6.0
 """Where posteriors begin: so narrow that the maps carry what is read from the very first step.
@@ -65,13 +69,13 @@ class _Features(NamedTuple):
         skips: Stride to `[B, H / stride, W / stride, C] float32`.
         z_mean: `[B, d] float32`, of the global latent.
         z_log_var: `[B, d] float32`.
-        coarse: `[B, H, W, 1] float32`, the first restoration, which the backbone reads.
+        pixels: `[B, H / 2, W / 2, 4] float32`, the first restoration, which the backbone reads.
     """
 
     skips: dict[int, tf.Tensor]
     z_mean: tf.Tensor
     z_log_var: tf.Tensor
-    coarse: tf.Tensor
+    pixels: tf.Tensor
 
 
 @keras.saving.register_keras_serializable("vae_aug")
@@ -93,6 +97,7 @@ class LadderVAE(keras.Model):
     Attributes:
         config: The `ModelConfig`.
         digest: Hex digest of the checkpoint it was loaded from, "" for a fresh network.
+        patients: Salted hashes of the patients it was trained on, as far as its checkpoint knows.
         aggregate_mean: `[d] float32`, mean of the global posterior means over the training set.
         aggregate_std: `[d] float32`, standard deviation of draws over the training set.
 
@@ -118,6 +123,7 @@ class LadderVAE(keras.Model):
             )
         self.config = config
         self.digest = ""
+        self.patients: frozenset[str] = frozenset()
         depth = config.latent_dim // 2
         self.fine = _Fine(name="fine")
         self.fine.build(None)
@@ -134,7 +140,7 @@ class LadderVAE(keras.Model):
         self.levels = [_Level(stride, name=f"level{stride}") for stride in LEVELS]
         for level in self.levels:
             level.build((None, depth - STYLE_DIM))
-        self.last = _conv(8, 3, "last", kernel_initializer="zeros")
+        self.last = _conv(8, 1, "last", kernel_initializer="zeros")
         self.last.build((None, None, None, _CHANNELS[LEVELS[-1]]))
         self.aggregate_mean = self.add_weight(
             shape=(depth,), initializer="zeros", trainable=False, name="aggregate_mean"
@@ -184,7 +190,8 @@ class LadderVAE(keras.Model):
         if noise is not None:
             z = sample_posterior(z, features.z_log_var, noise(0, tf.shape(z)))
         image, kls = self._draw(features, z, noise)
-        image, coarse = (_crop(x, images) for x in (image, features.coarse))
+        coarse = tf.nn.depth_to_space(features.pixels, 2)
+        image, coarse = (_crop(x, images) for x in (image, coarse))
         kls = [self._compute_global_kl(features, style), *kls]
         if not training:
             image = tf.clip_by_value(image, 0.0, 1.0)
@@ -227,7 +234,7 @@ class LadderVAE(keras.Model):
         """
         features = self._read(_pad(images), training=False)
         z_mean = features.z_mean
-        reconstruction = self._finish(features, z_mean, None, images)
+        reconstruction = self._finish(features, None, None, images)
         if mode == "denoise":
             return reconstruction, reconstruction
         noise = draw_normal(fold_in(seeds, _GLOBAL_NOISE), tuple(z_mean.shape[1:]))
@@ -260,7 +267,7 @@ class LadderVAE(keras.Model):
         """
         features = self._read(_pad(images), training=False)
         z = features.z_mean + share[:, None] * (z_other - features.z_mean)
-        reconstruction = self._finish(features, features.z_mean, None, images)
+        reconstruction = self._finish(features, None, None, images)
         return reconstruction, self._finish(features, z, None, images)
 
     def get_config(self) -> dict[str, Any]:
@@ -274,29 +281,28 @@ class LadderVAE(keras.Model):
 
     def _read(self, images: tf.Tensor, training: bool) -> _Features:
         """Go upwards through padded images."""
-        fine, coarse = self.fine(images)
+        fine, pixels = self.fine(images)
         # The backbone may be frozen: nothing is asked of the coarse restoration on its behalf.
-        restored = tf.clip_by_value(tf.stop_gradient(coarse), 0.0, 1.0)
+        restored = tf.clip_by_value(tf.stop_gradient(pixels), 0.0, 1.0)
         # At half size the backbone costs a quarter, and what is fine is read by other layers.
-        halved = tf.nn.avg_pool2d(restored, 2, 2, "VALID")
+        halved = tf.reduce_mean(restored, axis=-1, keepdims=True)
         *_, at16, at32, at64, pooled = self.backbone(self.first(halved), training=training)
         skips = self.bridge(fine, [at16, at32, at64])
         pooled = tf.concat([pooled, tf.reduce_mean(fine[-1], axis=(1, 2))], axis=-1)
         z_mean, z_log_var = split_latent(self.latent(pooled))
-        return _Features(skips, z_mean, z_log_var, coarse)
+        return _Features(skips, z_mean, z_log_var, pixels)
 
     def _draw(
         self, features: _Features, z: tf.Tensor, noise: _Noise | None
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Go downwards: the padded image, unclipped, and the KL of every level."""
         state, kls = None, []
-        pixels = tf.nn.space_to_depth(features.coarse, 2)
         for index, level in enumerate(self.levels):
             state, drawn, kl = level(
                 features.skips[level.stride],
                 z[:, STYLE_DIM:],
                 state,
-                pixels=pixels if level.draws_pixels else None,
+                pixels=features.pixels if level.draws_pixels else None,
                 noise=noise,
                 index=1 + index,
             )
@@ -305,12 +311,15 @@ class LadderVAE(keras.Model):
         return tf.nn.depth_to_space(drawn * (1.0 + gain) + offset, 2), kls
 
     def _finish(
-        self, features: _Features, z: tf.Tensor, noise: _Noise | None, images: tf.Tensor
+        self, features: _Features, z: tf.Tensor | None, noise: _Noise | None, images: tf.Tensor
     ) -> tf.Tensor:
-        """Draw the image of a global latent, as far from the image's own style as that lies."""
-        drawn, _ = self._draw(features, z, noise)
+        """Draw the image of a global latent, as far from the image's own style as that lies.
+
+        Without a latent it is the image's own, whose style changes nothing.
+        """
+        drawn, _ = self._draw(features, features.z_mean if z is None else z, noise)
         image = tf.clip_by_value(_crop(drawn, images), 0.0, 1.0)
-        return apply_style(image, (z - features.z_mean)[:, :STYLE_DIM])
+        return image if z is None else apply_style(image, (z - features.z_mean)[:, :STYLE_DIM])
 
     def _compute_global_kl(self, features: _Features, style: tf.Tensor | None) -> tf.Tensor:
         """Compute the KL of the global latent: `[B, d] float32`, nats."""
@@ -354,20 +363,19 @@ class _Level(keras.layers.Layer):
         channels, latent = _CHANNELS[stride], _LATENT_CHANNELS[stride]
         self.is_top = stride == LEVELS[0]
         self.enlarge = None if self.is_top else _conv(4 * channels, 1, "enlarge")
-        self.modulate = keras.layers.Dense(
-            2 * channels, kernel_initializer="zeros", name="modulate"
-        )
+        self.modulate = _modulation(channels, "modulate")
         self.prior = _conv(2 * latent, 1, "prior", kernel_initializer="zeros")
         self.look_at_skip = _conv(channels, 1, "look_at_skip")
         self.look_at_state = _conv(channels, 1, "look_at_state")
         self.draws_pixels = stride == LEVELS[-1]
-        self.look = None
+        # The last map is put out as it is, and 3x3 convolutions cost most there.
+        self.look = self.body = None
         if not self.draws_pixels:
             self.look = _conv(channels, 3, "look", kernel_initializer="he_normal")
+            self.body = _Residual(channels, "body", channels // 2)
         start = "zeros" if self.draws_pixels else "glorot_uniform"
         self.posterior = _conv(2 * latent, 1, "posterior", kernel_initializer=start)
         self.take = _conv(channels, 1, "take")
-        self.body = _Residual(channels, "body", channels if self.look else channels // 2)
 
     def build(self, global_shape: tuple[int | None, int]) -> None:
         """Make the variables, given the shape of the global latent without its style."""
@@ -377,10 +385,9 @@ class _Level(keras.layers.Layer):
             self.enlarge.build((None, None, None, _CHANNELS[2 * self.stride]))
         self.modulate.build(global_shape)
         layers = [self.prior, self.look_at_skip, self.look_at_state, self.posterior]
-        for layer in [*layers, self.look] if self.look else layers:
+        for layer in [*layers, self.look, self.body] if self.look else layers:
             layer.build(here)
         self.take.build((None, None, None, latent))
-        self.body.build(here)
         self.built = True
 
     def call(
@@ -407,11 +414,11 @@ class _Level(keras.layers.Layer):
             The state for the level below, `[B, h, w, C]`, what was drawn and its KL, each
             `[B, h, w, c] float32`.
         """
-        scale, offset = tf.split(self.modulate(z)[:, None, None], 2, axis=-1)
         if self.enlarge is None:
-            state = tf.zeros_like(skip) + offset
+            state = tf.zeros_like(skip)
         else:
-            state = tf.nn.depth_to_space(self.enlarge(state), 2) * (1.0 + scale) + offset
+            state = tf.nn.depth_to_space(self.enlarge(state), 2)
+        state = _modulate(state, self.modulate, z)
         prior_mean, prior_log_var = tf.split(self.prior(state), 2, axis=-1)
         prior_log_var = tf.clip_by_value(prior_log_var, -8.0, 4.0)
         seen = tf.nn.relu(self.look_at_skip(skip) + self.look_at_state(state))
@@ -426,7 +433,9 @@ class _Level(keras.layers.Layer):
             drawn_noise = tf.ensure_shape(noise(index, tf.shape(mean)), mean.shape)
             residual = sample_posterior(mean, log_var, drawn_noise)
         drawn = prior_mean + tf.exp(0.5 * prior_log_var) * residual
-        state = self.body(state + self.take(drawn))
+        state += self.take(drawn)
+        if self.body is not None:
+            state = self.body(state)
         # Relative to the prior, the prior is N(0, 1).
         return state, drawn, kl_divergence(mean, log_var)
 
@@ -434,55 +443,66 @@ class _Level(keras.layers.Layer):
 class _Fine(keras.layers.Layer):
     """Read the image itself: features at the strides `_FINE`, and a first restoration.
 
-    It looks several times. The first look goes down to stride 8 and restores the image roughly;
-    each of the others reads how far every pixel lies from what is restored so far, so it knows
-    which pixels to believe, and corrects.
+    It looks twice. The first look goes down to stride 8 and restores the image roughly; the second
+    reads how far every pixel lies from what is restored so far, so it knows which pixels to
+    believe, and corrects. Kind and strength of the noise are the same everywhere, so they are told
+    from counts over the whole image, and scale and shift what every layer reads.
 
-    Reference: Felsberg, Forssen and Scharr, Channel Smoothing (2006), for bins.
+    Reference: Felsberg, Forssen and Scharr, Channel Smoothing (2006), for bins; Perez et al., FiLM
+    (2018), for the modulation.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name)
         at2, at4, at8 = (_CHANNELS[stride] for stride in _FINE)
-        looks = range(_LOOKS)
-        self.look = [_conv(at2, 3, f"look{i}") for i in looks]
-        self.body = [_Residual(at2, f"body{i}", hidden=at2 // 2) for i in looks[1:]]
-        self.correct = [_conv(4, 3, f"correct{i}", kernel_initializer="zeros") for i in looks]
+        self.look, self.look_again = _conv(at2, 3, "look"), _conv(at2, 3, "look_again")
+        self.correct, self.correct_again = (
+            _conv(4, 1, name, kernel_initializer="zeros") for name in ("correct", "correct_again")
+        )
+        self.body = [_Residual(c, f"body{c}", c // 2) for c in (at2, at4, at8)]
         self.shrink = [_conv(at4, 2, "shrink4", strides=2), _conv(at8, 2, "shrink8", strides=2)]
-        self.deep = [_Residual(at4, "body4", at4 // 2), _Residual(at8, "body8", at8 // 2)]
         self.enlarge = [_conv(4 * at4, 1, "enlarge8"), _conv(4 * at2, 1, "enlarge4")]
+        self.tell_noise = keras.layers.Dense(_NOISE_CODE, "relu", name="tell_noise")
+        names = ("modulate2", "modulate4", "modulate8", "modulate_again")
+        self.modulate = [
+            _modulation(c, name) for c, name in zip((at2, at4, at8, at2), names, strict=True)
+        ]
 
     def build(self, _: Any) -> None:
         """Make the variables."""
+        self.tell_noise.build((None, _NOISE_BINS + _NOISE_STEP_BINS))
         at2, at4, at8 = (_CHANNELS[stride] for stride in _FINE)
-        for layer in self.look:
-            layer.build((None, None, None, 4 * (1 + _BINS)))
-        for layers, channels in (self.shrink, (at2, at4)), (self.enlarge, (at8, at4)):
-            for layer, count in zip(layers, channels, strict=True):
-                layer.build((None, None, None, count))
-        for layer in self.correct:
-            layer.build((None, None, None, at2))
-        for body in (*self.body, *self.deep):
+        inputs = [
+            *((layer, 4 * (1 + _BINS)) for layer in (self.look, self.look_again)),
+            *((layer, at2) for layer in (self.correct, self.correct_again)),
+            *zip(self.shrink, (at2, at4), strict=True),
+            *zip(self.enlarge, (at8, at4), strict=True),
+        ]
+        for layer, channels in inputs:
+            layer.build((None, None, None, channels))
+        for layer in self.modulate:
+            layer.build((None, _NOISE_CODE))
+        for body in self.body:
             body.build(None)
         self.built = True
 
     def call(self, images: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Turn `[B, H, W, 1]` into the features and the restoration `[B, H, W, 1]`."""
+        """Turn `[B, H, W, 1]` into the features and the restoration `[B, H / 2, W / 2, 4]`."""
+        noise = self.tell_noise(_count_noise(images))
         # Four pixels are the channels of one, so that no look has to fold its maps again.
         pixels = tf.nn.space_to_depth(images, 2)
-        x = self.look[0](tf.concat([pixels, _code(pixels)], axis=-1))
-        at4 = self.deep[0](self.shrink[0](x))
-        at8 = self.deep[1](self.shrink[1](at4))
+        at2 = self.look(tf.concat([pixels, _code(pixels, _BINS)], axis=-1))
+        at2 = _modulate(at2, self.modulate[0], noise)
+        at4 = self.body[1](_modulate(self.shrink[0](at2), self.modulate[1], noise))
+        at8 = self.body[2](_modulate(self.shrink[1](at4), self.modulate[2], noise))
         up = tf.nn.depth_to_space(self.enlarge[0](at8), 2) + at4
-        x += tf.nn.depth_to_space(self.enlarge[1](up), 2)
-        restored = self.correct[0](tf.nn.relu(x))
-        for look, body, correct in zip(self.look[1:], self.body, self.correct[1:], strict=True):
-            away = pixels - restored
-            # Nearly a signed root: bins are narrow where pixels nearly agree.
-            bins = _code(0.5 + 0.5 * away * tf.math.rsqrt(tf.abs(away) + 1e-3))
-            x = body(x + look(tf.concat([restored, bins], axis=-1)))
-            restored += correct(tf.nn.relu(x))
-        return [x, at4, at8], tf.nn.depth_to_space(restored, 2)
+        at2 += tf.nn.depth_to_space(self.enlarge[1](up), 2)
+        restored = self.correct(tf.nn.relu(at2))
+        away = _code(_spread_small(pixels - restored), _BINS)
+        at2 += self.look_again(tf.concat([restored, away], axis=-1))
+        at2 = self.body[0](_modulate(at2, self.modulate[3], noise))
+        restored += self.correct_again(tf.nn.relu(at2))
+        return [at2, at4, at8], restored
 
 
 class _Bridge(keras.layers.Layer):
@@ -548,11 +568,36 @@ def _conv(channels: int, size: int, name: str, **options: Any) -> keras.layers.C
     return keras.layers.Conv2D(channels, size, name=name, **options)
 
 
-def _code(values: tf.Tensor) -> tf.Tensor:
-    """Spread values in [0, 1] over the two nearest bins: `[..., c]` to `[..., c * _BINS]`."""
-    centres = tf.tile(tf.linspace(0.0, 1.0, _BINS), [values.shape[-1]])
-    distance = tf.abs(tf.repeat(values, _BINS, axis=-1) - centres)
-    return tf.nn.relu(1.0 - distance * (_BINS - 1))
+def _modulation(channels: int, name: str) -> keras.layers.Dense:
+    """Make the layer that scales and shifts maps; at first it leaves them as they are."""
+    return keras.layers.Dense(2 * channels, kernel_initializer="zeros", name=name)
+
+
+def _modulate(x: tf.Tensor, layer: keras.layers.Dense, code: tf.Tensor) -> tf.Tensor:
+    """Scale and shift the channels of `[B, h, w, C]` by what a layer makes of a code `[B, d]`."""
+    scale, offset = tf.split(layer(code)[:, None, None], 2, axis=-1)
+    return x * (1.0 + scale) + offset
+
+
+def _code(values: tf.Tensor, bins: int) -> tf.Tensor:
+    """Spread values in [0, 1] over the two nearest bins: `[..., c]` to `[..., c * bins]`."""
+    centres = tf.tile(tf.linspace(0.0, 1.0, bins), [values.shape[-1]])
+    distance = tf.abs(tf.repeat(values, bins, axis=-1) - centres)
+    return tf.nn.relu(1.0 - distance * (bins - 1))
+
+
+def _spread_small(differences: tf.Tensor) -> tf.Tensor:
+    """Map [-1, 1] to [0, 1], nearly by a signed root, so that bins are narrow around 0."""
+    return 0.5 + 0.5 * differences * tf.math.rsqrt(tf.abs(differences) + 1e-3)
+
+
+def _count_noise(images: tf.Tensor) -> tf.Tensor:
+    """Count grey values and steps to the next pixel: `[B, H, W, 1]` to `[B, bins]`, near 1."""
+    values = images[:, ::_NOISE_STRIDE, ::_NOISE_STRIDE]
+    steps = tf.abs(images[:, ::_NOISE_STRIDE, 1::_NOISE_STRIDE] - values)
+    counted = ((values, _NOISE_BINS), (tf.sqrt(steps + 1e-6), _NOISE_STEP_BINS))
+    shares = [tf.reduce_mean(_code(x, bins), axis=(1, 2)) for x, bins in counted]
+    return 10.0 * tf.concat(shares, axis=-1)
 
 
 def _double_to(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
