@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.grappler import tf_optimizer
 
 from vae_aug.config import AugmentConfig
 from vae_aug.model.profiles import Network
@@ -30,6 +31,11 @@ class TensorFlowEngine:
     A graph without variables can be captured by `Dataset.map` on any device, serialised, and sent
     to tf.data service. Constant filters are also a sixth faster on a CPU than captured ones, since
     oneDNN keeps them in the layout it computes in.
+
+    With a seed, images go through one at a time: the last bits of a float depend on where in which
+    batch it was computed, and a pixel that lies between two grey levels shows it. So bytes depend
+    on the image alone, on one machine. On a `device` of the user's choice batches stay whole,
+    since a GPU that sees one image at a time is idle; there bytes may depend on the batch.
 
     Attributes:
         image_size: Side of the square the network sees; None if it takes images as they are.
@@ -63,9 +69,25 @@ class TensorFlowEngine:
             `[B, H, W, 1] float32`.
         """
         with tf.device(self._config.device):
+            if self.goes_one_by_one and images.shape[0] != 1:
+                return self._compute_each(images, seeds)
             if self.image_size is None:
                 return self._compute_in_parts(images, seeds)
             return self._compute(images, seeds)
+
+    @property
+    def goes_one_by_one(self) -> bool:
+        """Whether the network sees one image at a time, so that none depends on its batch."""
+        return self._config.seed is not None and self._config.device is None
+
+    def _compute_each(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        """Compute a batch image by image, each as if it came alone."""
+        return tf.map_fn(
+            lambda one: self._compute(one[0][None], one[1][None])[0],
+            (images, seeds),
+            fn_output_signature=tf.TensorSpec(images.shape[1:], tf.float32),
+            parallel_iterations=1,  # several at a time would need the memory of several
+        )
 
     def _compute_in_parts(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         """Compute a batch of native size, as many images at a time as `MAX_PIXELS` allows.
@@ -116,7 +138,32 @@ class TensorFlowEngine:
             return variant - detail * reconstruction
 
         with tf.init_scope():
-            return tf.function(compute, autograph=False).get_concrete_function(
+            traced = tf.function(compute, autograph=False).get_concrete_function(
                 tf.TensorSpec([None, size, size, 1], tf.float32),
                 tf.TensorSpec([None, 2], tf.int32),
             )
+            return _optimize(traced)
+
+
+def _optimize(traced: Any) -> Any:
+    """Fold constants and fuse operations once, instead of wherever the graph will run.
+
+    TensorFlow does it for a function that is called eagerly and hardly for one inside `tf.data`,
+    whose kernels then differ, and with them the last bits.
+
+    Args:
+        traced: Concrete function of tensors that captures nothing and returns one tensor.
+
+    Returns:
+        The same function of the same tensors.
+    """
+    definition = traced.graph.as_graph_def()
+    meta = tf.compat.v1.train.export_meta_graph(graph_def=definition, graph=traced.graph)
+    # What is listed as a training operation is what the optimiser has to keep.
+    names = [tensor.name for tensor in (*traced.inputs, *traced.outputs)]
+    meta.collection_def["train_op"].node_list.value.extend(names)
+    optimized = tf_optimizer.OptimizeGraph(tf.compat.v1.ConfigProto(), meta)
+    imported = tf.compat.v1.wrap_function(
+        lambda: tf.graph_util.import_graph_def(optimized, name=""), []
+    )
+    return imported.prune([tensor.name for tensor in traced.inputs], traced.outputs[0].name)

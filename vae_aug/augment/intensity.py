@@ -67,7 +67,8 @@ def compute_grey(images: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tenso
         red, green, blue = tf.split(values, 3, axis=-1)
         # A difference, since graph optimisers reorder a sum of three and eager execution does not.
         values = green - (_RED * (green - red) + _BLUE * (green - blue))
-    return (values - low) / (high - low)
+    # Graph optimisers turn a division by a constant into this, and eager execution does not.
+    return (values - low) * (1.0 / (high - low))
 
 
 def change_luminance(

@@ -1,0 +1,122 @@
+"""With a seed, a real network's bytes are the same however, and wherever, an element comes by."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_dataset import run_elsewhere
+
+from vae_aug.augment.transform import VAEAugment
+
+COUNT = 4
+DTYPES = {"uint8": tf.uint8, "uint16": tf.uint16}
+
+
+def make_element(number, dtype):
+    """An image of its own odd size, made in the graph so that any process can make it."""
+    size = (21 + 7 * number, 50 - 5 * number, 1)
+    levels = tf.random.stateless_uniform(size, [7, number], 0, dtype.max + 1, tf.int32)
+    return {
+        "image": tf.ensure_shape(tf.cast(levels, dtype), [None, None, 1]),
+        "image/source_id": tf.strings.as_string(number),
+        "objects": {"bbox": tf.constant([[0.2, 0.2, 0.7, 0.6]])},
+    }
+
+
+def make_source(dtype):
+    numbers = tf.data.Dataset.range(COUNT, output_type=tf.int32)
+    return numbers.map(lambda number: make_element(number, dtype))
+
+
+def read_images(dataset):
+    """Images by source id, whatever order they come in."""
+    images = {}
+    for element in dataset:
+        image = element["image"]
+        image = image.to_tensor() if isinstance(image, tf.RaggedTensor) else image
+        images[element["image/source_id"].numpy()] = image.numpy()
+    return [images[name] for name in sorted(images)]
+
+
+def digest(images):
+    return hashlib.sha256(b"".join(image.tobytes() for image in images)).hexdigest()
+
+
+@pytest.fixture(params=["vector", "ladder"])
+def network(request):
+    return request.getfixturevalue({"vector": "tiny_vae", "ladder": "tiny_ladder"}[request.param])
+
+
+def make_augment(network, mode, **settings):
+    return VAEAugment(network, mode=mode, seed=3, detail=0.5, min_fidelity=0.5, **settings)
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype"),
+    [("sample", "uint8"), ("sample", "uint16"), ("interpolate", "uint16"), ("denoise", "uint16")],
+)
+def test_every_way_gives_the_same_bytes(network, mode, dtype):
+    source = make_source(DTYPES[dtype])
+    augment = make_augment(network, mode, batch_size=4)
+    expected = [augment(element)["image"].numpy() for element in source]
+    assert all((e != s).any() for e, s in zip(expected, read_images(source), strict=True))
+    ways = {
+        "map": source.map(augment),
+        "2 parallel calls": source.map(augment, num_parallel_calls=2),
+        "8 parallel calls": source.map(augment, num_parallel_calls=8),
+        "batches": source.ragged_batch(4).map(augment).unbatch(),
+        "apply": source.apply(augment),
+        "apply to shuffled elements": source.shuffle(COUNT, seed=1).apply(augment),
+        "apply to batches": source.ragged_batch(3).apply(augment).unbatch(),
+    }
+    for name, way in ways.items():
+        for want, got in zip(expected, read_images(way), strict=True):
+            np.testing.assert_array_equal(got, want, err_msg=name)
+
+
+def test_a_dense_batch_gives_each_image_what_it_would_get_alone(network):
+    images = np.random.default_rng(0).integers(0, 2**16, (5, 32, 32, 1), np.uint16)
+    names = np.array([str(number) for number in range(5)])
+    augment = make_augment(network, "sample")
+    whole = augment({"image": images, "id": names})["image"]
+    for rows in ([0], [4, 1], [3, 2, 0, 1]):
+        part = augment({"image": images[rows], "id": names[rows]})["image"]
+        np.testing.assert_array_equal(part, whole.numpy()[rows])
+
+
+def test_a_tf_data_service_gives_the_same_bytes(network):
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    address = dispatcher.target.partition("://")[2]
+    worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=address))
+    source = make_source(tf.uint16)
+    augment = make_augment(network, "sample")
+    for way in (source.map(augment), source.apply(augment)):
+        served = way.apply(
+            service.distribute(processing_mode="parallel_epochs", service=dispatcher.target)
+        )
+        for want, got in zip(read_images(source.map(augment)), read_images(served), strict=True):
+            np.testing.assert_array_equal(got, want)
+    del worker
+
+
+def digest_demo(threads=0):
+    """What the packaged networks make of the source; in a process that has not begun yet."""
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    digests = []
+    for name in ("demo", "vector"):
+        augment = VAEAugment(name, seed=3, guard="off")
+        for dtype in DTYPES.values():
+            digests.append(digest(read_images(make_source(dtype).apply(augment))))
+    return digests
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [0, 1], ids=["", "one thread"])
+def test_another_process_gives_the_same_bytes(threads):
+    program = f"import test_reproducibility as t; print(t.digest_demo({threads}))"
+    assert run_elsewhere(program).stdout.strip() == str(digest_demo())
