@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from vae_aug.augment.guard import guard_change, make_windows, measure_fidelity
+from vae_aug.corrupt import corrupt
 
 NAN = float("nan")
 
@@ -100,6 +101,42 @@ def test_denoised_lesion_is_not_mistaken_for_a_lost_one():
     assert measure_fidelity(noisy, tf.constant(clean), box) < 0.8
     assert measure_fidelity(noisy, tf.constant(clean), box, denoised=True) > 0.9
     assert measure_fidelity(noisy, erased, box, denoised=True) < 0.2
+
+
+@pytest.mark.parametrize("noise", ["replace", "blend", "gaussian", "rician"])
+@pytest.mark.parametrize("side", [10, 24])
+def test_a_restored_lesion_passes_and_an_erased_one_does_not_whatever_the_noise(noise, side):
+    """With 40% left, noise also takes contrast and lifts the level; giving them back is no harm."""
+    clean = np.full((1, 96, 96, 1), 0.2, np.float32)
+    end = 36 + side
+    clean[:, 36:end, 36:end] = 0.8
+    box = boxes([36 / 96, 36 / 96, end / 96, end / 96])
+    erased = tf.fill(clean.shape, 0.2)
+    for seed in range(5):
+        noisy = corrupt(tf.constant(clean), noise, 0.4, [seed, 1])
+        assert measure_fidelity(noisy, tf.constant(clean), box) < 0.8
+        assert measure_fidelity(noisy, tf.constant(clean), box, denoised=True) > 0.8
+        assert measure_fidelity(noisy, erased, box, denoised=True) < 0.8
+
+
+def test_nothing_can_be_lost_where_nothing_stands_out_of_the_noise():
+    flat = tf.fill([1, 64, 64, 1], 0.4)
+    box = boxes([0.3, 0.3, 0.6, 0.6])
+    passed = [
+        measure_fidelity(corrupt(flat, "gaussian", 0.4, [s, 1]), flat, box, denoised=True) >= 0.8
+        for s in range(40)
+    ]
+    assert np.mean(passed) >= 0.95
+
+
+def test_another_shape_in_the_place_of_a_lesion_fails():
+    rng = np.random.default_rng(3)
+    clean = np.full((1, 64, 64, 1), 0.3, np.float32)
+    clean[:, 24:40, 24:32] = 0.7
+    noisy = tf.constant(clean + rng.normal(0, 0.15, clean.shape).astype(np.float32))
+    box = boxes([24 / 64, 24 / 64, 40 / 64, 40 / 64])
+    mirrored = tf.constant(clean[:, :, ::-1].copy())
+    assert measure_fidelity(noisy, mirrored, box, denoised=True) < 0.2
 
 
 def test_paste_restores_the_window_exactly_and_fades_outside():

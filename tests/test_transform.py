@@ -205,6 +205,38 @@ def test_guard_leaves_faithful_boxes_alone():
     assert not report["guarded"].numpy().any() and report["fidelity"].numpy()[0] > 0.9
 
 
+def test_a_box_that_the_edge_of_a_paste_harms_is_pasted_too():
+    """Brighter by 0.25, the dark box fails; the bright one passes until the edge crosses it."""
+    image = np.full((60, 60, 1), 0.6, np.float32)
+    image[20:40, 10:30] = 0.05
+    dark, bright = np.array([[20, 10, 40, 30], [25, 33, 35, 43]], np.float32) / 60
+    augment = VAEAugment(BrighteningVAE(), guard="paste")
+    alone = augment.call_with_report({"image": image, "objects": {"bbox": bright[None]}})[1]
+    assert not alone["guarded"].numpy().any()
+    both = {"image": image, "objects": {"bbox": np.stack([dark, bright])}}
+    _, report = augment.call_with_report(both)
+    assert report["guarded"].numpy().all() and (report["fidelity"].numpy() >= 0.8).all()
+
+
+@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.given(st.data())
+def test_no_box_leaves_below_the_threshold_under_paste_or_keep(data):
+    """Whatever boxes overlap, and however much a network erases."""
+    guard = data.draw(st.sampled_from(["paste", "keep"]))
+    mode = data.draw(st.sampled_from(["sample", "denoise"]))
+    count = data.draw(st.integers(1, 8))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**16)))
+    corners = rng.uniform(0, 0.8, (count, 2))
+    sides = rng.uniform(0.02, 0.3, (count, 2))
+    element = {
+        "image": rng.integers(0, 256, (40, 56, 1)).astype(np.uint8),
+        "objects": {"bbox": np.concatenate([corners, corners + sides], 1).astype(np.float32)},
+    }
+    network = data.draw(st.sampled_from([ErasingVAE(), FakeVAE(noise=0.3)]))
+    _, report = VAEAugment(network, mode=mode, guard=guard).call_with_report(element)
+    assert (report["fidelity"].numpy() >= 0.8).all()
+
+
 def test_guard_reads_boxes_in_the_format_it_is_told():
     """The same box as pixels, which `boxes` means, and as `xywh` when said so."""
     image = make_image(64, 48)

@@ -8,8 +8,10 @@ and the guard ignores it.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 _MARGIN, _MIN_MARGIN_PX = 0.1, 2.0
@@ -25,6 +27,14 @@ _MIN_SPAN = 1e-3
 """Grey range of an image below which noise of storage, not anatomy, would be judged."""
 
 _SMOOTHING_SIGMA_PX, _SMOOTHING_RADIUS_PX = 1.5, 4
+
+_SMOOTHING_KERNEL = np.exp(
+    -0.5 * (np.arange(-_SMOOTHING_RADIUS_PX, _SMOOTHING_RADIUS_PX + 1) / _SMOOTHING_SIGMA_PX) ** 2
+)
+_SMOOTHING_KERNEL /= _SMOOTHING_KERNEL.sum()
+
+_NOISE_ERRORS = 2.0
+"""Standard errors by which a variance must exceed that of noise to count as content."""
 
 
 class Windows(NamedTuple):
@@ -76,31 +86,46 @@ def measure_fidelity(
     12-bit data in a 16-bit image is judged as strictly as any other:
     `(2 mx my + C1)(2 sxy + C2) / ((mx^2 + my^2 + C1)(sx^2 + sy^2 + C2))`.
 
+    A denoised image is judged by what its noisy reference shows above the noise, since noise that
+    is gone is no loss. Both are smoothed, and the variance that noise leaves after it, with an
+    allowance for chance in small boxes, is taken off the reference's: `vs = max(sx^2 - vn, 0)`.
+    With `w = min(sy^2, vs)`, fidelity is structure times contrast,
+
+        min((sxy + C2 / 2) / (sqrt(vs) sy + C2 / 2), 1) * (2 sqrt(vs w) + C2) / (vs + w + C2)
+
+    so a lesion that is erased, or becomes another shape, fails, and one that gains the contrast and
+    the level that noise had taken from it does not. Where nothing stands out of the noise nothing
+    can be lost, and fidelity is 1. The noise is estimated in the window, by Immerkaer's operator.
+
     Args:
         reference: `[B, H, W, 1] float32`, grey.
         images: `[B, H, W, 1] float32`, what became of it.
         boxes: `[B, N, 4] float32`, `rel_yxyx`.
-        denoised: Compare after Gaussian smoothing of both, so that noise that is rightly gone does
-            not count as content.
+        denoised: Whether `images` are `reference` without its noise.
 
     Returns:
         `[B, N] float32` in [-1, 1]; NaN for a box without a window.
+
+    Reference:
+        Wang et al., Image Quality Assessment (2004), for SSIM; Immerkaer, Fast Noise Variance
+        Estimation, Computer Vision and Image Understanding 64 (1996) 300-302.
     """
     shape = tf.shape(reference)
     span = tf.reduce_max(reference, [1, 2, 3]) - tf.reduce_min(reference, [1, 2, 3])
     span = tf.cast(tf.maximum(span, _MIN_SPAN), tf.float64)[:, None]
+    noise = _respond_to_noise(reference) if denoised else None
     if denoised:
         reference, images = _smooth(reference), _smooth(images)
     windows = make_windows(boxes, shape[1], shape[2])
     x, y = tf.cast(reference[..., 0], tf.float64), tf.cast(images[..., 0], tf.float64)
     rows = _indicate(windows.top, windows.bottom, shape[1])
     columns = _indicate(windows.left, windows.right, shape[2])
-    count = tf.reduce_sum(rows, -1) * tf.reduce_sum(columns, -1)
+    count = tf.maximum(tf.reduce_sum(rows, -1) * tf.reduce_sum(columns, -1), 1.0)
 
     def average(plane: tf.Tensor) -> tf.Tensor:
         # As a product with indicator rows and columns: no gather per box, and for the few boxes
         # of an image cheaper than an integral image.
-        return tf.reduce_sum(tf.matmul(rows, plane) * columns, -1) / tf.maximum(count, 1.0)
+        return tf.reduce_sum(tf.matmul(rows, plane) * columns, -1) / count
 
     mean_x, mean_y = average(x), average(y)
     square_x, square_y, product = average(x * x), average(y * y), average(x * y)
@@ -108,10 +133,20 @@ def measure_fidelity(
     var_y = tf.maximum(square_y - mean_y**2, 0.0)
     covariance = product - mean_x * mean_y
     c1, c2 = (_K1 * span) ** 2, (_K2 * span) ** 2
-    ssim = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    ssim /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
+    if noise is None:
+        similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+        similarity /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
+    else:
+        sigma = average(tf.cast(noise[..., 0], tf.float64))
+        share = float(np.sum(_SMOOTHING_KERNEL**2)) ** 2
+        chance = _NOISE_ERRORS * tf.sqrt(2.0 / tf.maximum(count * share, 1.0))
+        content = tf.maximum(var_x - sigma**2 * share * (1.0 + chance), 0.0)
+        kept = tf.minimum(var_y, content)
+        similarity = (covariance + c2 / 2) / (tf.sqrt(content * var_y) + c2 / 2)
+        similarity = tf.minimum(similarity, 1.0)
+        similarity *= (2 * tf.sqrt(content * kept) + c2) / (content + kept + c2)
     nan = tf.constant(float("nan"), tf.float32)
-    return tf.where(windows.valid, tf.cast(ssim, tf.float32), nan)
+    return tf.where(windows.valid, tf.cast(similarity, tf.float32), nan)
 
 
 def guard_change(change: tf.Tensor, boxes: tf.Tensor, failed: tf.Tensor, guard: str) -> tf.Tensor:
@@ -160,8 +195,7 @@ def _fade(start: tf.Tensor, end: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
 
 def _smooth(images: tf.Tensor) -> tf.Tensor:
     """Filter `[B, H, W, 1]` with a Gaussian whose weights, at the edge, are those inside."""
-    offsets = tf.range(-_SMOOTHING_RADIUS_PX, _SMOOTHING_RADIUS_PX + 1, dtype=tf.float32)
-    kernel = tf.nn.softmax(-0.5 * (offsets / _SMOOTHING_SIGMA_PX) ** 2)
+    kernel = tf.constant(_SMOOTHING_KERNEL, tf.float32)
     inside = tf.ones_like(images)
 
     def filter_both(values: tf.Tensor) -> tf.Tensor:
@@ -169,3 +203,16 @@ def _smooth(images: tf.Tensor) -> tf.Tensor:
         return tf.nn.conv2d(values, tf.reshape(kernel, [1, -1, 1, 1]), 1, "SAME")
 
     return filter_both(images) / filter_both(inside)
+
+
+def _respond_to_noise(images: tf.Tensor) -> tf.Tensor:
+    """Filter `[B, H, W, 1]` so that the mean over a region is its noise's standard deviation.
+
+    The second difference down and across is 0 on any plane and straight edge, and for white
+    Gaussian noise of deviation s its mean size is 6 s sqrt(2 / pi).
+    """
+    line = tf.constant([1.0, -2.0, 1.0])
+    padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+    bent = tf.nn.conv2d(padded, tf.reshape(line, [3, 1, 1, 1]), 1, "VALID")
+    bent = tf.nn.conv2d(bent, tf.reshape(line, [1, 3, 1, 1]), 1, "VALID")
+    return tf.abs(bent) * (math.sqrt(math.pi / 2.0) / 6.0)

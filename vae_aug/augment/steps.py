@@ -197,13 +197,33 @@ class Steps:
             change -= self._replaced * grey
         change = tf.where(chosen[:, None, None, None], change, 0.0)
         boxes = convert_boxes(boxes, layout.box_format, "rel_yxyx", height=height, width=width)
-        fidelity = self._measure(grey, change, boxes)
+
+        def apply(change: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            changed = change_luminance(images, change, low, high)
+            after = compute_grey(changed, low, high)
+            denoised = self.config.mode == "denoise"
+            return changed, measure_fidelity(grey, after, boxes, denoised=denoised)
+
+        changed, fidelity = apply(change)
         failed = tf.zeros_like(fidelity, tf.bool)
-        if layout.boxes is not None and self.config.guard != "off":
-            failed = fidelity < self.config.min_fidelity
-            change = guard_change(change, boxes, failed, self.config.guard)
-            fidelity = self._measure(grey, change, boxes)
-        return change_luminance(images, change, low, high), fidelity, failed
+        if layout.boxes is None or self.config.guard == "off":
+            return changed, fidelity, failed
+
+        def find_new(fidelity: tf.Tensor, failed: tf.Tensor) -> tf.Tensor:
+            return (fidelity < self.config.min_fidelity) & ~failed
+
+        def guard(_: tf.Tensor, fidelity: tf.Tensor, failed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            failed |= find_new(fidelity, failed)
+            return *apply(guard_change(change, boxes, failed, self.config.guard)), failed
+
+        # Again, since the fading edge around one box can harm another that had passed; each round
+        # adds a box, and a box that was added is the original's.
+        return tf.while_loop(
+            lambda _, fidelity, failed: tf.reduce_any(find_new(fidelity, failed)),
+            guard,
+            (changed, fidelity, failed),
+            shape_invariants=tuple(part.shape for part in (changed, fidelity, failed)),
+        )
 
     def _change_ragged(
         self,
@@ -235,11 +255,6 @@ class Steps:
         )
         # With the very row splits of the input, the result has its static shape too.
         return images.with_flat_values(changed.flat_values), fidelity, failed
-
-    def _measure(self, grey: tf.Tensor, change: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-        """Measure the fidelity of boxes under a change, as it will be clipped."""
-        after = tf.clip_by_value(grey + change, tf.minimum(grey, 0.0), tf.maximum(grey, 1.0))
-        return measure_fidelity(grey, after, boxes, denoised=self.config.mode == "denoise")
 
 
 def _map_ragged(
