@@ -105,6 +105,12 @@ def test_other_splits_are_copied_byte_for_byte(records, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "records"]
 
 
+SETTINGS = (
+    b'{"detail": 1.0, "factor": 0.5, "guard": "off", "min_fidelity": 0.25, "mode": "sample", '
+    b'"p": 1.0, "seed": 7, "value_range": null}'
+)
+
+
 def test_each_record_says_what_was_done_to_it(records, tmp_path):
     augment = make_augment(mode="sample", factor=0.5, seed=7, min_fidelity=0.25)
     augment_records(records, tmp_path / "out", augment)
@@ -122,6 +128,7 @@ def test_each_record_says_what_was_done_to_it(records, tmp_path):
             "augment/min_fidelity": [0.25],
             "augment/seed": [7],
             "augment/version": [__version__.encode()],
+            "augment/settings": [SETTINGS],
             "augment/guarded": [0] * index,
         }
 
@@ -239,6 +246,50 @@ def test_splits_that_the_source_lacks_are_refused(records, tmp_path, splits):
 def test_a_transform_without_seed_is_refused(records, tmp_path):
     with pytest.raises(ValueError, match="needs a VAEAugment with a seed"):
         augment_records(records, tmp_path / "out", make_augment(seed=None))
+
+
+def read_attributes(example):
+    prefix = "image/object/attribute/"
+    return {
+        k.removeprefix(prefix): values(example, k) for k in example.features.feature if prefix in k
+    }
+
+
+def test_boxes_have_integer_attributes_that_other_decoders_read(records, tmp_path):
+    augment_records(records, tmp_path / "out", make_augment(ErasingVAE(), guard="off"))
+    example = read_examples(tmp_path / "out", "train")[2]
+    fidelity = values(example, "augment/fidelity")
+    assert read_attributes(example) == {
+        "fidelity_permille": [round(1000 * value) for value in fidelity],
+        "guarded": [0, 0],
+    }
+
+
+def test_a_box_that_cannot_be_judged_is_told_by_a_number_no_fidelity_has(tmp_path):
+    example = make_example(
+        make_image(24, 20),
+        source_id="a",
+        boxes=np.array([[0.5, 0.5, 0.5, 0.9]], np.float32),
+        labels=[0],
+        label_names=LABELS,
+    )
+    write_records([example], tmp_path / "records", "train", label_names=LABELS)
+    augment_records(tmp_path / "records", tmp_path / "out", make_augment())
+    (example,) = read_examples(tmp_path / "out", "train")
+    assert read_attributes(example) == {"fidelity_permille": [-1], "guarded": [0]}
+
+
+def test_patients_that_the_network_was_trained_on_are_told_in_evaluation_splits(records, tmp_path):
+    network = BrighteningVAE()
+    network.patients = frozenset({"train-patient", "test-patient"})
+    report = augment_records(records, tmp_path / "out", make_augment(network))
+    assert report.seen_patients == {"test": 1}
+    with pytest.raises(RecordError, match=r"patients of evaluation splits \(1 of the split 'test'"):
+        augment_records(records, tmp_path / "strict", make_augment(network), strict=True)
+    assert not (tmp_path / "strict").exists()
+    network.patients = frozenset({"train-patient"})
+    report = augment_records(records, tmp_path / "strict", make_augment(network), strict=True)
+    assert report.seen_patients == {}
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(records, tmp_path):

@@ -481,6 +481,13 @@ def augment(
             "augmented images is not measured on real ones.",
         ),
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Fail if the network was trained on patients of an evaluation split.",
+        ),
+    ] = False,
     shards: Annotated[
         int | None,
         typer.Option(
@@ -505,6 +512,7 @@ def augment(
         ckpt,
         splits=augment_split,
         augment_evaluation=augment_evaluation,
+        strict=strict,
         shards=shards,
         mode=mode.value,
         factor=factor,
@@ -541,9 +549,29 @@ def info(
             help="A checkpoint (file, folder or packaged name), or a folder or file of records."
         ),
     ],
+    record: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Of a file of augmented records: print how this one, from 0, was made."
+        ),
+    ] = None,
 ) -> None:
     """Print what a checkpoint or a set of records holds; names no image and no patient."""
-    _run("run_info", path)
+    _run("run_info", path, record)
+
+
+@app.command()
+def replay(
+    record: Annotated[Path, typer.Argument(help="A .tfrecord file that `vae-aug augment` wrote.")],
+    index: Annotated[int, typer.Argument(min=0, help="Number of the record in it, from 0.")],
+    source: Annotated[
+        Path, typer.Option(help="Folder of the records that the augmented ones were made of.")
+    ],
+    ckpt: _Checkpoint = "demo",
+    out: Annotated[Path | None, typer.Option(help="Image file to write what was made to.")] = None,
+) -> None:
+    """Make an augmented record's image again and compare it byte for byte; 1 if it differs."""
+    _run("run_replay", record, index, source, ckpt, out=out)
 
 
 @app.command()
@@ -662,6 +690,53 @@ def diversity(
         samples=samples,
         limit=limit,
         guard=guard.value,
+        out=out,
+        seed=seed,
+    )
+
+
+@app.command()
+def audit(
+    ckpt: Annotated[str, typer.Argument(help="Checkpoint: file, folder or packaged name.")],
+    train: Annotated[
+        list[Path],
+        typer.Option(help="Folder of records that it was trained on; repeat it for all of them."),
+    ],
+    held_out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of records whose split validation holds other patients; may be repeated. "
+            "Default: those of --train."
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=2, help="Samples drawn in each way.")] = 256,
+    quantile: Annotated[
+        float,
+        typer.Option(
+            help="Share of held-out images that lie nearer to a training image than the threshold."
+        ),
+    ] = 0.01,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Most training images. Default: all.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for audit.json and audit.png, which shows patients' images."),
+    ] = None,
+    seed: _Seed = 0,
+) -> None:
+    """Look for training images in what a network puts out: nearest neighbours, and a verdict.
+
+    Whatever it finds, reconstructions and samples of patients' images are not anonymous.
+    """
+    _run(
+        "run_audit",
+        ckpt,
+        train,
+        held_out=held_out or [],
+        samples=samples,
+        quantile=quantile,
+        limit=limit,
         out=out,
         seed=seed,
     )

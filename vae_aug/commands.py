@@ -36,12 +36,15 @@ from rich.table import Table
 from vae_aug import demo
 from vae_aug.augment.files import denoise_files
 from vae_aug.augment.records import RecordSummary, augment_records, summarize_records
+from vae_aug.augment.replay import read_provenance, replay_record
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
+from vae_aug.data.atomic import write_atomic
 from vae_aug.data.dicom import Window
 from vae_aug.data.ingest import IngestReport, ingest
 from vae_aug.data.records import check_records, find_records, read_info, read_records
 from vae_aug.errors import VAEAugError
+from vae_aug.evaluate.audit import audit_memorisation
 from vae_aug.evaluate.denoising import evaluate_denoising
 from vae_aug.evaluate.diversity import measure_diversity
 from vae_aug.evaluate.preview import choose_rows, draw_variants, write_preview
@@ -331,6 +334,7 @@ def run_augment(
     *,
     splits: Sequence[str],
     augment_evaluation: bool,
+    strict: bool,
     shards: int | None,
     **settings: Any,
 ) -> None:
@@ -343,6 +347,7 @@ def run_augment(
             augment,
             splits=splits,
             augment_evaluation=augment_evaluation,
+            strict=strict,
             shards=shards,
             progress=progress,
         )
@@ -356,6 +361,24 @@ def run_augment(
     for name, images in report.copied.items():
         table.add_row(name, str(images), "copied", "", "", "")
     _OUT.print(table)
+    for name, count in report.seen_patients.items():
+        _print(f"warning: {checkpoint} was trained on {count} patients of the split {name!r}")
+
+
+def run_replay(
+    record: Path, index: int, source: Path, checkpoint: str, *, out: Path | None
+) -> None:
+    """Make an augmented record again, and fail if it is not the same."""
+    replay = replay_record(record, index, source, checkpoint)
+    if out is not None:
+        write_atomic(out, replay.encoded)
+        _print(f"{out}")
+    if not replay.identical:
+        raise VAEAugError(
+            f"record {index} of {record} is not what the source, the checkpoint and its settings "
+            "make: another source, another kind of processor, or another version of TensorFlow."
+        )
+    _print(f"record {index} of {record}: the same {len(replay.encoded)} bytes")
 
 
 def run_preview(
@@ -430,6 +453,23 @@ def run_diversity(records: Path, checkpoint: str, *, out: Path | None, **options
         _print(f"{out}")
 
 
+def run_audit(
+    checkpoint: str, records: Sequence[Path], *, held_out: Sequence[Path], **options: Any
+) -> None:
+    """Look for training images in what a network puts out, and print the verdict."""
+    network = load_checkpoint(checkpoint)
+    with _name_damage(*records, *held_out), _show_counts("images") as progress:
+        audit = audit_memorisation(network, records, held_out or None, progress=progress, **options)
+    headings, rows = audit.tabulate()
+    table = Table(*headings, title=escape(checkpoint))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    _OUT.print(table)
+    _print(audit.verdict)
+    for note in audit.notes:
+        _print(f"  {note}")
+
+
 def _get_name(checkpoint: str) -> str:
     """Name a checkpoint in a table: by its file, or by the run of a `checkpoint.keras`."""
     path = Path(checkpoint)
@@ -439,15 +479,27 @@ def _get_name(checkpoint: str) -> str:
 # --- info ------------------------------------------------------------------------------------
 
 
-def run_info(path: str) -> None:
-    """Print what a checkpoint or a set of records holds."""
+def run_info(path: str, index: int | None) -> None:
+    """Print what a checkpoint, a set of records, or a single record holds."""
     place = Path(path)
-    if place.is_dir() and not (place / "manifest.json").exists():
+    if index is not None:
+        _print_provenance(place, index)
+    elif place.is_dir() and not (place / "manifest.json").exists():
         _print_folder(place)
     elif place.is_file() and place.suffix == ".tfrecord":
         _print_summary(place.name, _summarize([place]))
     else:
         _print_checkpoint(path)
+
+
+def _print_provenance(path: Path, index: int) -> None:
+    table = Table("augment/", show_header=False, title=escape(f"{path}, record {index}"))
+    table.add_column(overflow="fold")
+    for name, value in read_provenance(path, index).items():
+        listed = isinstance(value, list)
+        shown = ", ".join(f"{entry:.3g}" for entry in value) if listed else str(value)
+        table.add_row(name, escape(shown))
+    _OUT.print(table)
 
 
 def _print_checkpoint(checkpoint: str) -> None:

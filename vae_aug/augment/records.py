@@ -8,11 +8,17 @@ a detector measured on augmented images is not measured on real ones.
 | `augment/augmented` | 1 if the transform chose this record, else 0 |
 | `augment/checkpoint` | digest of the checkpoint |
 | `augment/mode`, `factor`, `detail`, `guard`, `min_fidelity`, `seed` | settings of the transform |
+| `augment/settings` | all settings of the transform as JSON, from which `vae_aug.augment.replay` \
+makes the same bytes again |
 | `augment/version` | version of vae_aug |
 | `augment/fidelity` | one value a box, NaN where it cannot be judged |
 | `augment/guarded` | one value a box: 1 if the guard acted for it |
+| `image/object/attribute/fidelity_permille` | the same in thousandths, -1 where it cannot be \
+judged: Model Garden's decoder reads integer attributes |
+| `image/object/attribute/guarded` | as `augment/guarded` |
 
-Every other feature of a record is kept, boxes bit for bit.
+Every other feature of a record is kept, boxes bit for bit. Randomness is keyed by
+`image/source_id`, or by the content of an image without one, at epoch 0.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -52,6 +59,8 @@ Progress = Callable[[int, int], None]
 _TRAIN = "train"
 _INFO_FILE = "dataset.json"
 _SETTINGS = ("mode", "factor", "detail", "guard", "min_fidelity", "seed")
+REPLAYED = (*_SETTINGS, "p", "value_range")
+"""Settings of a transform that decide what it puts out for a record."""
 
 
 @dataclasses.dataclass
@@ -93,10 +102,13 @@ class AugmentReport:
     Attributes:
         augmented: Splits that passed through the transform.
         copied: Splits that were copied byte for byte, with their number of images.
+        seen_patients: Evaluation splits with patients whom the network was trained on, and how
+            many: what is measured on them is too good.
     """
 
     augmented: Mapping[str, SplitReport]
     copied: Mapping[str, int]
+    seen_patients: Mapping[str, int]
 
 
 @dataclasses.dataclass
@@ -131,6 +143,7 @@ def augment_records(
     *,
     splits: Sequence[str] = (_TRAIN,),
     augment_evaluation: bool = False,
+    strict: bool = False,
     shards: int | None = None,
     progress: Progress | None = None,
 ) -> AugmentReport:
@@ -146,6 +159,7 @@ def augment_records(
         augment: The transform; must have a `seed`, so that the result can be made again.
         splits: Splits to augment; all others are copied byte for byte.
         augment_evaluation: Must be true for `splits` to name another split than `"train"`.
+        strict: Whether a network that was trained on a patient of an evaluation split is refused.
         shards: Files of each augmented split; None for as many as the source has.
         progress: Called with (images done, images in all) after each image.
 
@@ -155,7 +169,8 @@ def augment_records(
     Raises:
         ValueError: If the transform has no seed, a split is not in the source, or an evaluation
             split is named without `augment_evaluation`.
-        RecordError: If the source is damaged or was augmented before, or `out` is not empty.
+        RecordError: If the source is damaged or was augmented before, `out` is not empty, or under
+            `strict` an evaluation split has patients whom the network was trained on.
         OSError: If the result cannot be written.
     """
     source, out = Path(source), Path(out)
@@ -166,6 +181,7 @@ def augment_records(
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RecordError(f"{out}: exists and is not empty; name a new folder, or delete this one.")
     files = {split: find_records(source, split)[0] for split in info.splits}
+    seen = count_seen_patients(source, augment, strict=strict)
 
     total = sum(info.splits[split].examples for split in names)
     reports = {split: SplitReport() for split in names}
@@ -189,7 +205,46 @@ def augment_records(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     untouched = {name: info.splits[name].examples for name in info.splits if name not in names}
-    return AugmentReport(reports, untouched)
+    return AugmentReport(reports, untouched, seen)
+
+
+def count_seen_patients(
+    source: str | os.PathLike[str], augment: VAEAugment, *, strict: bool = False
+) -> dict[str, int]:
+    """Count the patients of evaluation splits whom the network was trained on.
+
+    Patients are compared by their salted hashes, so ones ingested with another salt go unnoticed.
+
+    Args:
+        source: Folder of records.
+        augment: The transform; the fingerprint of its checkpoint names the patients.
+        strict: Whether to refuse such a split.
+
+    Returns:
+        Number of such patients by split, for the splits that have any.
+
+    Raises:
+        RecordError: Under `strict` if there are any, or if the records are damaged.
+    """
+    trained_on: frozenset[str] = getattr(augment.vae, "patients", frozenset())
+    seen = {}
+    for split in read_info(source).splits:
+        if split == _TRAIN or not trained_on:
+            continue
+        patients: set[str] = set()
+        for path in find_records(source, split)[0]:
+            for _, example in iterate_examples(path):
+                patients.update(name.decode() for name in _get(example, "image/patient"))
+        if common := len(patients & trained_on):
+            seen[split] = common
+    if seen and strict:
+        counts = ", ".join(f"{count} of the split {split!r}" for split, count in seen.items())
+        raise RecordError(
+            f"{source}: the network was trained on patients of evaluation splits ({counts}), so "
+            "what is measured on them is too good. Train it on the training split's patients only, "
+            "or leave strict (--strict) out."
+        )
+    return seen
 
 
 def summarize_records(
@@ -244,7 +299,9 @@ def _make_provenance(augment: VAEAugment) -> dict[str, Any]:
     """Return what the `augment/*` features of all records share."""
     config = augment.config.to_dict()
     shared = {name: config[name] for name in _SETTINGS}
-    return {**shared, "checkpoint": augment.vae.digest, "version": __version__}
+    settings = json.dumps({name: config[name] for name in REPLAYED}, sort_keys=True)
+    digest = {"checkpoint": augment.vae.digest, "version": __version__}
+    return {**shared, **digest, "settings": settings}
 
 
 def _copy_files(paths: Iterable[Path], folder: Path) -> None:
@@ -297,9 +354,11 @@ def _augment_split(
                     )
                 told = _read_report(details, row, len(elements["objects"]["label"][row]))
                 if told["augmented"]:
-                    _replace_image(example, elements["image"][row].to_tensor().numpy())
+                    replace_image(example, elements["image"][row].to_tensor().numpy())
                 for name, value in {**settings, **told}.items():
                     _set(example, f"augment/{name}", value)
+                for name, value in _make_attributes(told).items():
+                    _set(example, f"image/object/attribute/{name}", value)
                 report.add(told)
                 yield example
     except tf.errors.OpError as error:
@@ -316,7 +375,13 @@ def _read_report(details: Mapping[str, tf.Tensor], row: int, boxes: int) -> dict
     }
 
 
-def _replace_image(example: tf.train.Example, image: np.ndarray) -> None:
+def _make_attributes(told: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what is told of boxes as integers, one a box."""
+    permille = np.rint(1000 * np.nan_to_num(told["fidelity"], nan=-1e-3)).astype(np.int64)
+    return {"fidelity_permille": permille, "guarded": told["guarded"]}
+
+
+def replace_image(example: tf.train.Example, image: np.ndarray) -> None:
     """Store another image of the same size in a record."""
     _, _, channels, bit_depth = parse_image_header(_get(example, "image/encoded")[0])
     if image.dtype == np.uint16 and bit_depth == 8:

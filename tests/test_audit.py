@@ -1,0 +1,472 @@
+"""The audit against distances worked by hand, and against networks known to copy or not to."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from scipy import ndimage
+
+from vae_aug.data.records import make_example, write_records
+from vae_aug.errors import RecordError
+from vae_aug.evaluate import audit as module
+from vae_aug.evaluate.audit import (
+    MEASURES,
+    STATEMENT,
+    Neighbours,
+    audit_memorisation,
+    compare,
+    find_neighbours,
+    judge,
+    match_smoothness,
+)
+
+SIZE = 32
+TRAINING, HELD_OUT, SAMPLES = 40, 30, 30
+
+
+def make_textures(count, seed, sigma=1.5):
+    """Independent smooth noise in [0, 1], `[count, SIZE, SIZE, 1] uint8`: no two are alike."""
+    noise = np.random.default_rng(seed).normal(size=(count, SIZE, SIZE))
+    smooth = ndimage.gaussian_filter(noise, (0, sigma, sigma))
+    grey = np.clip(0.5 + 0.2 * smooth / smooth.std(), 0, 1)
+    return np.rint(255 * grey).astype(np.uint8)[..., None]
+
+
+def write_images(folder, split, images, patients=None):
+    patients = patients or [f"patient{split}{index}" for index in range(len(images))]
+    examples = [
+        make_example(
+            image,
+            source_id=f"name{split}{index}",
+            patient=patient,
+            boxes=np.zeros((0, 4)),
+            labels=[],
+            label_names=("lesion",),
+        )
+        for index, (image, patient) in enumerate(zip(images, patients, strict=True))
+    ]
+    write_records(examples, folder, split, 1, label_names=("lesion",))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Textures, each of its own patient, in the splits train and validation."""
+    folder = tmp_path_factory.mktemp("records")
+    write_images(folder, "train", make_textures(TRAINING, 1))
+    return write_images(folder, "validation", make_textures(HELD_OUT, 2))
+
+
+class BankVAE:
+    """Puts out the images of a bank, whatever it is asked for; encodes means of 4x4 pixels."""
+
+    digest = "bank"
+
+    def __init__(self, bank, profile="vector"):
+        self.config = types.SimpleNamespace(image_size=SIZE, profile=profile)
+        self.bank = tf.constant(bank, tf.float32)
+        self.aggregate_mean = tf.zeros([8])
+        self.aggregate_std = tf.ones([8])
+
+    def encode(self, images):
+        pooled = tf.nn.avg_pool2d(images, 4, 4, "VALID")
+        flat = tf.reshape(pooled, [-1, (SIZE // 4) ** 2])
+        return flat, tf.zeros_like(flat)
+
+    def decode(self, z):
+        chosen = tf.cast(tf.abs(z[:, 0]) * 1e5, tf.int32) % len(self.bank)
+        return tf.repeat(tf.gather(self.bank, chosen), 3, axis=-1)
+
+    def vary(self, images, *, mode, factor, seeds, alone=False):
+        assert factor == 1.0 and mode in ("sample", "interpolate") and alone
+        return images, tf.gather(self.bank, seeds[:, 1] % len(self.bank))
+
+
+class FaithfulVAE(BankVAE):
+    """A variant is the image itself, a little darker; only draws without one are of the bank."""
+
+    def vary(self, images, *, mode, factor, seeds, alone=False):
+        return images, 0.99 * images
+
+
+def to_bank(images):
+    return images.astype(np.float32) / 255.0
+
+
+def blur(bank, sigma):
+    return ndimage.gaussian_filter(bank, (0, sigma, sigma, 0))
+
+
+def run(records, bank, **options):
+    return audit_memorisation(BankVAE(bank), records, samples=SAMPLES, **options)
+
+
+# --- Distances -------------------------------------------------------------------------------
+
+
+def test_pixel_distances_by_hand():
+    references = np.float32([[[0, 0], [0, 0]], [[1, 1], [1, 1]], [[0, 0], [1, 1]]])
+    query = np.float32([[[0, 0], [0, 1]]])
+    found = find_neighbours(query[:, None], references, "pixels")
+    # Squared differences: 1 of 4 pixels to the first, 3 of 4 to the second, 1 of 4 to the third.
+    assert found.indices.tolist() == [[0, 2]]
+    assert found.distances[0] == pytest.approx([0.5, 0.5])
+    assert found.ratios[0] == pytest.approx(1.0)
+
+
+def test_correlation_distances_are_those_of_numpy():
+    rng = np.random.default_rng(0)
+    references = rng.random((4, 3, 3)).astype(np.float32)
+    query = 0.2 + 0.5 * references[2:3] + rng.normal(0, 0.02, (1, 3, 3)).astype(np.float32)
+    found = find_neighbours(query[:, None], references, "correlation")
+    r = [np.corrcoef(query.ravel(), other.ravel())[0, 1] for other in references]
+    assert found.indices[0].tolist() == np.argsort(r)[::-1][:2].tolist()
+    assert found.distances[0] == pytest.approx([math.sqrt(2 - 2 * x) for x in sorted(r)[:1:-1]])
+
+
+def test_a_flat_image_correlates_with_flat_images_alone():
+    references = np.float32([[[0, 1]], [[1, 0]]])
+    flat = np.full((1, 1, 1, 2), 0.5, np.float32)
+    found = find_neighbours(flat, references, "correlation")
+    assert found.distances[0] == pytest.approx([math.sqrt(2)] * 2)
+    found = find_neighbours(flat, np.float32([[[0, 1]], [[0.1, 0.1]]]), "correlation")
+    assert found.indices[0, 0] == 1 and found.distances[0, 0] == 0.0
+
+
+def test_feature_distances_are_euclidean():
+    found = find_neighbours(np.float32([[[0, 0]]]), np.float32([[3, 4], [0, 2]]), "features")
+    assert found.indices.tolist() == [[1, 0]]
+    assert found.distances[0] == pytest.approx([2.0, 5.0])
+    assert found.ratios[0] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_parts_and_views_do_not_change_what_is_found(measure, monkeypatch):
+    rng = np.random.default_rng(3)
+    queries = rng.random((5, 2, 4, 4)).astype(np.float32)
+    references = rng.random((11, 4, 4)).astype(np.float32)
+    whole = find_neighbours(queries, references, measure)
+    monkeypatch.setattr(module, "_CHUNK", 3)
+    monkeypatch.setattr(module, "_QUERIES", 2)
+    parts = find_neighbours(queries, references, measure)
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, other)
+    # By brute force: the nearer of both views to each reference, then the two nearest.
+    alone = [find_neighbours(queries[:, v : v + 1], references, measure) for v in range(2)]
+    nearest = np.minimum(*(part.distances[:, 0] for part in alone))
+    np.testing.assert_allclose(whole.distances[:, 0], nearest)
+    for query, view in enumerate(whole.views):
+        assert alone[view].distances[query, 0] == pytest.approx(nearest[query])
+
+
+def test_a_copy_is_at_no_distance_in_any_measure():
+    textures = to_bank(make_textures(6, 4))[..., 0]
+    for measure in MEASURES:
+        found = find_neighbours(textures[:, None], textures, measure)
+        assert found.indices[:, 0].tolist() == list(range(6))
+        assert found.distances[:, 0] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_ratio_of_two_copies_is_one():
+    near = Neighbours(np.zeros((1, 2), int), np.zeros((1, 2)), np.zeros(1, int))
+    assert near.ratios.tolist() == [1.0]
+
+
+def test_references_must_be_two_of_one_shape():
+    with pytest.raises(ValueError, match="at least 2"):
+        find_neighbours(np.zeros((1, 1, 4)), np.zeros((1, 4)), "features")
+    with pytest.raises(ValueError, match=r"\(4,\); got \(3, 5\)"):
+        find_neighbours(np.zeros((1, 1, 4)), np.zeros((3, 5)), "features")
+
+
+def test_smoothness_is_matched():
+    images = to_bank(make_textures(20, 5))[..., 0]
+    smooth = ndimage.gaussian_filter(images, (0, 1.5, 1.5))
+    assert match_smoothness(images, smooth) == pytest.approx(1.5, abs=0.01)
+    assert match_smoothness(smooth, images) == 0.0
+    assert match_smoothness(images, images) == 0.0
+    assert match_smoothness(images, np.zeros_like(images)) == pytest.approx(SIZE / 4)
+
+
+# --- Counts ----------------------------------------------------------------------------------
+
+
+def make_neighbours(distances, ratio=0.5):
+    distances = np.asarray(distances, float)
+    both = np.stack([distances, distances / ratio], axis=1)
+    return Neighbours(np.zeros(both.shape, int), both, np.zeros(len(both), int))
+
+
+def test_chances_by_hand():
+    # One rank among 3 held-out images: the smallest of all 5 distances is a sample's with chance
+    # 2 / 5, and both samples lie below all 3 in 2! 3! of 5! orders.
+    for distances, suspects, chance in (([2, 3], 0, 1), ([1, 3], 1, 2 / 5), ([1, 1.5], 2, 1 / 10)):
+        row = compare(
+            "prior", "pixels", make_neighbours(distances), make_neighbours([4, 2, 3]), 0.01
+        )
+        assert (row.samples, row.held_out, row.rank) == (2, 3, 1)
+        assert (row.threshold, row.expected_share) == (2.0, 0.25)
+        assert row.suspects == suspects
+        assert row.p_value == pytest.approx(chance)
+
+
+def test_threshold_is_the_quantile_of_many():
+    held_out = make_neighbours(np.arange(1, 200))
+    for quantile, rank in ((0.01, 2), (0.05, 10), (0.001, 1), (0.5, 100)):
+        row = compare("prior", "pixels", make_neighbours([1.5] * 4), held_out, quantile)
+        assert row.threshold == rank
+        assert row.expected_share == pytest.approx(rank / 200)
+
+
+def test_interval_is_that_of_wilson():
+    row = compare(
+        "prior", "pixels", make_neighbours([1] * 3 + [9] * 7), make_neighbours([5.0] * 9), 0.1
+    )
+    # (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+    z, n, p = 1.959964, 10, 0.3
+    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    ends = [(p + z**2 / (2 * n) + sign * half) / (1 + z**2 / n) for sign in (-1, 1)]
+    assert [row.share_low, row.share_high] == pytest.approx(ends)
+    assert row.suspects == 3 and row.identical == 0
+    assert row.median_distance == 9.0 and row.held_out_median_distance == 5.0
+
+
+def test_low_ratios_are_counted():
+    found = make_neighbours([9.0] * 4, ratio=0.1)
+    row = compare("prior", "pixels", found, make_neighbours([5.0] * 9, ratio=0.8), 0.1)
+    assert row.low_ratios == 4 and row.suspects == 0
+    assert row.median_ratio == pytest.approx(0.1)
+    assert row.held_out_median_ratio == pytest.approx(0.8)
+
+
+def test_verdicts():
+    many = make_neighbours(np.linspace(1, 2, 99))
+    for found, held_out, signs, words in (
+        (make_neighbours([0.9] * 20 + [3] * 20), many, True, "Signs of memorisation: 20 of 40"),
+        (make_neighbours([0.01] + [3] * 39), many, True, "1 as good as identical"),
+        (make_neighbours([3] * 40), many, False, "No sign of memorisation"),
+        (make_neighbours([0.9] * 2), make_neighbours([1, 2, 3]), None, "Too few images to tell"),
+    ):
+        row = compare("prior", "pixels", found, held_out, 0.01)
+        copies = compare("control", "pixels", make_neighbours([0.9] * 40), held_out, 0.01)
+        found_signs, verdict = judge([row], [copies])
+        assert found_signs is signs
+        assert words in verdict
+
+
+def test_a_control_that_is_not_suspect_makes_a_weak_test():
+    held_out, far = make_neighbours(np.linspace(1, 2, 99)), make_neighbours([3] * 40)
+    row, control = (compare(way, "pixels", far, held_out, 0.01) for way in ("prior", "control"))
+    signs, verdict = judge([row], [control])
+    assert signs is False and "weak test" in verdict
+
+
+def test_more_comparisons_ask_for_more():
+    # 2 of 2 below all of 9: 2! 9! / 11! = 1 / 55, a sign alone but not among three.
+    row = compare(
+        "prior", "pixels", make_neighbours([0.9] * 2), make_neighbours(range(1, 10)), 0.01
+    )
+    assert row.p_value == pytest.approx(1 / 55)
+    assert judge([row], [])[0] is True
+    assert judge([row] * 3, [])[0] is None
+
+
+# --- Planted faults --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda bank: bank,
+        lambda bank: bank[:, :, ::-1],
+        lambda bank: blur(bank, 2.0),
+        lambda bank: bank + np.random.default_rng(0).normal(0, 0.03, bank.shape),
+    ],
+    ids=["verbatim", "mirrored", "smooth", "noisy"],
+)
+def test_copies_are_caught(records, spoil):
+    audit = run(records, spoil(to_bank(make_textures(TRAINING, 1))))
+    assert audit.signs is True
+    assert audit.verdict.startswith("Signs of memorisation")
+    for row in audit.comparisons:
+        assert row.suspects == row.samples == SAMPLES
+        assert row.share_low > row.expected_share
+        assert row.median_ratio < 0.5 < row.held_out_median_ratio
+
+
+def test_copies_of_another_brightness_are_caught_by_correlation(records):
+    audit = run(records, 0.35 + 0.6 * to_bank(make_textures(TRAINING, 1)))
+    assert audit.signs is True
+    assert all(row.suspects == SAMPLES for row in audit.comparisons if row.measure == "correlation")
+
+
+def test_one_copy_among_others_is_caught(records):
+    bank = to_bank(make_textures(SAMPLES, 3))
+    bank[11] = to_bank(make_textures(TRAINING, 1))[7]
+    audit = run(records, bank)
+    assert audit.signs is True
+    worst = next(suspect for suspect in audit.suspects if suspect.way == "variants")
+    assert (worst.sample, worst.source, worst.nearest, worst.mirrored) == (11, 11, 7, False)
+    assert worst.relative == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.0, 3.0])
+def test_images_of_others_are_not_taken_for_copies(records, sigma):
+    audit = run(records, blur(to_bank(make_textures(500, 3)), sigma))
+    assert audit.signs is False
+    assert audit.verdict.startswith("No sign of memorisation")
+    assert audit.notes[0] == STATEMENT
+    for row in audit.comparisons:
+        assert row.identical == 0 and row.p_value > 0.01
+        assert row.median_distance == pytest.approx(row.held_out_median_distance, rel=0.1)
+    for smoothing in audit.smoothing_px.values():
+        assert smoothing == pytest.approx(sigma, abs=0.1)
+    # The bank is put out around training images, too: nothing could have been found.
+    assert "weak test" in audit.verdict
+
+
+def test_faithful_variants_are_no_copies_and_those_of_training_images_prove_it(records):
+    network = FaithfulVAE(to_bank(make_textures(500, 3)))
+    audit = audit_memorisation(network, records, samples=SAMPLES)
+    assert audit.signs is False and "weak test" not in audit.verdict
+    assert [row.measure for row in audit.controls] == list(MEASURES)
+    for row in audit.controls:
+        assert row.way == "control" and row.suspects == row.samples == SAMPLES
+    for row in audit.comparisons:
+        assert row.identical == 0 and row.p_value > 0.01
+
+
+def test_without_matched_smoothness_smooth_images_would_look_like_copies(records, monkeypatch):
+    bank = blur(to_bank(make_textures(500, 3)), 3.0)
+    monkeypatch.setattr(module, "match_smoothness", lambda images, samples: 0.0)
+    rows = {(row.way, row.measure): row for row in run(records, bank).comparisons}
+    assert rows["prior", "pixels"].suspects == SAMPLES
+
+
+# --- The whole -------------------------------------------------------------------------------
+
+
+def test_outputs_name_no_patient_and_no_image(records, tmp_path):
+    audit = run(records, to_bank(make_textures(TRAINING, 1)), out=tmp_path / "out")
+    text = (tmp_path / "out" / "audit.json").read_text()
+    assert text == audit.to_json()
+    assert "patienttrain" not in text and "name" not in text and str(records) not in text
+    report = json.loads(text)
+    assert report["signs"] is True and len(report["comparisons"]) == 6
+    settings = report["settings"]
+    assert settings["training_images"] == settings["training_patients"] == TRAINING
+    assert settings["held_out_images"] == settings["held_out_patients"] == HELD_OUT
+    assert settings["digest"] == "bank" and settings["quantile"] == 0.01
+    assert any("too few for a quantile" in note for note in report["notes"])
+    with Image.open(tmp_path / "out" / "audit.png") as sheet:
+        assert sheet.size == (5 * 194, 16 + len(audit.suspects) * 194)
+    headings, rows = audit.tabulate()
+    assert len(rows) == 9 and all(len(row) == len(headings) for row in rows)
+    assert rows[0][:3] == ("prior", "pixels", f"{SAMPLES} of {SAMPLES}")
+
+
+def test_the_seed_repeats_and_progress_is_counted(records):
+    bank = to_bank(make_textures(200, 3))
+    steps = []
+    first = run(records, bank, seed=5, progress=lambda done, total: steps.append((done, total)))
+    assert run(records, bank, seed=5) == first
+    assert run(records, bank, seed=6).comparisons[0] != first.comparisons[0]
+    assert all(one[0] < other[0] for one, other in itertools.pairwise(steps))
+    assert len({total for _, total in steps}) == 1 and steps[-1][0] == steps[-1][1]
+
+
+def test_held_out_images_of_the_training_set_are_left_out(tmp_path):
+    training, held_out = make_textures(6, 1), make_textures(5, 2)
+    write_images(tmp_path, "train", training)
+    held_out[1] = training[3]
+    patients = ["a", "b", "c", "patienttrain4", ""]
+    write_images(tmp_path, "validation", held_out, patients)
+    audit = audit_memorisation(BankVAE(to_bank(training)), tmp_path, samples=4)
+    assert audit.settings["held_out_images"] == 3
+    assert audit.settings["held_out_images_left_out"] == 2
+    assert any("2 held-out images are in the training set" in note for note in audit.notes)
+    assert {s.source for s in audit.suspects if s.way == "variants"} == {0, 2, 4}
+
+
+def test_no_held_out_image_left_is_an_error(tmp_path):
+    write_images(tmp_path, "train", make_textures(4, 1))
+    with pytest.raises(RecordError, match="got 0 of 4"):
+        audit_memorisation(BankVAE(np.zeros((1, 32, 32, 1))), tmp_path, held_out_split="train")
+
+
+def test_unknown_patients_are_noted(tmp_path):
+    write_images(tmp_path, "train", make_textures(4, 1), [""] * 4)
+    write_images(tmp_path, "validation", make_textures(3, 2), [""] * 3)
+    audit = audit_memorisation(BankVAE(to_bank(make_textures(9, 3))), tmp_path, samples=3)
+    assert any("name no patients" in note for note in audit.notes)
+    assert audit.signs is None
+
+
+def test_several_folders_are_one_training_set(records, tmp_path):
+    more = make_textures(3, 9)
+    write_images(tmp_path / "more", "train", more, ["x", "y", "z"])
+    audit = run([records, tmp_path / "more"], to_bank(more))
+    assert audit.settings["training_images"] == TRAINING + 3
+    assert audit.settings["held_out_images"] == HELD_OUT
+    assert {suspect.nearest for suspect in audit.suspects} <= set(range(TRAINING, TRAINING + 3))
+    apart = audit_memorisation(
+        BankVAE(to_bank(more)), tmp_path / "more", records, held_out_split="train", samples=4
+    )
+    assert apart.settings["held_out_images"] == TRAINING
+
+
+def test_a_limit_takes_images_evenly_and_says_so(records):
+    audit = run(records, to_bank(make_textures(TRAINING, 1)), limit=10)
+    assert audit.settings["training_images"] == audit.settings["held_out_images"] == 10
+    assert {s.nearest for s in audit.suspects} <= set(range(0, TRAINING, 4))
+    assert {s.source for s in audit.suspects} <= {None, *range(0, HELD_OUT, 3)}
+    assert any(note.startswith("At most 10 images") for note in audit.notes)
+
+
+def test_a_collapsed_encoder_is_told(records):
+    network = BankVAE(to_bank(make_textures(200, 3)))
+    network.encode = lambda images: (tf.zeros([tf.shape(images)[0], 4]),) * 2
+    audit = audit_memorisation(network, records, samples=4)
+    assert {row.measure for row in audit.comparisons} == {"pixels", "correlation"}
+    assert any("tells no two training images apart" in note for note in audit.notes)
+
+
+def test_the_published_network_is_audited(records, tiny_vae, tmp_path):
+    audit = audit_memorisation(tiny_vae, records, samples=5, limit=6, out=tmp_path)
+    assert {row.way for row in audit.comparisons} == {"prior", "variants"}
+    assert len(audit.comparisons) == 6
+    assert (tmp_path / "audit.png").exists()
+
+
+def test_a_ladder_draws_around_images_alone(records, tiny_ladder):
+    audit = audit_memorisation(tiny_ladder, records, samples=5, limit=6)
+    assert {row.way for row in audit.comparisons} == {"variants", "interpolated"}
+    assert all(suspect.source is not None for suspect in audit.suspects)
+    assert any("draws nothing without an image" in note for note in audit.notes)
+
+
+def test_bad_arguments_are_named(records, tmp_path):
+    network = BankVAE(np.zeros((1, SIZE, SIZE, 1)))
+    for options, message in (
+        ({"samples": 0}, "samples must be in"),
+        ({"quantile": 0.0}, "quantile must be in"),
+        ({"quantile": 0.6}, "quantile must be in"),
+        ({"seed": -1}, "seed must be in"),
+        ({"limit": 1}, "limit must be in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            audit_memorisation(network, records, **options)
+    with pytest.raises(ValueError, match="a folder or several"):
+        audit_memorisation(network, [])
+    with pytest.raises(RecordError, match="no split 'test'"):
+        audit_memorisation(network, records, held_out_split="test")
+    write_images(tmp_path, "train", make_textures(1, 1))
+    with pytest.raises(RecordError, match="'train': an audit needs at least 2 images; got 1"):
+        audit_memorisation(network, tmp_path, records)

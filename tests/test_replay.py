@@ -1,0 +1,90 @@
+"""An augmented record says how it was made, and is made again from its source."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from test_augment_records import LABELS, SIZES, make_image
+from typer.testing import CliRunner
+
+from vae_aug.augment.records import augment_records
+from vae_aug.augment.replay import read_provenance, replay_record
+from vae_aug.augment.transform import VAEAugment
+from vae_aug.cli import app
+from vae_aug.data.records import find_records, iterate_examples, make_example, write_records
+from vae_aug.errors import CheckpointError, RecordError
+from vae_aug.model.checkpoint import save_checkpoint
+
+RUN = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_vae, tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.keras"
+    save_checkpoint(tiny_vae, path)
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path, checkpoint):
+    """Source and augmented records; two of the source have one id."""
+    examples = [
+        make_example(
+            make_image(*size),
+            source_id="the same" if index < 2 else f"slice {index}",
+            boxes=[[0.1, 0.2, 0.6, 0.7]],
+            labels=[0],
+            label_names=LABELS,
+        )
+        for index, size in enumerate(SIZES["train"])
+    ]
+    write_records(examples, tmp_path / "source", "train", label_names=LABELS)
+    augment = VAEAugment(str(checkpoint), seed=3, factor=0.3, detail=0.3, p=0.7, min_fidelity=0.1)
+    augment_records(tmp_path / "source", tmp_path / "out", augment)
+    return tmp_path / "source", find_records(tmp_path / "out", "train")[0][0]
+
+
+def test_every_record_is_made_again(folders, checkpoint):
+    source, file = folders
+    for index in range(3):
+        replay = replay_record(file, index, source, checkpoint)
+        assert replay.identical and replay.format == "png"
+    augmented = [read_provenance(file, index)["augmented"] for index in range(3)]
+    assert set(augmented) == {0, 1}  # p=0.7 left one alone
+
+
+def test_a_source_that_was_changed_is_noticed(folders, checkpoint, tmp_path):
+    _, file = folders
+    changed = make_example(
+        make_image(17, 31) + 1, source_id="slice 2", boxes=[], labels=[], label_names=LABELS
+    )
+    write_records([changed], tmp_path / "changed", "train", label_names=LABELS)
+    assert not replay_record(file, 2, tmp_path / "changed", checkpoint).identical
+
+
+def test_what_cannot_be_replayed_says_why(folders, checkpoint, tmp_path):
+    source, file = folders
+    with pytest.raises(CheckpointError, match=r"record 0: made with the checkpoint .*--ckpt"):
+        replay_record(file, 0, source, "vector")
+    with pytest.raises(RecordError, match="no record 3; it has 3"):
+        replay_record(file, 3, source, checkpoint)
+    with pytest.raises(RecordError, match="record 0: was not augmented"):
+        replay_record(find_records(source, "train")[0][0], 0, source, checkpoint)
+    other = make_example(make_image(9, 9), source_id="x", boxes=[], labels=[], label_names=LABELS)
+    write_records([other], tmp_path / "other", "train", label_names=LABELS)
+    with pytest.raises(RecordError, match="no record with the source id of record 0"):
+        replay_record(file, 0, tmp_path / "other", checkpoint)
+
+
+def test_commands(folders, checkpoint, tmp_path):
+    source, file = folders
+    told = RUN.invoke(app, ["info", str(file), "--record", "1"])
+    assert told.exit_code == 0 and "min_fidelity" in told.stdout and "fidelity" in told.stdout
+    image = tmp_path / "again.png"
+    options = ["--source", str(source), "--ckpt", str(checkpoint), "--out", str(image)]
+    result = RUN.invoke(app, ["replay", str(file), "0", *options])
+    assert result.exit_code == 0 and "the same" in result.stdout
+    _, example = next(iterate_examples(file))
+    recorded = example.features.feature["image/key/sha256"].bytes_list.value[0].decode()
+    assert hashlib.sha256(image.read_bytes()).hexdigest() == recorded

@@ -1,0 +1,150 @@
+"""What was done to a record, and the same bytes made again from the record it was made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from vae_aug.augment.records import REPLAYED, replace_image
+from vae_aug.augment.transform import VAEAugment
+from vae_aug.data.records import find_records, iterate_examples, parse_example, read_info
+from vae_aug.errors import CheckpointError, RecordError
+from vae_aug.model.checkpoint import load_checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay:
+    """What came of making a record again.
+
+    Attributes:
+        encoded: The image file that was made.
+        format: `"png"` or `"jpeg"`.
+        identical: Whether it is byte for byte the one in the record.
+    """
+
+    encoded: bytes
+    format: str
+    identical: bool
+
+
+def read_provenance(path: str | os.PathLike[str], index: int) -> dict[str, Any]:
+    """Read what one record says of how it was made.
+
+    Args:
+        path: A file of records.
+        index: Number of the record in it, from 0.
+
+    Returns:
+        The features `augment/*` without their prefix, lists of one value as that value.
+
+    Raises:
+        RecordError: If there is no such record, it is damaged, or it was not augmented.
+    """
+    return _parse_provenance(_read_example(path, index), path, index)
+
+
+def replay_record(
+    path: str | os.PathLike[str],
+    index: int,
+    source: str | os.PathLike[str],
+    checkpoint: str | Path = "demo",
+) -> Replay:
+    """Make an augmented record's image again from the record that it was made of.
+
+    Bytes are the same on a machine with the same processor type and TensorFlow version.
+
+    Args:
+        path: A file of augmented records.
+        index: Number of the record in it, from 0.
+        source: Folder of the records that it was made of.
+        checkpoint: The network.
+
+    Returns:
+        What was made, and whether it is the same.
+
+    Raises:
+        RecordError: If the record does not exist or was not augmented, or the source does not have
+            the one it was made of.
+        CheckpointError: If the checkpoint cannot be loaded or is not the one that was used.
+    """
+    made = _read_example(path, index)
+    told = _parse_provenance(made, path, index)
+    network = load_checkpoint(checkpoint)
+    if network.digest != told["checkpoint"]:
+        raise CheckpointError(
+            f"{path}, record {index}: made with the checkpoint {told['checkpoint'][:16]}...; "
+            f"{checkpoint} is {network.digest[:16]}.... Name the one that was used with --ckpt."
+        )
+    settings = json.loads(told["settings"])
+    augment = VAEAugment(network, **{name: settings[name] for name in REPLAYED})
+    wanted = _get_bytes(made, "image/encoded")
+    replays = [
+        Replay(encoded, _get_bytes(example, "image/format").decode(), encoded == wanted)
+        for example, encoded in _iterate_replays(Path(source), augment, made)
+    ]
+    if not replays:
+        raise RecordError(
+            f"{source}: no record with the source id of record {index} of {path}; give the folder "
+            "that the augmented records were made of."
+        )
+    # Source ids need not be unique: any record that gives the same bytes is the one.
+    return next((replay for replay in replays if replay.identical), replays[0])
+
+
+def _iterate_replays(
+    source: Path, augment: VAEAugment, made: tf.train.Example
+) -> Iterator[tuple[tf.train.Example, bytes]]:
+    """Yield what the transform makes of every record of the same source id."""
+    info = read_info(source)
+    wanted = _get_bytes(made, "image/source_id")
+    for split in info.splits:
+        for file in find_records(source, split)[0]:
+            for _, example in iterate_examples(file):
+                if _get_bytes(example, "image/source_id") != wanted:
+                    continue
+                serialized = tf.data.Dataset.from_tensors(example.SerializeToString())
+                elements = serialized.map(lambda x: parse_example(x, info.dtype, info.channels))
+                for element, report in elements.map(augment.call_with_report):
+                    if report["augmented"]:
+                        replace_image(example, element["image"].numpy())
+                yield example, _get_bytes(example, "image/encoded")
+
+
+def _read_example(path: str | os.PathLike[str], index: int) -> tf.train.Example:
+    count = 0
+    for number, example in iterate_examples(path):
+        if number == index:
+            return example
+        count = number + 1
+    raise RecordError(f"{path}: no record {index}; it has {count}, numbered from 0.")
+
+
+def _parse_provenance(
+    example: tf.train.Example, path: str | os.PathLike[str], index: int
+) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    for key in sorted(example.features.feature):
+        if not key.startswith("augment/"):
+            continue
+        feature = example.features.feature[key]
+        values = list(getattr(feature, feature.WhichOneof("kind")).value)
+        values = [value.decode() if isinstance(value, bytes) else value for value in values]
+        name = key.removeprefix("augment/")
+        per_box = name in ("fidelity", "guarded")
+        told[name] = values if per_box else values[0]
+    if "settings" not in told:
+        raise RecordError(
+            f"{path}, record {index}: was not augmented, or by a version that did not record how "
+            "(no key augment/settings)."
+        )
+    return told
+
+
+def _get_bytes(example: tf.train.Example, key: str) -> bytes:
+    return next(iter(example.features.feature[key].bytes_list.value), b"")

@@ -1,0 +1,962 @@
+"""Whether a network puts out images that it was trained on: nearest neighbours, and a verdict.
+
+A sample is suspect if it lies nearer to a training image than nearly all real images do that the
+network never saw. What that is worth:
+
+- Samples of a VAE are smooth, and a smooth image is nearer to every image than a sharp one is,
+  with no copying at all. So training and held-out images are smoothed until they are as smooth as
+  the samples are, and only then compared. A smooth copy is found that way, too.
+- Training mirrors images, so a mirrored copy counts as a copy. Copies that are shifted, zoomed or
+  show a part of an image are found by their features at best.
+- How many samples may lie below the threshold by chance follows from the numbers of images alone,
+  if images are independent. Slices of one patient are not: chance does more than is reckoned.
+- No sign is no proof. Only so many samples are drawn, and a network can hold an image that no
+  sample shows. How blind the audit is, a control tells: variants of the training images
+  themselves. If not even they are suspect, the network's output is too coarse to be told for
+  anybody's image, and the verdict says so.
+
+Reference:
+    Carlini et al., Extracting Training Data from Diffusion Models (2023), and Meehan, Chaudhuri
+    and Dasgupta, A Non-Parametric Test to Detect Data-Copying in Generative Models (2020), for
+    distances to training images, judged by other images' distances. Van den Burg and Williams, On
+    Memorization in Probabilistic Deep Generative Models (2021), for what they do not show.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from scipy import ndimage, stats
+
+from vae_aug.augment.engine import MAX_PIXELS
+from vae_aug.config import check_range
+from vae_aug.data.atomic import write_atomic
+from vae_aug.data.records import get_split_name, read_info, read_records
+from vae_aug.data.sheet import write_sheet
+from vae_aug.errors import RecordError
+from vae_aug.model.feed import fit
+from vae_aug.model.latent import draw_normal
+from vae_aug.model.profiles import Network
+from vae_aug.version import __version__
+
+MEASURES = ("pixels", "correlation", "features")
+"""Distances in which neighbours are sought; see `find_neighbours`."""
+
+GRID_PX = 64
+"""Largest side of the grey squares that are kept and compared."""
+
+SAME_IMAGE = 1.0 / 255.0
+"""Root mean squared difference, one grey level of 8 bits, below which two images are one."""
+
+IDENTICAL = 0.1
+"""Share of the threshold below which one sample alone is a sign: no image of others is so near."""
+
+LEVEL = 0.05
+"""Chance of a false sign in a whole audit of a network that copies nothing."""
+
+STATEMENT = (
+    "Reconstructions and samples of patients' images are not anonymous, whatever an audit finds."
+)
+
+_BATCH = 16
+_CHUNK = 512
+"""Training images that distances are computed to at a time: 16 MB in float64."""
+
+_QUERIES = 128
+_MOST_SMOOTHING = 0.25
+"""Largest standard deviation of the smoothing, as a share of the grid's side."""
+
+_BISECTIONS = 16
+_LISTED = 8
+_WAYS = {
+    "prior": "drawn from the training set's aggregate posterior, without an image",
+    "variants": "drawn around held-out images",
+    "control": "variants around training images; where they are not suspect, a copy is not either",
+    "interpolated": "held-out images, global latent moved towards a draw",
+}
+
+_Records = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How near one kind of samples lies to the training images, in one measure.
+
+    Attributes:
+        way: How samples were drawn: `"prior"`, `"variants"`, `"interpolated"` or `"control"`.
+        measure: One of `MEASURES`.
+        samples: Number of samples.
+        held_out: Number of held-out images.
+        rank: Rank, from 1, of the held-out image whose distance is the threshold.
+        threshold: Distance below which a sample is a suspected copy.
+        expected_share: Share of samples below it if they are as held-out images are.
+        suspects: Samples below it.
+        share_low: Lower end of the 95% interval of their share (Wilson).
+        share_high: Upper end.
+        p_value: Chance of as many suspects, or more, if samples are as held-out images are.
+        identical: Samples nearer than `IDENTICAL` of the threshold.
+        median_distance: Of samples to the nearest training image.
+        held_out_median_distance: Of held-out images to the nearest training image.
+        median_ratio: Distance to the nearest by that to the second nearest; near 0 for a copy
+            whose original is in the training set once.
+        held_out_median_ratio: The same of held-out images.
+        low_ratios: Samples whose ratio is below that of all but `expected_share` of held-out
+            images.
+    """
+
+    way: str
+    measure: str
+    samples: int
+    held_out: int
+    rank: int
+    threshold: float
+    expected_share: float
+    suspects: int
+    share_low: float
+    share_high: float
+    p_value: float
+    identical: int
+    median_distance: float
+    held_out_median_distance: float
+    median_ratio: float
+    held_out_median_ratio: float
+    low_ratios: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Suspect:
+    """One sample and the training image it is like. Images go by their place in the split.
+
+    Attributes:
+        way: As `Comparison`.
+        sample: Number of the draw, which with the seed of the audit repeats it.
+        source: Place of the held-out image that it was drawn from; None for `"prior"`.
+        measure: That in which it is the most suspicious.
+        nearest: Place of the nearest training image.
+        mirrored: Whether it is the mirrored sample that is near.
+        distance: To the nearest.
+        relative: Distance by the threshold; below 1 for a suspected copy.
+        ratio: Distance to the nearest by that to the second nearest.
+    """
+
+    way: str
+    sample: int
+    source: int | None
+    measure: str
+    nearest: int
+    mirrored: bool
+    distance: float
+    relative: float
+    ratio: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """What `audit_memorisation` found. It names no patient, no image and no folder.
+
+    Attributes:
+        signs: True for signs of memorisation, False for none, None for too few images to tell.
+        verdict: One sentence.
+        notes: What has to be known beside it; sentences, `STATEMENT` first.
+        comparisons: A row for each way and measure.
+        controls: The same for variants drawn around training images, which should be suspect.
+        suspects: The most suspicious samples, whether below the threshold or not.
+        smoothing_px: Way to the standard deviation, in pixels of the grid, of the smoothing of
+            training and held-out images.
+        settings: Everything else that is needed to understand it; JSON values.
+    """
+
+    signs: bool | None
+    verdict: str
+    notes: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+    controls: tuple[Comparison, ...]
+    suspects: tuple[Suspect, ...]
+    smoothing_px: Mapping[str, float]
+    settings: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """Return the audit as a JSON document."""
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+
+    def tabulate(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        """Return headings and rows of text, a row for each comparison and control."""
+        headings = (
+            *("samples", "measure", "suspects", "share [95%], %", "expected, %", "p"),
+            *("identical", "threshold", "distance", "held out", "ratio", "held out"),
+        )
+        rows = tuple(
+            (
+                c.way,
+                c.measure,
+                f"{c.suspects} of {c.samples}",
+                f"{100 * c.suspects / c.samples:.1f} "
+                f"[{100 * c.share_low:.1f}, {100 * c.share_high:.1f}]",
+                f"{100 * c.expected_share:.1f}",
+                f"{c.p_value:.2g}",
+                str(c.identical),
+                f"{c.threshold:.4f}",
+                f"{c.median_distance:.4f}",
+                f"{c.held_out_median_distance:.4f}",
+                f"{c.median_ratio:.2f}",
+                f"{c.held_out_median_ratio:.2f}",
+            )
+            for c in (*self.comparisons, *self.controls)
+        )
+        return headings, rows
+
+
+class Neighbours(NamedTuple):
+    """The two nearest of the references, the nearest first.
+
+    Attributes:
+        indices: `[Q, 2] int64`, into the references.
+        distances: `[Q, 2] float64`.
+        views: `[Q] int64`, the view of the query that the nearest is near to.
+    """
+
+    indices: np.ndarray
+    distances: np.ndarray
+    views: np.ndarray
+
+    @property
+    def ratios(self) -> np.ndarray:
+        """`[Q] float64 in [0, 1]`, nearest by second nearest; 1 where both are 0.
+
+        Reference:
+            Lowe, Distinctive Image Features from Scale-Invariant Keypoints (2004), 7.1. Carlini
+            et al. (2023) divide by the mean distance to the 50 nearest instead.
+        """
+        near, far = self.distances.T
+        return np.divide(near, far, out=np.ones_like(near), where=far > 0)
+
+
+class _Images(NamedTuple):
+    """What is kept of a set of images.
+
+    Attributes:
+        grids: `[N, G, G] float32 in [0, 1]`.
+        places: `[N] int64`, in the order in which the split is read.
+        patients: `[N]` hashes, b"" where unknown.
+    """
+
+    grids: np.ndarray
+    places: np.ndarray
+    patients: np.ndarray
+
+    def select(self, wanted: np.ndarray) -> _Images:
+        return _Images(*(part[wanted] for part in self))
+
+
+class _Samples(NamedTuple):
+    """Samples of one kind: grids `[N, G, G] float32`, and sources `[N] int64` or None."""
+
+    grids: np.ndarray
+    sources: np.ndarray | None
+
+
+def audit_memorisation(
+    network: Network,
+    train_records: _Records,
+    held_out_records: _Records | None = None,
+    *,
+    train_split: str = "train",
+    held_out_split: str = "validation",
+    samples: int = 256,
+    quantile: float = 0.01,
+    seed: int = 0,
+    limit: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Audit:
+    """Draw samples and compare them with the images that the network was trained on.
+
+    Samples are the network's own output, without anything of an image put back: `detail=1`, the
+    default of `VAEAugment`, returns the patient's own image with a change laid over it, which is
+    no copy of a training image but no more anonymous either.
+
+    | way | profile | samples |
+    | --- | --- | --- |
+    | `prior` | `vector` | z from the aggregate posterior of the training set, decoded |
+    | `variants` | both | `mode="sample", factor=1, detail=0`, one of each held-out image |
+    | `interpolated` | `ladder` | the same of `mode="interpolate"`, towards such a z |
+
+    A ladder has no draw without an image: its maps of anatomy are read from one. The threshold is
+    the distance of the held-out image whose rank is `quantile` among `n + 1`, of the nearest if
+    `n` is too small for that; the expected share is rank / (n + 1).
+
+    Args:
+        network: The network.
+        train_records: Folder, or folders, of the records that it was trained on, all of them.
+        held_out_records: Folder or folders of images of other patients, alike in kind. None for
+            `train_records`, where they have the split.
+        train_split: Split of `train_records`.
+        held_out_split: Split of `held_out_records`.
+        samples: Most samples of each way; of `"prior"` exactly as many.
+        quantile: Share of held-out images below the threshold, in (0, 0.5].
+        seed: Of the samples, from 0.
+        limit: Most images of each set, evenly spaced; copies of training images that are left out
+            are not found. None for all, at about 50 KB of memory each.
+        out: Folder for `audit.json` and `audit.png`, a sheet of the most suspicious samples beside
+            their nearest training images. The sheet shows patients' images, small as they are:
+            keep it where the records are kept. None writes nothing.
+        progress: Called with (images read, drawn or encoded, such images in all).
+
+    Returns:
+        The audit.
+
+    Raises:
+        ValueError: If an argument is out of its range, or there is no folder.
+        RecordError: If records cannot be read, or fewer than two images are left in a set.
+
+    Reference:
+        Gumbel and von Schelling, The Distribution of the Number of Exceedances, Annals of
+        Mathematical Statistics 21 (1950) 247-262, for the chance of as many suspects.
+    """
+    check_range("samples", samples, 1)
+    check_range("quantile", quantile, 0.0, 0.5, open_low=True)
+    check_range("seed", seed, 0, 2**31 - 1)
+    if limit is not None:
+        check_range("limit", limit, 2)
+    size = network.config.image_size
+    train_folders = _list_folders(train_records)
+    held_out_folders = (
+        _find_folders(train_folders, held_out_split)
+        if held_out_records is None
+        else _list_folders(held_out_records)
+    )
+    train_images = _open(train_folders, train_split, size)
+    held_out_images = _open(held_out_folders, held_out_split, size)
+    chosen = [_space_out(_count(dataset), limit) for dataset in (train_images, held_out_images)]
+    draws_alone = network.config.profile != "ladder"
+    ways = ("prior", "variants") if draws_alone else ("variants", "interpolated")
+    report = _Progress(progress, ways, len(chosen[0]), len(chosen[1]), samples)
+    probe = _Probe(network, seed)
+    training = _read(train_images, chosen[0], probe, report, f"the split {train_split!r}")
+    everything = _read(held_out_images, chosen[1], probe, report, f"the split {held_out_split!r}")
+    held_out = everything.select(_find_strangers(training, everything))
+    if len(held_out.grids) < 2:
+        raise RecordError(
+            f"the split {held_out_split!r}: at least 2 held-out images are needed that are not in "
+            f"the training set, nor of its patients; got {len(held_out.grids)} of "
+            f"{len(everything.grids)}. Pass records of other patients."
+        )
+    comparisons: list[Comparison] = []
+    controls: list[Comparison] = []
+    suspects: list[tuple[Suspect, dict[str, np.ndarray]]] = []
+    smoothing: dict[str, float] = {}
+    for way in ways:
+        drawn = _draw(way, probe, held_out_images, held_out.places, samples, report)
+        smoothing[way] = match_smoothness(held_out.grids, drawn.grids)
+        sets = [drawn.grids, _smooth(held_out.grids, smoothing[way])]
+        if way == "variants":
+            sets.append(_draw(way, probe, train_images, training.places, samples, report).grids)
+        near = _find_all(sets, _smooth(training.grids, smoothing[way]), probe, report)
+        rows = [compare(way, name, found[0], found[1], quantile) for name, found in near.items()]
+        comparisons += rows
+        controls += [
+            compare("control", name, control, found[1], quantile)
+            for name, found in near.items()
+            for control in found[2:]
+        ]
+        suspects += _list_suspects(rows, near, drawn, training, held_out)
+    suspects = sorted(suspects, key=lambda pair: pair[0].relative)[:_LISTED]
+    signs, verdict = judge(comparisons, controls)
+    settings = {
+        "training_images": len(training.grids),
+        "training_patients": _count_patients(training),
+        "held_out_images": len(held_out.grids),
+        "held_out_patients": _count_patients(held_out),
+        "held_out_images_left_out": len(everything.grids) - len(held_out.grids),
+        "train_split": train_split,
+        "held_out_split": held_out_split,
+        "samples": samples,
+        "quantile": quantile,
+        "seed": seed,
+        "limit": limit,
+        "level": LEVEL,
+        "grid_px": training.grids.shape[1],
+        "profile": network.config.profile,
+        "digest": getattr(network, "digest", ""),
+        "version": __version__,
+    }
+    audit = Audit(
+        signs,
+        verdict,
+        tuple(_list_notes(ways, settings, comparisons)),
+        tuple(comparisons),
+        tuple(controls),
+        tuple(suspect for suspect, _ in suspects),
+        smoothing,
+        settings,
+    )
+    if out is not None:
+        _write(Path(out), audit, [pictures for _, pictures in suspects])
+    report.finish()
+    return audit
+
+
+def find_neighbours(queries: np.ndarray, references: np.ndarray, measure: str) -> Neighbours:
+    """Find the two nearest references of each query, by the nearest of the query's views.
+
+    | measure | distance of x and y |
+    | --- | --- |
+    | `pixels` | root mean squared difference |
+    | `correlation` | `sqrt(2 (1 - r))`, r their correlation; with a flat image r is 0 |
+    | `features` | root of the sum of squared differences |
+
+    Args:
+        queries: `[Q, V, ...] float32`, V views of each query, e.g. an image and its mirror image.
+        references: `[N, ...] float32`, N at least 2.
+        measure: One of `MEASURES`.
+
+    Returns:
+        The neighbours. References are taken 512 at a time, so memory does not grow with N.
+
+    Raises:
+        ValueError: If there are fewer than two references, or shapes disagree.
+
+    Example:
+        >>> near = find_neighbours(np.float32([[[0.0, 1.0]]]), np.eye(2, dtype="f4"), "pixels")
+        >>> near.indices.tolist(), near.distances.round(3).tolist()
+        ([[1, 0]], [[0.0, 1.0]])
+    """
+    if len(references) < 2 or queries.shape[2:] != references.shape[1:]:
+        raise ValueError(
+            "references must be at least 2, of the queries' shape "
+            f"{queries.shape[2:]}; got {references.shape}."
+        )
+    parts = [
+        _find_neighbours(queries[start : start + _QUERIES], references, _VECTORS[measure])
+        for start in range(0, len(queries), _QUERIES)
+    ]
+    return Neighbours(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def match_smoothness(images: np.ndarray, samples: np.ndarray) -> float:
+    """Find the smoothing after which images are as smooth as samples.
+
+    Smoothness is the mean squared difference of neighbouring pixels, over the whole set.
+
+    Args:
+        images: `[N, G, G] float32`.
+        samples: `[M, G, G] float32`.
+
+    Returns:
+        Standard deviation of a Gaussian in pixels: 0 if the samples are not smoother than the
+        images, at most a quarter of the side.
+    """
+    wanted = _measure_steps(samples)
+    if wanted >= _measure_steps(images):
+        return 0.0
+    low, high = 0.0, _MOST_SMOOTHING * images.shape[1]
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        if _measure_steps(_smooth(images, middle)) > wanted:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def compare(
+    way: str, measure: str, found: Neighbours, held_out: Neighbours, quantile: float
+) -> Comparison:
+    """Count the samples that are nearer to training images than held-out images are.
+
+    With the threshold at the distance of rank k among n held-out images, the number of m samples
+    below it is beta-binomial of m, k and n + 1 - k, if samples are as held-out images are.
+
+    Args:
+        way: How the samples were drawn.
+        measure: Of the distances.
+        found: Neighbours of the samples among the training images.
+        held_out: Neighbours of held-out images among the training images.
+        quantile: As `audit_memorisation`.
+
+    Returns:
+        The comparison.
+    """
+    count, others = len(found.distances), len(held_out.distances)
+    # The tolerance keeps 0.01 * 100 from falling below 1.
+    rank = max(math.floor(quantile * (others + 1) + 1e-9), 1)
+    threshold = float(np.sort(held_out.distances[:, 0])[rank - 1])
+    suspects = int(np.sum(found.distances[:, 0] < threshold))
+    interval = stats.binomtest(suspects, count).proportion_ci(method="wilson")
+    return Comparison(
+        way=way,
+        measure=measure,
+        samples=count,
+        held_out=others,
+        rank=rank,
+        threshold=threshold,
+        expected_share=rank / (others + 1),
+        suspects=suspects,
+        share_low=float(interval.low),
+        share_high=float(interval.high),
+        p_value=_compute_chance(suspects, count, rank, others),
+        identical=int(np.sum(found.distances[:, 0] < IDENTICAL * threshold)),
+        median_distance=float(np.median(found.distances[:, 0])),
+        held_out_median_distance=float(np.median(held_out.distances[:, 0])),
+        median_ratio=float(np.median(found.ratios)),
+        held_out_median_ratio=float(np.median(held_out.ratios)),
+        low_ratios=int(np.sum(found.ratios < np.sort(held_out.ratios)[rank - 1])),
+    )
+
+
+def judge(
+    comparisons: Sequence[Comparison], controls: Sequence[Comparison]
+) -> tuple[bool | None, str]:
+    """Say in a sentence whether there are signs of memorisation.
+
+    A comparison is a sign if a sample is as good as identical to a training image, or if its
+    `p_value` is below `LEVEL`, divided by the number of comparisons.
+
+    Args:
+        comparisons: At least one.
+        controls: The same of samples that should be a sign.
+
+    Returns:
+        True, False, or None if not even copies alone could have been told from chance; and the
+        sentence.
+    """
+    level = LEVEL / len(comparisons)
+    signs, seen = (
+        [c for c in rows if c.identical or c.p_value < level] for rows in (comparisons, controls)
+    )
+    if signs:
+        worst = min(signs, key=lambda c: (c.p_value, -c.identical))
+        identical = f", {worst.identical} as good as identical to it" if worst.identical else ""
+        return True, (
+            f"Signs of memorisation: {worst.suspects} of {worst.samples} samples "
+            f"({worst.way}, {worst.measure}) lie nearer to a training image than the nearest "
+            f"{worst.expected_share:.1%} of held-out images do{identical}; "
+            f"{len(signs)} of {len(comparisons)} comparisons show signs."
+        )
+    if all(_compute_best_chance(c) >= level for c in comparisons):
+        return None, (
+            "Too few images to tell: even if every sample were a near copy of a training image, "
+            "chance could explain it. Take more held-out images and more samples."
+        )
+    most = max(comparisons, key=lambda c: c.suspects / c.samples)
+    figures = (
+        f"at most {most.suspects} of {most.samples} samples lie nearer to a training image than "
+        f"the nearest {most.expected_share:.1%} of held-out images do, no more than chance explains"
+    )
+    if seen:
+        return False, f"No sign of memorisation: {figures}."
+    return False, (
+        f"No sign of memorisation, by a weak test: {figures}; but not even variants of training "
+        "images do, so what this network puts out is too coarse to be told for anybody's image."
+    )
+
+
+# --- Images and samples ----------------------------------------------------------------------
+
+
+class _Progress:
+    """Adds up images that were read, drawn or encoded."""
+
+    def __init__(
+        self,
+        show: Callable[[int, int], None] | None,
+        ways: Sequence[str],
+        training: int,
+        held_out: int,
+        samples: int,
+    ) -> None:
+        drawn = [samples if way == "prior" else min(samples, held_out) for way in ways]
+        control = min(samples, training)
+        self._total = (1 + len(ways)) * training + (1 + 2 * len(ways)) * held_out
+        self._total += 3 * (sum(drawn) + control)
+        self._done = 0
+        self._show = show
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._show is not None:
+            self._show(self._done, self._total)
+
+    def finish(self) -> None:
+        """Count what held-out images that were left out would have been."""
+        if self._done < self._total:
+            self.advance(self._total - self._done)
+
+
+class _Probe:
+    """A network as functions of images and numbers of draws, each traced once.
+
+    Attributes:
+        grid: Side of the grids in pixels.
+    """
+
+    def __init__(self, network: Network, seed: int) -> None:
+        self._network, self._seed = network, seed
+        self._size = network.config.image_size
+        self.grid = min(GRID_PX, self._size)
+        self.batch = max(min(_BATCH, MAX_PIXELS // self._size**2), 1)
+        images = tf.TensorSpec([None, self._size, self._size, 1], tf.float32)
+        numbers = tf.TensorSpec([None], tf.int32)
+        grids = tf.TensorSpec([None, self.grid, self.grid], tf.float32)
+        trace = functools.partial(tf.function, autograph=False)
+        self.shrink = trace(self._shrink, input_signature=[images])
+        self.draw = trace(self._draw, input_signature=[numbers])
+        self.sample = trace(
+            functools.partial(self._vary, "sample"), input_signature=[images, numbers]
+        )
+        self.interpolate = trace(
+            functools.partial(self._vary, "interpolate"), input_signature=[images, numbers]
+        )
+        self._encode_batch = trace(self._encode, input_signature=[grids])
+
+    def encode(self, grids: np.ndarray, report: _Progress) -> np.ndarray:
+        """Encode `[N, G, G]`: `z_mean`, `[N, d] float32`."""
+        parts = []
+        for start in range(0, len(grids), self.batch):
+            part = grids[start : start + self.batch]
+            parts.append(self._encode_batch(part).numpy())
+            report.advance(len(part))
+        return np.concatenate(parts)
+
+    def _shrink(self, images: tf.Tensor) -> tf.Tensor:
+        return tf.image.resize(images, (self.grid, self.grid), antialias=True)[..., 0]
+
+    def _draw(self, numbers: tf.Tensor) -> tf.Tensor:
+        network = self._network
+        noise = draw_normal(self._make_seeds(numbers), tuple(network.aggregate_mean.shape))
+        images = network.decode(network.aggregate_mean + network.aggregate_std * noise)
+        return self._shrink(tf.reduce_mean(images, axis=-1, keepdims=True))
+
+    def _vary(self, mode: str, images: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+        seeds = self._make_seeds(numbers)
+        _, variants = self._network.vary(images, mode=mode, factor=1.0, seeds=seeds, alone=True)
+        return self._shrink(variants)
+
+    def _encode(self, grids: tf.Tensor) -> tf.Tensor:
+        images = tf.image.resize(grids[..., None], (self._size, self._size))
+        return self._network.encode(images)[0]
+
+    def _make_seeds(self, numbers: tf.Tensor) -> tf.Tensor:
+        return tf.stack([tf.fill(tf.shape(numbers), self._seed), numbers], axis=-1)
+
+
+def _list_folders(records: _Records) -> list[str]:
+    several = [records] if isinstance(records, str | os.PathLike) else records
+    if not several:
+        raise ValueError("records must be a folder or several; got none.")
+    return [os.fspath(folder) for folder in several]
+
+
+def _find_folders(folders: Sequence[str], split: str) -> list[str]:
+    """Return the folders that have a split."""
+    name = get_split_name(split)
+    found = [folder for folder in folders if name in read_info(folder).splits]
+    if not found:
+        raise RecordError(
+            f"{', '.join(folders)}: no split {name!r}; pass records of held-out images."
+        )
+    return found
+
+
+def _open(folders: Sequence[str], split: str, size: int) -> tf.data.Dataset:
+    """Open a split of all folders, one after the other: square `[S, S, 1]` and patient."""
+
+    def prepare(element: dict[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
+        return fit(element, size, box_weight=1.0)[0], element["image/patient"]
+
+    datasets = [
+        read_records(folder, split).map(
+            prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        for folder in folders
+    ]
+    return functools.reduce(lambda one, other: one.concatenate(other), datasets)
+
+
+def _count(dataset: tf.data.Dataset) -> int:
+    """Count elements, by reading them only if nothing tells their number."""
+    known = int(dataset.cardinality())
+    return known if known >= 0 else sum(1 for _ in dataset)
+
+
+def _space_out(count: int, limit: int | None) -> np.ndarray:
+    """Choose at most `limit` of `count` places, evenly spaced."""
+    chosen = count if limit is None else min(limit, count)
+    return np.arange(chosen) * count // max(chosen, 1)
+
+
+def _iterate(
+    dataset: tf.data.Dataset, places: np.ndarray, batch: int
+) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """Yield batches of squares and patients at places of a dataset, in their order."""
+    wanted = tf.constant(places, tf.int64)
+    chosen = dataset.enumerate().filter(lambda place, _: tf.reduce_any(tf.equal(place, wanted)))
+    for _, (squares, patients) in chosen.batch(batch).prefetch(1):
+        yield squares, patients
+
+
+def _read(
+    dataset: tf.data.Dataset, places: np.ndarray, probe: _Probe, report: _Progress, name: str
+) -> _Images:
+    """Read the images at places of a dataset, and keep them small."""
+    if len(places) < 2:
+        raise RecordError(f"{name}: an audit needs at least 2 images; got {len(places)}.")
+    grids, patients = [], []
+    for squares, hashes in _iterate(dataset, places, probe.batch):
+        grids.append(probe.shrink(squares).numpy())
+        patients.append(hashes.numpy())
+        report.advance(len(grids[-1]))
+    return _Images(np.concatenate(grids), places, np.concatenate(patients).astype(object))
+
+
+def _find_strangers(training: _Images, held_out: _Images) -> np.ndarray:
+    """Tell held-out images that are neither in the training set nor of its patients: `[N] bool`."""
+    known = set(training.patients) - {b""}
+    distances = find_neighbours(held_out.grids[:, None], training.grids, "pixels").distances
+    return np.array(
+        [
+            patient not in known and distance >= SAME_IMAGE
+            for patient, distance in zip(held_out.patients, distances[:, 0], strict=True)
+        ]
+    )
+
+
+def _count_patients(images: _Images) -> int:
+    return len(set(images.patients) - {b""})
+
+
+def _draw(
+    way: str,
+    probe: _Probe,
+    images: tf.data.Dataset,
+    places: np.ndarray,
+    samples: int,
+    report: _Progress,
+) -> _Samples:
+    """Draw samples; those around images, one of each, so that they are independent."""
+    grids = []
+    if way == "prior":
+        for start in range(0, samples, probe.batch):
+            numbers = np.arange(start, min(start + probe.batch, samples), dtype=np.int32)
+            grids.append(probe.draw(numbers).numpy())
+            report.advance(len(numbers))
+        return _Samples(np.concatenate(grids), None)
+    vary = probe.sample if way == "variants" else probe.interpolate
+    sources = places[_space_out(len(places), samples)]
+    done = 0
+    for squares, _ in _iterate(images, sources, probe.batch):
+        numbers = np.arange(done, done + len(squares), dtype=np.int32)
+        grids.append(vary(squares, numbers).numpy())
+        done += len(squares)
+        report.advance(len(squares))
+    return _Samples(np.concatenate(grids), sources)
+
+
+# --- Distances -------------------------------------------------------------------------------
+
+
+def _find_all(
+    sets: Sequence[np.ndarray], references: np.ndarray, probe: _Probe, report: _Progress
+) -> dict[str, list[Neighbours]]:
+    """Find neighbours of several sets of grids, in all measures that tell references apart."""
+    views = [np.stack([grids, grids[:, :, ::-1]], axis=1) for grids in sets]
+    near = {
+        measure: [find_neighbours(part, references, measure) for part in views]
+        for measure in ("pixels", "correlation")
+    }
+    known = probe.encode(references, report)
+    scale = _compute_scale(known)
+    if scale.any():
+        told = [
+            np.stack([probe.encode(part[:, view], report) for view in range(2)], axis=1) * scale
+            for part in views
+        ]
+        near["features"] = [find_neighbours(part, known * scale, "features") for part in told]
+    return near
+
+
+def _list_suspects(
+    rows: Sequence[Comparison],
+    found: Mapping[str, Sequence[Neighbours]],
+    drawn: _Samples,
+    training: _Images,
+    held_out: _Images,
+) -> list[tuple[Suspect, dict[str, np.ndarray]]]:
+    """Describe and picture the samples that are the nearest, relative to a threshold."""
+    near = {measure: ours for measure, (ours, *_) in found.items()}
+    floor = np.finfo(np.float64).tiny
+    relative = np.stack(
+        [near[row.measure].distances[:, 0] / max(row.threshold, floor) for row in rows]
+    )
+    listed = []
+    for sample in np.argsort(relative.min(axis=0), kind="stable")[:_LISTED]:
+        row = rows[int(np.argmin(relative[:, sample]))]
+        neighbours = near[row.measure]
+        source = None if drawn.sources is None else int(drawn.sources[sample])
+        suspect = Suspect(
+            way=row.way,
+            sample=int(sample),
+            source=source,
+            measure=row.measure,
+            nearest=int(training.places[neighbours.indices[sample, 0]]),
+            mirrored=bool(neighbours.views[sample]),
+            distance=float(neighbours.distances[sample, 0]),
+            relative=float(relative[:, sample].min()),
+            ratio=float(neighbours.ratios[sample]),
+        )
+        pictures = {"sample": drawn.grids[sample], "drawn from": np.zeros_like(drawn.grids[0])}
+        if source is not None:
+            pictures["drawn from"] = held_out.grids[held_out.places == source][0]
+        for measure, shown in near.items():
+            grid = training.grids[shown.indices[sample, 0]]
+            pictures[f"nearest, {measure}"] = grid[:, ::-1] if shown.views[sample] else grid
+        listed.append((suspect, pictures))
+    return listed
+
+
+def _smooth(grids: np.ndarray, sigma: float) -> np.ndarray:
+    return ndimage.gaussian_filter(grids, (0.0, sigma, sigma)) if sigma > 0 else grids
+
+
+def _measure_steps(grids: np.ndarray) -> float:
+    """Compute the mean squared difference of neighbouring pixels."""
+    steps = (np.diff(grids, axis=axis) for axis in (1, 2))
+    return float(sum(np.mean(step.astype(np.float64) ** 2) for step in steps))
+
+
+def _compute_scale(features: np.ndarray) -> np.ndarray:
+    """Compute factors that make a distance that of an average, standardised feature: `[d]`.
+
+    Features that are the same for all images count for nothing.
+    """
+    spread = features.std(axis=0, dtype=np.float64)
+    alive = spread > 1e-6
+    count = max(int(alive.sum()), 1)
+    return np.where(alive, 1.0 / (np.where(alive, spread, 1.0) * math.sqrt(count)), 0.0)
+
+
+def _to_pixel_vectors(grids: np.ndarray) -> np.ndarray:
+    flat = grids.reshape(len(grids), -1).astype(np.float64)
+    return flat / math.sqrt(flat.shape[1])
+
+
+def _to_pattern_vectors(grids: np.ndarray) -> np.ndarray:
+    """Bring grids to mean 0 and length 1; one more dimension keeps flat ones away from others."""
+    flat = grids.reshape(len(grids), -1).astype(np.float64)
+    flat -= flat.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    is_flat = length <= 1e-6 * math.sqrt(flat.shape[1])
+    unit = np.where(is_flat, 0.0, flat / np.where(is_flat, 1.0, length))
+    return np.concatenate([unit, is_flat.astype(np.float64)], axis=1)
+
+
+def _to_feature_vectors(features: np.ndarray) -> np.ndarray:
+    return features.reshape(len(features), -1).astype(np.float64)
+
+
+_VECTORS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "pixels": _to_pixel_vectors,
+    "correlation": _to_pattern_vectors,
+    "features": _to_feature_vectors,
+}
+
+
+def _find_neighbours(
+    queries: np.ndarray, references: np.ndarray, vectorize: Callable[[np.ndarray], np.ndarray]
+) -> Neighbours:
+    """Find neighbours in float64, in which the squares of near vectors still differ."""
+    count, views = queries.shape[:2]
+    ours = vectorize(queries.reshape(count * views, *queries.shape[2:]))
+    our_squares = np.sum(ours**2, axis=1, keepdims=True)
+    best = np.full((count, 2), np.inf)
+    indices, seen = np.zeros((2, count, 2), np.int64)
+    for start in range(0, len(references), _CHUNK):
+        theirs = vectorize(references[start : start + _CHUNK])
+        squares = our_squares + np.sum(theirs**2, axis=1) - 2.0 * ours @ theirs.T
+        squares = squares.reshape(count, views, -1)
+        places = np.broadcast_to(np.arange(start, start + len(theirs)), (count, len(theirs)))
+        best, indices, seen = (
+            np.concatenate(pair, axis=1)
+            for pair in (
+                (best, squares.min(axis=1)),
+                (indices, places),
+                (seen, squares.argmin(axis=1)),
+            )
+        )
+        order = np.argsort(best, axis=1, kind="stable")[:, :2]
+        best, indices, seen = (np.take_along_axis(x, order, axis=1) for x in (best, indices, seen))
+    return Neighbours(indices, np.sqrt(np.maximum(best, 0.0)), seen[:, 0])
+
+
+def _compute_chance(suspects: int, samples: int, rank: int, others: int) -> float:
+    """Compute the chance of as many suspects, or more; see `compare`."""
+    return float(stats.betabinom.sf(suspects - 1, samples, rank, others + 1 - rank))
+
+
+def _compute_best_chance(comparison: Comparison) -> float:
+    """Compute the smallest `p_value` that a comparison can have: that of copies alone."""
+    count = comparison.samples
+    return _compute_chance(count, count, comparison.rank, comparison.held_out)
+
+
+# --- Output ----------------------------------------------------------------------------------
+
+
+def _list_notes(
+    ways: Sequence[str], settings: Mapping[str, Any], comparisons: Sequence[Comparison]
+) -> Iterator[str]:
+    """Yield what has to be known beside the verdict."""
+    yield STATEMENT
+    for way in (*ways, "control"):
+        yield f"{way}: {_WAYS[way]}."
+    if "prior" not in ways:
+        yield (
+            "A ladder draws nothing without an image: all samples carry the anatomy of a held-out "
+            "image, so none can be a whole copy of a training image."
+        )
+    yield (
+        "Samples are the network's own output (detail=0). With detail=1, as augmentation uses it, "
+        "the patient's own image is put back by design."
+    )
+    if settings["held_out_images_left_out"]:
+        yield (
+            f"{settings['held_out_images_left_out']} held-out images are in the training set, or "
+            "of its patients, and were left out."
+        )
+    if not settings["training_patients"] or not settings["held_out_patients"]:
+        yield (
+            "The records name no patients: held-out images may be of patients of the training "
+            "set, which lowers the threshold and hides copies."
+        )
+    if settings["held_out_images"] + 1 < 1 / settings["quantile"]:
+        yield (
+            f"{settings['held_out_images']} held-out images are too few for a quantile of "
+            f"{settings['quantile']:g}: the threshold is the nearest of them, and "
+            f"{1 / (settings['held_out_images'] + 1):.1%} of samples are expected below it."
+        )
+    if settings["limit"] is not None:
+        yield (
+            f"At most {settings['limit']} images of each set were compared; copies of others are "
+            "not found."
+        )
+    if not any(row.measure == "features" for row in comparisons):
+        yield "The encoder tells no two training images apart, so features were not compared."
+
+
+def _write(folder: Path, audit: Audit, pictures: Sequence[Mapping[str, np.ndarray]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "audit.json", audit.to_json().encode())
+    # A measure that one way lacks, because features were all alike, is a black cell there.
+    names = dict.fromkeys(name for row in pictures for name in row)
+    black = np.zeros_like(pictures[0]["sample"])
+    columns = {name: [row.get(name, black)[..., None] for row in pictures] for name in names}
+    write_sheet(folder / "audit.png", columns)
