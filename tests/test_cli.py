@@ -30,7 +30,7 @@ from vae_aug.version import __version__
 
 COMMANDS = (
     *("demo", "ingest", "train", "augment", "preview", "info", "denoise", "evaluate"),
-    *("diversity", "tune"),
+    *("diversity", "tune", "audit", "replay"),
 )
 
 
@@ -133,6 +133,9 @@ def test_wrong_usage_exits_with_2(arguments):
         (("ingest", "{tmp}", "{tmp}/out", "--format", "coco"), r"has no train\.json"),
         (("augment", "{tmp}", "{tmp}/out", "--ckpt", "absent"), r"No checkpoint 'absent'"),
         (("preview", "{tmp}", "--ckpt", "absent"), r"holds no records"),
+        (("audit", "absent", "--train", "{tmp}"), r"No checkpoint 'absent'"),
+        (("audit", "vector", "--train", "{tmp}"), r"dataset\.json: cannot be read"),
+        (("info", "{tmp}/absent.tfrecord", "--record", "0"), r"absent\.tfrecord: cannot be read"),
         (("train", "{tmp}", "--out", "{tmp}/run"), r"holds no records"),
         (("train", "{tmp}", "--out", "{tmp}/run", "--config", "{tmp}/no.json"), r"No such file"),
         (("evaluate", "{tmp}", "--ckpt", "absent"), r"No checkpoint 'absent'"),
@@ -148,7 +151,7 @@ def test_errors_are_one_line_and_status_1(tmp_path, arguments, message):
 
 
 def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
-    def fail(path):
+    def fail(*_):
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(commands, "run_info", fail)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from vae_aug.config import ModelConfig
 from vae_aug.model.checkpoint import load_checkpoint, save_checkpoint
-from vae_aug.model.ladder import LEVELS, LadderVAE, _code, _count_noise
+from vae_aug.model.ladder import LEVELS, LadderVAE, _code, _count_noise, _double_to
 from vae_aug.model.style import STYLE_DIM, apply_style
 
 CONFIG = ModelConfig(
@@ -114,6 +114,14 @@ def test_a_value_is_shared_by_its_two_nearest_bins():
     coded = _code(tf.constant([[0.3, 1.0]]), 9).numpy().reshape(2, 9)
     np.testing.assert_allclose(coded[0], [0, 0, 0.6, 0.4, 0, 0, 0, 0, 0], atol=1e-6)
     np.testing.assert_array_equal(coded[1], [0, 0, 0, 0, 0, 0, 0, 0, 1])
+
+
+@pytest.mark.parametrize("side", [3, 4])
+def test_a_map_is_doubled_whether_its_side_was_rounded_up_or_down(side):
+    half = tf.reshape(tf.range(side, dtype=tf.float32), [1, side, 1, 1])
+    doubled = _double_to(half, tf.zeros([1, 7, 1, 5]))
+    expected = {3: [0, 0, 1, 1, 2, 2, 2], 4: [0, 0, 1, 1, 2, 2, 3]}[side]
+    np.testing.assert_array_equal(doubled[0, :, 0, 0], expected)
 
 
 def test_noise_is_told_by_counts_over_the_image():

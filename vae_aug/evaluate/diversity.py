@@ -22,6 +22,7 @@ from vae_aug.data.sheet import write_sheet
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.metrics import find_body, make_box_mask, ssim_map
 from vae_aug.evaluate.preview import draw_variants
+from vae_aug.model.feed import fit
 from vae_aug.model.profiles import Network
 
 CONTRAST_TOLERANCE = 0.1
@@ -87,8 +88,8 @@ def measure_diversity(
         limit: Most images, evenly spaced over the split; None for all.
         guard: As `VAEAugment`.
         seed: Of the samples.
-        out: Folder for `diversity.json` and, for each factor, `samples_<factor>.png`. None
-            writes nothing.
+        out: Folder for `diversity.json`, for each factor `samples_<factor>.png`, and
+            `interpolation.png`. None writes nothing.
         progress: Called with (images done, images in all).
 
     Returns:
@@ -124,6 +125,7 @@ def measure_diversity(
             "digest": getattr(network, "digest", ""),
         }
         _write(Path(out), table, settings, augments, elements)
+        _write_pairs(Path(out) / "interpolation.png", network, elements)
     return table
 
 
@@ -255,8 +257,7 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     report = {"settings": settings, "factors": [dataclasses.asdict(row) for row in table]}
     write_atomic(folder / "diversity.json", (json.dumps(report, indent=1) + "\n").encode())
-    with_boxes = [e for e in elements if len(e["objects"]["bbox"])] or list(elements)
-    shown = with_boxes[:: -(-len(with_boxes) // _SHEET_IMAGES)]
+    shown = _choose_shown(elements)
     for factor, augment in augments.items():
         rows = [draw_variants(augment, element, _SHEET_SAMPLES) for element in shown]
         columns = {"input": [element["image"].numpy() for element in shown]}
@@ -264,3 +265,18 @@ def _write(
             columns[f"sample {number + 1}"] = [row[number] for row in rows]
         boxes = [element["objects"]["bbox"].numpy() for element in shown]
         write_sheet(folder / f"samples_{factor:g}.png", columns, boxes)
+
+
+def _write_pairs(path: Path, network: Network, elements: Sequence[dict[str, Any]]) -> None:
+    """Write a sheet of the shown images, each on its way to the next, in the network's square."""
+    squares = [
+        fit(element, network.config.image_size, 1.0)[0].numpy()
+        for element in _choose_shown(elements)
+    ]
+    write_interpolation(path, network, list(zip(squares, squares[1:] + squares[:1], strict=True)))
+
+
+def _choose_shown(elements: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Choose a few images, with boxes if any has one, far from each other in their order."""
+    with_boxes = [e for e in elements if len(e["objects"]["bbox"])] or list(elements)
+    return with_boxes[:: -(-len(with_boxes) // _SHEET_IMAGES)]

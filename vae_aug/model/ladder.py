@@ -601,10 +601,14 @@ def _count_noise(images: tf.Tensor) -> tf.Tensor:
 
 
 def _double_to(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """Double height and width by repeating pixels, and cut to those of `like`."""
-    shape = tf.shape(like)
-    doubled = tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2)
-    return doubled[:, : shape[1], : shape[2]]
+    """Double height and width by repeating pixels, to those of `like`.
+
+    Where `like` has an odd side, backbones round its half up or down: a row is cut or repeated.
+    """
+    for axis in (1, 2):
+        rows = tf.range(tf.shape(like)[axis]) // 2
+        x = tf.gather(x, tf.minimum(rows, tf.shape(x)[axis] - 1), axis=axis)
+    return x
 
 
 def _pad(images: tf.Tensor) -> tf.Tensor:
