@@ -33,7 +33,6 @@ class FakeVAE:
         )
         return reconstruction, reconstruction + self.noise * factor * noise
 
-
     def encode(self, images):
         mean = tf.reduce_mean(images, axis=(1, 2))
         return mean, tf.zeros_like(mean)

@@ -30,7 +30,7 @@ from vae_aug.version import __version__
 
 COMMANDS = (
     *("demo", "ingest", "train", "augment", "preview", "info", "denoise", "evaluate"),
-    *("diversity", "tune", "audit", "replay"),
+    *("diversity", "tune", "audit", "replay", "fidelity"),
 )
 
 

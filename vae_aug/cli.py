@@ -740,3 +740,39 @@ def audit(
         out=out,
         seed=seed,
     )
+
+
+@app.command()
+def fidelity(
+    records: _Records,
+    ckpt: _Checkpoint = "demo",
+    split: Annotated[str, typer.Option(help="Split to pass through.")] = "train",
+    mode: Annotated[
+        list[Mode] | None, typer.Option(help="Mode; may be repeated. Default: all three.")
+    ] = None,
+    factor: Annotated[
+        list[float], typer.Option(min=0.0, help="Strength of the variants; may be repeated.")
+    ] = [0.5, 1.0, 2.0],  # noqa: B006
+    guard: Annotated[Guard, typer.Option(help="As for augment.")] = Guard.paste,
+    min_fidelity: Annotated[float, typer.Option(min=0, max=1, help="As for augment.")] = 0.8,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most images, evenly spaced over the split. Default: all."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for fidelity.json.")] = None,
+    seed: _Seed = 0,
+) -> None:
+    """Pass a split through the transform and count the boxes that are harmed (status 1 if any)."""
+    _run(
+        "run_fidelity",
+        records,
+        ckpt,
+        split=split,
+        modes=[each.value for each in mode or Mode],
+        factors=factor,
+        guard=guard.value,
+        min_fidelity=min_fidelity,
+        limit=limit,
+        out=out,
+        seed=seed,
+    )

@@ -47,6 +47,7 @@ from vae_aug.errors import VAEAugError
 from vae_aug.evaluate.audit import audit_memorisation
 from vae_aug.evaluate.denoising import evaluate_denoising
 from vae_aug.evaluate.diversity import measure_diversity
+from vae_aug.evaluate.fidelity import measure_box_fidelity
 from vae_aug.evaluate.preview import choose_rows, draw_variants, write_preview
 from vae_aug.evaluate.report import print_denoising, print_diversity, write_report
 from vae_aug.model.checkpoint import load_checkpoint, read_card, read_manifest
@@ -451,6 +452,31 @@ def run_diversity(records: Path, checkpoint: str, *, out: Path | None, **options
     print_diversity(rows, _OUT)
     if out is not None:
         _print(f"{out}")
+
+
+def run_fidelity(records: Path, checkpoint: str, *, out: Path | None, **options: Any) -> None:
+    """Pass a split through the transform, print what became of its boxes, fail if one is harmed."""
+    network = load_checkpoint(checkpoint)
+    with _name_damage(records), _show_counts("images") as progress:
+        rows = measure_box_fidelity(records, network, out=out, progress=progress, **options)
+    table = Table("mode", "factor", title=escape(f"boxes of {records} through {checkpoint}"))
+    for heading in ("boxes", "guarded", "lowest", "below", "contrast kept", "seconds"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        kept = "-" if row.contrast_kept is None else f"{row.contrast_kept:.1%}"
+        counts = (
+            row.boxes,
+            f"{row.guarded / max(row.boxes, 1):.1%}",
+            f"{row.lowest:.3f}",
+            row.below,
+        )
+        cells = (f"{row.factor:g}", *counts, kept, f"{row.seconds:.1f}")
+        table.add_row(row.mode, *map(str, cells))
+    _OUT.print(table)
+    if out is not None:
+        _print(f"{out}")
+    if harmed := sum(row.below for row in rows):
+        raise VAEAugError(f"{harmed} boxes left the transform below --min-fidelity.")
 
 
 def run_audit(

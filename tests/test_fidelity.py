@@ -1,0 +1,74 @@
+"""Boxes are counted, judged, and harmed ones noticed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fake_vae import BrighteningVAE, ErasingVAE
+from test_augment_records import LABELS, make_image, write_data
+from typer.testing import CliRunner
+
+from vae_aug import cli, commands
+from vae_aug.data.records import make_example, write_records
+from vae_aug.errors import RecordError
+from vae_aug.evaluate.fidelity import measure_box_fidelity
+
+
+@pytest.fixture
+def records(tmp_path):
+    return write_data(tmp_path / "records")
+
+
+def test_a_network_that_erases_is_caught_and_undone(records, tmp_path):
+    options = {"modes": ("sample",), "factors": (1.0,)}
+    (harmed,) = measure_box_fidelity(records, ErasingVAE(), guard="off", **options)
+    assert (harmed.boxes, harmed.guarded, harmed.below) == (3, 0, 3) and harmed.lowest < 0.5
+    (undone,) = measure_box_fidelity(
+        records, ErasingVAE(), guard="paste", out=tmp_path / "out", **options
+    )
+    assert (undone.boxes, undone.guarded, undone.below) == (3, 3, 0)
+    assert undone.lowest == pytest.approx(1)
+    written = json.loads((tmp_path / "out" / "fidelity.json").read_text())
+    assert written["rows"][0]["guarded"] == 3 and written["settings"]["images"] == 3
+
+
+def test_every_mode_and_factor_has_a_row_and_progress_counts_to_the_end(records):
+    seen = []
+    rows = measure_box_fidelity(
+        records,
+        BrighteningVAE(),
+        factors=(0.1, 0.2),
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert [(row.mode, row.factor) for row in rows] == [
+        (mode, factor) for mode in ("sample", "interpolate", "denoise") for factor in (0.1, 0.2)
+    ]
+    assert seen == [(number, 18) for number in range(1, 19)]
+
+
+def test_a_limit_spaces_images_evenly(records):
+    (row,) = measure_box_fidelity(
+        records, BrighteningVAE(), modes=("sample",), factors=(0.1,), limit=2
+    )
+    assert row.boxes == 2  # images 0 and 2 have no box and two
+    assert row.guarded == 0
+    assert row.contrast_kept is None  # a box that fills its image has no surroundings
+
+
+def test_a_split_without_content_is_an_error(tmp_path):
+    example = make_example(
+        make_image(20, 20), source_id="a", boxes=[], labels=[], label_names=LABELS
+    )
+    write_records([example], tmp_path / "records", "train", label_names=LABELS)
+    with pytest.raises(RecordError, match="has no box that can be judged"):
+        measure_box_fidelity(tmp_path / "records", BrighteningVAE(), factors=(0.1,))
+
+
+@pytest.mark.parametrize(("guard", "status"), [("paste", 0), ("off", 1)])
+def test_the_command_fails_if_a_box_is_harmed(records, monkeypatch, guard, status):
+    monkeypatch.setattr(commands, "load_checkpoint", lambda name: ErasingVAE())
+    options = ["--mode", "sample", "--factor", "1", "--guard", guard]
+    result = CliRunner().invoke(cli.app, ["fidelity", str(records), *options])
+    assert result.exit_code == status
+    assert "sample" in result.stdout
