@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from vae_aug.augment.records import count_seen_patients
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import AugmentConfig, Guard, Mode
 from vae_aug.data import embedded, records
@@ -56,6 +58,8 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
         seed: See `VAEAugment`; never None, so that a build can be repeated.
         augment_splits: Splits that pass through the autoencoder.
         augment_evaluation: Must be true for `augment_splits` to name another split than train.
+        strict: Whether a network that was trained on a patient of an evaluation split is refused;
+            otherwise the log tells of it.
         description: One line for people; None to make it from the fields.
     """
 
@@ -70,6 +74,7 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
     seed: int = 0
     augment_splits: tuple[str, ...] = ("train",)
     augment_evaluation: bool = False
+    strict: bool = False
     description: str | None = None
 
     def __post_init__(self) -> None:
@@ -213,7 +218,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 f"{', '.join(splits)}."
             )
         if self.builder_config.augment_splits:
-            _ = self._augment  # A bad checkpoint is refused before anything is written.
+            # A bad checkpoint is refused before anything is written.
+            self._tell_seen_patients(self._augment)
         return {split: self._generate_examples(split) for split in splits}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -231,6 +237,20 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     "objects": element["objects"],
                     **{f"augment/{key}": value for key, value in (provenance | report).items()},
                 },
+            )
+
+    def _tell_seen_patients(self, augment: VAEAugment) -> None:
+        """Tell of evaluation splits with patients whom the network was trained on."""
+        config = self.builder_config
+        if config.source == EMBEDDED:
+            return
+        seen = count_seen_patients(config.source, augment, strict=config.strict)
+        for split, count in seen.items():
+            logging.getLogger(__name__).warning(
+                "%s was trained on %d patients of the split %r: what is measured on it is too good",
+                config.checkpoint,
+                count,
+                split,
             )
 
     @functools.cached_property

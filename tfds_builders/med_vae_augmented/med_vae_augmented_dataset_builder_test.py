@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vae_aug.data.records import make_example, write_records
+from vae_aug.errors import RecordError
 from vae_aug.version import __version__
 
 from . import med_vae_augmented_dataset_builder as builder_module
@@ -49,8 +50,11 @@ def write_data(directory, dtype=np.uint8):
 class StubTransform:
     """Inverts images and tells a distinct fidelity a box, so that a mix-up would show."""
 
+    patients = frozenset()
+
     def __init__(self, checkpoint, **settings):
-        self.vae = type("Vae", (), {"digest": f"digest of {checkpoint}"})()
+        vae = {"digest": f"digest of {checkpoint}", "patients": self.patients}
+        self.vae = type("Vae", (), vae)()
         self.settings = settings
 
     def call_with_report(self, element):
@@ -192,6 +196,27 @@ def test_evaluation_splits_are_augmented_only_by_force(stub, tmp_path):
 def test_bad_fields_are_refused_when_the_config_is_made(fields, error, message):
     with pytest.raises(error, match=message):
         make_config(**fields)
+
+
+def test_patients_of_evaluation_splits_that_trained_the_network_are_told(
+    stub, monkeypatch, tmp_path, caplog
+):
+    for split in ("train", "test"):
+        example = make_example(
+            make_image(split, 0),
+            source_id=split,
+            patient="patient of both",
+            boxes=[],
+            labels=[],
+            label_names=LABELS,
+        )
+        write_records([example], tmp_path / "source", split, label_names=LABELS)
+    monkeypatch.setattr(StubTransform, "patients", frozenset({"patient of both"}))
+    source = {"source": str(tmp_path / "source")}
+    build(tmp_path / "out", make_config(**source))
+    assert "trained on 1 patients of the split 'test'" in caplog.text
+    with pytest.raises(RecordError, match=r"patients of evaluation splits \(1 of the split 'test'"):
+        build(tmp_path / "strict", make_config(strict=True, **source))
 
 
 def test_a_split_the_source_lacks_is_refused(stub, tmp_path):
