@@ -433,8 +433,10 @@ def start(code):
 
 def test_an_interrupt_while_tensorflow_loads_is_quiet():
     code = (
-        "import time, types\n"
+        "import signal, time, types\n"
         "from vae_aug import cli\n"
+        # A shell starts what it runs in the background deaf to interrupts.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def load(name):\n"
         "    print('loading', flush=True)\n"
         "    time.sleep(60)\n"
