@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from scipy import ndimage
 
 from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.augment.transform import VAEAugment
@@ -152,8 +151,12 @@ def measure_contrast(grey: np.ndarray, box: np.ndarray, others: np.ndarray) -> f
     if not len(rows):
         return float("nan")
     reach = [max(round(_RING * len(line)), _MIN_RING_PX) for line in (rows, columns)]
-    footprint = np.ones([2 * r + 1 for r in reach], bool)
-    ring = ndimage.binary_dilation(inside, footprint) & ~others
+    around = tuple(
+        slice(max(line[0] - far, 0), line[-1] + far + 1)
+        for line, far in zip((rows, columns), reach, strict=True)
+    )
+    ring = np.zeros_like(inside)
+    ring[around] = ~others[around]
     noise = grey[ring].std() if ring.any() else 0.0
     return (
         float((grey[inside].mean() - grey[ring].mean()) / noise) if noise > 1e-6 else float("nan")
