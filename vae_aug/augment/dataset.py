@@ -3,10 +3,9 @@
     element -> (element, question) -> batch -> network -> unbatch -> (element, answer) -> element
 
 Images of mixed sizes meet only as the network's squares; a network that sees them in their own
-size gets them in batches only where `element_spec` promises one size, else one at a time. With a
-seed all go one at a time, several of them at once (see `vae_aug.augment.engine`). The elements
-themselves are carried past the network boxed as scalar variants (`tf.data.experimental.Optional`),
-which batch and unbatch whatever is inside and copy nothing.
+size gets them in batches only where `element_spec` promises one size, else one at a time. The
+elements themselves are carried past the network boxed as scalar variants
+(`tf.data.experimental.Optional`), which batch and unbatch whatever is inside and copy nothing.
 """
 
 from __future__ import annotations
@@ -69,14 +68,12 @@ def augment_dataset(dataset: tf.data.Dataset, steps: Steps) -> tf.data.Dataset:
         element = _unbox(boxed, dataset.element_spec)
         return steps.finish(element, layout, computed[None], chosen[None])[0]
 
-    one_by_one = steps.engine.goes_one_by_one
-    calls = tf.data.AUTOTUNE if one_by_one else _NETWORK_CALLS
-    in_network = {"num_parallel_calls": calls, "deterministic": True}
+    in_network = {"num_parallel_calls": _NETWORK_CALLS, "deterministic": True}
     if layout.batched:
         return numbered.map(run, **in_network)
     around = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
     one_size = get_at(dataset.element_spec, layout.image).shape.is_fully_defined()
-    batches = (steps.engine.image_size is not None or one_size) and not one_by_one
+    batches = steps.engine.image_size is not None or one_size
     augmented = (
         numbered.map(ask, **around)
         .batch(steps.config.batch_size if batches else 1)
