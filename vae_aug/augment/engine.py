@@ -69,14 +69,14 @@ class TensorFlowEngine:
             `[B, H, W, 1] float32`.
         """
         with tf.device(self._config.device):
-            if self.goes_one_by_one and images.shape[0] != 1:
+            if self._goes_one_by_one and images.shape[0] != 1:
                 return self._compute_each(images, seeds)
             if self.image_size is None:
                 return self._compute_in_parts(images, seeds)
             return self._compute(images, seeds)
 
     @property
-    def goes_one_by_one(self) -> bool:
+    def _goes_one_by_one(self) -> bool:
         """Whether the network sees one image at a time, so that none depends on its batch."""
         return self._config.seed is not None and self._config.device is None
 

@@ -234,7 +234,7 @@ def count_seen_patients(
         patients: set[str] = set()
         for path in find_records(source, split)[0]:
             for _, example in iterate_examples(path):
-                patients.update(name.decode() for name in _get(example, "image/patient"))
+                patients.update(name.decode() for name in get_values(example, "image/patient"))
         if common := len(patients & trained_on):
             seen[split] = common
     if seen and strict:
@@ -266,7 +266,7 @@ def summarize_records(
     patients: set[bytes] = set()
     for path in files:
         for index, example in iterate_examples(path):
-            patients.update(_get(example, "image/patient"))
+            patients.update(get_values(example, "image/patient"))
             _summarize(example, path, index, summary)
             if progress is not None:
                 progress(summary.images)
@@ -383,7 +383,7 @@ def _make_attributes(told: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def replace_image(example: tf.train.Example, image: np.ndarray) -> None:
     """Store another image of the same size in a record."""
-    _, _, channels, bit_depth = parse_image_header(_get(example, "image/encoded")[0])
+    _, _, channels, bit_depth = parse_image_header(get_values(example, "image/encoded")[0])
     if image.dtype == np.uint16 and bit_depth == 8:
         # The folder holds 16-bit images too, so this one was widened (times 257) for the batch.
         image = np.rint(image / 257).astype(np.uint8)
@@ -395,7 +395,7 @@ def replace_image(example: tf.train.Example, image: np.ndarray) -> None:
     _set(example, "image/channels", encoded.channels)
     _set(example, "image/bit_depth", encoded.bit_depth)
     _set(example, "image/key/sha256", hashlib.sha256(encoded.encoded).hexdigest())
-    for name in _get(example, "image/filename"):
+    for name in get_values(example, "image/filename"):
         _set(example, "image/filename", str(PurePosixPath(name.decode()).with_suffix(".png")))
 
 
@@ -403,23 +403,27 @@ def _summarize(
     example: tf.train.Example, path: str | os.PathLike[str], index: int, summary: RecordSummary
 ) -> None:
     """Add one record to a summary."""
-    texts = _get(example, "image/object/class/text")
-    encoded = _get(example, "image/encoded")
+    texts = get_values(example, "image/object/class/text")
+    encoded = get_values(example, "image/encoded")
     if not encoded:
         raise RecordError(f"{path}, record {index}, image/encoded: missing.")
     _, _, channels, bit_depth = parse_image_header(encoded[0])
-    kind = _get(example, "image/format")[0].decode() if _get(example, "image/format") else "image"
+    kind = (
+        get_values(example, "image/format")[0].decode()
+        if get_values(example, "image/format")
+        else "image"
+    )
     summary.images += 1
-    summary.boxes += len(_get(example, "image/object/class/label"))
+    summary.boxes += len(get_values(example, "image/object/class/label"))
     summary.labels.update(text.decode("utf-8", "replace") for text in texts)
     summary.formats[f"{kind}, {bit_depth} bits, {channels} channel{'s'[: channels > 1]}"] += 1
     if "augment/checkpoint" not in example.features.feature:
         return
-    summary.augmented += int(next(iter(_get(example, "augment/augmented")), 0))
+    summary.augmented += int(next(iter(get_values(example, "augment/augmented")), 0))
     names = (*_SETTINGS, "version", "checkpoint")
-    values = {name: next(iter(_get(example, f"augment/{name}")), "?") for name in names}
+    values = {name: next(iter(get_values(example, f"augment/{name}")), "?") for name in names}
     summary.settings[", ".join(f"{k} {_show(v)}" for k, v in values.items())] += 1
-    fidelity = np.asarray(_get(example, "augment/fidelity"), np.float32)
+    fidelity = np.asarray(get_values(example, "augment/fidelity"), np.float32)
     if np.isfinite(fidelity).any():
         summary.lowest_fidelity = float(np.fmin(summary.lowest_fidelity, np.nanmin(fidelity)))
 
@@ -430,7 +434,7 @@ def _show(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _get(example: tf.train.Example, key: str) -> Sequence[Any]:
+def get_values(example: tf.train.Example, key: str) -> Sequence[Any]:
     """Return the values of a feature of any kind, none if it is missing."""
     features = example.features.feature
     # Indexing a missing key of a protobuf map would add it.

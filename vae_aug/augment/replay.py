@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vae_aug.augment.records import REPLAYED, replace_image
+from vae_aug.augment.records import REPLAYED, get_values, replace_image
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.data.records import find_records, iterate_examples, parse_example, read_info
 from vae_aug.errors import CheckpointError, RecordError
@@ -132,9 +132,10 @@ def _parse_provenance(
     for key in sorted(example.features.feature):
         if not key.startswith("augment/"):
             continue
-        feature = example.features.feature[key]
-        values = list(getattr(feature, feature.WhichOneof("kind")).value)
-        values = [value.decode() if isinstance(value, bytes) else value for value in values]
+        values = [
+            value.decode() if isinstance(value, bytes) else value
+            for value in get_values(example, key)
+        ]
         name = key.removeprefix("augment/")
         per_box = name in ("fidelity", "guarded")
         told[name] = values if per_box else values[0]
@@ -147,4 +148,4 @@ def _parse_provenance(
 
 
 def _get_bytes(example: tf.train.Example, key: str) -> bytes:
-    return next(iter(example.features.feature[key].bytes_list.value), b"")
+    return next(iter(get_values(example, key)), b"")
