@@ -1,6 +1,6 @@
-"""Images per second through `VAEAugment`, in the three ways to put it into a pipeline.
+"""Images per second through `VAEAugment`, in the ways to put it into a pipeline, on every engine.
 
-    .venv/bin/python benchmarks/throughput.py --ckpt demo
+    .venv/bin/python benchmarks/throughput.py --ckpt vector
     .venv/bin/python benchmarks/throughput.py --image-size 96 --images 32  # a fresh VAE
 
 The ways run in turn within every repeat, so that a change in the machine's load meets all of them.
@@ -35,7 +35,7 @@ from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.model.vae import VAE
 
 RESULTS = Path(__file__).parent / "results"
-NAIVE = "map, an image at a time"
+NAIVE = "plain network, map an image at a time"
 
 Way = Callable[[tf.data.Dataset], tf.data.Dataset]
 
@@ -51,10 +51,32 @@ def make_source(count: int, size: int) -> tf.data.Dataset:
     return dense.cache()
 
 
-def make_ways(augment: VAEAugment, batch_size: int) -> dict[str, Way]:
+def make_plain(vae: Any, mode: str) -> Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]:
+    """Do what a user would write: the Keras network in `map`, without a guard or a seed's care."""
+
+    def change(element: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        image = tf.cast(element["image"], tf.float32)[None] / 255.0
+        size = (vae.config.image_size,) * 2
+        small = tf.image.resize(image, size)
+        seeds = tf.random.uniform([1, 2], maxval=2**31 - 1, dtype=tf.int32)
+        reconstruction, variant = vae.vary(small, mode=mode, factor=1.0, seeds=seeds, alone=True)
+        changed = image + tf.image.resize(variant - reconstruction, tf.shape(image)[1:3])
+        return {**element, "image": tf.cast(tf.clip_by_value(255 * changed, 0, 255), tf.uint8)[0]}
+
+    return change
+
+
+def make_ways(augments: dict[str, VAEAugment], batch_size: int) -> dict[str, Way]:
     """Name the ways; each gives single elements, as a detector's own batching wants them."""
+    augment = augments["tensorflow"]
+    others = {
+        f"apply, {engine}": lambda dataset, other=other: dataset.apply(other)
+        for engine, other in augments.items()
+        if engine != "tensorflow"
+    }
     return {
-        NAIVE: lambda dataset: dataset.map(augment),
+        NAIVE: lambda dataset: dataset.map(make_plain(augment.vae, augment.config.mode)),
+        "map, an image at a time": lambda dataset: dataset.map(augment),
         "map, images in parallel": lambda dataset: dataset.map(
             augment, num_parallel_calls=tf.data.AUTOTUNE
         ),
@@ -62,6 +84,7 @@ def make_ways(augment: VAEAugment, batch_size: int) -> dict[str, Way]:
             batch_size, padding_values={"image": np.uint8(0), "bbox": -1.0}
         ).map(augment),
         "apply": lambda dataset: dataset.apply(augment),
+        **others,
     }
 
 
@@ -157,6 +180,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--mode", default="sample", choices=["denoise", "sample", "interpolate"])
+    parser.add_argument(
+        "--engines", nargs="*", default=["openvino"], help='beside "tensorflow"', metavar="ENGINE"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS / "throughput.json")
     arguments = parser.parse_args()
@@ -172,9 +198,14 @@ def main() -> None:
     machine = describe_machine()
     vae = load_checkpoint(arguments.ckpt) if arguments.ckpt else None
     vae = vae or VAE(ModelConfig(image_size=arguments.image_size))
-    augment = VAEAugment(vae, mode=arguments.mode, seed=0, batch_size=arguments.batch_size)
+    augments = {
+        engine: VAEAugment(
+            vae, mode=arguments.mode, seed=0, batch_size=arguments.batch_size, engine=engine
+        )
+        for engine in ["tensorflow", *arguments.engines]
+    }
     source = make_source(arguments.images, arguments.source_size)
-    ways = make_ways(augment, arguments.batch_size)
+    ways = make_ways(augments, arguments.batch_size)
     measured = measure(ways, source, arguments.batch_size, arguments.repeats)
     settings = {k: v for k, v in vars(arguments).items() if k != "out"}
     result = {
@@ -189,7 +220,7 @@ def main() -> None:
         ratio, rate = figures["ratio_to_naive"], figures["images_per_second"]
         start = figures["seconds_to_first_image"]
         print(
-            f"{name:28} x{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"
+            f"{name:38} x{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"
             f"   {rate['median']:.1f} images/s ({rate['lowest']:.1f} to {rate['highest']:.1f})"
             f"   first image after {start['median']:.1f} s"
         )

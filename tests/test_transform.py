@@ -488,7 +488,7 @@ def test_wrong_elements_are_refused_when_the_map_is_traced():
     ("settings", "words"),
     [
         ({"mode": "blur"}, "mode must be one of 'denoise', 'sample', 'interpolate'; got 'blur'"),
-        ({"engine": "abacus"}, "engine must be one of 'tensorflow'"),
+        ({"engine": "abacus"}, "engine must be one of 'tensorflow', 'xla', 'openvino'"),
         ({"factor": -1}, "factor"),
         ({"p": 1.5}, "p must be in"),
         ({"detail": 2}, "detail"),

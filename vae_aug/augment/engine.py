@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -142,7 +143,32 @@ class TensorFlowEngine:
                 tf.TensorSpec([None, size, size, 1], tf.float32),
                 tf.TensorSpec([None, 2], tf.int32),
             )
-            return _optimize(traced)
+            return self._make_runnable(traced, alone)
+
+    def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
+        """Turn a traced network into what is called.
+
+        Args:
+            traced: Concrete function of images and seeds, which captures nothing.
+            alone: Whether no image looks at another of its batch.
+
+        Returns:
+            A function of images and seeds.
+        """
+        return _optimize(traced)
+
+
+class XLAEngine(TensorFlowEngine):
+    """A VAE compiled by XLA, for accelerators; every new size of batch or image compiles again.
+
+    What is drawn, and the last bits of what is computed, may differ from the other engines'.
+    """
+
+    def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
+        """Have XLA compile a traced network; see `TensorFlowEngine`."""
+        return tf.function(
+            lambda images, seeds: traced(images, seeds), autograph=False, jit_compile=True
+        )
 
 
 def _optimize(traced: Any) -> Any:

@@ -9,11 +9,21 @@ import tensorflow as tf
 
 from vae_aug.augment.dataset import augment_dataset
 from vae_aug.augment.elements import find_layout
-from vae_aug.augment.engine import TensorFlowEngine
+from vae_aug.augment.engine import TensorFlowEngine, XLAEngine
 from vae_aug.augment.steps import Steps
 from vae_aug.config import AugmentConfig, Engine, Guard, Mode
 from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.model.profiles import Network
+
+
+def _make_engine(vae: Network, config: AugmentConfig) -> TensorFlowEngine:
+    """Make the engine that the settings name."""
+    if config.engine == "openvino":
+        # An extra, which only those who ask for it need to have.
+        from vae_aug.augment.openvino import OpenVINOEngine
+
+        return OpenVINOEngine(vae, config)
+    return (XLAEngine if config.engine == "xla" else TensorFlowEngine)(vae, config)
 
 
 class VAEAugment:
@@ -83,7 +93,10 @@ class VAEAugment:
             seed: Output then depends on (seed, source id or content, epoch) alone. The epoch is
                 the pass over the dataset under `apply`, and under `map` the element's key
                 `"epoch"`, or 0. None for fresh randomness every time.
-            engine: What runs the network; `"tensorflow"`.
+            engine: What runs the network. `"tensorflow"`: everywhere, and in tf.data service.
+                `"xla"`: compiled, for accelerators. `"openvino"`: on CPUs, in this process only
+                (extra `[openvino]`). Each gives the same bytes for the same seed; between them
+                grey levels may differ by rounding.
             batch_size: Images that `apply` gives to the network at a time.
             device: Where the network runs, e.g. `"/GPU:0"`; None leaves it to TensorFlow.
             bounding_box_format: Format of the boxes, Keras's names. None for `"rel_yxyx"` under
@@ -93,6 +106,7 @@ class VAEAugment:
             CheckpointError: If the checkpoint cannot be loaded.
             ValueError: If a setting is out of range.
             TypeError: If `ckpt` is neither a path nor a network.
+            MissingPackageError: If the engine's package is not installed.
         """
         self.config = AugmentConfig(
             mode=mode,
@@ -116,7 +130,7 @@ class VAEAugment:
                 f"{type(ckpt).__name__}."
             )
         self.vae = ckpt
-        self._steps = Steps(self.config, TensorFlowEngine(ckpt, self.config))
+        self._steps = Steps(self.config, _make_engine(ckpt, self.config))
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, *element: Any) -> Any:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+DRAW_NAME = "draw"
+"""Name of the operations that give what was drawn, for engines that cannot draw themselves."""
+
 
 def split_latent(latent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Split the latent layer of length n into mean and log variance.
@@ -30,20 +33,22 @@ def draw_normal(seeds: tf.Tensor, shape: tuple[int, ...] | tf.Tensor) -> tf.Tens
         `[B, *shape] float32`; a row is the same whatever batch it is drawn in.
     """
     static = shape if isinstance(shape, tuple) else None
-    return tf.map_fn(
+    drawn = tf.map_fn(
         lambda seed: tf.random.stateless_normal(shape, seed),
         seeds,
         fn_output_signature=tf.TensorSpec(static, tf.float32),
     )
+    return tf.identity(drawn, name=DRAW_NAME)
 
 
 def draw_uniform(seeds: tf.Tensor) -> tf.Tensor:
     """Draw one uniform number in [0, 1) per seed: `[B, 2] int32` to `[B] float32`."""
-    return tf.map_fn(
+    drawn = tf.map_fn(
         lambda seed: tf.random.stateless_uniform([], seed),
         seeds,
         fn_output_signature=tf.TensorSpec([], tf.float32),
     )
+    return tf.identity(drawn, name=DRAW_NAME)
 
 
 def fold_in(seeds: tf.Tensor, data: int) -> tf.Tensor:

@@ -1,0 +1,45 @@
+"""The engines against the network itself; `"openvino"` has tests of its own."""
+
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vae_aug import VAEAugment
+from vae_aug.augment.engine import TensorFlowEngine, XLAEngine
+from vae_aug.config import AugmentConfig
+from vae_aug.errors import MissingPackageError
+
+IMAGES = tf.random.stateless_uniform([3, 32, 32, 1], [3, 3])
+SEEDS = tf.reshape(tf.range(6), [3, 2])
+
+
+@pytest.mark.parametrize("engine", [TensorFlowEngine, XLAEngine])
+@pytest.mark.parametrize("seed", [None, 1])
+def test_denoise_is_the_reconstruction(tiny_vae, engine, seed):
+    config = AugmentConfig(mode="denoise", seed=seed)
+    expected = tf.reduce_mean(tiny_vae.reconstruct(IMAGES), -1, keepdims=True)
+    np.testing.assert_allclose(engine(tiny_vae, config)(IMAGES, SEEDS), expected, atol=1e-5)
+
+
+def test_xla_inside_a_dataset(tiny_vae):
+    augment = VAEAugment(tiny_vae, mode="denoise", engine="xla", guard="off")
+    reference = VAEAugment(tiny_vae, mode="denoise", guard="off")
+    dataset = tf.data.Dataset.from_tensor_slices({"image": IMAGES}).batch(2)
+    for computed, expected in zip(dataset.map(augment), dataset.map(reference), strict=True):
+        np.testing.assert_allclose(computed["image"], expected["image"], atol=1e-5)
+
+
+def test_xla_draws(tiny_vae):
+    drawn = XLAEngine(tiny_vae, AugmentConfig(seed=1))(IMAGES, SEEDS)
+    assert float(tf.math.reduce_std(drawn)) > 1e-4
+    again = XLAEngine(tiny_vae, AugmentConfig(seed=1))(IMAGES[:2], SEEDS[:2])
+    np.testing.assert_array_equal(again, drawn[:2])
+
+
+def test_a_missing_package_says_how_to_install_it(tiny_vae, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "vae_aug.augment.openvino", raising=False)
+    with pytest.raises(MissingPackageError, match=r"pip install 'vae-aug\[openvino\]'"):
+        VAEAugment(tiny_vae, engine="openvino")

@@ -1,0 +1,119 @@
+"""The engine `"openvino"` against TensorFlow's, its bytes, and its cache of converted networks."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vae_aug import VAEAugment
+from vae_aug.augment import openvino as module
+from vae_aug.augment.engine import TensorFlowEngine
+from vae_aug.augment.openvino import OpenVINOEngine
+from vae_aug.config import AugmentConfig
+
+IMAGES = tf.random.stateless_uniform([5, 32, 32, 1], [3, 3])
+ROUNDING = 1e-3  # which a network of random weights amplifies
+SEEDS = tf.reshape(tf.range(10), [5, 2])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shared_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def cache_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "vae-aug" / "openvino"
+
+
+def check_against_tensorflow(network, mode, seed):
+    config = AugmentConfig(mode=mode, seed=seed, detail=0.5)
+    expected = TensorFlowEngine(network, config)(IMAGES, SEEDS)
+    computed = OpenVINOEngine(network, config)(IMAGES, SEEDS)
+    assert np.ptp(expected) > 1e-4
+    np.testing.assert_allclose(computed, expected, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("mode", ["denoise", "sample", "interpolate"])
+@pytest.mark.parametrize("seed", [None, 1])
+def test_a_vector_computes_what_tensorflow_computes(tiny_vae, mode, seed):
+    check_against_tensorflow(tiny_vae, mode, seed)
+
+
+@pytest.mark.parametrize(("mode", "seed"), [("sample", 1), ("interpolate", None)])
+def test_a_ladder_computes_what_tensorflow_computes(tiny_ladder, mode, seed):
+    check_against_tensorflow(tiny_ladder, mode, seed)
+
+
+def test_a_seeded_image_has_the_same_bits_in_any_batch(tiny_ladder):
+    engine = OpenVINOEngine(tiny_ladder, AugmentConfig(seed=1))
+    whole = engine(IMAGES, SEEDS)
+    alone = tf.concat([engine(IMAGES[i : i + 1], SEEDS[i : i + 1]) for i in range(5)], 0)
+    np.testing.assert_array_equal(whole, alone)
+
+
+def test_no_image(tiny_vae):
+    engine = OpenVINOEngine(tiny_vae, AugmentConfig(seed=1))
+    assert engine(IMAGES[:0], SEEDS[:0]).shape == (0, 32, 32, 1)
+
+
+def test_sizes_that_follow_each_other(tiny_ladder):
+    config = AugmentConfig(seed=1)
+    engine, reference = OpenVINOEngine(tiny_ladder, config), TensorFlowEngine(tiny_ladder, config)
+    for height, width in [(32, 32), (33, 70), (32, 32)]:
+        images = tf.random.stateless_uniform([2, height, width, 1], [height, width])
+        expected = reference(images, SEEDS[:2])
+        np.testing.assert_allclose(engine(images, SEEDS[:2]), expected, atol=ROUNDING)
+
+
+def test_every_way_through_a_dataset_gives_the_same_bytes(tiny_vae):
+    augment = VAEAugment(tiny_vae, engine="openvino", seed=4, guard="off", batch_size=3)
+    images = tf.cast(255 * tf.random.stateless_uniform([7, 40, 30, 1], [1, 2]), tf.uint8)
+    dataset = tf.data.Dataset.from_tensor_slices({"image": images})
+    one_by_one = [e["image"].numpy() for e in dataset.map(augment)]
+    batched = [e["image"].numpy() for e in dataset.batch(4).map(augment).unbatch()]
+    applied = [e["image"].numpy() for e in dataset.apply(augment)]
+    eager = augment({"image": images})["image"].numpy()
+    np.testing.assert_array_equal(batched, one_by_one)
+    np.testing.assert_array_equal(eager, one_by_one)
+    np.testing.assert_array_equal(applied, one_by_one)
+    assert (eager != images.numpy()).any()
+
+
+def test_a_network_is_converted_once(tiny_vae, cache_dir, monkeypatch):
+    config = AugmentConfig(seed=1)
+    first = OpenVINOEngine(tiny_vae, config)(IMAGES, SEEDS)
+    assert sorted(path.suffix for path in cache_dir.iterdir()) == [".bin", ".xml"]
+    monkeypatch.setattr(module.openvino, "convert_model", None)
+    np.testing.assert_array_equal(OpenVINOEngine(tiny_vae, config)(IMAGES, SEEDS), first)
+
+
+def test_another_network_is_not_taken_from_the_cache(tiny_vae, cache_dir):
+    OpenVINOEngine(tiny_vae, AugmentConfig(seed=1))(IMAGES, SEEDS)
+    OpenVINOEngine(tiny_vae, AugmentConfig(seed=1, factor=2))(IMAGES, SEEDS)
+    assert len(list(cache_dir.glob("*.xml"))) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tiny_vae, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    OpenVINOEngine(tiny_vae, AugmentConfig(seed=1))(IMAGES, SEEDS)
+    assert "converted again next time" in caplog.text
+
+
+def test_a_device_is_refused(tiny_vae):
+    with pytest.raises(ValueError, match="engine='openvino' runs on the CPU; got device='/GPU:0'"):
+        VAEAugment(tiny_vae, engine="openvino", device="/GPU:0")
+
+
+def test_serialising_is_refused_by_tensorflow(tiny_vae):
+    augment = VAEAugment(tiny_vae, engine="openvino", seed=1)
+    dataset = tf.data.Dataset.from_tensors({"image": tf.zeros([8, 8, 1], tf.uint8)}).map(augment)
+    graph = tf.raw_ops.DatasetToGraphV2(
+        input_dataset=dataset._variant_tensor,
+        external_state_policy=0,
+        strip_device_assignment=True,
+    )
+    assert b"PyFunc" in graph.numpy()  # a name in this process's memory, of no use in another

@@ -1,0 +1,201 @@
+"""The network on OpenVINO: on a CPU faster than TensorFlow, but a graph that cannot travel.
+
+What is drawn at random is drawn in TensorFlow, with the same bits as the other engines draw; the
+rest of the network is converted once, kept in the user's cache, and called from the graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vae_aug.augment.engine import TensorFlowEngine
+from vae_aug.data.atomic import make_temporary_path
+from vae_aug.errors import MissingPackageError
+from vae_aug.model.latent import DRAW_NAME
+
+try:
+    import openvino
+except ModuleNotFoundError as error:
+    raise MissingPackageError(
+        "engine='openvino' needs the PyPI package openvino, which is not installed. "
+        "Run: pip install 'vae-aug[openvino]', or choose engine='tensorflow'."
+    ) from error
+
+_logger = logging.getLogger(__name__)
+
+
+class OpenVINOEngine(TensorFlowEngine):
+    """A VAE compiled by OpenVINO in float32, called by the graph as a NumPy function.
+
+    Images are inferred one at a time, as many at once as the CPU runs streams. So a batch never
+    decides an image's bytes, and maps stay small enough for the caches. Only `"interpolate"`
+    without a seed, which looks at neighbours, infers whole batches.
+
+    A graph that holds it cannot be serialised: tf.data service and SavedModel need the engine
+    `"tensorflow"`.
+    """
+
+    _goes_one_by_one = False  # it does so by itself
+
+    def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
+        """Convert and compile a traced network; see `TensorFlowEngine`."""
+        draw, definition = _cut_at_draws(traced)
+        model = _convert(definition)
+        if alone:
+            model.reshape({port: [1, *port.partial_shape[1:]] for port in model.inputs})
+        infer = _Inference(model, whole=not alone)
+
+        def run(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+            computed = tf.numpy_function(
+                infer, [images, *draw(images, seeds)], tf.float32, stateful=False
+            )
+            return tf.ensure_shape(computed, images.shape)
+
+        return run
+
+
+class _Inference:
+    """A compiled model as a function of arrays, safe to call from several threads."""
+
+    def __init__(self, model: openvino.Model, whole: bool) -> None:
+        hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+        self._compiled = openvino.Core().compile_model(model, "CPU", hints)
+        self._names = {name for port in model.inputs for name in port.get_names()}
+        self._whole = whole
+        self._queue = openvino.AsyncInferQueue(self._compiled)
+        self._queue.set_callback(_keep_result)
+        self._lock = threading.Lock()  # the queue has work for every core already
+
+    def __call__(self, images: np.ndarray, *draws: np.ndarray) -> np.ndarray:
+        """Return `[B, H, W, 1] float32` for as many images."""
+        # A network need not use all that was drawn for it.
+        named = {_name_input(index): part for index, part in enumerate((images, *draws))}
+        used = {name: part for name, part in named.items() if name in self._names}
+        computed = np.empty_like(images)
+        at_once = len(images) if self._whole else 1
+        with self._lock:
+            for start in range(0, len(images), at_once or 1):
+                rows = slice(start, start + at_once)
+                self._queue.start_async({n: part[rows] for n, part in used.items()}, computed[rows])
+            self._queue.wait_all()
+        return computed
+
+
+def _name_input(index: int) -> str:
+    """Name the tensor of an input: 0 for the images, then what was drawn for them."""
+    return f"input_{index}:0"
+
+
+def _keep_result(request: openvino.InferRequest, computed: np.ndarray) -> None:
+    """Copy a request's result out of its buffer, which the next request reuses."""
+    computed[...] = request.get_output_tensor(0).data
+
+
+def _cut_at_draws(traced: Any) -> tuple[Callable[..., list[tf.Tensor]], tf.compat.v1.GraphDef]:
+    """Cut a traced network in two: what is drawn, and what is computed from it.
+
+    Args:
+        traced: Concrete function of images and seeds that captures nothing and returns one tensor.
+
+    Returns:
+        A function of images and seeds that gives the draws, and the graph that takes images and
+        draws, as the placeholders `input_0`, `input_1`, ..., to what the network computes.
+    """
+    images, seeds = traced.inputs
+    draws = [
+        operation.outputs[0]
+        for operation in traced.graph.get_operations()
+        if operation.type == "Identity" and operation.name.split("/")[-1].startswith(DRAW_NAME)
+    ]
+    definition = traced.graph.as_graph_def()
+    imported = tf.compat.v1.wrap_function(
+        lambda: tf.graph_util.import_graph_def(definition, name=""), []
+    )
+    drawn = imported.prune([images.name, seeds.name], [draw.name for draw in draws])
+    with tf.Graph().as_default() as graph:
+        feeds = {
+            tensor.name: tf.compat.v1.placeholder(
+                tensor.dtype, tensor.shape, _name_input(index)[:-2]
+            )
+            for index, tensor in enumerate([images, *draws])
+        }
+        [output] = tf.graph_util.import_graph_def(
+            definition, feeds, [traced.outputs[0].name], name="network"
+        )
+    return drawn if draws else lambda images, seeds: [], _prune(graph.as_graph_def(), output)
+
+
+def _prune(definition: tf.compat.v1.GraphDef, output: tf.Tensor) -> tf.compat.v1.GraphDef:
+    """Keep what an output needs, since OpenVINO converts all that a graph holds.
+
+    No function is kept: the network calls none, and their names differ from trace to trace, which
+    would keep the digest of the same network from ever being the same.
+    """
+    needed: set[str] = set()
+    reached = [output.op]
+    while reached:
+        operation = reached.pop()
+        if operation.name not in needed:
+            needed.add(operation.name)
+            reached += [tensor.op for tensor in operation.inputs] + operation.control_inputs
+    kept = [node for node in definition.node if node.name in needed]
+    return tf.compat.v1.GraphDef(node=kept, versions=definition.versions)
+
+
+def _convert(definition: tf.compat.v1.GraphDef) -> openvino.Model:
+    """Convert a graph, or read what became of it before from the user's cache.
+
+    The key is a digest of the whole graph, weights included, and of OpenVINO's version, so that
+    nothing stale or foreign is ever taken for it. A cache that cannot be written is done without.
+    """
+    digest = hashlib.sha256(openvino.__version__.encode())
+    digest.update(definition.SerializeToString(deterministic=True))
+    path = get_cache_dir() / f"{digest.hexdigest()}.xml"
+    if path.is_file() and path.with_suffix(".bin").is_file():
+        return openvino.Core().read_model(path)
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(definition, name="")
+    model = openvino.convert_model(graph)
+    try:
+        _save(model, path)
+    except OSError as error:
+        _logger.warning(
+            "%s: the converted network cannot be kept (%s); it will be converted again next time.",
+            path,
+            error.strerror,
+        )
+    return model
+
+
+def get_cache_dir() -> Path:
+    """Return the folder of converted networks, `$XDG_CACHE_HOME/vae-aug` or in `~/.cache`.
+
+    Reference:
+        XDG Base Directory Specification: a relative path in the variable is to be ignored.
+    """
+    configured = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
+    return root / "vae-aug" / "openvino"
+
+
+def _save(model: openvino.Model, path: Path) -> None:
+    """Write the pair of files that is a model; the `.xml` appears last, when both are whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = make_temporary_path(path).with_suffix(".xml")
+    weights = temporary.with_suffix(".bin")
+    try:
+        openvino.save_model(model, temporary, compress_to_fp16=False)
+        weights.replace(path.with_suffix(".bin"))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        weights.unlink(missing_ok=True)
