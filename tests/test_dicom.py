@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import struct
+from importlib.util import find_spec
+
 import numpy as np
 import pydicom
 import pytest
@@ -11,6 +14,7 @@ from pydicom.uid import (
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
+    JPEGLosslessSV1,
     RLELossless,
     SegmentationStorage,
     generate_uid,
@@ -489,3 +493,30 @@ def test_real_monochrome1(data_dir):
     stored = pydicom.dcmread(path).pixel_array
     expected = np.floor((1 - np.clip((stored - 127.5) / 255 + 0.5, 0, 1)) * 255 + 0.5)
     np.testing.assert_array_equal(read_pixels(path), expected)
+
+
+def write_jpeg(path, data, syntax):
+    dataset = write_dicom(path, np.zeros((4, 4), np.uint8), bits_stored=8)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = pydicom.encaps.encapsulate([data])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize("size", [(4, 5, 1), (4, 4, 3), None])
+def test_lossless_jpeg_that_does_not_fit_never_reaches_the_decoder(tmp_path, monkeypatch, size):
+    """GDCM ends the process on some of these."""
+    header = b"" if size is None else b"\xff\xc3\x00\x0b\x08" + struct.pack(">HHB", *size) + b"abc"
+    write_jpeg(tmp_path / "a.dcm", b"\xff\xd8" + header + b"\xff\xd9", JPEGLosslessSV1)
+    monkeypatch.setattr("vae_aug.data.dicom.pixel_array", None)
+    with pytest.raises(DicomError, match=r"JPEG of frame 0 is damaged .* \(4, 4, 1\) rows"):
+        read_dicom(tmp_path / "a.dcm")
+
+
+def test_12_bit_jpeg_names_the_decoder(tmp_path):
+    """In the wheel of pydicom; a decoder under the GPL would read it."""
+    pytest.importorskip("gdcm")
+    if find_spec("libjpeg") is not None:
+        pytest.skip("pylibjpeg-libjpeg is installed")
+    with pytest.raises(DicomError, match="12 bits only decoders under the GPL read"):
+        read_dicom(get_testdata_file("JPGExtended.dcm"))

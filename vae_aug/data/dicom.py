@@ -15,6 +15,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
+import struct
 import warnings
 import zlib
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import data_element_generator, read_file_meta_info
 from pydicom.pixels import (
@@ -34,13 +36,16 @@ from pydicom.pixels import (
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
     MRSpectroscopyStorage,
     RTDoseStorage,
     SegmentationStorage,
 )
 
-from vae_aug.data.images import MAX_PIXELS
+from vae_aug.data.images import MAX_PIXELS, iterate_segments
 from vae_aug.errors import DicomError
 
 Window = str | tuple[float, float]
@@ -72,8 +77,13 @@ _FUNCTIONAL_GROUPS = (
     "PixelMeasuresSequence",
     "PixelValueTransformationSequence",
     "FrameVOILUTSequence",
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
 )
-"""What enhanced objects say of a frame's values, PS3.3 C.7.6.16.2."""
+"""What enhanced objects say of a frame's values and place, PS3.3 C.7.6.16.2."""
+
+_LOSSLESS_FRAME = 0xC3
+"""Marker of the frame header of a lossless JPEG, SOF3 of ITU-T T.81."""
 
 _MAX_INFLATED = 2**30
 """Most bytes that a deflated file may grow to."""
@@ -399,10 +409,13 @@ def decode_frame(path: str | os.PathLike[str], dataset: Dataset, frame: int) -> 
     if syntax is None:
         raise DicomError("(0002,0010) Transfer Syntax UID is missing.")
     _check_decoder(syntax)
-    if frames == 1 or syntax == DeflatedExplicitVRLittleEndian:
+    is_lossless_jpeg = syntax in (JPEGLossless, JPEGLosslessSV1)
+    if frames == 1 or syntax == DeflatedExplicitVRLittleEndian or is_lossless_jpeg:
         source = read_dataset(path)
         if not any(keyword in source for keyword in _PIXEL_DATA):
             raise DicomError("has no pixel data (7FE0,0010); leave it out.")
+        if is_lossless_jpeg:
+            _check_jpeg(source, frame, frames)
         stored = _decode(source, syntax, frame)
     else:
         if not syntax.is_encapsulated:
@@ -416,8 +429,12 @@ def decode_frame(path: str | os.PathLike[str], dataset: Dataset, frame: int) -> 
 
 def _decode(source: str | os.PathLike[str] | Dataset, syntax: UID, frame: int) -> np.ndarray:
     """Decode a frame of a dataset, or straight from a file without reading the other frames."""
+    # GDCM, which pydicom would ask first, ends the whole process on some damaged JPEGs.
+    plugin = "pillow" if syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) else ""
+    if syntax == JPEGExtended12Bit and "pylibjpeg" in get_decoder(syntax).available_plugins:
+        plugin = "pylibjpeg"
     try:
-        return pixel_array(source, index=frame)
+        return pixel_array(source, index=frame, decoding_plugin=plugin)
     except MemoryError:
         raise
     except Exception as error:
@@ -430,6 +447,22 @@ def _decode(source: str | os.PathLike[str] | Dataset, syntax: UID, frame: int) -
             f"the pixel data (7FE0,0010), {syntax.name}, are damaged or do not fit the header "
             f"({type(error).__name__})."
         ) from error
+
+
+def _check_jpeg(dataset: Dataset, frame: int, frames: int) -> None:
+    """Refuse a damaged lossless JPEG, on some of which its only decoder ends the process."""
+    data = get_frame(dataset.PixelData, frame, number_of_frames=frames)
+    sizes = [
+        struct.unpack(">BHHB", data[start + 4 : start + 10])
+        for marker, start, _ in iterate_segments(data)
+        if marker == _LOSSLESS_FRAME
+    ]
+    expected = (int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel))
+    if [size[1:] for size in sizes] != [expected] or b"\xff\xd9" not in data[-16:]:
+        raise DicomError(
+            f"the JPEG of frame {frame} is damaged or does not fit the header: it must have "
+            f"{expected} rows, columns and samples, and an end."
+        )
 
 
 def _check_file_size(path: str | os.PathLike[str], dataset: Dataset, frames: int) -> None:
