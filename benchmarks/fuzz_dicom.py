@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import functools
 import json
 import multiprocessing
 import platform
@@ -31,7 +32,11 @@ from vae_aug.data.dicom_regions import read_regions
 from vae_aug.errors import DicomError
 
 RESULTS = Path(__file__).parent / "results"
-READERS = {"read_header": read_header, "read_dicom": read_dicom, "read_regions": read_regions}
+READERS = {
+    "read_header": read_header,
+    "read_dicom": functools.partial(read_dicom, frame=0),
+    "read_regions": read_regions,
+}
 HANGS_AFTER_S = 60
 
 _NUMBERS = (b"\xff\xff\xff\xff", b"\xfe\xff\xff\xff", b"\x00\x00\x00\x80", b"\xff\xff\xff\x7f")

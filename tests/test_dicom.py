@@ -291,10 +291,18 @@ def test_frames_are_read_by_index(tmp_path, syntax):
     for frame, stored in enumerate(frames):
         expected = np.floor((stored - stored.min()) / np.ptp(stored) * 65535 + 0.5)
         np.testing.assert_array_equal(read_pixels(path, frame=frame), expected)
+    with pytest.raises(DicomError, match=r"has 3 frames \(0028,0008\); pass frame="):
+        read_dicom(path)
     with pytest.raises(DicomError, match=r"has 3 frames \(0028,0008\); got frame 3"):
         read_dicom(path, frame=3)
     with pytest.raises(ValueError, match="frame must be at least 0; got -1"):
         read_dicom(path, frame=-1)
+
+
+def test_file_that_cannot_hold_its_frames(tmp_path):
+    write_dicom(tmp_path / "a.dcm", RAMP, NumberOfFrames=500)
+    with pytest.raises(DicomError, match=r"too short for its 500 frames \(0028,0008\)"):
+        read_dicom(tmp_path / "a.dcm", frame=0)
 
 
 def test_groups_for_too_few_frames(tmp_path):
@@ -400,7 +408,7 @@ def test_is_dicom(tmp_path):
 @pytest.mark.parametrize(
     ("elements", "message"),
     [
-        ({"NumberOfFrames": 500}, r"too short for its 500 frames \(0028,0008\)"),
+        ({"NumberOfFrames": 500}, r"has 500 frames \(0028,0008\); pass frame="),
         ({"NumberOfFrames": -5}, r"\(0028,0008\) Number of Frames must be at least 1; got -5"),
         ({"photometric": "RGB"}, r"\(0028,0002\) Samples per Pixel must be 3 .* got 1"),
         ({"photometric": "HSV"}, r"\(0028,0004\) Photometric Interpretation .* got 'HSV'"),

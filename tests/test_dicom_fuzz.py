@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 
 import pydicom
@@ -55,7 +56,7 @@ def test_damaged_files(tmp_path, name):
     @given(edits=edits, keep=st.just(1.0) | st.floats(0, 1))
     def check(edits, keep):
         path.write_bytes(damage(original, edits, keep))
-        for read in (read_header, read_dicom, read_regions):
+        for read in (read_header, partial(read_dicom, frame=0), read_regions):
             with contextlib.suppress(DicomError):
                 read(path)
 

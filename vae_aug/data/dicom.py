@@ -235,7 +235,7 @@ def read_dicom(
     window: Window | None = None,
     *,
     bits: int | None = None,
-    frame: int = 0,
+    frame: int | None = None,
 ) -> DicomImage:
     """Read one frame of a DICOM image. No other frame is decoded.
 
@@ -246,7 +246,7 @@ def read_dicom(
             `WINDOWS`, (center, width), or those as text, in modality units: for CT, Hounsfield
             units.
         bits: Depth of the result, 8 or 16. None: 16 if the file stores more than 8 bits.
-        frame: Index of the frame, from 0.
+        frame: Index of the frame, from 0. None: the only one.
 
     Returns:
         The image; colour whose channels are equal is grey. Pixels that the file declares as
@@ -254,19 +254,22 @@ def read_dicom(
 
     Raises:
         ValueError: On another window or number of bits, or a negative frame.
-        DicomError: If the file is missing, no DICOM, damaged, no image, without pixel data,
-            without that frame, larger than `MAX_PIXELS`, of another colour space, or compressed
-            in a syntax that no installed package decodes. It names the file, and no identifier
-            in it.
+        DicomError: If the file is missing, no DICOM, damaged, no image, without pixel data, without
+            that frame, of several if `frame` is None, larger than `MAX_PIXELS`, of another colour
+            space, or compressed in a syntax that no installed package decodes. It names the file,
+            and no identifier in it.
     """
     window = check_window("auto" if window is None else window)
     if bits not in (None, 8, 16):
         raise ValueError(f"bits must be 8, 16 or None; got {bits!r}.")
-    if frame < 0:
+    if frame is not None and frame < 0:
         raise ValueError(f"frame must be at least 0; got {frame}.")
     with DicomErrors(path):
         dataset = read_dataset(path, stop_before_pixels=True)
         check_header(dataset)
+        if frame is None and get_frames(dataset) != 1:
+            raise DicomError(f"has {get_frames(dataset)} frames (0028,0008); pass frame=.")
+        frame = frame or 0
         stored = decode_frame(path, dataset, frame)
         described = describe_frame(dataset, frame)
         if dataset.PhotometricInterpretation in _GREY:
