@@ -177,7 +177,7 @@ def parse_image_header(data: bytes) -> tuple[int, int, int, int]:
         return height, width, channels, 16 if depth == 16 else 8
     if not data.startswith(_JPEG_SIGNATURE):
         raise VAEAugError("neither PNG nor JPEG; convert the image to one of them.")
-    for marker, start, end in _iterate_segments(data):
+    for marker, start, end in iterate_segments(data):
         if marker in _START_OF_FRAME and end - start >= 10:
             precision, height, width, channels = struct.unpack(
                 ">BHHB", data[start + 4 : start + 10]
@@ -203,7 +203,7 @@ def strip_jpeg_metadata(data: bytes) -> bytes:
     """
     kept = [data[:2]]
     end = 2
-    for marker, start, stop in _iterate_segments(data):
+    for marker, start, stop in iterate_segments(data):
         payload = data[start + 4 : stop]
         # The fixed part of JFIF is 14 bytes long; what follows it is a thumbnail.
         colour = (marker == 0xE0 and payload.startswith(b"JFIF\0") and len(payload) == 14) or (
@@ -215,8 +215,8 @@ def strip_jpeg_metadata(data: bytes) -> bytes:
     return b"".join([*kept, data[end:]])
 
 
-def _iterate_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield `(marker, start, end)` of the segments up to the first scan."""
+def iterate_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield `(marker, start, end)` of a JPEG's segments up to the first scan or damage."""
     position = 2
     while position + 4 <= len(data):
         if data[position] != 0xFF:
