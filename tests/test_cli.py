@@ -92,7 +92,7 @@ def test_every_command_has_help_for_every_option(command):
         (cli.Oracle, typing.get_args(tune.Oracle)),
         (cli.Profile, typing.get_args(config.Profile)),
         (cli.Loss, typing.get_args(config.Likelihood)),
-        (cli.Format, tuple(READERS)),
+        (cli.Format, ("auto", *READERS)),
         (cli.DicomAs, typing.get_args(files.DicomAs)),
     ],
 )

@@ -43,11 +43,16 @@ app = typer.Typer(
 class Format(enum.StrEnum):
     """What `ingest` reads."""
 
+    auto = "auto"
     coco = "coco"
     voc = "voc"
     yolo = "yolo"
     csv = "csv"
+    labelme = "labelme"
+    cvat = "cvat"
+    masks = "masks"
     dicom = "dicom"
+    images = "images"
 
 
 class Mode(enum.StrEnum):
@@ -218,7 +223,13 @@ def demo(
 def ingest(
     source: Annotated[Path, typer.Argument(help="Folder of the data set, or its annotation file.")],
     out: Annotated[Path, typer.Argument(help="Folder of the records; made if missing.")],
-    format: Annotated[Format, typer.Option(help="How the source is annotated.")],
+    format: Annotated[
+        Format,
+        typer.Option(
+            help="How the source is annotated. auto tells it from the files, and refuses where "
+            "several formats fit; images takes PNG and JPEG files without annotations."
+        ),
+    ] = Format.auto,
     split: Annotated[
         str,
         typer.Option(help="Split to read and to write; val and valid are stored as validation."),

@@ -132,6 +132,7 @@ def _print_ingest(report: IngestReport, out: Path) -> None:
     table.add_section()
     table.add_row(report.split, "all", str(report.boxes))
     _OUT.print(table)
+    _print(f"format {report.format}: {report.evidence}")
     patients = f", {report.patients} patients" if report.patients else ""
     _print(f"{report.images} images written{patients}")
     _print(

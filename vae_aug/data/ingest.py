@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.data.annotations import (
-    READERS,
+from vae_aug.data.annotations import READERS
+from vae_aug.data.annotations.detect import detect_format
+from vae_aug.data.annotations.source import (
     AnnotatedImage,
     Annotations,
     Effect,
@@ -37,6 +38,7 @@ class IngestReport:
     Attributes:
         split: Name of the split in the records.
         format: Format of the source.
+        evidence: What told the format: a file relative to the source, or that it was given.
         images: Images written.
         boxes: Boxes written.
         class_counts: Boxes written per label name, in the order of the labels.
@@ -48,6 +50,7 @@ class IngestReport:
 
     split: str
     format: str
+    evidence: str
     images: int
     boxes: int
     class_counts: Mapping[str, int]
@@ -86,7 +89,7 @@ def ingest(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    format: str,
+    format: str = "auto",
     split: str = "train",
     shards: int = 1,
     labels: Sequence[str] | None = None,
@@ -110,7 +113,9 @@ def ingest(
         source: Folder of the data set, or its annotation file, as the format's reader in
             `vae_aug.data.annotations` takes it.
         out: Folder of the records; made if missing.
-        format: `"coco"`, `"voc"`, `"yolo"`, `"csv"` or `"dicom"`.
+        format: `"coco"`, `"voc"`, `"yolo"`, `"csv"`, `"labelme"`, `"cvat"`, `"masks"`,
+            `"dicom"`, `"images"` (without annotations), or `"auto"`, which tells it from the
+            files as `vae_aug.data.annotations.detect.detect_format`.
         split: Split to read, where the source has splits, and its name in the records, where
             `"val"` and `"valid"` become `"validation"`.
         shards: Number of files.
@@ -132,8 +137,8 @@ def ingest(
             the folder does not know, or, under `strict`, has any problem.
         RecordError: If the records cannot be written.
     """
-    if format not in READERS:
-        raise ValueError(f"format must be one of {', '.join(READERS)}; got {format!r}.")
+    if format not in (*READERS, "auto"):
+        raise ValueError(f"format must be auto or one of {', '.join(READERS)}; got {format!r}.")
     name = get_split_name(split)
     window = check_window("auto" if window is None else window)
     if bits not in (None, 8, 16):
@@ -142,6 +147,7 @@ def ingest(
         raise ValueError(f"shards must be in [1, 99999]; got {shards!r}.")
     hide = _make_hasher(salt, keep_ids)
     source = Path(source)
+    format, evidence = detect_format(source) if format == "auto" else (format, "as told")
     annotations = READERS[format](source, split)
     label_names = _choose_labels(annotations, Path(out), name, labels)
     run = _Run(source, annotations, label_names, hide, window, bits, strict, progress)
@@ -149,6 +155,7 @@ def ingest(
     report = IngestReport(
         split=name,
         format=format,
+        evidence=evidence,
         images=info.examples,
         boxes=info.boxes,
         class_counts=info.class_counts,
@@ -157,7 +164,9 @@ def ingest(
         problems=tuple(run.problems),
     )
     hidden = [dataclasses.replace(p, file=hide("source", p.file)) for p in report.problems]
-    written = dataclasses.replace(report, problems=tuple(hidden)).to_dict()
+    # The evidence names a file.
+    shown = evidence if keep_ids else ""
+    written = dataclasses.replace(report, problems=tuple(hidden), evidence=shown).to_dict()
     content = json.dumps(written, indent=2).encode() + b"\n"
     write_atomic(Path(out) / f"ingest_{name}.json", content)
     return report
