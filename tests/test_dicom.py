@@ -6,7 +6,15 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.pixels import apply_modality_lut, apply_windowing
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    MPEG2MPML,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    RLELossless,
+    SegmentationStorage,
+    generate_uid,
+)
 
 from vae_aug.data.dicom import (
     WINDOWS,
@@ -209,6 +217,175 @@ def test_identifiers_and_spacing(tmp_path):
         assert "4711" not in text and uid not in text
 
 
+def test_header_tells_what_the_object_is(tmp_path):
+    path = tmp_path / "a.dcm"
+    values = {"SeriesInstanceUID": "1.2.3", "StudyInstanceUID": "1.2", "Manufacturer": "ACME"}
+    write_dicom(path, RAMP, **values, NumberOfFrames=7, BurnedInAnnotation="YES")
+    header = read_header(path)
+    assert (header.series_instance_uid, header.study_instance_uid) == ("1.2.3", "1.2")
+    assert (header.modality, header.manufacturer, header.frames) == ("CT", "ACME", 7)
+    assert header.sop_class_uid == CTImageStorage
+    assert header.burned_in_annotation is True and header.is_image
+    write_dicom(path, RAMP, SOPClassUID=SegmentationStorage)
+    header = read_header(path)
+    assert not header.is_image and header.burned_in_annotation is None and header.frames == 1
+
+
+def write_frames(path, frames, **elements):
+    """Write an enhanced object of frames `[N, H, W] uint16`."""
+    write_dicom(path, frames[0], NumberOfFrames=len(frames), **elements)
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = frames.tobytes()
+    dataset.save_as(path)
+    return dataset
+
+
+def make_groups(**groups):
+    """Make an item of functional groups of one item each."""
+    item = pydicom.Dataset()
+    for keyword, elements in groups.items():
+        inner = pydicom.Dataset()
+        for name, value in elements.items():
+            setattr(inner, name, value)
+        setattr(item, keyword, [inner])
+    return item
+
+
+def test_each_frame_has_its_own_values_and_window(tmp_path):
+    """Frames 0 and 1 hold 100; with their own rescale 100 and 200, in the window 100..200."""
+    window = {"WindowCenter": 150, "WindowWidth": 100, "VOILUTFunction": "LINEAR_EXACT"}
+    shared = make_groups(FrameVOILUTSequence=window, PixelMeasuresSequence={"PixelSpacing": [2, 3]})
+    own = [
+        make_groups(
+            PixelValueTransformationSequence={"RescaleSlope": slope, "RescaleIntercept": intercept}
+        )
+        for slope, intercept in ((1, 0), (2, 0), (1, 50))
+    ]
+    frames = np.full((3, 2, 2), 100, np.uint16)
+    write_frames(
+        tmp_path / "a.dcm",
+        frames,
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=own,
+    )
+    for frame, expected in enumerate((0, 255, 128)):
+        image = read_dicom(tmp_path / "a.dcm", bits=8, frame=frame)
+        np.testing.assert_array_equal(image.pixels, np.full((2, 2, 1), expected))
+        assert image.pixel_spacing_mm == (2, 3) and image.window == (150, 100)
+
+
+@pytest.mark.parametrize("syntax", [None, DeflatedExplicitVRLittleEndian, RLELossless])
+def test_frames_are_read_by_index(tmp_path, syntax):
+    path = tmp_path / "a.dcm"
+    frames = np.arange(3 * 4 * 5, dtype=np.uint16).reshape(3, 4, 5) * 7
+    dataset = write_frames(path, frames)
+    if syntax == RLELossless:
+        dataset.compress(RLELossless)
+    elif syntax is not None:
+        dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(path)
+    for frame, stored in enumerate(frames):
+        expected = np.floor((stored - stored.min()) / np.ptp(stored) * 65535 + 0.5)
+        np.testing.assert_array_equal(read_pixels(path, frame=frame), expected)
+    with pytest.raises(DicomError, match=r"has 3 frames \(0028,0008\); got frame 3"):
+        read_dicom(path, frame=3)
+    with pytest.raises(ValueError, match="frame must be at least 0; got -1"):
+        read_dicom(path, frame=-1)
+
+
+def test_groups_for_too_few_frames(tmp_path):
+    frames = np.zeros((2, 2, 2), np.uint16)
+    groups = [make_groups(FrameVOILUTSequence={"WindowCenter": 1, "WindowWidth": 2})]
+    write_frames(tmp_path / "a.dcm", frames, PerFrameFunctionalGroupsSequence=groups)
+    with pytest.raises(DicomError, match=r"\(5200,9230\) describes 1 frames; frame 1 is missing"):
+        read_dicom(tmp_path / "a.dcm", frame=1)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("shape", ["IDENTITY", "INVERSE"])
+def test_presentation_lut_shape(tmp_path, photometric, shape):
+    path = tmp_path / "a.dcm"
+    write_dicom(path, RAMP, photometric=photometric, PresentationLUTShape=shape)
+    is_inverted = photometric == "MONOCHROME1" or shape == "INVERSE"
+    expected = [65535, 43690, 21845, 0] if is_inverted else [0, 21845, 43690, 65535]
+    np.testing.assert_array_equal(read_pixels(path), [expected])
+
+
+COLOUR = np.array([[[10, 20, 30], [0, 128, 255]]], np.uint8)
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+def test_colour(tmp_path, planar):
+    path = tmp_path / "a.dcm"
+    write_dicom(
+        path,
+        np.zeros((1, 2), np.uint8),
+        bits_stored=8,
+        photometric="RGB",
+        SamplesPerPixel=3,
+        PlanarConfiguration=planar,
+        PixelData=(COLOUR.transpose(2, 0, 1) if planar else COLOUR).tobytes(),
+    )
+    image = read_dicom(path, "lung")
+    assert image.window is None and image.pixels.dtype == np.uint8
+    np.testing.assert_array_equal(image.pixels, COLOUR)
+    np.testing.assert_array_equal(read_dicom(path, bits=16).pixels, COLOUR * np.uint16(257))
+
+
+def test_colour_without_colour_is_grey(tmp_path):
+    path = tmp_path / "a.dcm"
+    grey = np.array([[5, 250]], np.uint8)
+    values = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "photometric": "RGB"}
+    data = np.repeat(grey, 3).tobytes()
+    write_dicom(path, grey, bits_stored=8, **values, PixelData=data)
+    np.testing.assert_array_equal(read_dicom(path).pixels, grey[..., None])
+
+
+def test_palette(tmp_path):
+    path = tmp_path / "a.dcm"
+    values = {}
+    for channel, entries in (("Red", (0, 10)), ("Green", (1, 20)), ("Blue", (2, 30))):
+        values[f"{channel}PaletteColorLookupTableDescriptor"] = [2, 0, 8]
+        values[f"{channel}PaletteColorLookupTableData"] = bytes(entries)
+    stored = np.array([[1, 0]], np.uint8)
+    write_dicom(path, stored, bits_stored=8, photometric="PALETTE COLOR", **values)
+    np.testing.assert_array_equal(read_dicom(path).pixels, [[[10, 20, 30], [0, 1, 2]]])
+
+
+def test_deflated_bomb_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.dcm"
+    dataset = write_dicom(path, np.zeros((256, 256), np.uint16))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(path)
+    assert read_header(path).height == 256
+    monkeypatch.setattr("vae_aug.data.dicom._MAX_INFLATED", 2**16)
+    for read in (read_header, read_dicom):
+        with pytest.raises(DicomError, match="longer than 65536 bytes when inflated"):
+            read(path)
+
+
+def test_video_is_refused(tmp_path):
+    path = tmp_path / "a.dcm"
+    dataset = write_dicom(path, RAMP)
+    dataset.file_meta.TransferSyntaxUID = MPEG2MPML
+    dataset.PixelData = pydicom.encaps.encapsulate([b"\0\0"])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+    with pytest.raises(DicomError, match=r"\(0002,0010\) Transfer Syntax UID MPEG2 .*convert"):
+        read_dicom(path)
+
+
+def test_missing_decoder_names_the_extra(tmp_path, monkeypatch):
+    path = tmp_path / "a.dcm"
+    dataset = write_dicom(path, np.zeros((8, 8), np.uint16))
+    dataset.compress(RLELossless)
+    dataset.save_as(path)
+    decoder = type("Decoder", (), {"is_available": False})
+    monkeypatch.setattr("vae_aug.data.dicom.get_decoder", lambda syntax: decoder)
+    with pytest.raises(DicomError, match=r"pip install 'vae-aug\[dicom\]'"):
+        read_dicom(path)
+
+
 def test_is_dicom(tmp_path):
     write_dicom(tmp_path / "a.dcm", RAMP)
     (tmp_path / "b.dcm").write_bytes(b"short")
@@ -219,8 +396,11 @@ def test_is_dicom(tmp_path):
 @pytest.mark.parametrize(
     ("elements", "message"),
     [
-        ({"NumberOfFrames": 5}, r"5 frames \(0028,0008\)"),
-        ({"photometric": "RGB"}, r"\(0028,0004\) Photometric Interpretation .* got RGB"),
+        ({"NumberOfFrames": 500}, r"too short for its 500 frames \(0028,0008\)"),
+        ({"NumberOfFrames": -5}, r"\(0028,0008\) Number of Frames must be at least 1; got -5"),
+        ({"photometric": "RGB"}, r"\(0028,0002\) Samples per Pixel must be 3 .* got 1"),
+        ({"photometric": "HSV"}, r"\(0028,0004\) Photometric Interpretation .* got 'HSV'"),
+        ({"SOPClassUID": SegmentationStorage}, "no image but an object of Segmentation Storage"),
         ({"Rows": 40000, "Columns": 40000}, "40000 x 40000 pixels; at most"),
         ({"Rows": 0}, r"\(0028,0010\) Rows is missing or 0"),
         ({"Rows": 3}, "damaged or do not fit the header"),
@@ -266,7 +446,13 @@ def test_warnings_of_pydicom_do_not_escape(tmp_path):
     np.testing.assert_array_equal(read_pixels(path), [[0, 21845, 43690, 65535]])
 
 
-@pytest.mark.parametrize("window", ["lungs", (1,), (1, 0.5), (float("nan"), 10), (0, float("inf"))])
+def test_text_is_a_window():
+    assert check_window("40, 400") == (40, 400)
+
+
+@pytest.mark.parametrize(
+    "window", ["lungs", "1,2,3", "a,2", (1,), (1, 0.5), (float("nan"), 1), (0, float("inf"))]
+)
 def test_bad_windows(window):
     with pytest.raises(ValueError, match=r"window must be 'auto', 'full', .*got"):
         check_window(window)

@@ -29,9 +29,12 @@ from vae_aug.data.dicom import (
     apply_modality,
     check_header,
     check_window,
-    decode_pixels,
+    decode_frame,
     find_padding,
     get_first,
+    get_frames,
+    is_inverted,
+    read_dataset,
 )
 from vae_aug.errors import DicomError
 
@@ -90,24 +93,16 @@ def read_picture(path: str | os.PathLike[str], window: Window | None = None) -> 
     """
     window = check_window("auto" if window is None else window)
     with DicomErrors(path):
-        dataset = pydicom.dcmread(path)
+        dataset = read_dataset(path)
         check_header(dataset)
-        if dataset.get("ModalityLUTSequence"):
-            raise DicomError(
-                "has a (0028,3000) Modality LUT, through which changed pixels have no way back; "
-                "have it written as PNG."
-            )
-        if dataset.get("BitsAllocated") not in (8, 16):
-            raise DicomError(
-                f"(0028,0100) Bits Allocated must be 8 or 16; got {dataset.get('BitsAllocated')}."
-            )
-        stored = decode_pixels(dataset)
+        _check_picture(dataset)
+        stored = decode_frame(path, dataset, 0)
         padding = find_padding(stored, dataset)
         values = apply_modality(stored, dataset)
         low, high = _find_limits(values[~padding], dataset, window)
         shown = np.clip((values - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1)
         scale = (high - low) / _get_slope(dataset)
-        if dataset.PhotometricInterpretation == "MONOCHROME1":
+        if is_inverted(dataset):
             shown, scale = 1 - shown, -scale
         pixels = np.where(padding, 0.0, shown).astype(np.float32)[..., None]
         return DicomPicture(os.fspath(path), pixels, stored, padding, scale, dataset)
@@ -147,6 +142,30 @@ def derive_dicom(picture: DicomPicture, changed: np.ndarray, description: str) -
         buffer = io.BytesIO()
         pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
         return buffer.getvalue()
+
+
+def _check_picture(dataset: Dataset) -> None:
+    """Refuse an image whose changed pixels could not be written back."""
+    photometric, frames = str(dataset.PhotometricInterpretation), get_frames(dataset)
+    if frames != 1 or "SharedFunctionalGroupsSequence" in dataset:
+        raise DicomError(
+            f"is an image of {frames} frames (0028,0008) or an enhanced one, whose pixels cannot "
+            "be changed; have it written as PNG, or split into one file a frame."
+        )
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise DicomError(
+            "(0028,0004) Photometric Interpretation must be MONOCHROME1 or MONOCHROME2; "
+            f"got {photometric}."
+        )
+    if dataset.get("ModalityLUTSequence"):
+        raise DicomError(
+            "has a (0028,3000) Modality LUT, through which changed pixels have no way back; "
+            "have it written as PNG."
+        )
+    if dataset.BitsAllocated not in (8, 16):
+        raise DicomError(
+            f"(0028,0100) Bits Allocated must be 8 or 16; got {dataset.BitsAllocated}."
+        )
 
 
 def _find_limits(shown: np.ndarray, dataset: Dataset, window: Window) -> tuple[float, float]:

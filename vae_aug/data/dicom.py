@@ -1,25 +1,44 @@
-"""DICOM images of one frame, from stored values to what a radiologist's display would show.
+"""DICOM images, a frame at a time, from stored values to what a radiologist's display shows.
 
 The order of the steps is that of the standard: stored values, modality transformation (e.g.
-to Hounsfield units), value of interest (window), then the polarity of the photometric
-interpretation.
+to Hounsfield units), value of interest (window), then the polarity of the presentation. Colour
+has none of these steps; it becomes RGB, without its ICC profile.
 
 Reference:
-    DICOM PS3.3 C.11.1 (Modality LUT), C.11.2 (VOI LUT), C.7.6.3.1.2 (Photometric
-    Interpretation), C.7.5.1.1.2 (Pixel Padding); PS3.4 N.2 (Pixel Transformation Sequence).
+    DICOM PS3.3 C.11.1 (Modality LUT), C.11.2 (VOI LUT), C.11.6 (Presentation LUT Shape),
+    C.7.6.3.1.2 (Photometric Interpretation), C.7.5.1.1.2 (Pixel Padding), C.7.6.16
+    (Functional Groups); PS3.4 N.2 (Pixel Transformation Sequence).
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import warnings
+import zlib
 from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_modality_lut, apply_voi
+from pydicom.filereader import data_element_generator, read_file_meta_info
+from pydicom.pixels import (
+    apply_color_lut,
+    apply_modality_lut,
+    apply_voi,
+    get_decoder,
+    pixel_array,
+)
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    JPEGExtended12Bit,
+    MRSpectroscopyStorage,
+    RTDoseStorage,
+    SegmentationStorage,
+)
 
 from vae_aug.data.images import MAX_PIXELS
 from vae_aug.errors import DicomError
@@ -34,19 +53,44 @@ WINDOWS: dict[str, tuple[float, float]] = {
 }
 """Presets for CT: name to (center, width) in Hounsfield units."""
 
+LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
+"""Label Map Segmentation Storage, which pydicom 3.0 does not name."""
+
+_NO_PICTURES = {
+    SegmentationStorage,
+    LABEL_MAP_SEGMENTATION_STORAGE,
+    RTDoseStorage,
+    MRSpectroscopyStorage,
+}
+"""SOP classes with rows and columns whose values are labels, doses or spectra."""
+
+_PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOUR = ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
+_FUNCTIONAL_GROUPS = (
+    "PixelMeasuresSequence",
+    "PixelValueTransformationSequence",
+    "FrameVOILUTSequence",
+)
+"""What enhanced objects say of a frame's values, PS3.3 C.7.6.16.2."""
+
+_MAX_INFLATED = 2**30
+"""Most bytes that a deflated file may grow to."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DicomImage:
     """One image.
 
     Attributes:
-        pixels: `[H, W, 1] uint8` or `uint16`; 0 is black.
+        pixels: `[H, W, C] uint8` or `uint16`; C = 1, where 0 is black, or 3 (RGB).
         sop_instance_uid: (0008,0018) SOP Instance UID, `""` if the file has none.
         patient_id: (0010,0020) Patient ID, `""` if the file has none. Not in the repr.
         modality: (0008,0060) Modality, `""` if the file has none.
         pixel_spacing_mm: (0028,0030) Pixel Spacing, row then column, or None.
         window: What was mapped to black and white: (center, width) of the window in modality
-            units, or None where a VOI LUT or the range of the values was.
+            units, or None where a VOI LUT or the range of the values was, and for colour.
     """
 
     pixels: np.ndarray = dataclasses.field(repr=False)
@@ -71,12 +115,30 @@ class DicomHeader:
         patient_id: (0010,0020) Patient ID, `""` if the file has none. Not in the repr.
         height: (0028,0010) Rows, 0 if the file has none.
         width: (0028,0011) Columns, 0 if the file has none.
+        frames: (0028,0008) Number of Frames, 1 if the file has none.
+        series_instance_uid: (0020,000E), `""` if the file has none.
+        study_instance_uid: (0020,000D), `""` if the file has none.
+        sop_class_uid: (0008,0016), `""` if the file has none.
+        modality: (0008,0060), `""` if the file has none.
+        manufacturer: (0008,0070), `""` if the file has none.
+        burned_in_annotation: (0028,0301): whether the pixels may identify the patient, None
+            if the file does not say.
+        is_image: Whether the object is a picture; False for segmentations, reports,
+            presentation states, structure sets, doses, annotations and others.
     """
 
     sop_instance_uid: str = dataclasses.field(repr=False)
     patient_id: str = dataclasses.field(repr=False)
     height: int
     width: int
+    frames: int = 1
+    series_instance_uid: str = dataclasses.field(default="", repr=False)
+    study_instance_uid: str = dataclasses.field(default="", repr=False)
+    sop_class_uid: str = ""
+    modality: str = ""
+    manufacturer: str = ""
+    burned_in_annotation: bool | None = None
+    is_image: bool = True
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
@@ -92,10 +154,11 @@ def check_window(window: Window) -> Window:
     """Check a `window` argument.
 
     Args:
-        window: `"auto"`, `"full"`, a name in `WINDOWS`, or (center, width).
+        window: `"auto"`, `"full"`, a name in `WINDOWS`, (center, width), or those two as
+            text, `"40,400"`.
 
     Returns:
-        The argument; a preset as its (center, width).
+        The argument; a preset and text as (center, width).
 
     Raises:
         ValueError: If it is none of these, or the width is below 1.
@@ -105,14 +168,28 @@ def check_window(window: Window) -> Window:
             return WINDOWS[window]
         if window in ("auto", "full"):
             return window
-    elif len(window) == 2 and np.isfinite(window).all() and window[1] >= 1:
+        return _parse_window(window)
+    if len(window) == 2 and np.isfinite(window).all() and window[1] >= 1:
         return float(window[0]), float(window[1])
+    raise _make_window_error(window)
+
+
+def _parse_window(text: str) -> Window:
+    """Read `"center,width"`."""
+    try:
+        center, width = (float(part) for part in text.split(","))
+    except ValueError:
+        raise _make_window_error(text) from None
+    return check_window((center, width))
+
+
+def _make_window_error(window: Any) -> ValueError:
     names = ", ".join(map(repr, ("auto", "full", *WINDOWS)))
-    raise ValueError(f"window must be {names} or (center, width >= 1); got {window!r}.")
+    return ValueError(f"window must be {names} or (center, width >= 1); got {window!r}.")
 
 
 def read_header(path: str | os.PathLike[str]) -> DicomHeader:
-    """Read what identifies an image and its size, without its pixels.
+    """Read what identifies an object and its size, without its pixels.
 
     Args:
         path: The DICOM file.
@@ -124,58 +201,99 @@ def read_header(path: str | os.PathLike[str]) -> DicomHeader:
         DicomError: If the file is missing, no DICOM, or damaged.
     """
     with DicomErrors(path):
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        dataset = read_dataset(path, stop_before_pixels=True)
+        height, width = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
+        burned_in = str(dataset.get("BurnedInAnnotation") or "").upper()
         return DicomHeader(
             sop_instance_uid=str(dataset.get("SOPInstanceUID") or ""),
             patient_id=str(dataset.get("PatientID") or ""),
-            height=int(dataset.get("Rows") or 0),
-            width=int(dataset.get("Columns") or 0),
+            height=height,
+            width=width,
+            frames=get_frames(dataset),
+            series_instance_uid=str(dataset.get("SeriesInstanceUID") or ""),
+            study_instance_uid=str(dataset.get("StudyInstanceUID") or ""),
+            sop_class_uid=str(dataset.get("SOPClassUID") or ""),
+            modality=str(dataset.get("Modality") or ""),
+            manufacturer=str(dataset.get("Manufacturer") or ""),
+            burned_in_annotation={"YES": True, "NO": False}.get(burned_in),
+            is_image=bool(height and width) and dataset.get("SOPClassUID") not in _NO_PICTURES,
         )
 
 
 def read_dicom(
-    path: str | os.PathLike[str], window: Window | None = None, *, bits: int | None = None
+    path: str | os.PathLike[str],
+    window: Window | None = None,
+    *,
+    bits: int | None = None,
+    frame: int = 0,
 ) -> DicomImage:
-    """Read a grey DICOM image of one frame.
+    """Read one frame of a DICOM image. No other frame is decoded.
 
     Args:
         path: The DICOM file, in any transfer syntax that the installed packages decode.
-        window: `"auto"` (also None): the first VOI LUT or window of the file, else as
-            `"full"`. `"full"`: the lowest to the highest value of the image. A name in
-            `WINDOWS`, or (center, width), in modality units: for CT, Hounsfield units.
+        window: Of grey images. `"auto"` (also None): the first VOI LUT or window of the file,
+            else as `"full"`. `"full"`: the lowest to the highest value of the frame. A name in
+            `WINDOWS`, (center, width), or those as text, in modality units: for CT, Hounsfield
+            units.
         bits: Depth of the result, 8 or 16. None: 16 if the file stores more than 8 bits.
+        frame: Index of the frame, from 0.
 
     Returns:
-        The image. Pixels that the file declares as padding are black.
+        The image; colour whose channels are equal is grey. Pixels that the file declares as
+        padding are black.
 
     Raises:
-        ValueError: On another window or number of bits.
-        DicomError: If the file is missing, no DICOM, damaged, without pixel data, of several
-            frames, in colour, larger than `MAX_PIXELS`, or compressed in a syntax that no
-            installed package decodes. It names the file, and no identifier in it.
+        ValueError: On another window or number of bits, or a negative frame.
+        DicomError: If the file is missing, no DICOM, damaged, no image, without pixel data,
+            without that frame, larger than `MAX_PIXELS`, of another colour space, or compressed
+            in a syntax that no installed package decodes. It names the file, and no identifier
+            in it.
     """
     window = check_window("auto" if window is None else window)
     if bits not in (None, 8, 16):
         raise ValueError(f"bits must be 8, 16 or None; got {bits!r}.")
+    if frame < 0:
+        raise ValueError(f"frame must be at least 0; got {frame}.")
     with DicomErrors(path):
-        dataset = pydicom.dcmread(path)
+        dataset = read_dataset(path, stop_before_pixels=True)
         check_header(dataset)
-        stored = decode_pixels(dataset)
-        values, used = _apply_voi(apply_modality(stored, dataset), stored, dataset, window)
-        if dataset.PhotometricInterpretation == "MONOCHROME1":
-            values = 1 - values
-        values = np.where(find_padding(stored, dataset), 0.0, values)
+        stored = decode_frame(path, dataset, frame)
+        described = describe_frame(dataset, frame)
+        if dataset.PhotometricInterpretation in _GREY:
+            values, used = _show_grey(stored, described, window)
+            depth = int(dataset.get("BitsStored") or 16)
+        else:
+            values, depth, used = *_show_colour(stored, dataset), None
         if bits is None:
-            bits = 8 if dataset.BitsStored <= 8 else 16
+            bits = 8 if depth <= 8 else 16
         scaled = np.floor(values * (2**bits - 1) + 0.5)
         return DicomImage(
-            pixels=scaled.astype(np.uint8 if bits == 8 else np.uint16)[..., None],
+            pixels=scaled.astype(np.uint8 if bits == 8 else np.uint16),
             sop_instance_uid=str(dataset.get("SOPInstanceUID") or ""),
             patient_id=str(dataset.get("PatientID") or ""),
             modality=str(dataset.get("Modality") or ""),
-            pixel_spacing_mm=_get_spacing(dataset),
+            pixel_spacing_mm=_get_spacing(described),
             window=used,
         )
+
+
+def read_dataset(path: str | os.PathLike[str], *, stop_before_pixels: bool = False) -> Dataset:
+    """Read the elements of a file; use it within `DicomErrors`.
+
+    Args:
+        path: The DICOM file.
+        stop_before_pixels: Leave out the pixel data.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        DicomError: If the file is deflated and more than 1 GiB long when inflated.
+    """
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        _check_inflated_size(path)
+    return pydicom.dcmread(path, stop_before_pixels=stop_before_pixels)
 
 
 class DicomErrors:
@@ -214,31 +332,44 @@ class DicomErrors:
         raise DicomError(f"{self._path}: {reason}.") from None
 
 
-def check_header(dataset: pydicom.Dataset) -> None:
-    """Refuse what is no grey image of one frame, before its pixels are touched."""
-    if not any(key in dataset for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise DicomError("has no pixel data (7FE0,0010); it is no image, leave it out.")
-    if not {"FloatPixelData", "DoubleFloatPixelData"}.isdisjoint(dataset.dir()):
-        raise DicomError("holds floating-point pixels (7FE0,0008), which are not supported.")
+def get_frames(dataset: Dataset) -> int:
+    """Return the number of frames, (0028,0008)."""
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames < 1:
+        raise DicomError(f"(0028,0008) Number of Frames must be at least 1; got {frames}.")
+    return frames
+
+
+def _name_kind(dataset: Dataset) -> str:
+    """Name what has no rows or is no picture, e.g. "Segmentation Storage"; `""` else."""
+    uid = UID(str(dataset.get("SOPClassUID") or ""))
+    if uid == LABEL_MAP_SEGMENTATION_STORAGE:
+        return "Label Map Segmentation Storage"
+    if uid not in _NO_PICTURES and dataset.get("Rows"):
+        return ""
+    meta = getattr(dataset, "file_meta", {})
+    return (uid or UID(str(meta.get("MediaStorageSOPClassUID") or ""))).name
+
+
+def check_header(dataset: Dataset) -> None:
+    """Refuse what is no image, before its pixels are touched."""
+    kind = _name_kind(dataset)
+    if dataset.get("SOPClassUID") in _NO_PICTURES or (kind and "Image" not in kind):
+        raise DicomError(f"is no image but an object of {kind}; leave it out.")
     for keyword, tag in (
         ("Rows", "(0028,0010) Rows"),
         ("Columns", "(0028,0011) Columns"),
-        ("BitsStored", "(0028,0101) Bits Stored"),
+        ("BitsAllocated", "(0028,0100) Bits Allocated"),
         ("PhotometricInterpretation", "(0028,0004) Photometric Interpretation"),
     ):
         if not dataset.get(keyword):
             raise DicomError(f"{tag} is missing or 0.")
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames != 1:
-        raise DicomError(
-            f"has {frames} frames (0028,0008); several frames are not supported yet, "
-            "split the file into one file a frame."
-        )
+    get_frames(dataset)
     photometric = str(dataset.PhotometricInterpretation)
-    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+    if photometric not in _GREY + _COLOUR:
         raise DicomError(
-            "(0028,0004) Photometric Interpretation must be MONOCHROME1 or MONOCHROME2; "
-            f"got {photometric}."
+            "(0028,0004) Photometric Interpretation must be one of "
+            f"{', '.join(_GREY + _COLOUR)}; got {photometric!r}."
         )
     if dataset.Rows * dataset.Columns > MAX_PIXELS:
         raise DicomError(
@@ -246,39 +377,173 @@ def check_header(dataset: pydicom.Dataset) -> None:
         )
 
 
-def decode_pixels(dataset: pydicom.Dataset) -> np.ndarray:
-    """Return the stored values `[H, W]`."""
-    syntax = dataset.file_meta.get("TransferSyntaxUID") if "file_meta" in dir(dataset) else None
+def decode_frame(path: str | os.PathLike[str], dataset: Dataset, frame: int) -> np.ndarray:
+    """Decode one frame; use it within `DicomErrors`, after `check_header`.
+
+    Args:
+        path: The DICOM file.
+        dataset: Its elements, with or without the pixel data.
+        frame: Index of the frame, from 0.
+
+    Returns:
+        Stored values `[H, W]`, or `[H, W, 3]` (RGB).
+
+    Raises:
+        DicomError: If there is no such frame, or it cannot be decoded.
+    """
+    frames = get_frames(dataset)
+    if frame >= frames:
+        raise DicomError(f"has {frames} frames (0028,0008); got frame {frame}, counted from 0.")
+    meta = getattr(dataset, "file_meta", {})
+    syntax = meta.get("TransferSyntaxUID")
     if syntax is None:
         raise DicomError("(0002,0010) Transfer Syntax UID is missing.")
-    try:
-        stored = dataset.pixel_array
-    except (ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
-        if (
-            syntax.is_compressed
-            and syntax.is_encapsulated
-            and isinstance(error, RuntimeError | NotImplementedError)
-        ):
-            raise DicomError(
-                f"compressed as {syntax.name}, and it could not be decoded; if no decoder is "
-                "installed, run: pip install 'vae-aug[dicom]'."
-            ) from error
-        raise DicomError(
-            f"the pixel data (7FE0,0010) are damaged or do not fit the header "
-            f"({type(error).__name__})."
-        ) from error
-    if stored.ndim != 2:
-        raise DicomError(f"expected pixels of shape [Rows, Columns]; got {stored.shape}.")
+    _check_decoder(syntax)
+    if frames == 1 or syntax == DeflatedExplicitVRLittleEndian:
+        source = read_dataset(path)
+        if not any(keyword in source for keyword in _PIXEL_DATA):
+            raise DicomError("has no pixel data (7FE0,0010); leave it out.")
+        stored = _decode(source, syntax, frame)
+    else:
+        if not syntax.is_encapsulated:
+            _check_file_size(path, dataset, frames)
+        stored = _decode(path, syntax, frame)
+    shape = (int(dataset.Rows), int(dataset.Columns))
+    if stored.shape[:2] != shape or stored.shape[2:] not in ((), (3,)):
+        raise DicomError(f"expected pixels of shape {shape} or {(*shape, 3)}; got {stored.shape}.")
     return stored
 
 
-def apply_modality(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+def _decode(source: str | os.PathLike[str] | Dataset, syntax: UID, frame: int) -> np.ndarray:
+    """Decode a frame of a dataset, or straight from a file without reading the other frames."""
+    try:
+        return pixel_array(source, index=frame)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if syntax == JPEGExtended12Bit and isinstance(error, RuntimeError):
+            raise DicomError(
+                f"compressed as {syntax.name}, whose 12 bits only decoders under the GPL read; "
+                "convert it, or install pylibjpeg and pylibjpeg-libjpeg if that licence suits you."
+            ) from error
+        raise DicomError(
+            f"the pixel data (7FE0,0010), {syntax.name}, are damaged or do not fit the header "
+            f"({type(error).__name__})."
+        ) from error
+
+
+def _check_file_size(path: str | os.PathLike[str], dataset: Dataset, frames: int) -> None:
+    """Refuse an uncompressed file that cannot hold all its frames."""
+    bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) * frames
+    # YBR_FULL_422 stores two of three samples.
+    samples = 2 if dataset.PhotometricInterpretation == "YBR_FULL_422" else dataset.SamplesPerPixel
+    if os.path.getsize(path) < bits * samples // 8:
+        raise DicomError(f"is too short for its {frames} frames (0028,0008).")
+
+
+def _check_decoder(syntax: UID) -> None:
+    """Refuse a transfer syntax that nothing installed decodes."""
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise DicomError(
+            f"(0002,0010) Transfer Syntax UID {syntax.name} is not supported; convert the file."
+        ) from None
+    if not decoder.is_available:
+        raise DicomError(
+            f"compressed as {syntax.name}, which no installed package decodes; run: "
+            "pip install 'vae-aug[dicom]'."
+        )
+
+
+def _check_inflated_size(path: str | os.PathLike[str]) -> None:
+    """Refuse a deflated dataset that would fill the memory."""
+    inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    with open(path, "rb") as file:
+        file.seek(132)
+        # What is deflated begins behind the group 0002, whose length not every file tells.
+        collections.deque(data_element_generator(file, False, True, _is_behind_meta), maxlen=0)
+        while (data := inflater.unconsumed_tail or file.read(2**16)) and not inflater.eof:
+            size += len(inflater.decompress(data, 2**20))
+            if size > _MAX_INFLATED:
+                raise DicomError(f"is longer than {_MAX_INFLATED} bytes when inflated.")
+
+
+def _is_behind_meta(tag: int, vr: str | None, length: int) -> bool:
+    return tag >> 16 != 2
+
+
+def describe_frame(dataset: Dataset, frame: int) -> Dataset:
+    """Return the elements that hold for a frame, without sequences of functional groups.
+
+    Args:
+        dataset: An object, enhanced or not.
+        frame: Index of the frame, from 0.
+
+    Returns:
+        A dataset; what the frame's own groups say goes before what all frames share, and that
+        before what the object says.
+
+    Raises:
+        DicomError: If the object has groups for some frames, but none for this one.
+    """
+    described = Dataset()
+    described.update(dataset)
+    shared = list(dataset.get("SharedFunctionalGroupsSequence") or ())[:1]
+    own = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    if own and frame >= len(own):
+        raise DicomError(f"(5200,9230) describes {len(own)} frames; frame {frame} is missing.")
+    for groups in (*shared, *own[frame : frame + 1]):
+        for keyword in _FUNCTIONAL_GROUPS:
+            for item in (groups.get(keyword) or ())[:1]:
+                described.update(item)
+    return described
+
+
+def is_inverted(dataset: Dataset) -> bool:
+    """Tell whether high values are dark.
+
+    MONOCHROME1 and a Presentation LUT Shape INVERSE say the same thing, PS3.3 C.8.11.3.1.2, so
+    one of them is enough and both together invert once.
+    """
+    return (
+        dataset.PhotometricInterpretation == "MONOCHROME1"
+        or dataset.get("PresentationLUTShape") == "INVERSE"
+    )
+
+
+def _show_grey(
+    stored: np.ndarray, dataset: Dataset, window: Window
+) -> tuple[np.ndarray, tuple[float, float] | None]:
+    """Map stored values `[H, W]` to `[H, W, 1]` in [0, 1], and tell the window."""
+    if stored.ndim != 2:
+        raise DicomError("(0028,0002) Samples per Pixel must be 1 for a grey image; got 3.")
+    values, used = _apply_voi(apply_modality(stored, dataset), stored, dataset, window)
+    if is_inverted(dataset):
+        values = 1 - values
+    return np.where(find_padding(stored, dataset), 0.0, values)[..., None], used
+
+
+def _show_colour(stored: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, int]:
+    """Map colour to `[H, W, 1 or 3]` in [0, 1], and tell its bits."""
+    bits = int(dataset.BitsStored)
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        stored = apply_color_lut(stored, dataset)
+        bits = 8 * stored.itemsize
+    if stored.ndim != 3:
+        raise DicomError("(0028,0002) Samples per Pixel must be 3 for a colour image; got 1.")
+    if (stored == stored[..., :1]).all():
+        stored = stored[..., :1]
+    return np.clip(stored / (2.0**bits - 1), 0, 1), bits
+
+
+def apply_modality(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Map stored values to modality units, PS3.3 C.11.1.1."""
     return apply_modality_lut(stored, dataset).astype(np.float64)
 
 
 def _apply_voi(
-    values: np.ndarray, stored: np.ndarray, dataset: pydicom.Dataset, window: Window
+    values: np.ndarray, stored: np.ndarray, dataset: Dataset, window: Window
 ) -> tuple[np.ndarray, tuple[float, float] | None]:
     """Map modality values to [0, 1], and tell the window that was used."""
     if isinstance(window, tuple):
@@ -347,7 +612,7 @@ def apply_window(
     return np.clip((values - center) / width + 0.5, 0, 1)
 
 
-def _apply_voi_lut(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+def _apply_voi_lut(values: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Map modality values to [0, 1] through the first VOI LUT, PS3.3 C.11.2.1.1."""
     bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
     entries = np.rint(values).astype(np.int64)
@@ -357,17 +622,17 @@ def _apply_voi_lut(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     return np.clip(apply_voi(entries, dataset) / (2.0**bits - 1), 0, 1)
 
 
-def find_padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Mark pixels outside of the imaged area, PS3.3 C.7.5.1.1.2."""
+def find_padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Mark pixels outside of the imaged area, PS3.3 C.7.5.1.1.2, and what is no number."""
     low = get_first(dataset, "PixelPaddingValue")
     if low is None:
-        return np.zeros(stored.shape, bool)
+        return ~np.isfinite(stored)
     limit = get_first(dataset, "PixelPaddingRangeLimit")
     low, high = sorted((low, low if limit is None else limit))
-    return (stored >= low) & (stored <= high)
+    return ((stored >= low) & (stored <= high)) | ~np.isfinite(stored)
 
 
-def get_first(dataset: pydicom.Dataset, keyword: str) -> float | None:
+def get_first(dataset: Dataset, keyword: str) -> float | None:
     """Return the first value of an element of one or more numbers, None if it is empty."""
     value = dataset.get(keyword)
     if isinstance(value, pydicom.multival.MultiValue):
@@ -375,6 +640,6 @@ def get_first(dataset: pydicom.Dataset, keyword: str) -> float | None:
     return None if value is None or value == "" else float(value)
 
 
-def _get_spacing(dataset: pydicom.Dataset) -> tuple[float, float] | None:
+def _get_spacing(dataset: Dataset) -> tuple[float, float] | None:
     spacing = dataset.get("PixelSpacing")
     return (float(spacing[0]), float(spacing[1])) if spacing and len(spacing) == 2 else None
