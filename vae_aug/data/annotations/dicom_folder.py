@@ -16,15 +16,16 @@ def read_dicom_folder(source: str | os.PathLike[str], split: str = "train") -> A
     """Read a folder of DICOM files, with Pascal VOC files named by SOP Instance UID, if any.
 
     Every file below the folder that has the DICOM prefix or the suffix `.dcm` is an image, in
-    the order of their paths; every `.xml` file is an annotation. Labels are all names in the
-    XML files, sorted.
+    the order of their paths, or several if it has several frames; every `.xml` file is an
+    annotation. Labels are all names in the XML files, sorted.
 
     Args:
         source: The folder; where it has a folder of the split's name, that one.
         split: Which split.
 
     Returns:
-        The annotations; `source_id` is the SOP Instance UID, `patient` the Patient ID.
+        The annotations; `source_id` is the SOP Instance UID, with `#` and the number of the
+        frame from 0 where the file has several; `patient` is the Patient ID.
 
     Raises:
         AnnotationError: If the folder is missing or holds no DICOM file.
@@ -52,15 +53,25 @@ def read_dicom_folder(source: str | os.PathLike[str], split: str = "train") -> A
         if uid in parsed and parsed[uid] is None:
             collector.report(path, "its annotation is no valid XML of Pascal VOC")
             continue
+        if not header.is_image:
+            collector.report(path, "no picture, but a segmentation, report or other object")
+            continue
         voc = parsed.get(uid)
-        boxes = keep_named(collector, xml_files[uid], voc.boxes) if voc else ()
-        collector.add(
-            path,
-            boxes,
-            size=voc.size if voc else (None, None),
-            patient=header.patient_id,
-            source_id=uid or None,
-        )
+        if voc and header.frames > 1:
+            reason = "its image has several frames, and the annotation names none of them"
+            collector.report(xml_files[uid], reason)
+            voc = None
+        boxes = tuple(keep_named(collector, xml_files[uid], voc.boxes)) if voc else ()
+        for frame in range(header.frames):
+            key = uid or collector.relate(path)
+            collector.add(
+                path,
+                boxes,
+                size=voc.size if voc else (None, None),
+                patient=header.patient_id,
+                source_id=key if header.frames == 1 else f"{key}#{frame}",
+                frame=frame,
+            )
     for uid, path in xml_files.items():
         if uid not in seen:
             collector.report(path, "no DICOM file has this SOP Instance UID")

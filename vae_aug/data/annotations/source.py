@@ -35,6 +35,7 @@ class AnnotatedImage:
         is_crowd: `[N]` COCO's mark of a box around many objects.
         difficult: `[N]` Pascal VOC's mark.
         truncated: `[N]` Pascal VOC's mark.
+        frame: Which frame of a DICOM file, from 0.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class AnnotatedImage:
     is_crowd: tuple[bool, ...]
     difficult: tuple[bool, ...]
     truncated: tuple[bool, ...]
+    frame: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +117,7 @@ class Collector:
         size: tuple[int | None, int | None] = (None, None),
         patient: str = "",
         source_id: str | None = None,
+        frame: int = 0,
     ) -> None:
         """Add an image, unless one of the same key is there."""
         source_id = self.relate(path) if source_id is None else source_id
@@ -135,6 +138,7 @@ class Collector:
                 is_crowd=tuple(box.is_crowd for box in boxes),
                 difficult=tuple(box.difficult for box in boxes),
                 truncated=tuple(box.truncated for box in boxes),
+                frame=frame,
             )
         )
 
