@@ -8,13 +8,13 @@ from test_dicom import write_dicom
 
 from vae_aug.data.annotations import (
     READERS,
-    clean_boxes,
     read_coco,
     read_csv,
     read_dicom_folder,
     read_voc,
     read_yolo,
 )
+from vae_aug.data.annotations.source import clean_boxes
 from vae_aug.data.images import write_image
 from vae_aug.errors import AnnotationError
 

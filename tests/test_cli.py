@@ -29,7 +29,7 @@ from vae_aug.model.vae import VAE
 from vae_aug.version import __version__
 
 COMMANDS = (
-    *("demo", "ingest", "train", "augment", "preview", "info", "denoise", "evaluate"),
+    *("demo", "ingest", "check", "train", "augment", "preview", "info", "denoise", "evaluate"),
     *("diversity", "tune", "audit", "replay", "fidelity"),
 )
 
@@ -92,7 +92,7 @@ def test_every_command_has_help_for_every_option(command):
         (cli.Oracle, typing.get_args(tune.Oracle)),
         (cli.Profile, typing.get_args(config.Profile)),
         (cli.Loss, typing.get_args(config.Likelihood)),
-        (cli.Format, tuple(READERS)),
+        (cli.Format, ("auto", *READERS)),
         (cli.DicomAs, typing.get_args(files.DicomAs)),
     ],
 )
@@ -113,7 +113,7 @@ def test_defaults_in_the_help_are_those_of_the_package():
     "arguments",
     [
         ("nothing",),
-        ("ingest", "a", "b"),
+        ("ingest", "a"),
         ("ingest", "a", "b", "--format", "xml"),
         ("ingest", "a", "b", "--format", "coco", "--shards", "0"),
         ("augment", "a", "b", "--mode", "blur"),

@@ -6,12 +6,14 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom._dicom_dict import DicomDictionary
 from test_dicom import write_dicom
 
 from vae_aug.data.images import read_image, write_image
-from vae_aug.data.ingest import ingest
+from vae_aug.data.ingest import ingest, ingest_by_patient
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import check_records, read_info, read_records
+from vae_aug.data.splits import find_leaks
 from vae_aug.errors import AnnotationError, RecordError
 
 HEIGHT, WIDTH = 40, 80
@@ -90,6 +92,7 @@ def test_records_hold_what_the_source_holds(tmp_path):
     assert list_files(out) == [
         "dataset.json",
         "ingest_train.json",
+        "ingest_train.png",
         "label_map.pbtxt",
         "train-00000-of-00002.tfrecord",
         "train-00001-of-00002.tfrecord",
@@ -229,7 +232,9 @@ def test_dicom_window_and_depth(tmp_path):
     write_dicom(tmp_path / "in" / "1.dcm", stored)
     write_dicom(tmp_path / "in" / "2.dcm", stored, NumberOfFrames=2)
     report = ingest(tmp_path / "in", tmp_path / "a", format="dicom")
-    assert report.skipped[0][0] == "2.dcm" and "2 frames" in report.skipped[0][1]
+    # It declares two frames and holds the pixels of one.
+    assert report.images == 2 and [file for file, _ in report.skipped] == ["2.dcm"]
+    assert "do not fit the header" in report.skipped[0][1]
     assert report.patients == 1 and read_info(tmp_path / "a").dtype == "uint16"
     element = next(iter(read_records(tmp_path / "a")))
     np.testing.assert_array_equal(element["image"][..., 0], [[0, 21845], [43690, 65535]])
@@ -275,7 +280,7 @@ def test_records_of_all_formats_are_the_same(tmp_path):
 
 def test_arguments_are_checked_before_anything_is_read(tmp_path):
     for settings, message in (
-        ({"format": "tif"}, "format must be one of coco, voc, yolo, csv, dicom; got 'tif'"),
+        ({"format": "tif"}, "format must be auto or one of coco, voc, .*; got 'tif'"),
         ({"format": "coco", "split": "a/b"}, "a split is named with"),
         ({"format": "coco", "window": "lungs"}, "window must be"),
         ({"format": "coco", "bits": 12}, "bits must be 8, 16 or None; got 12"),
@@ -389,3 +394,96 @@ def test_real_dicom_without_boxes(data_dir, tmp_path):
     assert (report.images, report.boxes, report.patients) == (384, 0, 1)
     patients = {element["image/patient"].numpy() for element in read_records(tmp_path).take(3)}
     assert patients == {hash_identifier("patient", "02", b"s").encode()}
+
+
+# --- Splits, workers, report, privacy
+
+
+def test_patients_are_shared_out(tmp_path):
+    boxes = {f"P{i}_{j}.png": [(1, 2, 3, 4, 1 + i % 2)] for i in range(10) for j in range(2)}
+    boxes["P0_bad.png"] = [(99, 99, 1, 1, 1)]
+    source = write_coco(tmp_path / "in", boxes)
+    reports = ingest_by_patient(source, tmp_path / "out", (0.6, 0.2, 0.2), keep_ids=True)
+    assert [report.split for report in reports] == ["train", "validation", "test"]
+    assert sum(report.images for report in reports) == 21
+    assert sum(report.dropped for report in reports) == 1
+    assert sum(report.patients for report in reports) == 10
+    held = [
+        {e["image/patient"].numpy() for e in read_records(tmp_path / "out", report.split)}
+        for report in reports
+    ]
+    assert len(set().union(*held)) == sum(map(len, held)) == 10
+    assert [leak for leak in find_leaks(tmp_path / "out") if leak.kind != "image"] == []
+    again = ingest_by_patient(source, tmp_path / "again", (0.6, 0.2, 0.2), keep_ids=True)
+    assert again == reports
+    for path in (tmp_path / "out").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def test_two_workers_write_what_one_writes(tmp_path):
+    boxes = {f"P{i}_1.png": [(i, 2, 3, 4, 1), (70, 2, 30, 4, 2)] for i in range(24)}
+    source = write_coco(tmp_path / "in", boxes)
+    (source / "images" / "P7_1.png").write_bytes(b"no image")
+    reports = [
+        ingest(source, tmp_path / str(workers), shards=3, salt="s", workers=workers)
+        for workers in (1, 2)
+    ]
+    assert reports[0] == reports[1]
+    assert len(reports[0].skipped) == 1 and reports[0].clipped == 23
+    names = list_files(tmp_path / "1")
+    assert names == list_files(tmp_path / "2") and len(names) == 7
+    for name in names:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+def test_the_report_tells_sizes_scanners_and_grey_levels(tmp_path):
+    (tmp_path / "in").mkdir()
+    stored = np.zeros((HEIGHT, WIDTH), np.uint16)
+    stored[:, : WIDTH // 4] = 4095
+    for index in range(2):
+        write_dicom(
+            tmp_path / "in" / f"{index}.dcm",
+            stored,
+            Manufacturer="Philips Medical Systems",
+            BurnedInAnnotation=("YES", "NO")[index],
+        )
+    report = ingest(tmp_path / "in", tmp_path / "out", window="full")
+    assert report.scanners == {"philips CT": 2}
+    assert report.intensities == {"philips CT": (0.75, *[0.0] * 14, 0.25)}
+    assert report.burned_in == 1 and report.box_sizes_px == {}
+    boxes = {"a_1.png": [(0, 0, w, 2 * w, 1) for w in (2, 4, 6, 8, 10)]}
+    report = ingest(write_coco(tmp_path / "coco", boxes), tmp_path / "out2")
+    assert report.box_sizes_px == {"width": (2, 4, 6, 8, 10), "height": (4, 8, 12, 16, 20)}
+    written = json.loads((tmp_path / "out2" / "ingest_train.json").read_text())
+    assert written["box_sizes_px"]["width"] == [2, 4, 6, 8, 10]
+    sheet = np.asarray(Image.open(tmp_path / "out2" / "ingest_train.png"))
+    assert (sheet == (255, 210, 0)).all(axis=-1).sum() > 50
+
+
+def test_identifiers_planted_in_every_text_element_reach_no_output(tmp_path, capfd):
+    secret = "ZZQXW"
+    elements = {}
+    for tag, (vr, _, _, retired, keyword) in DicomDictionary.items():
+        if vr in ("LO", "SH", "PN", "LT", "ST", "UT", "UC") and not retired and tag >> 16 > 2:
+            elements[keyword] = secret
+    # A file of 10,000 elements would only be slow; every group keeps its first ones.
+    chosen = dict(list(elements.items())[::8])
+    chosen |= dict.fromkeys(
+        ("PatientName", "PatientID", "Manufacturer", "StationName", "ImageComments"), secret
+    )
+    source = tmp_path / "in"
+    (source / f"{secret}_folder").mkdir(parents=True)
+    stored = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
+    for index in range(2):
+        write_dicom(source / f"{secret}_folder" / f"{secret}_{index}.dcm", stored, **chosen)
+    damaged = (source / f"{secret}_folder" / f"{secret}_0.dcm").read_bytes()[:-100]
+    (source / f"{secret}_damaged.dcm").write_bytes(damaged.replace(b"1.2.826", b"1.2.827"))
+    report = ingest(source, tmp_path / "out", salt="s")
+    assert report.images >= 2 and len(report.skipped) + report.images == 3
+    assert report.patients == 1
+    assert report.scanners == {"other CT": report.images}
+    captured = capfd.readouterr()
+    assert secret not in captured.out + captured.err + repr(report.scanners)
+    for path in (tmp_path / "out").rglob("*"):
+        assert secret not in path.name
+        assert secret.encode() not in path.read_bytes()

@@ -43,11 +43,16 @@ app = typer.Typer(
 class Format(enum.StrEnum):
     """What `ingest` reads."""
 
+    auto = "auto"
     coco = "coco"
     voc = "voc"
     yolo = "yolo"
     csv = "csv"
+    labelme = "labelme"
+    cvat = "cvat"
+    masks = "masks"
     dicom = "dicom"
+    images = "images"
 
 
 class Mode(enum.StrEnum):
@@ -218,7 +223,13 @@ def demo(
 def ingest(
     source: Annotated[Path, typer.Argument(help="Folder of the data set, or its annotation file.")],
     out: Annotated[Path, typer.Argument(help="Folder of the records; made if missing.")],
-    format: Annotated[Format, typer.Option(help="How the source is annotated.")],
+    format: Annotated[
+        Format,
+        typer.Option(
+            help="How the source is annotated. auto tells it from the files, and refuses where "
+            "several formats fit; images takes PNG and JPEG files without annotations."
+        ),
+    ] = Format.auto,
     split: Annotated[
         str,
         typer.Option(help="Split to read and to write; val and valid are stored as validation."),
@@ -254,6 +265,17 @@ def ingest(
         bool,
         typer.Option("--keep-ids", help="Keep names and patients as they are: public data only."),
     ] = False,
+    split_by_patient: Annotated[
+        str | None,
+        typer.Option(
+            help="Share the images of --split out to train, validation and test, e.g. "
+            "0.7,0.15,0.15 (or 0.8,0.2 without test), with no patient in two of them.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of --split-by-patient.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes; the records are the same for any number.")
+    ] = 1,
 ) -> None:
     """Write one split of an annotated data set as TFRecords (TF Object Detection schema).
 
@@ -272,7 +294,27 @@ def ingest(
         bits=bits,
         salt_file=salt_file,
         keep_ids=keep_ids,
+        split_by_patient=split_by_patient,
+        seed=seed,
+        workers=workers,
     )
+
+
+@app.command()
+def check(
+    records: _Records,
+    near_bits: Annotated[
+        int,
+        typer.Option(
+            min=0, max=256, help="Bits of 256 in which the hashes of near duplicates may differ."
+        ),
+    ] = 8,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if anything is in two splits.")
+    ] = False,
+) -> None:
+    """Check every record, and search for patients and images that are in two splits."""
+    _run("run_check", records, near_bits=near_bits, strict=strict)
 
 
 @app.command()

@@ -5,6 +5,7 @@ Loaded by `vae_aug.cli` when a command runs. Results go to stdout, progress and 
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import json
@@ -41,8 +42,9 @@ from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.dicom import Window
-from vae_aug.data.ingest import IngestReport, ingest
+from vae_aug.data.ingest import IngestReport, ingest, ingest_by_patient
 from vae_aug.data.records import check_records, find_records, read_info, read_records
+from vae_aug.data.splits import find_leaks
 from vae_aug.errors import VAEAugError
 from vae_aug.evaluate.audit import audit_memorisation
 from vae_aug.evaluate.denoising import evaluate_denoising
@@ -95,22 +97,46 @@ def run_ingest(
     labels: str | None,
     window: str,
     salt_file: Path | None,
+    split_by_patient: str | None,
+    seed: int,
     **options: Any,
 ) -> None:
-    """Ingest one split and print what was taken and left out."""
+    """Ingest one split, or share out its images, and print what was taken and left out."""
     names = None if labels is None else [name.strip() for name in labels.split(",")]
     salt = None if salt_file is None else salt_file.read_text(encoding="utf-8").strip()
+    options |= {"labels": names, "window": _parse_window(window), "salt": salt}
     with _show_counts("images") as progress:
-        report = ingest(
-            source,
-            out,
-            labels=names,
-            window=_parse_window(window),
-            salt=salt,
-            progress=progress,
-            **options,
-        )
-    _print_ingest(report, out)
+        options["progress"] = progress
+        if split_by_patient is None:
+            reports: tuple[IngestReport, ...] = (ingest(source, out, **options),)
+        else:
+            shares = _parse_shares(split_by_patient)
+            reports = ingest_by_patient(source, out, shares, seed=seed, **options)
+    for report in reports:
+        _print_ingest(report, out)
+
+
+def _parse_shares(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(
+            f"--split-by-patient wants shares such as 0.7,0.15,0.15; got {text!r}."
+        ) from error
+
+
+def run_check(records: Path, *, near_bits: int, strict: bool) -> None:
+    """Check records and print what is in two splits."""
+    for split in read_info(records).splits:
+        _print(f"{split}: {check_records(records, split)} records, no fault")
+    leaks = find_leaks(records, near_bits=near_bits)
+    for leak in leaks[:_SHOWN_PROBLEMS]:
+        _print(f"  {leak.kind} in {leak.splits[0]} and {leak.splits[1]}: {leak.key}")
+    kinds = collections.Counter(leak.kind for leak in leaks)
+    counts = ", ".join(f"{kinds[kind]} {kind}" for kind in ("patient", "source_id", "image"))
+    _print(f"in two splits: {counts}")
+    if strict and leaks:
+        raise VAEAugError(f"{records}: {len(leaks)} leaks between splits ({counts}).")
 
 
 def _parse_window(text: str) -> Window:
@@ -132,6 +158,7 @@ def _print_ingest(report: IngestReport, out: Path) -> None:
     table.add_section()
     table.add_row(report.split, "all", str(report.boxes))
     _OUT.print(table)
+    _print(f"format {report.format}: {report.evidence}")
     patients = f", {report.patients} patients" if report.patients else ""
     _print(f"{report.images} images written{patients}")
     _print(
@@ -139,6 +166,19 @@ def _print_ingest(report: IngestReport, out: Path) -> None:
         f"{report.clipped} boxes clipped to the image"
         + (f", {report.duplicates} boxes twice" if report.duplicates else "")
     )
+    for side, sizes in report.box_sizes_px.items():
+        least, lower, median, upper, largest = (f"{size:g}" for size in sizes)
+        _print(
+            f"box {side}, px: median {median}, half in {lower}-{upper}, all in {least}-{largest}"
+        )
+    if set(report.scanners) != {""}:
+        scanners = (f"{name or 'no DICOM'} {count}" for name, count in report.scanners.items())
+        _print(f"images by scanner: {', '.join(scanners)}")
+    if report.burned_in:
+        _print(
+            f"WARNING: {report.burned_in} images say of themselves that text is burned into the "
+            "pixels, (0028,0301) Burned In Annotation; it may name the patient"
+        )
     for problem in report.problems[:_SHOWN_PROBLEMS]:
         _print(f"  {problem.effect} {problem.file}: {problem.reason}")
     hidden = len(report.problems) - _SHOWN_PROBLEMS

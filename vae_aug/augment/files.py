@@ -26,7 +26,7 @@ from pydicom.errors import InvalidDicomError
 
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import check_choice
-from vae_aug.data.annotations import describe_fault
+from vae_aug.data.annotations.source import describe_fault
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.derived import derive_dicom, read_picture
 from vae_aug.data.dicom import Window, check_window, is_dicom, read_dicom

@@ -12,22 +12,20 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.data.annotations import (
-    READERS,
-    AnnotatedImage,
-    Annotations,
-    Effect,
-    Problem,
-    clean_boxes,
-    describe_fault,
-)
+from vae_aug.data.annotations import READERS
+from vae_aug.data.annotations.detect import detect_format
+from vae_aug.data.annotations.source import AnnotatedImage, Annotations, Problem
 from vae_aug.data.atomic import write_atomic
-from vae_aug.data.boxes import convert_boxes
-from vae_aug.data.dicom import Window, check_window, is_dicom, read_dicom
-from vae_aug.data.images import EncodedImage, encode_image, read_encoded
-from vae_aug.data.privacy import hash_identifier, read_salt
-from vae_aug.data.records import get_split_name, make_example, read_info, write_records
-from vae_aug.errors import AnnotationError, VAEAugError
+from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted, convert_images
+from vae_aug.data.dicom import Window, check_window
+from vae_aug.data.privacy import read_salt
+from vae_aug.data.records import get_split_name, read_info, read_records, write_records
+from vae_aug.data.sheet import write_sheet
+from vae_aug.data.splits import SPLITS, check_shares, split_by_patient
+from vae_aug.errors import AnnotationError
+
+_SHEET_ROWS = 8
+_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,22 +35,35 @@ class IngestReport:
     Attributes:
         split: Name of the split in the records.
         format: Format of the source.
+        evidence: What told the format: a file relative to the source, or that it was given.
         images: Images written.
         boxes: Boxes written.
         class_counts: Boxes written per label name, in the order of the labels.
         patients: Distinct patients among the images, 0 if the source names none.
         duplicates: Boxes written that equal an earlier one of their image and label. They are
             kept, because the source has them; a large number calls for a look at it.
+        box_sizes_px: `"width"` and `"height"` to least, lower quartile, median, upper quartile
+            and largest of the boxes written; empty without boxes.
+        scanners: Images written by manufacturer and modality, `""` for no DICOM file.
+        intensities: The same keys to the mean share of pixels in each of 16 equal ranges of
+            grey, from black to white.
+        burned_in: Images whose file says that the pixels may identify the patient
+            ((0028,0301) Burned In Annotation).
         problems: What was skipped, dropped or clipped, with files relative to the source.
     """
 
     split: str
     format: str
+    evidence: str
     images: int
     boxes: int
     class_counts: Mapping[str, int]
     patients: int
     duplicates: int
+    box_sizes_px: Mapping[str, tuple[float, ...]]
+    scanners: Mapping[str, int]
+    intensities: Mapping[str, tuple[float, ...]]
+    burned_in: int
     problems: tuple[Problem, ...]
 
     @property
@@ -86,7 +97,7 @@ def ingest(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    format: str,
+    format: str = "auto",
     split: str = "train",
     shards: int = 1,
     labels: Sequence[str] | None = None,
@@ -95,12 +106,16 @@ def ingest(
     bits: int | None = None,
     salt: str | None = None,
     keep_ids: bool = False,
+    workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestReport:
     """Write one split of a data set as records.
 
     Nothing appears under its final name before it is whole; an interrupt (Ctrl-C) leaves the
     folder as it was. A split that is there already is replaced.
+
+    Beside the records lie the report `ingest_<split>.json`, and `ingest_<split>.png`, a sheet of
+    the first images with boxes.
 
     Records carry `image/source_id` and `image/patient` as salted hashes, and so does the
     report `ingest_<split>.json` in `out`: names of medical files are often names of patients.
@@ -110,7 +125,9 @@ def ingest(
         source: Folder of the data set, or its annotation file, as the format's reader in
             `vae_aug.data.annotations` takes it.
         out: Folder of the records; made if missing.
-        format: `"coco"`, `"voc"`, `"yolo"`, `"csv"` or `"dicom"`.
+        format: `"coco"`, `"voc"`, `"yolo"`, `"csv"`, `"labelme"`, `"cvat"`, `"masks"`,
+            `"dicom"`, `"images"` (without annotations), or `"auto"`, which tells it from the
+            files as `vae_aug.data.annotations.detect.detect_format`.
         split: Split to read, where the source has splits, and its name in the records, where
             `"val"` and `"valid"` become `"validation"`.
         shards: Number of files.
@@ -121,6 +138,8 @@ def ingest(
         bits: For DICOM images, as `read_dicom`.
         salt: For the hashes, as `vae_aug.data.privacy.read_salt`.
         keep_ids: Keep the source's own names and patients, for public data.
+        workers: Processes that read images; the records are the same for any number. More
+            than one are started anew, so a script needs `if __name__ == "__main__":`.
         progress: Called with (images done, images in all) after each image.
 
     Returns:
@@ -132,46 +151,187 @@ def ingest(
             the folder does not know, or, under `strict`, has any problem.
         RecordError: If the records cannot be written.
     """
-    if format not in READERS:
-        raise ValueError(f"format must be one of {', '.join(READERS)}; got {format!r}.")
     name = get_split_name(split)
+    check_format(format)
+    settings = _Settings(Path(out), shards, strict, workers, progress)
+    conversion = _make_conversion(window, bits, salt, keep_ids)
+    found = _read_source(Path(source), format, split)
+    label_names = _choose_labels(found.annotations, settings.out, {name}, labels)
+    conversion = dataclasses.replace(conversion, label_names=label_names)
+    images, problems = found.annotations.images, found.annotations.problems
+    return _write_split(found, settings, conversion, name, images, problems)
+
+
+def ingest_by_patient(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    shares: Sequence[float],
+    *,
+    seed: int = 0,
+    format: str = "auto",
+    split: str = "train",
+    shards: int = 1,
+    labels: Sequence[str] | None = None,
+    strict: bool = False,
+    window: Window | None = None,
+    bits: int | None = None,
+    salt: str | None = None,
+    keep_ids: bool = False,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[IngestReport, ...]:
+    """Write a data set as records in splits of its own, with no patient in two of them.
+
+    As `ingest`, but the images that `split` of the source holds are shared out by
+    `vae_aug.data.splits.split_by_patient`.
+
+    Args:
+        source: As `ingest`.
+        out: As `ingest`.
+        shares: Shares of train and validation, or of train, validation and test; of sum 1.
+        seed: Of the split.
+        format: As `ingest`.
+        split: Which split of the source is shared out; some formats take `"all"`.
+        shards: Number of files of each split.
+        labels: As `ingest`.
+        strict: As `ingest`; the first split may be written when the second fails.
+        window: As `ingest`.
+        bits: As `ingest`.
+        salt: As `ingest`.
+        keep_ids: As `ingest`.
+        workers: As `ingest`.
+        progress: As `ingest`, for each split anew.
+
+    Returns:
+        The report of each split; what is wrong with the source as a whole is in the first.
+
+    Raises:
+        ValueError: As `ingest`, or on bad shares.
+        AnnotationError: As `ingest`, or if there are too few patients.
+        RecordError: As `ingest`.
+    """
+    check_format(format)
+    shares = check_shares(shares)
+    settings = _Settings(Path(out), shards, strict, workers, progress)
+    conversion = _make_conversion(window, bits, salt, keep_ids)
+    found = _read_source(Path(source), format, split)
+    names = SPLITS[: len(shares)]
+    label_names = _choose_labels(found.annotations, settings.out, set(names), labels)
+    conversion = dataclasses.replace(conversion, label_names=label_names)
+    parts = split_by_patient(found.annotations.images, shares, seed=seed)
+    problems = [found.annotations.problems, (), ()]
+    return tuple(
+        _write_split(found, settings, conversion, name, images, wrong)
+        for name, images, wrong in zip(names, parts, problems, strict=False)
+    )
+
+
+def check_format(format: str) -> None:
+    """Check the name of a format.
+
+    Raises:
+        ValueError: If it is neither `"auto"` nor a key of `READERS`.
+    """
+    if format not in (*READERS, "auto"):
+        raise ValueError(f"format must be auto or one of {', '.join(READERS)}; got {format!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """Where and how records are written."""
+
+    out: Path
+    shards: int
+    strict: bool
+    workers: int
+    progress: Callable[[int, int], None] | None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shards <= 99999:
+            raise ValueError(f"shards must be in [1, 99999]; got {self.shards!r}.")
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1; got {self.workers!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """A data set that was read."""
+
+    path: Path
+    format: str
+    evidence: str
+    annotations: Annotations
+
+
+def _read_source(path: Path, format: str, split: str) -> _Source:
+    format, evidence = detect_format(path) if format == "auto" else (format, "as told")
+    return _Source(path, format, evidence, READERS[format](path, split))
+
+
+def _make_conversion(
+    window: Window | None, bits: int | None, salt: str | None, keep_ids: bool
+) -> Conversion:
     window = check_window("auto" if window is None else window)
     if bits not in (None, 8, 16):
         raise ValueError(f"bits must be 8, 16 or None; got {bits!r}.")
-    if not 1 <= shards <= 99999:
-        raise ValueError(f"shards must be in [1, 99999]; got {shards!r}.")
-    hide = _make_hasher(salt, keep_ids)
-    source = Path(source)
-    annotations = READERS[format](source, split)
-    label_names = _choose_labels(annotations, Path(out), name, labels)
-    run = _Run(source, annotations, label_names, hide, window, bits, strict, progress)
-    info = write_records(run.iterate_examples(), out, name, shards, label_names=label_names)
+    return Conversion((), None if keep_ids else read_salt(salt), window, bits)
+
+
+def _write_split(
+    source: _Source,
+    settings: _Settings,
+    conversion: Conversion,
+    name: str,
+    images: Sequence[AnnotatedImage],
+    problems: Sequence[Problem],
+) -> IngestReport:
+    run = _Run(source.path, images, problems, settings, conversion)
+    info = write_records(
+        run.iterate_examples(),
+        settings.out,
+        name,
+        settings.shards,
+        label_names=conversion.label_names,
+    )
     report = IngestReport(
         split=name,
-        format=format,
+        format=source.format,
+        evidence=source.evidence,
         images=info.examples,
         boxes=info.boxes,
         class_counts=info.class_counts,
         patients=len(run.patients),
         duplicates=run.duplicates,
+        box_sizes_px=run.summarize_sizes(),
+        scanners=dict(sorted(run.scanners.items())),
+        intensities=run.summarize_intensities(),
+        burned_in=run.burned_in,
         problems=tuple(run.problems),
     )
+    hide = conversion.hide
     hidden = [dataclasses.replace(p, file=hide("source", p.file)) for p in report.problems]
-    written = dataclasses.replace(report, problems=tuple(hidden)).to_dict()
+    # The evidence names a file.
+    shown = report.evidence if conversion.salt is None else ""
+    written = dataclasses.replace(report, problems=tuple(hidden), evidence=shown).to_dict()
     content = json.dumps(written, indent=2).encode() + b"\n"
-    write_atomic(Path(out) / f"ingest_{name}.json", content)
+    write_atomic(settings.out / f"ingest_{name}.json", content)
+    _write_first(settings.out, name)
     return report
 
 
-def _make_hasher(salt: str | None, keep_ids: bool) -> Callable[[str, str], str]:
-    if keep_ids:
-        return lambda kind, identifier: identifier
-    secret = read_salt(salt)
-    return lambda kind, identifier: hash_identifier(kind, identifier, secret)
+def _write_first(out: Path, name: str) -> None:
+    """Write a sheet of the first images with boxes, or remove that of an earlier ingest."""
+    path = out / f"ingest_{name}.png"
+    path.unlink(missing_ok=True)
+    elements = read_records(out, name).filter(lambda e: tf.size(e["objects"]["label"]) > 0)
+    rows = list(elements.take(_SHEET_ROWS).as_numpy_iterator())
+    if rows:
+        boxes = [row["objects"]["bbox"] for row in rows]
+        write_sheet(path, {name: [row["image"] for row in rows]}, boxes)
 
 
 def _choose_labels(
-    annotations: Annotations, out: Path, split: str, labels: Sequence[str] | None
+    annotations: Annotations, out: Path, splits: set[str], labels: Sequence[str] | None
 ) -> tuple[str, ...]:
     """Decide on the labels and their order."""
     if labels is not None:
@@ -179,7 +339,7 @@ def _choose_labels(
     if not (out / "dataset.json").is_file():
         return annotations.label_names
     former = read_info(out)
-    if not set(former.splits) - {split}:
+    if not set(former.splits) - splits:
         return annotations.label_names
     unknown = [label for label in annotations.label_names if label not in former.label_names]
     if unknown:
@@ -191,112 +351,74 @@ def _choose_labels(
 
 
 class _Run:
-    """One pass over the images of a source."""
+    """One pass over the images of a split, and what it counts."""
 
     def __init__(
         self,
         source: Path,
-        annotations: Annotations,
-        label_names: tuple[str, ...],
-        hide: Callable[[str, str], str],
-        window: Window,
-        bits: int | None,
-        strict: bool,
-        progress: Callable[[int, int], None] | None,
+        images: Sequence[AnnotatedImage],
+        problems: Sequence[Problem],
+        settings: _Settings,
+        conversion: Conversion,
     ) -> None:
         self._root = source if source.is_dir() else source.parent
-        self._images = annotations.images
-        self._label_names = label_names
-        self._hide = hide
-        self._window = window
-        self._bits = bits
-        self._strict = strict
-        self._progress = progress
+        self._images = images
+        self._settings = settings
+        self._conversion = conversion
+        self._sizes: list[np.ndarray] = []
+        self._levels: dict[str, np.ndarray] = {}
         self.problems: list[Problem] = []
         self.patients: set[str] = set()
-        self.duplicates = 0
-        for problem in annotations.problems:
-            self._add(problem)
+        self.scanners: collections.Counter[str] = collections.Counter()
+        self.duplicates = self.burned_in = 0
+        for problem in problems:
+            self._report(problem)
 
     def iterate_examples(self) -> Iterator[tf.train.Example]:
         """Yield a record for each usable image."""
-        count = 0
-        for done, item in enumerate(self._images, start=1):
-            example = self._make_example(item)
-            if example is not None:
-                count += 1
-                yield example
-            if self._progress is not None:
-                self._progress(done, len(self._images))
-        if not count:
+        total = len(self._images)
+        converted = convert_images(self._images, self._conversion, self._settings.workers)
+        for done, result in enumerate(converted, start=1):
+            file = Path(os.path.relpath(result.item.path, self._root)).as_posix()
+            for reason, effect in result.problems:
+                self._report(Problem(file, reason, effect))
+            if result.record is not None:
+                self._count(result)
+                yield tf.train.Example.FromString(result.record)
+            if self._settings.progress is not None:
+                self._settings.progress(done, total)
+        if not self.scanners:
             reasons = "; ".join(f"{p.file}: {p.reason}" for p in self.problems[:3])
             raise AnnotationError(f"the source holds no usable image. {reasons}".rstrip())
 
-    def _report(self, item: AnnotatedImage, reason: str, effect: Effect) -> None:
-        file = Path(os.path.relpath(item.path, self._root)).as_posix()
-        self._add(Problem(file, reason, effect))
-
-    def _add(self, problem: Problem) -> None:
-        if self._strict:
+    def _report(self, problem: Problem) -> None:
+        if self._settings.strict:
             raise AnnotationError(
                 f"{problem.file}: {problem.reason}. Correct it, or run without strict to have "
                 f"it {problem.effect}."
             )
         self.problems.append(problem)
 
-    def _make_example(self, item: AnnotatedImage) -> tf.train.Example | None:
-        try:
-            image, patient = self._load(item)
-        except VAEAugError as error:
-            self._report(item, describe_fault(item.path, error), "skipped")
-            return None
-        size = (item.height or image.height, item.width or image.width)
-        if size != (image.height, image.width):
-            reason = (
-                f"the annotation is for {size[0]} x {size[1]} pixels (height x width), the image "
-                f"has {image.height} x {image.width}"
-            )
-            self._report(item, reason, "skipped")
-            return None
-        boxes, kept = self._clean(item, image)
-        labels = [self._label_names.index(item.labels[i]) for i in kept]
-        rows = [(label, *box) for label, box in zip(labels, boxes.tolist(), strict=True)]
-        self.duplicates += sum(n - 1 for n in collections.Counter(rows).values())
-        if patient:
-            self.patients.add(patient)
-        return make_example(
-            image,
-            source_id=self._hide("source", item.source_id),
-            boxes=convert_boxes(boxes, "xyxy", "rel_yxyx", height=image.height, width=image.width),
-            labels=labels,
-            label_names=self._label_names,
-            patient=self._hide("patient", patient),
-            is_crowd=[item.is_crowd[i] for i in kept],
-            difficult=[item.difficult[i] for i in kept],
-            truncated=[item.truncated[i] for i in kept],
-        )
+    def _count(self, result: Converted) -> None:
+        self.patients |= {result.patient} - {""}
+        self.duplicates += result.duplicates
+        self.burned_in += result.burned_in
+        self.scanners[result.scanner] += 1
+        self._sizes.append(result.box_sizes_px)
+        levels = self._levels.setdefault(result.scanner, np.zeros(HISTOGRAM_BINS))
+        levels += result.histogram
 
-    def _load(self, item: AnnotatedImage) -> tuple[EncodedImage, str]:
-        if not is_dicom(item.path):
-            return read_encoded(item.path), item.patient
-        dicom = read_dicom(item.path, self._window, bits=self._bits)
-        return encode_image(dicom.pixels), item.patient or dicom.patient_id
+    def summarize_sizes(self) -> dict[str, tuple[float, ...]]:
+        """Return the quantiles of the widths and heights of the boxes."""
+        sizes = np.concatenate(self._sizes)
+        if not len(sizes):
+            return {}
+        widths, heights = np.quantile(sizes, _QUANTILES, axis=0).T.round(3).tolist()
+        return {"width": tuple(widths), "height": tuple(heights)}
 
-    def _clean(self, item: AnnotatedImage, image: EncodedImage) -> tuple[np.ndarray, list[int]]:
-        """Return the usable boxes `[M, 4]` and their indices."""
-        boxes, usable, faults = clean_boxes(item.boxes, image.height, image.width)
-        kept = []
-        for index, label in enumerate(item.labels):
-            where = f"box {index} ({label})"
-            if label not in self._label_names:
-                reason = f"{where}: the label is not in the list {list(self._label_names)}"
-                self._report(item, reason, "dropped")
-                continue
-            if usable[index]:
-                kept.append(index)
-            if faults[index]:
-                corners = ", ".join(f"{value:g}" for value in item.boxes[index])
-                reason = f"{where}: {faults[index]}, ({corners}) in {image.height} x {image.width}"
-                effect: Effect = "clipped" if usable[index] else "dropped"
-                self._report(item, reason, effect)
-        return boxes[kept], kept
+    def summarize_intensities(self) -> dict[str, tuple[float, ...]]:
+        """Return the mean histogram of each scanner."""
+        return {
+            scanner: tuple((self._levels[scanner] / count).round(5).tolist())
+            for scanner, count in sorted(self.scanners.items())
+        }

@@ -1,0 +1,43 @@
+"""Annotated images as COCO, Pascal VOC, YOLO, CSV, LabelMe, CVAT, masks and DICOM describe them.
+
+Every reader resolves the layout of its format and yields the same thing: images with boxes in
+pixels, as written in the file. Coordinates are taken as continuous and never shifted: Pascal
+VOC's habit of counting pixels from 1 is not undone, because most tools that write VOC files do
+not follow it. A box over a whole image of 640 x 480 is `(0, 0, 640, 480)` in every format.
+
+The rules for boxes are one for all formats (`clean_boxes`): a box that reaches out of its image
+is clipped; one outside of it, inverted, without area, with coordinates that are no numbers, or
+of an unknown or missing label is dropped; one that is there twice is kept, as the source has it.
+All are counted in the report of an ingest. An image that is there twice is taken once.
+
+What is wrong with one image or box is a `Problem` beside the result; only what leaves nothing
+to read (no such split, malformed JSON) is an `AnnotationError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from vae_aug.data.annotations.coco import read_coco
+from vae_aug.data.annotations.cvat import read_cvat
+from vae_aug.data.annotations.dicom_folder import read_dicom_folder
+from vae_aug.data.annotations.images import read_images
+from vae_aug.data.annotations.labelme import read_labelme
+from vae_aug.data.annotations.masks import read_masks
+from vae_aug.data.annotations.source import Annotations
+from vae_aug.data.annotations.tables import read_csv
+from vae_aug.data.annotations.voc import read_voc
+from vae_aug.data.annotations.yolo import read_yolo
+
+READERS: Mapping[str, Callable[[Path, str], Annotations]] = {
+    "coco": read_coco,
+    "voc": read_voc,
+    "yolo": read_yolo,
+    "csv": read_csv,
+    "labelme": read_labelme,
+    "cvat": read_cvat,
+    "masks": read_masks,
+    "dicom": read_dicom_folder,
+    "images": read_images,
+}

@@ -1,0 +1,35 @@
+"""Folders of images without annotations."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vae_aug.data.annotations.layout import find_split_folder, list_images
+from vae_aug.data.annotations.source import Annotations, Collector
+from vae_aug.errors import AnnotationError
+
+
+def read_images(source: str | os.PathLike[str], split: str = "train") -> Annotations:
+    """Read a folder of PNG and JPEG files, and all below it, as images without boxes.
+
+    Args:
+        source: The folder; where it has a folder of the split's name, that one.
+        split: Which split.
+
+    Returns:
+        The annotations, without labels.
+
+    Raises:
+        AnnotationError: If the folder is missing or holds no image.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise AnnotationError(f"{source}: no such folder; give the folder of the images.")
+    folder = find_split_folder(source, split) or source
+    collector = Collector(source)
+    for path in list_images(folder):
+        collector.add(path)
+    if not collector.images:
+        raise AnnotationError(f"{folder}: holds no image.")
+    return collector.finish(())

@@ -1,0 +1,221 @@
+"""One annotated image into one record, in this process or in several."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import multiprocessing
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+
+import numpy as np
+
+from vae_aug.data.annotations.source import AnnotatedImage, Effect, clean_boxes, describe_fault
+from vae_aug.data.boxes import convert_boxes
+from vae_aug.data.dicom import Window, is_dicom, read_dicom, read_header
+from vae_aug.data.images import EncodedImage, decode_image, encode_image, read_encoded
+from vae_aug.data.privacy import hash_identifier
+from vae_aug.data.records import make_example
+from vae_aug.errors import VAEAugError
+
+HISTOGRAM_BINS = 16
+# Text elements may hold anything, a patient's name too, so a scanner is told in these words only.
+_MANUFACTURERS = (
+    *("agfa", "canon", "carestream", "esaote", "fonar", "fuji", "ge", "hitachi", "hologic"),
+    *("konica", "mindray", "neusoft", "philips", "samsung", "shimadzu", "siemens", "toshiba"),
+    *("uih", "varian"),
+)
+_MODALITIES = frozenset(
+    (
+        *("CR", "CT", "DX", "ES", "GM", "IO", "MG", "MR", "NM", "OCT", "OP", "OPT", "PT", "PX"),
+        *("RF", "SM", "US", "XA", "XC"),
+    )
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """How images become records.
+
+    Attributes:
+        label_names: The labels in their order; boxes of others are dropped.
+        salt: For hashes of source ids and patients; None keeps them as they are.
+        window: For DICOM images, as `read_dicom`.
+        bits: For DICOM images, as `read_dicom`.
+    """
+
+    label_names: tuple[str, ...]
+    salt: bytes | None = dataclasses.field(repr=False)
+    window: Window
+    bits: int | None
+
+    def hide(self, kind: str, identifier: str) -> str:
+        """Return the hash of an identifier, or the identifier where names are kept."""
+        return identifier if self.salt is None else hash_identifier(kind, identifier, self.salt)
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """What became of one image.
+
+    Attributes:
+        item: The image.
+        record: A serialised `tf.train.Example`; None if the image was skipped.
+        problems: What was skipped, dropped or clipped, as (reason, effect).
+        patient: The patient, `""` if unknown. Not in the repr.
+        duplicates: Boxes that equal an earlier one of the same label.
+        box_sizes_px: `[N, 2]` widths and heights of the boxes written.
+        scanner: Manufacturer and modality of a DICOM image, e.g. `"philips CT"`; `""` of others.
+        histogram: `[HISTOGRAM_BINS] float64`, share of pixels by grey level from 0 to white.
+        burned_in: Whether the file says that its pixels may identify the patient.
+    """
+
+    item: AnnotatedImage = dataclasses.field(repr=False)
+    record: bytes | None = dataclasses.field(repr=False)
+    problems: tuple[tuple[str, Effect], ...]
+    patient: str = dataclasses.field(default="", repr=False)
+    duplicates: int = 0
+    box_sizes_px: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2)))
+    scanner: str = ""
+    histogram: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(HISTOGRAM_BINS))
+    burned_in: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+    image: EncodedImage
+    pixels: np.ndarray
+    patient: str
+    scanner: str = ""
+    burned_in: bool = False
+
+
+def convert_image(item: AnnotatedImage, conversion: Conversion) -> Converted:
+    """Make the record of an image.
+
+    Args:
+        item: The image.
+        conversion: How.
+
+    Returns:
+        The record, or why there is none; whatever is wrong with the image is in `problems`.
+    """
+    try:
+        loaded = _load(item, conversion)
+    except VAEAugError as error:
+        return Converted(item, None, ((describe_fault(item.path, error), "skipped"),))
+    image = loaded.image
+    size = (item.height or image.height, item.width or image.width)
+    if size != (image.height, image.width):
+        reason = (
+            f"the annotation is for {size[0]} x {size[1]} pixels (height x width), the image "
+            f"has {image.height} x {image.width}"
+        )
+        return Converted(item, None, ((reason, "skipped"),))
+    boxes, kept, problems = _clean(item, image, conversion.label_names)
+    labels = [conversion.label_names.index(item.labels[index]) for index in kept]
+    rows = [(label, *box) for label, box in zip(labels, boxes.tolist(), strict=True)]
+    example = make_example(
+        image,
+        source_id=conversion.hide("source", item.source_id),
+        boxes=convert_boxes(boxes, "xyxy", "rel_yxyx", height=image.height, width=image.width),
+        labels=labels,
+        label_names=conversion.label_names,
+        patient=conversion.hide("patient", loaded.patient),
+        is_crowd=[item.is_crowd[index] for index in kept],
+        difficult=[item.difficult[index] for index in kept],
+        truncated=[item.truncated[index] for index in kept],
+    )
+    return Converted(
+        item=item,
+        record=example.SerializeToString(deterministic=True),
+        problems=tuple(problems),
+        patient=loaded.patient,
+        duplicates=sum(count - 1 for count in collections.Counter(rows).values()),
+        box_sizes_px=boxes[:, 2:] - boxes[:, :2],
+        scanner=loaded.scanner,
+        histogram=_count_levels(loaded.pixels),
+        burned_in=loaded.burned_in,
+    )
+
+
+def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
+    if not is_dicom(item.path):
+        image = read_encoded(item.path)
+        return _Loaded(image, decode_image(image.encoded), item.patient)
+    header = read_header(item.path)
+    dicom = read_dicom(item.path, conversion.window, bits=conversion.bits, frame=item.frame)
+    return _Loaded(
+        image=encode_image(dicom.pixels),
+        pixels=dicom.pixels,
+        patient=item.patient or dicom.patient_id,
+        scanner=_name_scanner(header.manufacturer, header.modality),
+        burned_in=bool(header.burned_in_annotation),
+    )
+
+
+def _name_scanner(manufacturer: str, modality: str) -> str:
+    words = manufacturer.lower().replace(",", " ").split()
+    maker = next((name for name in _MANUFACTURERS for word in words[:1] if word == name), None)
+    maker = maker or next((n for n in _MANUFACTURERS if len(n) > 3 and n in " ".join(words)), None)
+    return f"{maker or 'other'} {modality if modality in _MODALITIES else 'other'}"
+
+
+def _count_levels(pixels: np.ndarray) -> np.ndarray:
+    limits = (0, np.iinfo(pixels.dtype).max + 1)
+    counts, _ = np.histogram(pixels, HISTOGRAM_BINS, limits)
+    return counts / pixels.size
+
+
+def _clean(
+    item: AnnotatedImage, image: EncodedImage, label_names: tuple[str, ...]
+) -> tuple[np.ndarray, list[int], list[tuple[str, Effect]]]:
+    """Return the usable boxes `[M, 4]`, their indices, and what was wrong with others."""
+    boxes, usable, faults = clean_boxes(item.boxes, image.height, image.width)
+    kept: list[int] = []
+    problems: list[tuple[str, Effect]] = []
+    for index, label in enumerate(item.labels):
+        where = f"box {index} ({label})"
+        if label not in label_names:
+            reason = f"{where}: the label is not in the list {list(label_names)}"
+            problems.append((reason, "dropped"))
+            continue
+        if usable[index]:
+            kept.append(index)
+        if faults[index]:
+            corners = ", ".join(f"{value:g}" for value in item.boxes[index])
+            reason = f"{where}: {faults[index]}, ({corners}) in {image.height} x {image.width}"
+            problems.append((reason, "clipped" if usable[index] else "dropped"))
+    return boxes[kept], kept, problems
+
+
+def convert_images(
+    items: Iterable[AnnotatedImage], conversion: Conversion, workers: int = 1
+) -> Iterator[Converted]:
+    """Convert images in their order, a few ahead of the one that is asked for.
+
+    Args:
+        items: The images.
+        conversion: How.
+        workers: Processes; 1 works in this one. More are started anew, so a script that calls
+            this needs `if __name__ == "__main__":`.
+
+    Yields:
+        What became of each image; the same for any number of workers.
+    """
+    if workers == 1:
+        for item in items:
+            yield convert_image(item, conversion)
+        return
+    # A fork would copy TensorFlow's threads in a state that can hang.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    pending: collections.deque[Future[Converted]] = collections.deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(convert_image, item, conversion))
+            if len(pending) > 4 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
