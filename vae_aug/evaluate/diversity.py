@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vae_aug.augment.guard import MIN_NOISE, MIN_RING_PX, RING
 from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import check_range
@@ -27,10 +28,6 @@ from vae_aug.model.profiles import Network
 CONTRAST_TOLERANCE = 0.1
 """Largest relative change of a box's contrast-to-noise ratio that counts as kept."""
 
-_RING = 0.5
-"""Width of a box's surroundings, as a share of its sides."""
-
-_MIN_RING_PX = 4
 _SHEET_IMAGES, _SHEET_SAMPLES = 4, 5
 _MIN_CONTRAST = 0.5
 """Contrast-to-noise ratio below which a box does not stand out from its surroundings."""
@@ -150,7 +147,7 @@ def measure_contrast(grey: np.ndarray, box: np.ndarray, others: np.ndarray) -> f
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return float("nan")
-    reach = [max(round(_RING * len(line)), _MIN_RING_PX) for line in (rows, columns)]
+    reach = [max(round(RING * len(line)), MIN_RING_PX) for line in (rows, columns)]
     around = tuple(
         slice(max(line[0] - far, 0), line[-1] + far + 1)
         for line, far in zip((rows, columns), reach, strict=True)
@@ -159,7 +156,9 @@ def measure_contrast(grey: np.ndarray, box: np.ndarray, others: np.ndarray) -> f
     ring[around] = ~others[around]
     noise = grey[ring].std() if ring.any() else 0.0
     return (
-        float((grey[inside].mean() - grey[ring].mean()) / noise) if noise > 1e-6 else float("nan")
+        float((grey[inside].mean() - grey[ring].mean()) / noise)
+        if noise > MIN_NOISE
+        else float("nan")
     )
 
 
