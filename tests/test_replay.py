@@ -81,6 +81,7 @@ def test_commands(folders, checkpoint, tmp_path):
     source, file = folders
     told = RUN.invoke(app, ["info", str(file), "--record", "1"])
     assert told.exit_code == 0 and "min_fidelity" in told.stdout and "fidelity" in told.stdout
+    assert "contrast" in told.stdout
     image = tmp_path / "again.png"
     options = ["--source", str(source), "--ckpt", str(checkpoint), "--out", str(image)]
     result = RUN.invoke(app, ["replay", str(file), "0", *options])
