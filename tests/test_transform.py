@@ -191,6 +191,18 @@ def test_paste_restores_the_bytes_of_a_box_and_says_so(dtype):
     assert np.isnan(report["fidelity"].numpy()[1])
 
 
+def test_guard_acts_below_min_fidelity_and_not_above():
+    element = boxed(np.float32)
+    network = FakeVAE(noise=0.3)
+    _, report = VAEAugment(network, seed=1, guard="off").call_with_report(element)
+    fidelity = float(report["fidelity"][0])
+    assert 0.1 < fidelity < 0.9
+    for least, acts in ((fidelity - 0.01, False), (fidelity + 0.01, True)):
+        augment = VAEAugment(network, seed=1, guard="paste", min_fidelity=least)
+        _, report = augment.call_with_report(element)
+        assert report["guarded"].numpy().tolist() == [acts, False]
+
+
 def test_report_tells_the_contrast_of_boxes_in_padded_and_ragged_batches():
     """Noise of the same size everywhere: the box stays, and its surroundings become noisier."""
     single = boxed()

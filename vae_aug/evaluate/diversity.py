@@ -17,11 +17,12 @@ from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import check_range
 from vae_aug.data.atomic import write_atomic
-from vae_aug.data.records import read_records
+from vae_aug.data.records import get_split_name, read_info, read_records
 from vae_aug.data.sheet import write_sheet
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.metrics import find_body, make_box_mask, ssim_map
 from vae_aug.evaluate.preview import draw_variants
+from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.model.feed import fit
 from vae_aug.model.profiles import Network
 
@@ -100,7 +101,9 @@ def measure_diversity(
         factor: VAEAugment(network, mode="sample", factor=factor, seed=seed, guard=guard)  # type: ignore[arg-type]
         for factor in factors
     }
-    elements = _choose(read_records(source_records, split), limit)
+    dataset = read_records(source_records, split)
+    images = read_info(source_records).splits[get_split_name(split)].examples
+    elements = list(take_places(dataset, space_out(images, limit)))
     if not elements:
         raise RecordError(f"{source_records}: the split {split!r} is empty.")
     measured: dict[float, list[dict[str, list[float]]]] = {factor: [] for factor in factors}
@@ -195,13 +198,6 @@ def write_interpolation(
         for cells, row in zip(columns.values(), rows, strict=True):
             cells.append(row)
     write_sheet(Path(path), columns)
-
-
-def _choose(dataset: tf.data.Dataset, limit: int | None) -> list[dict[str, Any]]:
-    """Return at most `limit` elements, evenly spaced."""
-    count = sum(1 for _ in dataset)
-    wanted = {index * count // min(limit or count, count) for index in range(limit or count)}
-    return [element for index, element in enumerate(dataset) if index in wanted]
 
 
 def _measure_image(
