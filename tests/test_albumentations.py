@@ -19,13 +19,13 @@ import tensorflow as tf
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # the import would ask PyPI
 
 import albumentations as A
-from conformance.layouts import LAYOUTS, Case, get_image, make_element
 from conftest import ROOT
 from fake_vae import BrighteningVAE, ErasingVAE, FakeVAE
 
 from vae_aug.augment import transform
 from vae_aug.augment.albumentations import Corruption, VAETransform, albumentations_map
 from vae_aug.augment.transform import VAEAugment
+from vae_aug.conformance import OPTIONS, Case, get_image, make_element
 from vae_aug.corrupt import CORRUPTIONS, corrupt_image
 from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import MissingPackageError
@@ -591,7 +591,7 @@ def test_a_box_partly_outside_is_for_the_pipeline_to_clip():
     np.testing.assert_array_equal(target["boxes"], [[0, 2, 4, 6]])
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", OPTIONS["layout"])
 @pytest.mark.parametrize("count", [0, 1])
 def test_every_layout_keeps_its_structure(layout, count):
     element = make_element(Case(layout, "single", channels=3, count=count))

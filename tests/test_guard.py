@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vae_aug.augment.guard import guard_change, make_windows, measure_fidelity
+from vae_aug.augment.guard import (
+    guard_change,
+    make_windows,
+    measure_contrast_ratio,
+    measure_fidelity,
+)
 from vae_aug.corrupt import corrupt
+from vae_aug.evaluate.diversity import measure_contrast
+from vae_aug.evaluate.metrics import make_box_mask
 
 NAN = float("nan")
 
@@ -57,6 +64,7 @@ def test_window_stays_inside_the_image():
 def test_box_without_a_window_has_no_fidelity_and_is_ignored(row):
     x, y = image(0), image(1)
     assert np.isnan(measure_fidelity(x, y, boxes(row)).numpy()).all()
+    assert np.isnan(measure_contrast_ratio(x, y, boxes(row)).numpy()).all()
     change = y - x
     kept = guard_change(change, boxes(row), tf.constant([[True]]), "paste")
     np.testing.assert_array_equal(kept, change)
@@ -184,6 +192,7 @@ def test_no_boxes():
     x = image()
     none = tf.zeros([1, 0, 4])
     assert measure_fidelity(x, x, none).shape == (1, 0)
+    assert measure_contrast_ratio(x, x, none).shape == (1, 0)
     np.testing.assert_array_equal(guard_change(x, none, tf.zeros([1, 0], tf.bool), "paste"), x)
 
 
@@ -193,3 +202,61 @@ def test_tiny_images(size):
     box = boxes([0, 0, 1, 1])
     assert measure_fidelity(x, x, box).numpy() == pytest.approx(1.0)
     assert guard_change(x, box, tf.constant([[True]]), "paste").numpy().max() == 0.0
+
+
+def contrast_ratio_by_evaluation(x, y, rows):
+    x, y = (plane.numpy()[0, ..., 0] for plane in (x, y))
+    others = make_box_mask(rows, *x.shape)
+    return [measure_contrast(y, row, others) / measure_contrast(x, row, others) for row in rows]
+
+
+def test_contrast_ratio_of_a_lesion_by_hand():
+    # Around, columns of 0.4 and 0.6 in equal numbers: mean 0.5, deviation 0.1. The ratio is
+    # (0.8 - 0.5) / 0.1 before and (0.65 - 0.5) / 0.1 after, then 0, then inverted.
+    grey = np.tile(np.float32([0.4, 0.6]), (20, 10))[None, ..., None]
+    box = boxes([0.4, 0.4, 0.6, 0.6])
+    images = [grey.copy() for _ in range(4)]
+    for image, level in zip(images, (0.8, 0.65, 0.5, 0.2), strict=True):
+        image[:, 8:12, 8:12] = level
+    ratios = [float(measure_contrast_ratio(images[0], image, box)[0, 0]) for image in images]
+    assert ratios == pytest.approx([1.0, 0.5, 0.0, -1.0], abs=1e-5)
+
+
+def test_contrast_ratio_is_that_of_the_evaluation():
+    """Also of boxes that overlap, are cut off by the border, lie on pixels or are a pixel thin."""
+    rng = np.random.default_rng(2)
+    corners = np.sort(rng.uniform(-0.2, 1.2, (40, 2, 2)), axis=1).reshape(40, 4)
+    special = [
+        [0.25, 0.25, 0.5, 0.5],
+        [0.0, 0.0, 0.1, 0.1],
+        [0.9, 0.9, 1.5, 1.5],
+        [0.5, 0.5, 0.50001, 0.9],
+    ]
+    for rows in (corners[:3], corners, np.array(special), corners[5:6]):
+        rows = rows.astype(np.float32)
+        x = image(5)
+        y = 0.6 * x + 0.4 * image(6)
+        measured = measure_contrast_ratio(x, y, boxes(*rows)).numpy()[0]
+        expected = contrast_ratio_by_evaluation(x, y, rows)
+        np.testing.assert_allclose(measured, expected, rtol=2e-3, atol=1e-4)
+        if len(rows) == 3:
+            assert np.isfinite(measured).all()
+
+
+def test_padding_does_not_change_the_contrast_of_other_boxes():
+    x, y = image(5), image(6)
+    rows = [[0.1, 0.2, 0.4, 0.5], [0.5, 0.5, 0.7, 0.7]]
+    padded = boxes(*rows, [-1, -1, -1, -1], [NAN, NAN, NAN, NAN], [0, 0, 0, 0])
+    alone = measure_contrast_ratio(x, y, boxes(*rows)).numpy()[0]
+    np.testing.assert_array_equal(measure_contrast_ratio(x, y, padded).numpy()[0, :2], alone)
+
+
+def test_without_noise_surroundings_or_contrast_there_is_no_ratio():
+    flat, noisy = tf.fill([1, 40, 60, 1], 0.5), image()
+    box = boxes([0.4, 0.4, 0.6, 0.6])
+    for x, y, rows in (
+        (flat, noisy, box),
+        (noisy, flat, box),
+        (noisy, noisy, boxes([0, 0, 1, 1])),
+    ):
+        assert np.isnan(measure_contrast_ratio(x, y, rows).numpy()).all()

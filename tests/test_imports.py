@@ -15,7 +15,7 @@ LAYERS = (
     ("errors", "version"),
     ("config",),
     ("data",),
-    ("corrupt",),
+    ("corrupt", "conformance"),
     ("model",),
     ("augment",),
     ("evaluate",),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pytest
+import tensorflow as tf
 from test_augment_records import LABELS, SIZES, make_image
 from typer.testing import CliRunner
 
 from vae_aug.augment.records import augment_records
-from vae_aug.augment.replay import read_provenance, replay_record
+from vae_aug.augment.replay import read_provenance, replay_record, restore_transform
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.cli import app
 from vae_aug.data.records import find_records, iterate_examples, make_example, write_records
@@ -63,6 +65,41 @@ def test_a_source_that_was_changed_is_noticed(folders, checkpoint, tmp_path):
     assert not replay_record(file, 2, tmp_path / "changed", checkpoint).identical
 
 
+def tamper(file, key, value, path):
+    """Write the records of a file with a feature of text of the last one replaced."""
+    examples = [example for _, example in iterate_examples(file)]
+    examples[-1].features.feature[key].bytes_list.value[:] = [value]
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for example in examples:
+            writer.write(example.SerializeToString())
+    return path
+
+
+def test_a_record_that_was_tampered_with_is_noticed(folders, checkpoint, tmp_path):
+    source, file = folders
+    *_, (_, example) = iterate_examples(file)
+    stored, settings = (
+        example.features.feature[key].bytes_list.value[0]
+        for key in ("image/encoded", "augment/settings")
+    )
+    other = {**json.loads(settings), "p": 1.0, "seed": 4, "factor": 3.0}
+    for key, value in (
+        ("image/encoded", stored[:-20] + b"x" + stored[-19:]),
+        ("augment/settings", json.dumps(other).encode()),
+    ):
+        changed = tamper(file, key, value, tmp_path / "changed.tfrecord")
+        assert not replay_record(changed, 2, source, checkpoint).identical
+    changed = tamper(file, "augment/settings", b"{}", tmp_path / "changed.tfrecord")
+    with pytest.raises(RecordError, match=r"record 2: augment/settings must be the JSON of"):
+        replay_record(changed, 2, source, checkpoint)
+
+
+@pytest.mark.parametrize("settings", ["", "{", "[]", "null", '{"mode": "sample"}'])
+def test_settings_that_are_none_are_refused(settings):
+    with pytest.raises(RecordError, match=r"must be the JSON of mode, .*untouched"):
+        restore_transform(settings, "digest")
+
+
 def test_what_cannot_be_replayed_says_why(folders, checkpoint, tmp_path):
     source, file = folders
     with pytest.raises(CheckpointError, match=r"record 0: made with the checkpoint .*--ckpt"):
@@ -81,6 +118,7 @@ def test_commands(folders, checkpoint, tmp_path):
     source, file = folders
     told = RUN.invoke(app, ["info", str(file), "--record", "1"])
     assert told.exit_code == 0 and "min_fidelity" in told.stdout and "fidelity" in told.stdout
+    assert "contrast" in told.stdout
     image = tmp_path / "again.png"
     options = ["--source", str(source), "--ckpt", str(checkpoint), "--out", str(image)]
     result = RUN.invoke(app, ["replay", str(file), "0", *options])

@@ -12,6 +12,8 @@ from fake_vae import BrighteningVAE, CountingVAE, ErasingVAE, FakeVAE
 from vae_aug.augment import engine
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.data.letterbox import letterbox, unletterbox
+from vae_aug.evaluate.diversity import measure_contrast
+from vae_aug.evaluate.metrics import make_box_mask
 
 RNG = np.random.default_rng(0)
 S = 32
@@ -187,6 +189,40 @@ def test_paste_restores_the_bytes_of_a_box_and_says_so(dtype):
     assert report["guarded"].numpy().tolist() == [True, False]
     assert report["fidelity"].numpy()[0] == pytest.approx(1.0)
     assert np.isnan(report["fidelity"].numpy()[1])
+
+
+def test_guard_acts_below_min_fidelity_and_not_above():
+    element = boxed(np.float32)
+    network = FakeVAE(noise=0.3)
+    _, report = VAEAugment(network, seed=1, guard="off").call_with_report(element)
+    fidelity = float(report["fidelity"][0])
+    assert 0.1 < fidelity < 0.9
+    for least, acts in ((fidelity - 0.01, False), (fidelity + 0.01, True)):
+        augment = VAEAugment(network, seed=1, guard="paste", min_fidelity=least)
+        _, report = augment.call_with_report(element)
+        assert report["guarded"].numpy().tolist() == [acts, False]
+
+
+def test_report_tells_the_contrast_of_boxes_in_padded_and_ragged_batches():
+    """Noise of the same size everywhere: the box stays, and its surroundings become noisier."""
+    single = boxed()
+    augment = VAEAugment(FakeVAE(noise=0.3), seed=1, guard="off")
+    changed, report = augment.call_with_report(single)
+    grey = [x[..., 0] / 255 for x in (single["image"], changed["image"].numpy())]
+    box = single["objects"]["bbox"][:1]
+    others = make_box_mask(box, 64, 64)
+    before, after = (measure_contrast(plane, box[0], others) for plane in grey)
+    assert report["contrast"].numpy()[0] == pytest.approx(after / before, rel=1e-3)
+    assert np.isnan(report["contrast"].numpy()[1])
+    batch = {
+        "image": np.stack([single["image"]] * 2),
+        "objects": {"bbox": tf.ragged.constant([[*box.tolist()], []], inner_shape=(4,))},
+    }
+    ragged = batch | {"image": tf.RaggedTensor.from_tensor(batch["image"], ragged_rank=2)}
+    for element in (batch, ragged):
+        told = augment.call_with_report(element)[1]["contrast"].numpy()
+        np.testing.assert_array_equal(told[0], report["contrast"].numpy()[:1])
+        assert np.isnan(told[1]).all()
 
 
 def test_keep_returns_the_original_and_off_reports_the_loss():

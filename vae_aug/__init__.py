@@ -13,6 +13,7 @@ from vae_aug.config import AugmentConfig, ModelConfig, TrainConfig
 from vae_aug.errors import (
     AnnotationError,
     CheckpointError,
+    ConformanceError,
     DicomError,
     MissingPackageError,
     RecordError,
@@ -29,6 +30,7 @@ __all__ = [
     "AnnotationError",
     "AugmentConfig",
     "CheckpointError",
+    "ConformanceError",
     "DicomError",
     "MissingPackageError",
     "ModelConfig",

@@ -24,5 +24,9 @@ class AnnotationError(VAEAugError):
     """An annotation file cannot be read or contradicts the images it describes."""
 
 
+class ConformanceError(VAEAugError):
+    """A transform changes what it must leave alone, or gives different bytes for the same input."""
+
+
 class MissingPackageError(VAEAugError, ImportError):
     """An optional package is not installed; the message holds the install command."""

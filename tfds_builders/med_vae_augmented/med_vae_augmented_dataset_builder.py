@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vae_aug.augment.records import count_seen_patients
+from vae_aug.augment.records import count_seen_patients, make_provenance
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import AugmentConfig, Guard, Mode
 from vae_aug.data import embedded, records
@@ -37,7 +37,10 @@ _NO_PROVENANCE = {
     "mode": "none",
     "factor": 0.0,
     "detail": 1.0,
+    "guard": "off",
+    "min_fidelity": 0.0,
     "seed": 0,
+    "settings": "",
     "version": __version__,
 }
 
@@ -162,10 +165,20 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "augment/mode": tfds.features.Text(doc="denoise, sample, interpolate or none."),
             "augment/factor": tfds.features.Scalar(np.float32),
             "augment/detail": tfds.features.Scalar(np.float32),
+            "augment/guard": tfds.features.Text(doc="paste, keep or off."),
+            "augment/min_fidelity": tfds.features.Scalar(np.float32),
             "augment/seed": tfds.features.Scalar(np.int64),
+            "augment/settings": tfds.features.Text(
+                doc="All settings as JSON, which make the same bytes again; empty if untouched."
+            ),
             "augment/version": tfds.features.Text(doc="Version of vae_aug."),
             "augment/fidelity": tfds.features.Sequence(
                 np.float32, doc="One value a box: SSIM with the source, NaN if it cannot be judged."
+            ),
+            "augment/contrast": tfds.features.Sequence(
+                np.float32,
+                doc="One value a box: its contrast-to-noise ratio divided by that in the source, "
+                "NaN where either has none.",
             ),
             "augment/guarded": tfds.features.Sequence(
                 np.bool_, doc="One value a box: whether the guard acted on it."
@@ -226,7 +239,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         augmented = split in self.builder_config.augment_splits
         elements = self._source.read(split)
         pairs = self._augment_elements(elements) if augmented else _leave_untouched(elements)
-        provenance = self._provenance if augmented else _NO_PROVENANCE
+        provenance = make_provenance(self._augment) if augmented else _NO_PROVENANCE
         # The source's identifiers need not be unique; the order of the source is fixed.
         for index, (element, report) in enumerate(pairs):
             yield (
@@ -263,18 +276,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return VAEAugment(
             self.builder_config.checkpoint, **{name: settings[name] for name in _TRANSFORM_FIELDS}
         )
-
-    @property
-    def _provenance(self) -> dict[str, Any]:
-        config = self.builder_config
-        return {
-            "checkpoint": self._augment.vae.digest,
-            "mode": config.mode,
-            "factor": config.factor,
-            "detail": config.detail,
-            "seed": config.seed,
-            "version": __version__,
-        }
 
     def _augment_elements(self, elements: tf.data.Dataset) -> Iterator[_Augmented]:
         """Augment element by element, as `Dataset.map` does, holding a few of them in memory."""
@@ -324,6 +325,7 @@ def _leave_untouched(elements: tf.data.Dataset) -> Iterator[_Augmented]:
             {
                 "augmented": False,
                 "fidelity": np.ones(count, np.float32),
+                "contrast": np.ones(count, np.float32),
                 "guarded": np.zeros(count, np.bool_),
             },
         )

@@ -10,7 +10,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vae_aug.data.records import make_example, write_records
+from vae_aug.augment.replay import restore_transform
+from vae_aug.config import AugmentConfig
+from vae_aug.data.records import make_example, read_records, write_records
 from vae_aug.errors import RecordError
 from vae_aug.version import __version__
 
@@ -55,7 +57,7 @@ class StubTransform:
     def __init__(self, checkpoint, **settings):
         vae = {"digest": f"digest of {checkpoint}", "patients": self.patients}
         self.vae = type("Vae", (), vae)()
-        self.settings = settings
+        self.config = AugmentConfig(**settings)
 
     def call_with_report(self, element):
         image, label = element["image"], element["objects"]["label"]
@@ -64,6 +66,7 @@ class StubTransform:
         report = {
             "augmented": tf.constant(True),
             "fidelity": fidelity,
+            "contrast": fidelity + 1.0,
             "guarded": label == 0,
         }
         return element | {"image": inverted}, report
@@ -131,18 +134,25 @@ def test_provenance_tells_what_was_done(stub, tmp_path):
     told = {key.removeprefix("augment/"): example[key] for key in example if "augment/" in key}
     assert told.pop("fidelity").tolist() == [0.75, 0.5]
     assert told.pop("guarded").tolist() == [False, True]
+    assert told.pop("contrast").tolist() == [1.75, 1.5]
+    settings = json.loads(told.pop("settings"))
+    assert (settings["mode"], settings["factor"], settings["p"]) == ("sample", 0.5, 1.0)
     assert told == {
         "augmented": True,
         "checkpoint": b"digest of mine",
         "mode": b"sample",
         "factor": 0.5,
         "detail": 1.0,
+        "guard": b"paste",
+        "min_fidelity": np.float32(0.8),
         "seed": 3,
         "version": __version__.encode(),
     }
     untouched = read_split(builder, "test")["test-0"]
     assert not untouched["augment/augmented"]
     assert untouched["augment/mode"] == b"none"
+    with pytest.raises(RecordError, match="left untouched has none"):
+        restore_transform(untouched["augment/settings"].decode(), "")
 
 
 def test_sixteen_bits_stay_sixteen_bits(stub, tmp_path):
@@ -248,7 +258,25 @@ def test_the_packaged_checkpoint_changes_images_and_no_box(tmp_path):
         assert (example["image"] != make_image("train", index)).any()
         assert example["objects"]["bbox"].tobytes() == BOXES[:index].tobytes()
         assert example["augment/fidelity"].shape == (index,)
+        assert example["augment/contrast"].shape == (index,)
         assert len(example["augment/checkpoint"]) >= 8
+
+
+def test_an_example_tells_how_to_make_its_bytes_again(tmp_path):
+    """In `map`, which is what everybody else runs, the builder's settings make the same bytes."""
+    config = make_config(mode="sample", factor=0.5, p=0.9, seed=11)
+    examples = read_split(build(tmp_path, config), "train")
+    told = examples["train-0"]
+    settings, digest = (told[f"augment/{key}"].decode() for key in ("settings", "checkpoint"))
+    augment = restore_transform(settings, digest)
+    for element in read_records(DUMMY_DATA, "train").map(augment):
+        example = examples[element["image/source_id"].numpy().decode()]
+        assert element["image"].numpy().tobytes() == example["image"].tobytes()
+    changed = [
+        (examples[f"train-{index}"]["image"] != make_image("train", index)).any()
+        for index in range(3)
+    ]
+    assert any(changed)
 
 
 @pytest.mark.slow

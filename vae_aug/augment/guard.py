@@ -2,8 +2,8 @@
 
 A box is judged with a margin around it, the *window*: what makes a lesion visible is its contrast
 with its surroundings. Windows are whole pixels. A box that is not finite, has no area or does not
-touch the image (padding with -1 or 0, a degenerate annotation) has no window: its fidelity is NaN,
-and the guard ignores it.
+touch the image (padding with -1 or 0, a degenerate annotation) has no window: its fidelity and its
+contrast are NaN, and the guard ignores it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,16 @@ _SMOOTHING_KERNEL /= _SMOOTHING_KERNEL.sum()
 
 _NOISE_ERRORS = 2.0
 """Standard errors by which a variance must exceed that of noise to count as content."""
+
+
+RING, MIN_RING_PX = 0.5, 4
+"""Width of a box's surroundings: a share of its side, and at least so many pixels."""
+
+MIN_NOISE = 1e-6
+"""Standard deviation of grey in [0, 1] up to which there is no noise to relate a contrast to."""
+
+_SUBPIXEL = 1e-3
+"""Keeps the side of a box stored as float32 from touching the next pixel."""
 
 
 class Windows(NamedTuple):
@@ -149,6 +159,54 @@ def measure_fidelity(
     return tf.where(windows.valid, tf.cast(similarity, tf.float32), nan)
 
 
+def measure_contrast_ratio(reference: tf.Tensor, images: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """Measure each box's contrast-to-noise ratio after a change, as a share of that before.
+
+    The contrast-to-noise ratio is `(mean inside - mean around) / standard deviation around`. Inside
+    are the pixels that the box touches; around is a ring of half the box's sides, at least 4
+    pixels, without the pixels of other boxes. 1 is kept, 0 is lost, below 0 is inverted.
+
+    Args:
+        reference: `[B, H, W, 1] float32`, grey in [0, 1].
+        images: `[B, H, W, 1] float32`, what became of it.
+        boxes: `[B, N, 4] float32`, `rel_yxyx`.
+
+    Returns:
+        `[B, N] float32`; NaN where either image has no such ratio, because nothing is inside or
+        around the box or there is no noise around it, or where the reference has no contrast.
+
+    Reference:
+        `vae_aug.evaluate.diversity.measure_contrast`, the same in NumPy.
+    """
+    height, width = tf.unstack(tf.shape(reference)[1:3])
+    start, end = _find_pixels(boxes, tf.stack([height, width]))
+    reach = tf.maximum(tf.round(RING * (end - start)), float(MIN_RING_PX))
+
+    def indicate(start: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        rows = _indicate(start[..., 0], end[..., 0], height)
+        return rows, _indicate(start[..., 1], end[..., 1], width)
+
+    inside, around = indicate(start, end), indicate(start - reach, end + reach)
+    free = tf.cast(tf.einsum("bnh,bnw->bhw", *inside) < 0.5, tf.float64)
+
+    def add(plane: tf.Tensor, region: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        rows, columns = region
+        return tf.reduce_sum(tf.matmul(rows, plane) * columns, -1)
+
+    area, free_area = add(tf.ones_like(free), inside), add(free, around)
+
+    def measure(grey: tf.Tensor) -> tf.Tensor:
+        plane = tf.cast(grey[..., 0], tf.float64)
+        mean = add(free * plane, around) / free_area
+        noise = tf.sqrt(tf.maximum(add(free * plane**2, around) / free_area - mean**2, 0.0))
+        contrast = (add(plane, inside) / area - mean) / noise
+        return tf.where(noise > MIN_NOISE, contrast, float("nan"))
+
+    before, after = measure(reference), measure(images)
+    ratio = tf.where(tf.not_equal(before, 0.0), after / before, float("nan"))
+    return tf.cast(ratio, tf.float32)
+
+
 def guard_change(change: tf.Tensor, boxes: tf.Tensor, failed: tf.Tensor, guard: str) -> tf.Tensor:
     """Take a change back where it harmed a box.
 
@@ -175,6 +233,22 @@ def guard_change(change: tf.Tensor, boxes: tf.Tensor, failed: tf.Tensor, guard: 
     # Overlapping windows add up; inside any of them the sum is at least exactly 1.
     kept = tf.minimum(tf.einsum("bnh,bnw->bhw", rows, columns), 1.0)
     return tf.where(kept[..., None] >= 1.0, 0.0, change * (1.0 - kept[..., None]))
+
+
+def _find_pixels(boxes: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the first pixels that boxes touch and those behind the last, `[B, N, 2] float32`.
+
+    Both are 0 for a box that is not finite or has no area.
+    """
+    size = tf.cast(size, tf.float64)
+    boxes = tf.cast(boxes, tf.float64)
+    start, end = boxes[..., :2], boxes[..., 2:]
+    valid = (end > start) & tf.math.is_finite(start) & tf.math.is_finite(end)
+    valid = tf.reduce_all(valid, axis=-1, keepdims=True)
+    start = tf.clip_by_value(tf.floor(start * size + _SUBPIXEL), 0.0, size)
+    end = tf.clip_by_value(tf.math.ceil(end * size - _SUBPIXEL), 0.0, size)
+    start, end = (tf.where(valid, side, 0.0) for side in (start, tf.maximum(start, end)))
+    return tf.cast(start, tf.float32), tf.cast(end, tf.float32)
 
 
 def _indicate(start: tf.Tensor, end: tf.Tensor, length: tf.Tensor) -> tf.Tensor:

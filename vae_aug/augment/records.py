@@ -12,9 +12,11 @@ a detector measured on augmented images is not measured on real ones.
 makes the same bytes again |
 | `augment/version` | version of vae_aug |
 | `augment/fidelity` | one value a box, NaN where it cannot be judged |
+| `augment/contrast` | one value a box: its contrast-to-noise ratio, divided by that in the source |
 | `augment/guarded` | one value a box: 1 if the guard acted for it |
 | `image/object/attribute/fidelity_permille` | the same in thousandths, -1 where it cannot be \
 judged: Model Garden's decoder reads integer attributes |
+| `image/object/attribute/contrast_permille` | the same of the contrast, 0 if it is inverted |
 | `image/object/attribute/guarded` | as `augment/guarded` |
 
 Every other feature of a record is kept, boxes bit for bit. Randomness is keyed by
@@ -59,6 +61,12 @@ Progress = Callable[[int, int], None]
 _TRAIN = "train"
 _INFO_FILE = "dataset.json"
 _SETTINGS = ("mode", "factor", "detail", "guard", "min_fidelity", "seed")
+PER_BOX = ("fidelity", "contrast", "guarded")
+"""What is told of every box."""
+
+_MOST_CONTRAST = 1e6
+"""Where a thousandth of a contrast that grew from next to nothing is cut off."""
+
 REPLAYED = (*_SETTINGS, "p", "value_range")
 """Settings of a transform that decide what it puts out for a record."""
 
@@ -185,7 +193,7 @@ def augment_records(
 
     total = sum(info.splits[split].examples for split in names)
     reports = {split: SplitReport() for split in names}
-    settings = _make_provenance(augment)
+    settings = make_provenance(augment)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -247,6 +255,23 @@ def count_seen_patients(
     return seen
 
 
+def make_provenance(augment: VAEAugment) -> dict[str, Any]:
+    """Tell what the `augment/*` features of all examples of a transform share.
+
+    Args:
+        augment: The transform.
+
+    Returns:
+        Names without the prefix to text and numbers; `"settings"` is what
+        `vae_aug.augment.replay.restore_transform` takes.
+    """
+    config = augment.config.to_dict()
+    shared = {name: config[name] for name in _SETTINGS}
+    settings = json.dumps({name: config[name] for name in REPLAYED}, sort_keys=True)
+    digest = {"checkpoint": augment.vae.digest, "version": __version__}
+    return {**shared, **digest, "settings": settings}
+
+
 def summarize_records(
     files: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], None] | None = None
 ) -> RecordSummary:
@@ -293,15 +318,6 @@ def _check_splits(
             "(--augment-evaluation)."
         )
     return names
-
-
-def _make_provenance(augment: VAEAugment) -> dict[str, Any]:
-    """Return what the `augment/*` features of all records share."""
-    config = augment.config.to_dict()
-    shared = {name: config[name] for name in _SETTINGS}
-    settings = json.dumps({name: config[name] for name in REPLAYED}, sort_keys=True)
-    digest = {"checkpoint": augment.vae.digest, "version": __version__}
-    return {**shared, **digest, "settings": settings}
 
 
 def _copy_files(paths: Iterable[Path], folder: Path) -> None:
@@ -371,14 +387,24 @@ def _read_report(details: Mapping[str, tf.Tensor], row: int, boxes: int) -> dict
     return {
         "augmented": details["augmented"][row].numpy(),
         "fidelity": details["fidelity"][row, :boxes].numpy(),
+        "contrast": details["contrast"][row, :boxes].numpy(),
         "guarded": details["guarded"][row, :boxes].numpy(),
     }
 
 
 def _make_attributes(told: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return what is told of boxes as integers, one a box."""
-    permille = np.rint(1000 * np.nan_to_num(told["fidelity"], nan=-1e-3)).astype(np.int64)
-    return {"fidelity_permille": permille, "guarded": told["guarded"]}
+    contrast = np.clip(told["contrast"], 0.0, _MOST_CONTRAST)  # NaN stays
+    return {
+        "fidelity_permille": _to_permille(told["fidelity"]),
+        "contrast_permille": _to_permille(contrast),
+        "guarded": told["guarded"],
+    }
+
+
+def _to_permille(values: np.ndarray) -> np.ndarray:
+    """Turn shares into thousandths, NaN into -1."""
+    return np.rint(1000 * np.nan_to_num(values.astype(np.float64), nan=-1e-3)).astype(np.int64)
 
 
 def replace_image(example: tf.train.Example, image: np.ndarray) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from vae_aug.augment.records import REPLAYED, get_values, replace_image
+from vae_aug.augment.records import PER_BOX, REPLAYED, get_values, replace_image
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.data.records import find_records, iterate_examples, parse_example, read_info
-from vae_aug.errors import CheckpointError, RecordError
+from vae_aug.errors import CheckpointError, RecordError, VAEAugError
 from vae_aug.model.checkpoint import load_checkpoint
 
 
@@ -49,11 +49,44 @@ def read_provenance(path: str | os.PathLike[str], index: int) -> dict[str, Any]:
     return _parse_provenance(_read_example(path, index), path, index)
 
 
+def restore_transform(
+    settings: str, digest: str, checkpoint: str | os.PathLike[str] = "demo"
+) -> VAEAugment:
+    """Make the transform that an augmented example tells of.
+
+    Args:
+        settings: The example's `augment/settings`.
+        digest: Its `augment/checkpoint`.
+        checkpoint: The network.
+
+    Returns:
+        The transform; of the element that the example was made of it makes the same bytes.
+
+    Raises:
+        RecordError: If the settings are not those of a transform.
+        CheckpointError: If the checkpoint cannot be loaded or is not the one that was used.
+    """
+    try:
+        known = {name: json.loads(settings)[name] for name in REPLAYED}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise RecordError(
+            f"augment/settings must be the JSON of {', '.join(REPLAYED)}; got {settings!r}. An "
+            "example that was left untouched has none."
+        ) from error
+    network = load_checkpoint(os.fspath(checkpoint))
+    if network.digest != digest:
+        raise CheckpointError(
+            f"made with the checkpoint {digest[:16]}...; {checkpoint} is "
+            f"{network.digest[:16]}.... Name the one that was used (--ckpt)."
+        )
+    return VAEAugment(network, **known)
+
+
 def replay_record(
     path: str | os.PathLike[str],
     index: int,
     source: str | os.PathLike[str],
-    checkpoint: str | Path = "demo",
+    checkpoint: str | os.PathLike[str] = "demo",
 ) -> Replay:
     """Make an augmented record's image again from the record that it was made of.
 
@@ -75,14 +108,10 @@ def replay_record(
     """
     made = _read_example(path, index)
     told = _parse_provenance(made, path, index)
-    network = load_checkpoint(checkpoint)
-    if network.digest != told["checkpoint"]:
-        raise CheckpointError(
-            f"{path}, record {index}: made with the checkpoint {told['checkpoint'][:16]}...; "
-            f"{checkpoint} is {network.digest[:16]}.... Name the one that was used with --ckpt."
-        )
-    settings = json.loads(told["settings"])
-    augment = VAEAugment(network, **{name: settings[name] for name in REPLAYED})
+    try:
+        augment = restore_transform(told["settings"], told["checkpoint"], checkpoint)
+    except VAEAugError as error:
+        raise type(error)(f"{path}, record {index}: {error}") from error
     wanted = _get_bytes(made, "image/encoded")
     replays = [
         Replay(encoded, _get_bytes(example, "image/format").decode(), encoded == wanted)
@@ -137,8 +166,7 @@ def _parse_provenance(
             for value in get_values(example, key)
         ]
         name = key.removeprefix("augment/")
-        per_box = name in ("fidelity", "guarded")
-        told[name] = values if per_box else values[0]
+        told[name] = values if name in PER_BOX else values[0]
     if "settings" not in told:
         raise RecordError(
             f"{path}, record {index}: was not augmented, or by a version that did not record how "

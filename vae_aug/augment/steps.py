@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from vae_aug.augment.elements import Layout, get_at, read_parts, replace_at
 from vae_aug.augment.engine import TensorFlowEngine
-from vae_aug.augment.guard import guard_change, measure_fidelity
+from vae_aug.augment.guard import guard_change, measure_contrast_ratio, measure_fidelity
 from vae_aug.augment.intensity import change_luminance, compute_grey, find_range
 from vae_aug.augment.seeds import draw_choices, draw_seeds, hash_content, make_seeds
 from vae_aug.config import AugmentConfig
@@ -144,13 +144,13 @@ class Steps:
 
         Returns:
             The element with its images changed, and the report: `"augmented"` `[B] bool`,
-            `"fidelity"` `[B, N] float32` and `"guarded"` `[B, N] bool`; without the batch axis
-            if the element has none.
+            `"fidelity"` and `"contrast"` `[B, N] float32`, and `"guarded"` `[B, N] bool`; without
+            the batch axis if the element has none.
         """
         parts = read_parts(element, layout)
         change = self._change_ragged if layout.ragged else self._change
-        images, fidelity, guarded = change(parts.images, parts.boxes, computed, chosen, layout)
-        report = {"augmented": chosen, "fidelity": fidelity, "guarded": guarded}
+        images, told = change(parts.images, parts.boxes, computed, chosen, layout)
+        report = {"augmented": chosen, **told}
         if not layout.batched:
             images = images[0]
             report = {name: value[0] for name, value in report.items()}
@@ -185,8 +185,8 @@ class Steps:
         computed: tf.Tensor,
         chosen: tf.Tensor,
         layout: Layout,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Change images of one size; return them, the fidelity of their boxes, and what failed."""
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Change images of one size; return them and what is told of their boxes."""
         height, width = (images.shape[axis] or tf.shape(images)[axis] for axis in (1, 2))
         low, high = find_range(images, self.config.value_range)
         grey = compute_grey(images, low, high)
@@ -204,11 +204,6 @@ class Steps:
             denoised = self.config.mode == "denoise"
             return changed, measure_fidelity(grey, after, boxes, denoised=denoised)
 
-        changed, fidelity = apply(change)
-        failed = tf.zeros_like(fidelity, tf.bool)
-        if layout.boxes is None or self.config.guard == "off":
-            return changed, fidelity, failed
-
         def find_new(fidelity: tf.Tensor, failed: tf.Tensor) -> tf.Tensor:
             return (fidelity < self.config.min_fidelity) & ~failed
 
@@ -216,14 +211,20 @@ class Steps:
             failed |= find_new(fidelity, failed)
             return *apply(guard_change(change, boxes, failed, self.config.guard)), failed
 
-        # Again, since the fading edge around one box can harm another that had passed; each round
-        # adds a box, and a box that was added is the original's.
-        return tf.while_loop(
-            lambda _, fidelity, failed: tf.reduce_any(find_new(fidelity, failed)),
-            guard,
-            (changed, fidelity, failed),
-            shape_invariants=tuple(part.shape for part in (changed, fidelity, failed)),
-        )
+        changed, fidelity = apply(change)
+        failed = tf.zeros_like(fidelity, tf.bool)
+        if layout.boxes is not None and self.config.guard != "off":
+            # Again, since the fading edge around one box can harm another that had passed; each
+            # round adds a box, and a box that was added is the original's.
+            changed, fidelity, failed = tf.while_loop(
+                lambda _, fidelity, failed: tf.reduce_any(find_new(fidelity, failed)),
+                guard,
+                (changed, fidelity, failed),
+                shape_invariants=tuple(part.shape for part in (changed, fidelity, failed)),
+            )
+        # Where nobody reads it, as under `apply`, TensorFlow leaves its computation out.
+        contrast = measure_contrast_ratio(grey, compute_grey(changed, low, high), boxes)
+        return changed, {"fidelity": fidelity, "contrast": contrast, "guarded": failed}
 
     def _change_ragged(
         self,
@@ -232,29 +233,33 @@ class Steps:
         computed: tf.Tensor | tf.RaggedTensor,
         chosen: tf.Tensor,
         layout: Layout,
-    ) -> tuple[tf.RaggedTensor, tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.RaggedTensor, dict[str, tf.Tensor]]:
         """As `_change`, image by image, since each has its own size."""
 
         def change_one(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             image, boxes, computed, chosen = inputs
             if isinstance(computed, tf.RaggedTensor):
                 computed = computed.to_tensor()
-            changed, fidelity, failed = self._change(
+            changed, told = self._change(
                 image.to_tensor()[None], boxes[None], computed[None], chosen[None], layout
             )
-            return tf.RaggedTensor.from_tensor(changed[0]), fidelity[0], failed[0]
+            told = {name: values[0] for name, values in told.items()}
+            return tf.RaggedTensor.from_tensor(changed[0]), told
 
-        changed, fidelity, failed = tf.map_fn(
+        changed, told = tf.map_fn(
             change_one,
             (images, boxes, computed, chosen),
             fn_output_signature=(
                 tf.RaggedTensorSpec([None, None, images.shape[-1]], images.dtype, 1),
-                tf.TensorSpec([None], tf.float32),
-                tf.TensorSpec([None], tf.bool),
+                {
+                    "fidelity": tf.TensorSpec([None], tf.float32),
+                    "contrast": tf.TensorSpec([None], tf.float32),
+                    "guarded": tf.TensorSpec([None], tf.bool),
+                },
             ),
         )
         # With the very row splits of the input, the result has its static shape too.
-        return images.with_flat_values(changed.flat_values), fidelity, failed
+        return images.with_flat_values(changed.flat_values), told
 
 
 def _map_ragged(

@@ -161,8 +161,10 @@ class VAEAugment:
         Returns:
             The element, and the report: `"augmented"` bool, whether the example was chosen;
             `"fidelity"` `[N] float32`, SSIM of every box in what is returned, NaN for a box that
-            cannot be judged; `"guarded"` `[N] bool`, boxes that the guard acted for. With a batch
-            axis in front if the element has one.
+            cannot be judged; `"contrast"` `[N] float32`, contrast-to-noise ratio of every box to
+            its surroundings in what is returned, divided by that in the input, NaN where either has
+            none; `"guarded"` `[N] bool`, boxes that the guard acted for. With a batch axis in front
+            if the element has one.
         """
         whole = element[0] if len(element) == 1 else element
         return self._steps.run(whole, find_layout(whole, self.config.bounding_box_format))

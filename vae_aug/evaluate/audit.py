@@ -49,6 +49,7 @@ from vae_aug.evaluate.neighbours import (
     match_smoothness,
     smooth,
 )
+from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.model.feed import fit
 from vae_aug.model.latent import draw_normal
 from vae_aug.model.profiles import Network
@@ -308,7 +309,7 @@ def audit_memorisation(
     )
     train_images = _open(train_folders, train_split, size)
     held_out_images = _open(held_out_folders, held_out_split, size)
-    chosen = [_space_out(_count(dataset), limit) for dataset in (train_images, held_out_images)]
+    chosen = [space_out(_count(dataset), limit) for dataset in (train_images, held_out_images)]
     draws_alone = network.config.profile != "ladder"
     ways = ("prior", "variants") if draws_alone else ("variants", "interpolated")
     report = _Progress(progress, ways, len(chosen[0]), len(chosen[1]), samples)
@@ -597,22 +598,6 @@ def _count(dataset: tf.data.Dataset) -> int:
     return known if known >= 0 else sum(1 for _ in dataset)
 
 
-def _space_out(count: int, limit: int | None) -> np.ndarray:
-    """Choose at most `limit` of `count` places, evenly spaced."""
-    chosen = count if limit is None else min(limit, count)
-    return np.arange(chosen) * count // max(chosen, 1)
-
-
-def _iterate(
-    dataset: tf.data.Dataset, places: np.ndarray, batch: int
-) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """Yield batches of squares and patients at places of a dataset, in their order."""
-    wanted = tf.constant(places, tf.int64)
-    chosen = dataset.enumerate().filter(lambda place, _: tf.reduce_any(tf.equal(place, wanted)))
-    for _, (squares, patients) in chosen.batch(batch).prefetch(1):
-        yield squares, patients
-
-
 def _read(
     dataset: tf.data.Dataset, places: np.ndarray, probe: _Probe, report: _Progress, name: str
 ) -> _Images:
@@ -620,7 +605,7 @@ def _read(
     if len(places) < 2:
         raise RecordError(f"{name}: an audit needs at least 2 images; got {len(places)}.")
     grids, patients = [], []
-    for squares, hashes in _iterate(dataset, places, probe.batch):
+    for squares, hashes in take_places(dataset, places).batch(probe.batch).prefetch(1):
         grids.append(probe.shrink(squares).numpy())
         patients.append(hashes.numpy())
         report.advance(len(grids[-1]))
@@ -660,9 +645,9 @@ def _draw(
             report.advance(len(numbers))
         return _Samples(np.concatenate(grids), None)
     vary = probe.sample if way == "variants" else probe.interpolate
-    sources = places[_space_out(len(places), samples)]
+    sources = places[space_out(len(places), samples)]
     done = 0
-    for squares, _ in _iterate(images, sources, probe.batch):
+    for squares, _ in take_places(images, sources).batch(probe.batch).prefetch(1):
         numbers = np.arange(done, done + len(squares), dtype=np.int32)
         grids.append(vary(squares, numbers).numpy())
         done += len(squares)

@@ -12,25 +12,23 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vae_aug.augment.guard import MIN_NOISE, MIN_RING_PX, RING
 from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import check_range
 from vae_aug.data.atomic import write_atomic
-from vae_aug.data.records import read_records
+from vae_aug.data.records import get_split_name, read_info, read_records
 from vae_aug.data.sheet import write_sheet
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.metrics import find_body, make_box_mask, ssim_map
 from vae_aug.evaluate.preview import draw_variants
+from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.model.feed import fit
 from vae_aug.model.profiles import Network
 
 CONTRAST_TOLERANCE = 0.1
 """Largest relative change of a box's contrast-to-noise ratio that counts as kept."""
 
-_RING = 0.5
-"""Width of a box's surroundings, as a share of its sides."""
-
-_MIN_RING_PX = 4
 _SHEET_IMAGES, _SHEET_SAMPLES = 4, 5
 _MIN_CONTRAST = 0.5
 """Contrast-to-noise ratio below which a box does not stand out from its surroundings."""
@@ -103,7 +101,9 @@ def measure_diversity(
         factor: VAEAugment(network, mode="sample", factor=factor, seed=seed, guard=guard)  # type: ignore[arg-type]
         for factor in factors
     }
-    elements = _choose(read_records(source_records, split), limit)
+    dataset = read_records(source_records, split)
+    images = read_info(source_records).splits[get_split_name(split)].examples
+    elements = list(take_places(dataset, space_out(images, limit)))
     if not elements:
         raise RecordError(f"{source_records}: the split {split!r} is empty.")
     measured: dict[float, list[dict[str, list[float]]]] = {factor: [] for factor in factors}
@@ -150,7 +150,7 @@ def measure_contrast(grey: np.ndarray, box: np.ndarray, others: np.ndarray) -> f
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return float("nan")
-    reach = [max(round(_RING * len(line)), _MIN_RING_PX) for line in (rows, columns)]
+    reach = [max(round(RING * len(line)), MIN_RING_PX) for line in (rows, columns)]
     around = tuple(
         slice(max(line[0] - far, 0), line[-1] + far + 1)
         for line, far in zip((rows, columns), reach, strict=True)
@@ -159,7 +159,9 @@ def measure_contrast(grey: np.ndarray, box: np.ndarray, others: np.ndarray) -> f
     ring[around] = ~others[around]
     noise = grey[ring].std() if ring.any() else 0.0
     return (
-        float((grey[inside].mean() - grey[ring].mean()) / noise) if noise > 1e-6 else float("nan")
+        float((grey[inside].mean() - grey[ring].mean()) / noise)
+        if noise > MIN_NOISE
+        else float("nan")
     )
 
 
@@ -196,13 +198,6 @@ def write_interpolation(
         for cells, row in zip(columns.values(), rows, strict=True):
             cells.append(row)
     write_sheet(Path(path), columns)
-
-
-def _choose(dataset: tf.data.Dataset, limit: int | None) -> list[dict[str, Any]]:
-    """Return at most `limit` elements, evenly spaced."""
-    count = sum(1 for _ in dataset)
-    wanted = {index * count // min(limit or count, count) for index in range(limit or count)}
-    return [element for index, element in enumerate(dataset) if index in wanted]
 
 
 def _measure_image(

@@ -20,6 +20,7 @@ from vae_aug.data.records import get_split_name, read_info, read_records
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.diversity import CONTRAST_TOLERANCE, measure_contrast
 from vae_aug.evaluate.metrics import make_box_mask
+from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.model.profiles import Network
 
 MODES: tuple[Mode, ...] = ("sample", "interpolate", "denoise")
@@ -89,10 +90,8 @@ def measure_box_fidelity(
     """
     info = read_info(source_records)
     dataset = read_records(source_records, split)
-    images = info.splits[get_split_name(split)].examples
-    if limit is not None:
-        stride = -(-images // limit)
-        dataset, images = dataset.shard(stride, 0), -(-images // stride)
+    places = space_out(info.splits[get_split_name(split)].examples, limit)
+    dataset, images = take_places(dataset, places), len(places)
     settings = [(mode, factor) for mode in modes for factor in factors]
     rows = []
     for number, (mode, factor) in enumerate(settings):
