@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -241,8 +242,9 @@ def draw_variants(
         passes.append([element["image"].numpy() for element in dataset.apply(augment)])
         print(f"variants: {number + 1} of {count}", flush=True)
     variants = np.asarray(passes, np.uint8)
-    with path.open("wb") as file:
-        np.save(file, variants)
+    buffer = io.BytesIO()
+    np.save(buffer, variants)
+    write_atomic(path, buffer.getvalue())
     return variants
 
 
@@ -265,10 +267,15 @@ class Bench:
             "data": hashlib.sha256(arguments.train.read_bytes()).hexdigest()[:12],
         }
 
+        # What ladders and variants depend on, so that none is taken for another's.
+        parts = [self.settings[key] for key in ("data", "size", "ladder_steps")]
+        self.made_from = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+
     def run(self, arm: Arm, fraction: float, seed: int) -> None:
         """Train and test a detector, unless its file is there already."""
         path = self.arguments.out / f"run-{arm.file_part}-{fraction:g}-{seed}.json"
         if path.is_file():
+            check_settings(path, self.settings)
             return
         samples = choose_fraction(self.whole, fraction, seed=0)
         variants = self._make_variants(arm, samples, fraction)
@@ -307,7 +314,7 @@ class Bench:
     def _make_variants(self, arm: Arm, samples: Samples, fraction: float) -> np.ndarray | None:
         if arm.settings is None:
             return None
-        folder = self.arguments.out / f"cache-{fraction:g}"
+        folder = self.arguments.out / f"cache-{fraction:g}-{self.made_from}"
         folder.mkdir(exist_ok=True)
         checkpoint = arm.settings["ckpt"]
         if checkpoint == "ladder":
@@ -315,6 +322,15 @@ class Bench:
                 train_ladder(samples, folder / "ladder", self.arguments.ladder_steps)
             )
         return draw_variants(samples, arm.settings, checkpoint, self.arguments.variants, folder)
+
+
+def check_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Raise `ValueError` if a finished run was made with other settings."""
+    found = json.loads(path.read_text())["settings"]
+    if found != settings:
+        raise ValueError(
+            f"{path} was made with {found}, and this run has {settings}; choose another --out."
+        )
 
 
 def _list_shown(detections: list[np.ndarray]) -> dict[int, list[list[float]]]:

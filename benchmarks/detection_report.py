@@ -187,7 +187,7 @@ def draw_detections(runs: Sequence[Run], test: str, samples: Samples, path: Path
     """
     fraction = min(run["fraction"] for run in runs)
     chosen: dict[str, Run] = {}
-    for run in sorted(runs, key=lambda run: run["seed"]):
+    for run in sorted(runs, key=lambda run: (run["seed"], run["arm"] != "real")):
         if run["fraction"] == fraction:
             chosen.setdefault(run["arm"], run)
     numbers = [int(key) for key in next(iter(chosen.values()))["tests"][test]["shown"]]
