@@ -140,15 +140,22 @@ def make_detector(size: int, classes: int, seed: int, frozen_to: str = "block3c"
     image = keras.Input((size, size, 1))
     grey = keras.layers.Rescaling(1 / 255)(image)
     *finer, x = features(keras.layers.Concatenate()([grey, grey, grey]))
-    x = _convolve(x, 64, 1)
+    x = _project(x, 64)
     for skip, channels in zip(reversed(finer), (64, 48, 32), strict=True):
         x = keras.layers.UpSampling2D(interpolation="bilinear")(_convolve(x, channels, 1))
-        x = _convolve(keras.layers.Add()([x, _convolve(skip, channels, 1)]), channels, 3)
+        x = _convolve(keras.layers.Add()([x, _project(skip, channels)]), channels, 3)
     x = _convolve(x, 64, 3)
     bias = keras.initializers.Constant(float(np.log(_PRIOR / (1 - _PRIOR))))
-    heat = keras.layers.Conv2D(classes, 1, bias_initializer=bias)(x)
-    sides = keras.layers.Conv2D(4, 1, bias_initializer="ones")(x)
+    small = keras.initializers.RandomNormal(stddev=0.01)
+    heat = keras.layers.Conv2D(classes, 1, kernel_initializer=small, bias_initializer=bias)(x)
+    sides = keras.layers.Conv2D(4, 1, kernel_initializer=small, bias_initializer="ones")(x)
     return keras.Model(image, keras.layers.Concatenate()([heat, sides]), name="detector")
+
+
+def _project(feature: keras.KerasTensor, channels: int) -> keras.KerasTensor:
+    """Bring a feature of the backbone, a sum of any size, to the head's channels and scale."""
+    x = keras.layers.Conv2D(channels, 1, use_bias=False)(feature)
+    return keras.layers.ReLU()(keras.layers.GroupNormalization(8)(x))
 
 
 def _convolve(x: keras.KerasTensor, channels: int, kernel: int) -> keras.KerasTensor:
