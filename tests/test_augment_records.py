@@ -106,7 +106,8 @@ def test_other_splits_are_copied_byte_for_byte(records, tmp_path):
 
 
 SETTINGS = (
-    b'{"detail": 1.0, "factor": 0.5, "guard": "off", "min_fidelity": 0.25, "mode": "sample", '
+    b'{"detail": 1.0, "engine": "tensorflow", "factor": 0.5, "guard": "off", '
+    b'"min_fidelity": 0.25, "mode": "sample", '
     b'"p": 1.0, "seed": 7, "value_range": null}'
 )
 

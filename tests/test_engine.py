@@ -13,6 +13,9 @@ from vae_aug.errors import MissingPackageError
 
 IMAGES = tf.random.stateless_uniform([3, 32, 32, 1], [3, 3])
 SEEDS = tf.reshape(tf.range(6), [3, 2])
+# The untrained network moves its output by 1e-3 when its input moves by 1e-7, so that the order of
+# a sum shows; 3e-3 is the 50 dB that the engines promise.
+TOLERANCE = 3e-3
 
 
 @pytest.mark.parametrize("engine", [TensorFlowEngine, XLAEngine])
@@ -20,7 +23,7 @@ SEEDS = tf.reshape(tf.range(6), [3, 2])
 def test_denoise_is_the_reconstruction(tiny_vae, engine, seed):
     config = AugmentConfig(mode="denoise", seed=seed)
     expected = tf.reduce_mean(tiny_vae.reconstruct(IMAGES), -1, keepdims=True)
-    np.testing.assert_allclose(engine(tiny_vae, config)(IMAGES, SEEDS), expected, atol=1e-5)
+    np.testing.assert_allclose(engine(tiny_vae, config)(IMAGES, SEEDS), expected, atol=TOLERANCE)
 
 
 def test_xla_inside_a_dataset(tiny_vae):
@@ -28,7 +31,7 @@ def test_xla_inside_a_dataset(tiny_vae):
     reference = VAEAugment(tiny_vae, mode="denoise", guard="off")
     dataset = tf.data.Dataset.from_tensor_slices({"image": IMAGES}).batch(2)
     for computed, expected in zip(dataset.map(augment), dataset.map(reference), strict=True):
-        np.testing.assert_allclose(computed["image"], expected["image"], atol=1e-5)
+        np.testing.assert_allclose(computed["image"], expected["image"], atol=TOLERANCE)
 
 
 def test_xla_draws(tiny_vae):

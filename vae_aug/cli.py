@@ -71,6 +71,14 @@ class Guard(enum.StrEnum):
     off = "off"
 
 
+class Engine(enum.StrEnum):
+    """Values of `vae_aug.config.Engine`."""
+
+    tensorflow = "tensorflow"
+    xla = "xla"
+    openvino = "openvino"
+
+
 class DicomAs(enum.StrEnum):
     """Values of `vae_aug.augment.files.DicomAs`."""
 
@@ -512,6 +520,13 @@ def augment(
         typer.Option(min=0, max=1, help="Similarity (SSIM) of a box below which the guard acts."),
     ] = 0.8,
     seed: _Seed = 0,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="What runs the network: openvino (an extra) is faster on a CPU, xla is for "
+            "accelerators."
+        ),
+    ] = Engine.tensorflow,
     augment_split: Annotated[
         list[str], typer.Option(help="Split to augment; may be repeated. Others are copied.")
     ] = ["train"],  # noqa: B006 - typer reads the default and never changes it
@@ -563,6 +578,7 @@ def augment(
         guard=guard.value,
         min_fidelity=min_fidelity,
         seed=seed,
+        engine=engine.value,
         batch_size=batch_size,
     )
 

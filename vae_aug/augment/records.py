@@ -67,7 +67,7 @@ PER_BOX = ("fidelity", "contrast", "guarded")
 _MOST_CONTRAST = 1e6
 """Where a thousandth of a contrast that grew from next to nothing is cut off."""
 
-REPLAYED = (*_SETTINGS, "p", "value_range")
+REPLAYED = (*_SETTINGS, "p", "value_range", "engine")
 """Settings of a transform that decide what it puts out for a record."""
 
 
