@@ -33,6 +33,14 @@ class FakeVAE:
         )
         return reconstruction, reconstruction + self.noise * factor * noise
 
+    def describe(self, images):
+        mean, log_var = self.encode(images)
+        return {"reconstruction": 0.5 * images, "z_mean": mean, "z_log_var": log_var}
+
+    def redraw(self, known, *, mode, factor, seeds, alone=False):
+        images = 2.0 * known["reconstruction"]
+        return self.vary(images, mode=mode, factor=factor, seeds=seeds, alone=alone)[1]
+
     def encode(self, images):
         mean = tf.reduce_mean(images, axis=(1, 2))
         return mean, tf.zeros_like(mean)

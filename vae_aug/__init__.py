@@ -12,6 +12,7 @@ import typing
 from vae_aug.config import AugmentConfig, ModelConfig, TrainConfig
 from vae_aug.errors import (
     AnnotationError,
+    CacheError,
     CheckpointError,
     ConformanceError,
     DicomError,
@@ -29,6 +30,7 @@ if typing.TYPE_CHECKING:
 __all__ = [
     "AnnotationError",
     "AugmentConfig",
+    "CacheError",
     "CheckpointError",
     "ConformanceError",
     "DicomError",

@@ -12,6 +12,10 @@ class CheckpointError(VAEAugError):
     """A checkpoint cannot be read, was altered, or does not fit this version."""
 
 
+class CacheError(VAEAugError):
+    """A cache of descriptions is damaged, or was made with another network or other settings."""
+
+
 class DicomError(VAEAugError):
     """A DICOM file cannot be turned into an image."""
 

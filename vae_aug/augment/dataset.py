@@ -14,8 +14,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from vae_aug.augment.elements import find_layout, get_at
-from vae_aug.augment.seeds import count_epochs
+from vae_aug.augment.elements import Layout, find_layout, get_at, read_parts
+from vae_aug.augment.engine import Known
+from vae_aug.augment.seeds import count_epochs, hash_content
 from vae_aug.augment.steps import Request, Steps
 
 # Nothing here branches in Python on tensors, and converted code is slow to trace and to debug.
@@ -25,7 +26,16 @@ _NETWORK_CALLS = 2
 """Batches under way in the network: one computes while the other waits for a free core."""
 
 
-def augment_dataset(dataset: tf.data.Dataset, steps: Steps) -> tf.data.Dataset:
+_MISPLACED = (
+    "An element is not the one that the cache has in its place. The dataset must be the one that "
+    "the cache was made of, in the same order: shuffle after cache(), not before, and delete the "
+    "folder if the data changed."
+)
+
+
+def augment_dataset(
+    dataset: tf.data.Dataset, steps: Steps, described: tf.data.Dataset | None = None
+) -> tf.data.Dataset:
     """Augment every element of a dataset.
 
     Order, cardinality and element structure are kept. With a seed, every pass over the returned
@@ -37,6 +47,8 @@ def augment_dataset(dataset: tf.data.Dataset, steps: Steps) -> tf.data.Dataset:
     Args:
         dataset: Of elements or of batches.
         steps: The transform.
+        described: What the network need not compute again of each element, see
+            `vae_aug.augment.cache.open_cache`; `dataset` is of single elements then.
 
     Returns:
         A dataset with the same `element_spec`, up to static shapes that become known.
@@ -55,9 +67,10 @@ def augment_dataset(dataset: tf.data.Dataset, steps: Steps) -> tf.data.Dataset:
         return steps.run(element, layout, epoch)[0]
 
     @_do_not_convert
-    def ask(epoch: tf.Tensor, element: Any) -> tuple[tf.Tensor, Request]:
-        request = steps.ask(element, layout, epoch)
-        return _box(element), Request(*(part[0] for part in request))
+    def ask(epoch: tf.Tensor, element: Any, *described: Any) -> tuple[tf.Tensor, Request]:
+        known = _check_known(element, layout, *described) if described else None
+        request = steps.ask(element, layout, epoch, known)
+        return _box(element), tf.nest.map_structure(lambda part: part[0], request)
 
     @_do_not_convert
     def compute(boxed: tf.Tensor, request: Request) -> tuple[tf.Tensor, ...]:
@@ -74,6 +87,10 @@ def augment_dataset(dataset: tf.data.Dataset, steps: Steps) -> tf.data.Dataset:
     around = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
     one_size = get_at(dataset.element_spec, layout.image).shape.is_fully_defined()
     batches = steps.engine.image_size is not None or one_size
+    if described is not None:
+        numbered = tf.data.Dataset.zip((numbered, described)).map(
+            _do_not_convert(lambda pair, told: (*pair, *told))
+        )
     augmented = (
         numbered.map(ask, **around)
         .batch(steps.config.batch_size if batches else 1)
@@ -82,6 +99,14 @@ def augment_dataset(dataset: tf.data.Dataset, steps: Steps) -> tf.data.Dataset:
         .map(finish, **around)
     )
     return _keep_cardinality(augmented, dataset)
+
+
+def _check_known(element: Any, layout: Layout, fingerprint: tf.Tensor, known: Known) -> Known:
+    """Make sure that a description is of the element that it comes with; add a batch axis."""
+    found = hash_content(read_parts(element, layout).images)[0]
+    same = tf.debugging.Assert(tf.equal(found, fingerprint), [_MISPLACED])
+    with tf.control_dependencies([same]):
+        return {name: part[None] for name, part in known.items()}
 
 
 def _keep_cardinality(changed: tf.data.Dataset, source: tf.data.Dataset) -> tf.data.Dataset:

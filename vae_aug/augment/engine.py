@@ -13,6 +13,9 @@ from tensorflow.python.grappler import tf_optimizer
 from vae_aug.config import AugmentConfig
 from vae_aug.model.profiles import Network
 
+Known = dict[str, tf.Tensor]
+"""What a network's `describe` returns."""
+
 MAX_PIXELS = 2**20
 """Most pixels of a batch that a network sees at once at native resolution.
 
@@ -54,7 +57,9 @@ class TensorFlowEngine:
         self._config = config
         self._weights = [(v, v.numpy()) for v in getattr(vae, "variables", ())]
 
-    def __call__(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    def __call__(
+        self, images: tf.Tensor, seeds: tf.Tensor, known: Known | None = None
+    ) -> tf.Tensor:
         """Compute what the network adds to each image.
 
         With reconstruction r, variant v and detail d: `v - r + (1 - d) r`. Whoever applies it
@@ -65,32 +70,50 @@ class TensorFlowEngine:
             images: `[B, H, W, 1] float32 in [0, 1]`; H and W are `image_size`, if there is one.
                 More than `MAX_PIXELS` of any other size go through in parts.
             seeds: `[B, 2] int32`.
+            known: From `describe`, which then need not be computed again; where there is an
+                `image_size`, the images themselves are not looked at.
 
         Returns:
             `[B, H, W, 1] float32`.
         """
+        known = known or {}
+        if known and self._config.mode == "denoise":
+            return self._combine(known["reconstruction"], known["reconstruction"])
         with tf.device(self._config.device):
             if self._goes_one_by_one and images.shape[0] != 1:
-                return self._compute_each(images, seeds)
+                return self._compute_each(images, seeds, known)
             if self.image_size is None:
-                return self._compute_in_parts(images, seeds)
-            return self._compute(images, seeds)
+                return self._compute_in_parts(images, seeds, known)
+            return self._compute(images, seeds, known)
+
+    def describe(self, images: tf.Tensor) -> Known:
+        """Compute what is the same in every draw; bytes depend on the size of the batch.
+
+        Args:
+            images: `[B, H, W, 1] float32 in [0, 1]`, as for a call.
+
+        Returns:
+            Tensors by their name, see the network's `describe`.
+        """
+        with tf.device(self._config.device):
+            names, describe = self._description
+            return dict(zip(names, describe(images), strict=True))
 
     @property
     def _goes_one_by_one(self) -> bool:
         """Whether the network sees one image at a time, so that none depends on its batch."""
         return self._config.seed is not None and self._config.device is None
 
-    def _compute_each(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    def _compute_each(self, images: tf.Tensor, seeds: tf.Tensor, known: Known) -> tf.Tensor:
         """Compute a batch image by image, each as if it came alone."""
         return tf.map_fn(
-            lambda one: self._compute(one[0][None], one[1][None])[0],
-            (images, seeds),
+            lambda one: self._compute(*tf.nest.map_structure(lambda part: part[None], one))[0],
+            (images, seeds, known),
             fn_output_signature=tf.TensorSpec(images.shape[1:], tf.float32),
             parallel_iterations=1,  # several at a time would need the memory of several
         )
 
-    def _compute_in_parts(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    def _compute_in_parts(self, images: tf.Tensor, seeds: tf.Tensor, known: Known) -> tf.Tensor:
         """Compute a batch of native size, as many images at a time as `MAX_PIXELS` allows.
 
         Neighbours, for `"interpolate"` without a seed, are those of the part.
@@ -104,58 +127,102 @@ class TensorFlowEngine:
 
         def compute_part(index: tf.Tensor, parts: tf.TensorArray) -> tuple[Any, ...]:
             part = slice(index * at_once, (index + 1) * at_once)
-            return index + 1, parts.write(index, self._compute(images[part], seeds[part]))
+            given = tf.nest.map_structure(lambda whole: whole[part], (images, seeds, known))
+            return index + 1, parts.write(index, self._compute(*given))
 
         _, parts = tf.while_loop(
             lambda index, _: index < needed, compute_part, (0, parts), parallel_iterations=1
         )
         return parts.concat()
 
-    def _compute(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    def _compute(self, images: tf.Tensor, seeds: tf.Tensor, known: Known) -> tf.Tensor:
         """Run the graph that goes with the settings and the size of the batch."""
+        described = tuple(
+            (name, part.shape[-1] if part.shape.rank == 2 else None)
+            for name, part in sorted(known.items())
+        )
+        given = (images, seeds, *tf.nest.flatten(known))
         if self._config.mode != "interpolate" or self._config.seed is not None:
             # A neighbour depends on how the data was batched, which a seed must not.
-            return self._freeze(True)(images, seeds)
+            return self._freeze(True, described)(*given)
         return tf.cond(
             tf.shape(images)[0] > 1,
-            lambda: self._freeze(False)(images, seeds),
-            lambda: self._freeze(True)(images, seeds),
+            lambda: self._freeze(False, described)(*given),
+            lambda: self._freeze(True, described)(*given),
         )
 
     @functools.cache  # noqa: B019 - lives as long as the engine, which is few and long-lived
-    def _freeze(self, alone: bool) -> Any:
-        """Trace the network once, for any batch, outside of whatever graph is being built."""
-        size, config = self.image_size, self._config
-        detail = config.detail or 0.0
+    def _freeze(self, alone: bool, described: tuple[tuple[str, int | None], ...]) -> Any:
+        """Trace the network once, for any batch, outside of whatever graph is being built.
 
-        def compute(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-            constants = [(v, tf.constant(value)) for v, value in self._weights]
-            with keras.StatelessScope(state_mapping=constants):
-                reconstruction, variant = self._vae.vary(
-                    images, mode=config.mode, factor=config.factor, seeds=seeds, alone=alone
-                )
-            if config.mode == "denoise":
-                return config.factor * (1.0 - detail) * reconstruction
-            return variant - detail * reconstruction
+        Args:
+            alone: Whether no image looks at another of its batch.
+            described: Names of what is known, in order, each with its length if it is a vector;
+                anything else has the size of the images.
+        """
+        config, image = self._config, self._image_spec
 
+        def compute(images: tf.Tensor, seeds: tf.Tensor, *parts: tf.Tensor) -> tf.Tensor:
+            how = {"mode": config.mode, "factor": config.factor, "seeds": seeds, "alone": alone}
+            with self._restore_weights():
+                if not parts:
+                    return self._combine(*self._vae.vary(images, **how))
+                known = {name: part for (name, _), part in zip(described, parts, strict=True)}
+                variant = self._vae.redraw({**known, "image": images}, **how)
+            return self._combine(known["reconstruction"], variant)
+
+        known_specs = [
+            image if length is None else tf.TensorSpec([None, length], tf.float32)
+            for _, length in described
+        ]
         with tf.init_scope():
             traced = tf.function(compute, autograph=False).get_concrete_function(
-                tf.TensorSpec([None, size, size, 1], tf.float32),
-                tf.TensorSpec([None, 2], tf.int32),
+                image, tf.TensorSpec([None, 2], tf.int32), *known_specs
             )
             return self._make_runnable(traced, alone)
+
+    @functools.cached_property
+    def _description(self) -> tuple[list[str], Any]:
+        """Names of what `describe` returns, and the frozen graph that computes it."""
+
+        def describe(images: tf.Tensor) -> Known:
+            with self._restore_weights():
+                return self._vae.describe(images)
+
+        with tf.init_scope():
+            traced = tf.function(describe, autograph=False).get_concrete_function(self._image_spec)
+            return sorted(traced.structured_outputs), _optimize(traced)
+
+    @property
+    def _image_spec(self) -> tf.TensorSpec:
+        """What the network takes, in batches of any size."""
+        return tf.TensorSpec([None, self.image_size, self.image_size, 1], tf.float32)
+
+    def _restore_weights(self) -> keras.StatelessScope:
+        """Put constants in the place of the network's variables, for a trace."""
+        constants = [(variable, tf.constant(value)) for variable, value in self._weights]
+        return keras.StatelessScope(state_mapping=constants)
+
+    def _combine(self, reconstruction: tf.Tensor, variant: tf.Tensor) -> tf.Tensor:
+        """Compute what is added to an image; see `__call__`."""
+        detail = self._config.detail or 0.0
+        if self._config.mode == "denoise":
+            return self._config.factor * (1.0 - detail) * reconstruction
+        return variant - detail * reconstruction
 
     def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
         """Turn a traced network into what is called.
 
         Args:
-            traced: Concrete function of images and seeds, which captures nothing.
+            traced: Concrete function of images, seeds and what is known of the images, which
+                captures nothing.
             alone: Whether no image looks at another of its batch.
 
         Returns:
-            A function of images and seeds.
+            A function of the same tensors.
         """
-        return _optimize(traced)
+        optimized = _optimize(traced)
+        return lambda *given: optimized(*given)[0]
 
 
 class XLAEngine(TensorFlowEngine):
@@ -166,9 +233,7 @@ class XLAEngine(TensorFlowEngine):
 
     def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
         """Have XLA compile a traced network; see `TensorFlowEngine`."""
-        return tf.function(
-            lambda images, seeds: traced(images, seeds), autograph=False, jit_compile=True
-        )
+        return tf.function(lambda *given: traced(*given), autograph=False, jit_compile=True)
 
 
 def _optimize(traced: Any) -> Any:
@@ -178,10 +243,10 @@ def _optimize(traced: Any) -> Any:
     whose kernels then differ, and with them the last bits.
 
     Args:
-        traced: Concrete function of tensors that captures nothing and returns one tensor.
+        traced: Concrete function of tensors that captures nothing.
 
     Returns:
-        The same function of the same tensors.
+        The same function of the same tensors, one after the other; it returns a list.
     """
     definition = traced.graph.as_graph_def()
     meta = tf.compat.v1.train.export_meta_graph(graph_def=definition, graph=traced.graph)
@@ -192,4 +257,5 @@ def _optimize(traced: Any) -> Any:
     imported = tf.compat.v1.wrap_function(
         lambda: tf.graph_util.import_graph_def(optimized, name=""), []
     )
-    return imported.prune([tensor.name for tensor in traced.inputs], traced.outputs[0].name)
+    inputs, outputs = ([tensor.name for tensor in part] for part in (traced.inputs, traced.outputs))
+    return imported.prune(inputs, outputs)

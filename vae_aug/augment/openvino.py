@@ -54,10 +54,9 @@ class OpenVINOEngine(TensorFlowEngine):
             model.reshape({port: [1, *port.partial_shape[1:]] for port in model.inputs})
         infer = _Inference(model, whole=not alone)
 
-        def run(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-            computed = tf.numpy_function(
-                infer, [images, *draw(images, seeds)], tf.float32, stateful=False
-            )
+        def run(images: tf.Tensor, seeds: tf.Tensor, *known: tf.Tensor) -> tf.Tensor:
+            given = [images, *known, *draw(images, seeds)]
+            computed = tf.numpy_function(infer, given, tf.float32, stateful=False)
             return tf.ensure_shape(computed, images.shape)
 
         return run
@@ -75,10 +74,10 @@ class _Inference:
         self._queue.set_callback(_keep_result)
         self._lock = threading.Lock()  # the queue has work for every core already
 
-    def __call__(self, images: np.ndarray, *draws: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray, *others: np.ndarray) -> np.ndarray:
         """Return `[B, H, W, 1] float32` for as many images."""
-        # A network need not use all that was drawn for it.
-        named = {_name_input(index): part for index, part in enumerate((images, *draws))}
+        # A network need not use all that it is given.
+        named = {_name_input(index): part for index, part in enumerate((images, *others))}
         used = {name: part for name, part in named.items() if name in self._names}
         computed = np.empty_like(images)
         at_once = len(images) if self._whole else 1
@@ -91,7 +90,7 @@ class _Inference:
 
 
 def _name_input(index: int) -> str:
-    """Name the tensor of an input: 0 for the images, then what was drawn for them."""
+    """Name the tensor of an input: images, then what is known, then what was drawn for them."""
     return f"input_{index}:0"
 
 
@@ -104,13 +103,15 @@ def _cut_at_draws(traced: Any) -> tuple[Callable[..., list[tf.Tensor]], tf.compa
     """Cut a traced network in two: what is drawn, and what is computed from it.
 
     Args:
-        traced: Concrete function of images and seeds that captures nothing and returns one tensor.
+        traced: Concrete function of images, seeds and what is known of the images, which captures
+            nothing and returns one tensor.
 
     Returns:
-        A function of images and seeds that gives the draws, and the graph that takes images and
-        draws, as the placeholders `input_0`, `input_1`, ..., to what the network computes.
+        A function of images and seeds that gives the draws, and the graph that takes images, what
+        is known and draws, as the placeholders `input_0`, `input_1`, ..., to what the network
+        computes.
     """
-    images, seeds = traced.inputs
+    images, seeds, *known = traced.inputs
     draws = [
         operation.outputs[0]
         for operation in traced.graph.get_operations()
@@ -126,7 +127,7 @@ def _cut_at_draws(traced: Any) -> tuple[Callable[..., list[tf.Tensor]], tf.compa
             tensor.name: tf.compat.v1.placeholder(
                 tensor.dtype, tensor.shape, _name_input(index)[:-2]
             )
-            for index, tensor in enumerate([images, *draws])
+            for index, tensor in enumerate([images, *known, *draws])
         }
         [output] = tf.graph_util.import_graph_def(
             definition, feeds, [traced.outputs[0].name], name="network"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from vae_aug.augment.elements import Layout, get_at, read_parts, replace_at
-from vae_aug.augment.engine import TensorFlowEngine
+from vae_aug.augment.engine import Known, TensorFlowEngine
 from vae_aug.augment.guard import guard_change, measure_contrast_ratio, measure_fidelity
 from vae_aug.augment.intensity import change_luminance, compute_grey, find_range
 from vae_aug.augment.seeds import draw_choices, draw_seeds, hash_content, make_seeds
@@ -26,11 +26,13 @@ class Request(NamedTuple):
             `[B, H, W, 1]`, ragged if the batch is.
         seeds: `[B, 2] int32`.
         chosen: `[B] bool`, whether the example is augmented at all.
+        known: What the network need not compute again, see its `describe`; mostly nothing.
     """
 
     images: tf.Tensor | tf.RaggedTensor
     seeds: tf.Tensor
     chosen: tf.Tensor
+    known: Known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +76,29 @@ class Steps:
         request = self.ask(element, layout, epoch)
         return self.finish(element, layout, self.compute(request), request.chosen)
 
-    def ask(self, element: Any, layout: Layout, epoch: int | tf.Tensor = 0) -> Request:
-        """Make the network's input from an element or a batch; see `run`."""
+    def ask(
+        self,
+        element: Any,
+        layout: Layout,
+        epoch: int | tf.Tensor = 0,
+        known: Known | None = None,
+    ) -> Request:
+        """Make the network's input from an element or a batch.
+
+        Args:
+            element: As for `run`.
+            layout: As for `run`.
+            epoch: As for `run`.
+            known: What was described before, of as many images.
+
+        Returns:
+            The request.
+        """
         parts = read_parts(element, layout)
-        images = self._prepare(parts.images)
+        if known and self.engine.image_size is not None:
+            images = known["reconstruction"]  # the network will not look
+        else:
+            images = self._prepare(parts.images)
         count = tf.shape(parts.boxes)[0]
         chosen = tf.fill([count], not self.is_identity)
         if self.config.seed is None:
@@ -92,7 +113,20 @@ class Steps:
             choices = make_seeds(self.config.seed, "choose", ids, epochs)
         if 0 < self.config.p < 1:
             chosen &= draw_choices(choices, self.config.p)
-        return Request(images, seeds, chosen)
+        return Request(images, seeds, chosen, known or {})
+
+    def describe(self, element: Any, layout: Layout) -> tuple[tf.Tensor, Known]:
+        """Compute what is the same in every draw of an element, for later requests.
+
+        Args:
+            element: An element.
+            layout: Where things are in it; not batched.
+
+        Returns:
+            `[] string`, a fingerprint of the image's pixels, and what `ask` takes.
+        """
+        images = read_parts(element, layout).images
+        return hash_content(images)[0], self.engine.describe(self._prepare(images))
 
     def compute(self, request: Request) -> tf.Tensor | tf.RaggedTensor:
         """Run the network on the chosen examples: float32 like its images, 0 for the others.
@@ -104,7 +138,7 @@ class Steps:
             return tf.zeros_like(request.images)
         if isinstance(request.images, tf.RaggedTensor):
             return _map_ragged(
-                lambda *one: self._compute_chosen(Request(*one)),
+                lambda image, seed, chosen: self._compute_chosen(Request(image, seed, chosen, {})),
                 request.images,
                 request.seeds,
                 request.chosen,
@@ -113,13 +147,15 @@ class Steps:
 
     def _compute_chosen(self, request: Request) -> tf.Tensor:
         """As `compute`, of a dense batch."""
+        asked = (request.images, request.seeds, request.known)
         if self.config.p == 1:
-            return self.engine(request.images, request.seeds)
+            return self.engine(*asked)
         indices = tf.where(request.chosen)
 
         def compute() -> tf.Tensor:
-            images = tf.gather(request.images, indices[:, 0])
-            computed = self.engine(images, tf.gather(request.seeds, indices[:, 0]))
+            computed = self.engine(
+                *tf.nest.map_structure(lambda part: tf.gather(part, indices[:, 0]), asked)
+            )
             shape = tf.shape(request.images, out_type=tf.int64)
             return tf.scatter_nd(indices, computed, shape)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from vae_aug.augment.cache import open_cache
 from vae_aug.augment.dataset import augment_dataset
 from vae_aug.augment.elements import find_layout
 from vae_aug.augment.engine import TensorFlowEngine, XLAEngine
@@ -168,6 +169,37 @@ class VAEAugment:
         """
         whole = element[0] if len(element) == 1 else element
         return self._steps.run(whole, find_layout(whole, self.config.bounding_box_format))
+
+    def cache(self, dataset: tf.data.Dataset, path: str | os.PathLike[str]) -> tf.data.Dataset:
+        """Augment a dataset, as `apply` does, with the network's view of its images kept on disk.
+
+        What is the same in every draw is computed once, in this call: reconstruction, mean and log
+        variance of a `vector`, 100 kB an image at 224 pixels; the reconstruction of a `ladder`, two
+        bytes a pixel. Every pass then only draws and decodes, and `"denoise"` runs no network. A
+        call that was interrupted goes on where it stopped. Grey levels may differ from those of
+        `apply` by rounding.
+
+        Args:
+            dataset: Of single elements, finite, and in the same order in every pass: shuffle,
+                repeat and batch what is returned.
+            path: Folder of the cache, for this dataset and checkpoint; made if missing.
+
+        Returns:
+            A dataset with the same `element_spec`, up to static shapes that become known. Iterating
+            it raises `tf.errors.InvalidArgumentError` at an element that is not the one that the
+            cache has in its place.
+
+        Raises:
+            CacheError: If the folder holds something else, or was made with another checkpoint or
+                `value_range`.
+            ValueError: If the elements are batches or have no image, the dataset is infinite, or
+                the network comes from no checkpoint.
+            TypeError: If the image's dtype is not supported.
+        """
+        layout = find_layout(dataset.element_spec, self.config.bounding_box_format)
+        digest = getattr(self.vae, "digest", "")
+        described = open_cache(dataset, self._steps, layout, path, digest)
+        return augment_dataset(dataset, self._steps, described)
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings and the checkpoint's digest, all JSON values."""

@@ -167,18 +167,67 @@ class VAE(keras.Model):
         if mode == "denoise":
             reconstruction = _to_grey(self.decode(z_mean))
             return reconstruction, reconstruction
-        noise = draw_normal(fold_in(seeds, _NOISE), tuple(z_mean.shape[1:]))
-        if mode == "sample":
-            z = sample_posterior(z_mean, z_log_var, noise, factor)
-        else:
-            # A neighbour one place on is somebody else's image in any batch of two or more.
-            drawn = self.aggregate_mean + self.aggregate_std * noise
-            other = drawn if alone else tf.roll(z_mean, 1, axis=0)
-            share = factor * draw_uniform(fold_in(seeds, _STEP))[:, None]
-            z = z_mean + share * (other - z_mean)
+        z = self._draw(z_mean, z_log_var, mode, factor, seeds, alone)
         both = _to_grey(self.decode(tf.concat([z_mean, z], axis=0)))
         reconstruction, variant = tf.split(both, 2, axis=0)
         return reconstruction, variant
+
+    def describe(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Compute what is the same in every draw, for `redraw`.
+
+        Args:
+            images: `[B, S, S, 1] float32 in [0, 1]`.
+
+        Returns:
+            `"reconstruction"` `[B, S, S, 1] float32 in [0, 1]`, and `"z_mean"` and `"z_log_var"`,
+            each `[B, latent_dim / 2] float32`.
+        """
+        z_mean, z_log_var = self.encode(images)
+        reconstruction = _to_grey(self.decode(z_mean))
+        return {"reconstruction": reconstruction, "z_mean": z_mean, "z_log_var": z_log_var}
+
+    def redraw(
+        self,
+        known: dict[str, tf.Tensor],
+        *,
+        mode: str,
+        factor: float | tf.Tensor,
+        seeds: tf.Tensor,
+        alone: bool = False,
+    ) -> tf.Tensor:
+        """Draw a variant of each described image, as `vary` does, without the encoder.
+
+        Args:
+            known: From `describe`.
+            mode: `"sample"` or `"interpolate"`.
+            factor: As for `vary`.
+            seeds: As for `vary`.
+            alone: As for `vary`.
+
+        Returns:
+            `[B, S, S, 1] float32 in [0, 1]`.
+        """
+        z = self._draw(known["z_mean"], known["z_log_var"], mode, factor, seeds, alone)
+        return _to_grey(self.decode(z))
+
+    def _draw(
+        self,
+        z_mean: tf.Tensor,
+        z_log_var: tf.Tensor,
+        mode: str,
+        factor: float | tf.Tensor,
+        seeds: tf.Tensor,
+        alone: bool,
+    ) -> tf.Tensor:
+        """Draw latent vectors, as `vary` says: `[B, latent_dim / 2] float32`."""
+        noise = draw_normal(fold_in(seeds, _NOISE), tuple(z_mean.shape[1:]))
+        if mode == "sample":
+            return sample_posterior(z_mean, z_log_var, noise, factor)
+        # A neighbour one place on is somebody else's image in any batch of two or more.
+        drawn = self.aggregate_mean + self.aggregate_std * noise
+        other = drawn if alone else tf.roll(z_mean, 1, axis=0)
+        share = factor * draw_uniform(fold_in(seeds, _STEP))[:, None]
+        return z_mean + share * (other - z_mean)
 
     def move_towards(
         self, images: tf.Tensor, z_other: tf.Tensor, share: tf.Tensor
