@@ -397,6 +397,14 @@ def test_diversity_prints_a_row_for_each_factor(records, tmp_path, brighten):
     assert (tmp_path / "samples_0.1.png").exists()
 
 
+def test_bench_names_the_fastest(brighten):
+    options = ("--engine", "tensorflow", "--size", "32", "--images", "1", "--rounds", "1")
+    result = run("bench", "--mode", "denoise", *options)
+    assert result.exit_code == 0, result.output
+    assert "dataset.apply(VAEAugment('demo', engine='tensorflow'))" in result.stdout
+    assert result.stdout.count("tensorflow") == 4  # three ways, and the sentence
+
+
 def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):
     seen = {}
 

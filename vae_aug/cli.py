@@ -801,6 +801,34 @@ def audit(
 
 
 @app.command()
+def bench(
+    ckpt: _Checkpoint = "demo",
+    mode: Annotated[Mode, typer.Option(help="As for augment.")] = Mode.sample,
+    size: Annotated[
+        int, typer.Option(min=32, max=4096, help="Height and width of the images, pixels.")
+    ] = 224,
+    images: Annotated[int, typer.Option(min=1, help="Images in a round.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, in which all ways take turns.")] = 3,
+    engine: Annotated[
+        list[Engine] | None,
+        typer.Option(
+            help="Engine to measure; may be repeated. Default: all, xla only if there is a GPU."
+        ),
+    ] = None,
+) -> None:
+    """Measure which engine is the fastest on this machine, on drawn images with boxes."""
+    _run(
+        "run_bench",
+        ckpt,
+        [one.value for one in engine] if engine else None,
+        mode=mode.value,
+        image_size=size,
+        images=images,
+        rounds=rounds,
+    )
+
+
+@app.command()
 def fidelity(
     records: _Records,
     ckpt: _Checkpoint = "demo",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 import math
@@ -39,7 +40,7 @@ from vae_aug.augment.files import denoise_files
 from vae_aug.augment.records import RecordSummary, augment_records, summarize_records
 from vae_aug.augment.replay import read_provenance, replay_record
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
+from vae_aug.config import TRAIN_RECIPES, Engine, ModelConfig, TrainConfig
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.dicom import Window
 from vae_aug.data.ingest import IngestReport, ingest, ingest_by_patient
@@ -52,6 +53,7 @@ from vae_aug.evaluate.diversity import measure_diversity
 from vae_aug.evaluate.fidelity import measure_box_fidelity
 from vae_aug.evaluate.preview import choose_rows, draw_variants, write_preview
 from vae_aug.evaluate.report import print_denoising, print_diversity, write_report
+from vae_aug.evaluate.speed import WAYS, list_engines, measure_engines
 from vae_aug.model.checkpoint import load_checkpoint, read_card, read_manifest
 from vae_aug.model.train import CHECKPOINT_NAME, train
 from vae_aug.model.tune import BEST_NAME, TABLE_NAME, Trial, tune
@@ -492,6 +494,34 @@ def run_diversity(records: Path, checkpoint: str, *, out: Path | None, **options
     print_diversity(rows, _OUT)
     if out is not None:
         _print(f"{out}")
+
+
+def run_bench(
+    checkpoint: str, engines: list[Engine] | None, *, rounds: int, **options: Any
+) -> None:
+    """Measure engines, print the table, and say what to type for the fastest."""
+    engines = engines or list_engines()
+    network = load_checkpoint(checkpoint)
+    with _show_counts("rounds") as progress:
+        total, done = len(engines) * len(WAYS) * (1 + rounds), itertools.count(1)
+        speeds, missing = measure_engines(
+            network, engines, rounds=rounds, progress=lambda: progress(next(done), total), **options
+        )
+    table = Table("engine", "way", title=f"{checkpoint}, {options['mode']}")
+    for heading in ("images/s", "slowest round", "fastest round"):
+        table.add_column(heading, justify="right")
+    for speed in speeds:
+        figures = (speed.median, min(speed.rates), max(speed.rates))
+        table.add_row(speed.engine, speed.way, *(f"{figure:.1f}" for figure in figures))
+    _OUT.print(table)
+    for message in missing.values():
+        _print(message)
+    if speeds:
+        fastest = max(speeds, key=lambda speed: speed.median if speed.way != WAYS[-1] else 0.0)
+        _print(
+            f"Fastest without a cache: dataset.apply(VAEAugment({checkpoint!r}, "
+            f"engine={fastest.engine!r}))"
+        )
 
 
 def run_fidelity(records: Path, checkpoint: str, *, out: Path | None, **options: Any) -> None:

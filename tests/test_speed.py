@@ -1,0 +1,40 @@
+"""The comparison of engines; how fast they are is for no test to say."""
+
+import sys
+
+import pytest
+from fake_vae import FakeVAE
+
+from vae_aug.evaluate.speed import WAYS, list_engines, measure_engines
+
+
+def test_every_way_of_every_engine_is_measured(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "vae_aug.augment.openvino", raising=False)
+    steps = []
+    speeds, missing = measure_engines(
+        FakeVAE(),
+        ["tensorflow", "openvino"],
+        image_size=48,
+        images=3,
+        rounds=2,
+        progress=lambda: steps.append(1),
+    )
+    assert {(speed.engine, speed.way) for speed in speeds} == {("tensorflow", way) for way in WAYS}
+    assert all(len(speed.rates) == 2 and min(speed.rates) > 0 for speed in speeds)
+    assert [speed.median for speed in speeds] == sorted((s.median for s in speeds), reverse=True)
+    assert len(steps) == len(WAYS) * 3
+    assert (
+        list(missing) == ["openvino"] and "pip install 'vae-aug[openvino]'" in missing["openvino"]
+    )
+
+
+def test_nothing_to_measure():
+    with pytest.raises(ValueError, match="at least 1; got 0 and 3"):
+        measure_engines(FakeVAE(), ["tensorflow"], images=0)
+
+
+def test_xla_is_tried_on_accelerators_only(monkeypatch):
+    assert list_engines() == ["tensorflow", "openvino"]
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [kind])
+    assert list_engines() == ["tensorflow", "openvino", "xla"]
