@@ -235,3 +235,32 @@ print("same", same)
     assert "same True" in run.stdout
     # The one function that is placed by name is the network.
     assert re.search(r"PartitionedCall.*CPU:1", run.stdout + run.stderr)
+
+
+def test_a_distributed_training_step_can_call_it():
+    program = """
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from fake_vae import FakeVAE
+from test_dataset import images_of, make_source
+from vae_aug.augment.transform import VAEAugment
+augment = VAEAugment(FakeVAE(), seed=3)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+batches = make_source().take(6).batch(2)
+
+@tf.function
+def step(batch):
+    return strategy.run(lambda part: augment(part)["image"], args=(batch,))
+
+parts = [
+    part
+    for batch in strategy.experimental_distribute_dataset(batches)
+    for part in strategy.experimental_local_results(step(batch))
+]
+print("replicas", strategy.num_replicas_in_sync, "parts", len(parts))
+print("same", (np.concatenate(parts) == images_of(make_source().take(6).map(augment))).all())
+"""
+    run = run_elsewhere(program)
+    assert "replicas 2 parts 6" in run.stdout and "same True" in run.stdout, run.stderr
