@@ -283,9 +283,9 @@ def detect(model: keras.Model, images: np.ndarray, limit: int = 20) -> list[np.n
         that overlap a better one of their class by an IoU above 0.5 are left out.
     """
     size, found = images.shape[1], []
-    compute = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
     for start in range(0, len(images), 32):
-        output = compute(tf.cast(images[start : start + 32], tf.float32))
+        batch = images[start : start + 32].astype(np.float32)
+        output = tf.constant(model.predict_on_batch(batch))
         logits, log_sides = tf.split(output, [output.shape[-1] - 4, 4], -1)
         scores = tf.sigmoid(logits)
         peaks = tf.where(scores == tf.nn.max_pool2d(scores, 3, 1, "SAME"), scores, 0.0)

@@ -192,6 +192,7 @@ def corrupt_image(
     Raises:
         ValueError: As `corrupt`.
     """
+    image = tf.convert_to_tensor(image)
     white = float(image.dtype.max) if image.dtype.is_integer else 1.0
     noisy = corrupt(tf.cast(image, tf.float32) / white, name, keep, seed)
     noisy = tf.round(noisy * white) if image.dtype.is_integer else noisy

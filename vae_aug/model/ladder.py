@@ -15,6 +15,7 @@ from vae_aug.model.latent import (
     draw_normal,
     draw_uniform,
     fold_in,
+    interpolate,
     sample_posterior,
     split_latent,
 )
@@ -293,11 +294,10 @@ class LadderVAE(keras.Model):
             spread = tf.exp(0.5 * features.z_log_var[:, STYLE_DIM:])
             z = z_mean + factor * tf.concat([style, spread], axis=-1) * noise
             return self._finish(features, z, _make_seeded_noise(seeds, factor), images)
-        # A neighbour one place on is somebody else's image in any batch of two or more.
         drawn = self.aggregate_mean + self.aggregate_std * noise
-        other = drawn if alone else tf.roll(z_mean, 1, axis=0)
-        share = factor * draw_uniform(fold_in(seeds, _STEP))[:, None]
-        return self._finish(features, z_mean + share * (other - z_mean), None, images)
+        share = factor * draw_uniform(fold_in(seeds, _STEP))
+        z = interpolate(z_mean, drawn, share, alone=alone)
+        return self._finish(features, z, None, images)
 
     def move_towards(
         self, images: tf.Tensor, z_other: tf.Tensor, share: tf.Tensor

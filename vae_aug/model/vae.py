@@ -15,6 +15,7 @@ from vae_aug.model.latent import (
     draw_normal,
     draw_uniform,
     fold_in,
+    interpolate,
     sample_posterior,
     split_latent,
 )
@@ -223,11 +224,9 @@ class VAE(keras.Model):
         noise = draw_normal(fold_in(seeds, _NOISE), tuple(z_mean.shape[1:]))
         if mode == "sample":
             return sample_posterior(z_mean, z_log_var, noise, factor)
-        # A neighbour one place on is somebody else's image in any batch of two or more.
         drawn = self.aggregate_mean + self.aggregate_std * noise
-        other = drawn if alone else tf.roll(z_mean, 1, axis=0)
-        share = factor * draw_uniform(fold_in(seeds, _STEP))[:, None]
-        return z_mean + share * (other - z_mean)
+        share = factor * draw_uniform(fold_in(seeds, _STEP))
+        return interpolate(z_mean, drawn, share, alone=alone)
 
     def move_towards(
         self, images: tf.Tensor, z_other: tf.Tensor, share: tf.Tensor
