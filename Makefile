@@ -38,7 +38,8 @@ demo: $(STAMP)
 	$(BIN)/vae-aug demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --quiet --durations=10 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --quiet --durations=10 \
+		--numprocesses=auto --maxprocesses=4 --dist=loadfile $(PYTEST_ARGS)
 
 check: lint types test wheel
 
