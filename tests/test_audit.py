@@ -12,7 +12,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 from scipy import ndimage
+from typer.testing import CliRunner
 
+from vae_aug import cli, commands
 from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
 from vae_aug.evaluate import audit as module
@@ -220,6 +222,27 @@ def test_one_copy_among_others_is_caught(records):
     worst = next(suspect for suspect in audit.suspects if suspect.way == "variants")
     assert (worst.sample, worst.source, worst.nearest, worst.mirrored) == (11, 11, 7, False)
     assert worst.relative == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("bank", "verdict"),
+    [(make_textures(TRAINING, 1), "Signs of"), (make_textures(500, 3), "No sign of")],
+    ids=["training images", "others"],
+)
+def test_the_command_prints_the_verdict(tmp_path, monkeypatch, bank, verdict):
+    """Held-out images are those of the split that is named, in the folder that is named."""
+    write_images(tmp_path / "records", "train", make_textures(TRAINING, 1))
+    write_images(tmp_path / "others", "test", make_textures(HELD_OUT, 2))
+    monkeypatch.setattr(commands, "load_checkpoint", lambda name: BankVAE(to_bank(bank)))
+    folders = ["--train", tmp_path / "records", "--held-out", tmp_path / "others"]
+    options = [*folders, "--held-out-split", "test", "--samples", SAMPLES, "--out", tmp_path]
+    result = CliRunner().invoke(cli.app, ["audit", "any", *map(str, options)])
+    assert result.exit_code == 0, result.stderr
+    assert f"{verdict} memorisation" in result.stdout and STATEMENT in " ".join(
+        result.stdout.split()
+    )
+    settings = json.loads((tmp_path / "audit.json").read_text())["settings"]
+    assert (settings["held_out_split"], settings["held_out_images"]) == ("test", HELD_OUT)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1.0, 3.0])

@@ -338,6 +338,25 @@ def test_augment_refuses_evaluation_splits(records, tmp_path, brighten):
     assert run(*arguments, "--augment-evaluation").exit_code == 0
 
 
+def test_augment_under_strict_refuses_a_network_that_knows_evaluation_patients(
+    records, tmp_path, brighten, monkeypatch
+):
+    network = BrighteningVAE()
+    network.patients = frozenset({"patient-1"})
+    monkeypatch.setattr(transform, "load_checkpoint", lambda checkpoint: network)
+    refused = run("augment", records, tmp_path / "refused", "--strict")
+    assert refused.exit_code == 1
+    assert "trained on patients of evaluation splits (1 of the split 'validation')" in (
+        refused.stderr
+    )
+    assert "--strict" in refused.stderr and not (tmp_path / "refused").exists()
+    warned = run("augment", records, tmp_path / "warned")
+    assert warned.exit_code == 0, warned.stderr
+    assert "was trained on 1 patients of the split 'validation'" in warned.stdout
+    network.patients = frozenset({"patient-2"})
+    assert run("augment", records, tmp_path / "other", "--strict").exit_code == 0
+
+
 def test_preview_draws_a_sheet(records, tmp_path, brighten):
     out = tmp_path / "sheet.png"
     result = run("preview", records, "--split", "train", "--out", out, "--rows", 1)

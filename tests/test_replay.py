@@ -126,3 +126,9 @@ def test_commands(folders, checkpoint, tmp_path):
     _, example = next(iterate_examples(file))
     recorded = example.features.feature["image/key/sha256"].bytes_list.value[0].decode()
     assert hashlib.sha256(image.read_bytes()).hexdigest() == recorded
+    *_, (_, last) = iterate_examples(file)
+    stored = last.features.feature["image/encoded"].bytes_list.value[0]
+    changed = tamper(file, "image/encoded", stored[:-1] + b"x", tmp_path / "changed.tfrecord")
+    result = RUN.invoke(app, ["replay", str(changed), "2", *options])
+    assert result.exit_code == 1 and "record 2 of" in result.stderr
+    assert "is not what the source" in " ".join(result.stderr.split())

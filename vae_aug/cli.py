@@ -763,10 +763,11 @@ def audit(
     held_out: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Folder of records whose split validation holds other patients; may be repeated. "
+            help="Folder of records of which a split holds other patients; may be repeated. "
             "Default: those of --train."
         ),
     ] = None,
+    held_out_split: Annotated[str, typer.Option(help="That split.")] = "validation",
     samples: Annotated[int, typer.Option(min=2, help="Samples drawn in each way.")] = 256,
     quantile: Annotated[
         float,
@@ -792,6 +793,7 @@ def audit(
         ckpt,
         train,
         held_out=held_out or [],
+        held_out_split=held_out_split,
         samples=samples,
         quantile=quantile,
         limit=limit,

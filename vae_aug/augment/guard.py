@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from vae_aug.augment.intensity import change_luminance, compute_grey
+
 _MARGIN, _MIN_MARGIN_PX = 0.1, 2.0
 """Margin around a box: a share of its side, and at least so many pixels."""
 
@@ -120,43 +122,9 @@ def measure_fidelity(
         Wang et al., Image Quality Assessment (2004), for SSIM; Immerkaer, Fast Noise Variance
         Estimation, Computer Vision and Image Understanding 64 (1996) 300-302.
     """
-    shape = tf.shape(reference)
-    span = tf.reduce_max(reference, [1, 2, 3]) - tf.reduce_min(reference, [1, 2, 3])
-    span = tf.cast(tf.maximum(span, _MIN_SPAN), tf.float64)[:, None]
-    noise = _respond_to_noise(reference) if denoised else None
-    if denoised:
-        reference, images = _smooth(reference), _smooth(images)
-    windows = make_windows(boxes, shape[1], shape[2])
-    x, y = tf.cast(reference[..., 0], tf.float64), tf.cast(images[..., 0], tf.float64)
-    rows = _indicate(windows.top, windows.bottom, shape[1])
-    columns = _indicate(windows.left, windows.right, shape[2])
-    count = tf.maximum(tf.reduce_sum(rows, -1) * tf.reduce_sum(columns, -1), 1.0)
-
-    def average(plane: tf.Tensor) -> tf.Tensor:
-        # As a product with indicator rows and columns: no gather per box, and for the few boxes
-        # of an image cheaper than an integral image.
-        return tf.reduce_sum(tf.matmul(rows, plane) * columns, -1) / count
-
-    mean_x, mean_y = average(x), average(y)
-    square_x, square_y, product = average(x * x), average(y * y), average(x * y)
-    var_x = tf.maximum(square_x - mean_x**2, 0.0)
-    var_y = tf.maximum(square_y - mean_y**2, 0.0)
-    covariance = product - mean_x * mean_y
-    c1, c2 = (_K1 * span) ** 2, (_K2 * span) ** 2
-    if noise is None:
-        similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-        similarity /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
-    else:
-        sigma = average(tf.cast(noise[..., 0], tf.float64))
-        share = float(np.sum(_SMOOTHING_KERNEL**2)) ** 2
-        chance = _NOISE_ERRORS * tf.sqrt(2.0 / tf.maximum(count * share, 1.0))
-        content = tf.maximum(var_x - sigma**2 * share * (1.0 + chance), 0.0)
-        kept = tf.minimum(var_y, content)
-        similarity = (covariance + c2 / 2) / (tf.sqrt(content * var_y) + c2 / 2)
-        similarity = tf.minimum(similarity, 1.0)
-        similarity *= (2 * tf.sqrt(content * kept) + c2) / (content + kept + c2)
-    nan = tf.constant(float("nan"), tf.float32)
-    return tf.where(windows.valid, tf.cast(similarity, tf.float32), nan)
+    windows = make_windows(boxes, *tf.unstack(tf.shape(reference)[1:3]))
+    judge = _Judge(reference, windows, denoised=denoised)
+    return judge.measure(judge.crop(images))
 
 
 def measure_contrast_ratio(reference: tf.Tensor, images: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
@@ -179,12 +147,13 @@ def measure_contrast_ratio(reference: tf.Tensor, images: tf.Tensor, boxes: tf.Te
         `vae_aug.evaluate.diversity.measure_contrast`, the same in NumPy.
     """
     height, width = tf.unstack(tf.shape(reference)[1:3])
+    whole = _Region.of_image(height, width)
     start, end = _find_pixels(boxes, tf.stack([height, width]))
     reach = tf.maximum(tf.round(RING * (end - start)), float(MIN_RING_PX))
 
     def indicate(start: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        rows = _indicate(start[..., 0], end[..., 0], height)
-        return rows, _indicate(start[..., 1], end[..., 1], width)
+        rows = _indicate(start[..., 0], end[..., 0], whole.rows)
+        return rows, _indicate(start[..., 1], end[..., 1], whole.columns)
 
     inside, around = indicate(start, end), indicate(start - reach, end + reach)
     free = tf.cast(tf.einsum("bnh,bnw->bhw", *inside) < 0.5, tf.float64)
@@ -207,6 +176,77 @@ def measure_contrast_ratio(reference: tf.Tensor, images: tf.Tensor, boxes: tf.Te
     return tf.cast(ratio, tf.float32)
 
 
+def change_guarded(
+    images: tf.Tensor,
+    change: tf.Tensor,
+    boxes: tf.Tensor,
+    low: tf.Tensor,
+    high: tf.Tensor,
+    *,
+    guard: str,
+    min_fidelity: float,
+    denoised: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Change images as far as no box is harmed.
+
+    The guard goes round until no further box fails, since the fading edge around one box can harm
+    another that had passed; each round adds a box, and a box that was added is the original's.
+    Boxes are judged in the part of the images where windows are, and again only if a fading edge
+    comes near one.
+
+    Args:
+        images: `[B, H, W, C]` of any dtype that `change_luminance` takes.
+        change: `[B, H, W, 1] float32`, the change of grey that the network wants.
+        boxes: `[B, N, 4] float32`, `rel_yxyx`.
+        low: `[B, 1, 1, 1] float32`, the value of black.
+        high: `[B, 1, 1, 1] float32`, of white.
+        guard: As of `guard_change`.
+        min_fidelity: Fidelity below which a box has failed.
+        denoised: As of `measure_fidelity`.
+
+    Returns:
+        The images; `[B, N] float32`, the fidelity of every box in them, 1 where the original was
+        put back; and `[B, N] bool`, the boxes that the guard acted for.
+    """
+    windows = make_windows(boxes, *tf.unstack(tf.shape(images)[1:3]))
+    judge = _Judge(compute_grey(images, low, high), windows, denoised=denoised)
+    part, wanted = judge.crop(images), judge.crop(change)
+
+    def measure(change: tf.Tensor) -> tf.Tensor:
+        return judge.measure(compute_grey(change_luminance(part, change, low, high), low, high))
+
+    def find_new(fidelity: tf.Tensor, failed: tf.Tensor) -> tf.Tensor:
+        return (fidelity < min_fidelity) & ~failed
+
+    def act(fidelity: tf.Tensor, failed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        failed |= find_new(fidelity, failed)
+        original = failed
+        if guard == "keep":
+            original = tf.reduce_any(failed, axis=-1, keepdims=True) & windows.valid
+        fidelity = tf.cond(
+            tf.reduce_any(_is_near(windows, failed) & ~original),
+            lambda: measure(_take_back(wanted, windows, failed, guard, judge.region)),
+            lambda: fidelity,
+        )
+        return tf.where(original, 1.0, fidelity), failed
+
+    fidelity = measure(wanted)
+    failed = tf.zeros_like(fidelity, tf.bool)
+    if guard != "off":
+        fidelity, failed = tf.while_loop(
+            lambda fidelity, failed: tf.reduce_any(find_new(fidelity, failed)),
+            act,
+            (fidelity, failed),
+            shape_invariants=(fidelity.shape, failed.shape),
+        )
+        change = tf.cond(
+            tf.reduce_any(failed),
+            lambda: guard_change(change, boxes, failed, guard),
+            lambda: change,
+        )
+    return change_luminance(images, change, low, high), fidelity, failed
+
+
 def guard_change(change: tf.Tensor, boxes: tf.Tensor, failed: tf.Tensor, guard: str) -> tf.Tensor:
     """Take a change back where it harmed a box.
 
@@ -220,15 +260,136 @@ def guard_change(change: tf.Tensor, boxes: tf.Tensor, failed: tf.Tensor, guard: 
     Returns:
         `[B, H, W, 1] float32`; exactly 0 where the original is kept.
     """
+    height, width = tf.unstack(tf.shape(change)[1:3])
+    windows = make_windows(boxes, height, width)
+    return _take_back(change, windows, failed, guard, _Region.of_image(height, width))
+
+
+class _Region(NamedTuple):
+    """A part of an image in pixels, scalar int32; `bottom` and `right` are behind the last."""
+
+    top: tf.Tensor
+    left: tf.Tensor
+    bottom: tf.Tensor
+    right: tf.Tensor
+
+    @classmethod
+    def of_image(cls, height: tf.Tensor, width: tf.Tensor) -> _Region:
+        """Return all of an image."""
+        return cls(tf.constant(0), tf.constant(0), height, width)
+
+    @property
+    def rows(self) -> tf.Tensor:
+        """`[h] float32`, the numbers of its rows."""
+        return tf.range(tf.cast(self.top, tf.float32), tf.cast(self.bottom, tf.float32))
+
+    @property
+    def columns(self) -> tf.Tensor:
+        """`[w] float32`, the numbers of its columns."""
+        return tf.range(tf.cast(self.left, tf.float32), tf.cast(self.right, tf.float32))
+
+
+class _Judge:
+    """Judges boxes by one reference, of which everything is computed once.
+
+    Attributes:
+        region: Where the windows of the batch are, with the reach of the smoothing around them.
+    """
+
+    def __init__(self, reference: tf.Tensor, windows: Windows, *, denoised: bool) -> None:
+        span = tf.reduce_max(reference, [1, 2, 3]) - tf.reduce_min(reference, [1, 2, 3])
+        span = tf.cast(tf.maximum(span, _MIN_SPAN), tf.float64)[:, None]
+        self._c1, self._c2 = (_K1 * span) ** 2, (_K2 * span) ** 2
+        self._denoised, self._valid = denoised, windows.valid
+        self.region = _find_region(windows, *tf.unstack(tf.shape(reference)[1:3]))
+        self._rows = _indicate(windows.top, windows.bottom, self.region.rows)
+        self._columns = _indicate(windows.left, windows.right, self.region.columns)
+        count = tf.reduce_sum(self._rows, -1) * tf.reduce_sum(self._columns, -1)
+        self._count = tf.maximum(count, 1.0)
+        part = self.crop(reference)
+        self._x = self._prepare(part)
+        self._mean_x, square_x = self._average(self._x, self._x**2)
+        self._var_x = tf.maximum(square_x - self._mean_x**2, 0.0)
+        if denoised:
+            (sigma,) = self._average(tf.cast(_respond_to_noise(part)[..., 0], tf.float64))
+            share = float(np.sum(_SMOOTHING_KERNEL**2)) ** 2
+            chance = _NOISE_ERRORS * tf.sqrt(2.0 / tf.maximum(self._count * share, 1.0))
+            self._content = tf.maximum(self._var_x - sigma**2 * share * (1.0 + chance), 0.0)
+
+    def crop(self, images: tf.Tensor) -> tf.Tensor:
+        """Cut the region out of `[B, H, W, C]`."""
+        top, left, bottom, right = self.region
+        return images[:, top:bottom, left:right]
+
+    def measure(self, images: tf.Tensor) -> tf.Tensor:
+        """Measure fidelity, see `measure_fidelity`, of the region of images."""
+        y, c1, c2 = self._prepare(images), self._c1, self._c2
+        mean_y, square_y, product = self._average(y, y**2, self._x * y)
+        var_y = tf.maximum(square_y - mean_y**2, 0.0)
+        covariance = product - self._mean_x * mean_y
+        if self._denoised:
+            kept = tf.minimum(var_y, self._content)
+            similarity = (covariance + c2 / 2) / (tf.sqrt(self._content * var_y) + c2 / 2)
+            similarity = tf.minimum(similarity, 1.0)
+            similarity *= (2 * tf.sqrt(self._content * kept) + c2) / (self._content + kept + c2)
+        else:
+            similarity = (2 * self._mean_x * mean_y + c1) * (2 * covariance + c2)
+            similarity /= (self._mean_x**2 + mean_y**2 + c1) * (self._var_x + var_y + c2)
+        return tf.where(self._valid, tf.cast(similarity, tf.float32), float("nan"))
+
+    def _prepare(self, images: tf.Tensor) -> tf.Tensor:
+        """Turn `[B, h, w, 1] float32` into what is compared, `[B, h, w] float64`."""
+        return tf.cast(_smooth(images[..., 0]) if self._denoised else images[..., 0], tf.float64)
+
+    def _average(self, *planes: tf.Tensor) -> list[tf.Tensor]:
+        """Compute the means of planes `[B, h, w]` in every window, each `[B, N]`."""
+        # As a product with indicator rows and columns: no gather per box, and for the few boxes
+        # of an image cheaper than an integral image.
+        count, width = len(planes), tf.shape(self._columns)[-1]
+        sums = tf.matmul(self._rows, tf.concat(planes, axis=-1))
+        sums = tf.reshape(sums, [*tf.unstack(tf.shape(self._rows)[:2]), count, width])
+        means = tf.reduce_sum(sums * self._columns[:, :, None], -1) / self._count[..., None]
+        return tf.unstack(means, count, axis=-1)
+
+
+def _is_near(windows: Windows, failed: tf.Tensor) -> tf.Tensor:
+    """Tell which boxes the fading edge of a failed one may touch, smoothing included: `[B, N]`."""
+
+    def meet(start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+        reach = _compute_feather(start, end) + _SMOOTHING_RADIUS_PX
+        after = end[:, :, None] > (start - reach)[:, None]
+        return after & (start[:, :, None] < (end + reach)[:, None])
+
+    pairs = meet(windows.top, windows.bottom) & meet(windows.left, windows.right)
+    return tf.reduce_any(pairs & (failed & windows.valid)[:, None], axis=-1) & windows.valid
+
+
+def _find_region(windows: Windows, height: tf.Tensor, width: tf.Tensor) -> _Region:
+    """Find the part of the images where windows are, at least a pixel, with a margin."""
+
+    def find(start: tf.Tensor, end: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        first = tf.reduce_min(tf.where(windows.valid, start, tf.cast(length, tf.float32)))
+        margin = _SMOOTHING_RADIUS_PX
+        begin = tf.clip_by_value(tf.cast(first, tf.int32) - margin, 0, length - 1)
+        last = tf.cast(tf.reduce_max(tf.where(windows.valid, end, 0.0)), tf.int32)
+        return begin, tf.clip_by_value(last + margin, begin + 1, length)
+
+    top, bottom = find(windows.top, windows.bottom, height)
+    left, right = find(windows.left, windows.right, width)
+    return _Region(top, left, bottom, right)
+
+
+def _take_back(
+    change: tf.Tensor, windows: Windows, failed: tf.Tensor, guard: str, region: _Region
+) -> tf.Tensor:
+    """Do `guard_change` in a region of the images, `[B, h, w, 1]`."""
     if guard == "off":
         return change
     if guard == "keep":
         harmed = tf.reduce_any(failed, axis=-1)
         return tf.where(harmed[:, None, None, None], 0.0, change)
-    shape = tf.shape(change)
-    windows = make_windows(boxes, shape[1], shape[2])
-    rows = _fade(windows.top, windows.bottom, shape[1])
-    columns = _fade(windows.left, windows.right, shape[2])
+    rows = _fade(windows.top, windows.bottom, region.rows)
+    columns = _fade(windows.left, windows.right, region.columns)
     rows = tf.where((failed & windows.valid)[..., None], rows, 0.0)
     # Overlapping windows add up; inside any of them the sum is at least exactly 1.
     kept = tf.minimum(tf.einsum("bnh,bnw->bhw", rows, columns), 1.0)
@@ -251,32 +412,39 @@ def _find_pixels(boxes: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     return tf.cast(start, tf.float32), tf.cast(end, tf.float32)
 
 
-def _indicate(start: tf.Tensor, end: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-    """Return `[B, N, length] float64`, 1 from `start` up to before `end`, else 0."""
-    pixels = tf.range(tf.cast(length, tf.float32))
+def _indicate(start: tf.Tensor, end: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """Return `[B, N, L] float64`, 1 for pixels `[L]` from `start` up to before `end`, else 0."""
     return tf.cast((pixels >= start[..., None]) & (pixels < end[..., None]), tf.float64)
 
 
-def _fade(start: tf.Tensor, end: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-    """Return `[B, N, length] float32`, 1 from `start` to `end` and smoothly down to 0 outside."""
-    pixels = tf.range(tf.cast(length, tf.float32))
+def _fade(start: tf.Tensor, end: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """Return `[B, N, L] float32`, 1 from `start` to `end` and smoothly down to 0 outside."""
     start, end = start[..., None], end[..., None]
-    feather = tf.maximum(_FEATHER * (end - start), _MIN_FEATHER_PX) + 1.0
+    feather = _compute_feather(start, end)
     distance = tf.maximum(tf.maximum(start - pixels, pixels - (end - 1.0)), 0.0)
     linear = tf.maximum(1.0 - distance / feather, 0.0)
     return linear * linear * (3.0 - 2.0 * linear)
 
 
-def _smooth(images: tf.Tensor) -> tf.Tensor:
-    """Filter `[B, H, W, 1]` with a Gaussian whose weights, at the edge, are those inside."""
-    kernel = tf.constant(_SMOOTHING_KERNEL, tf.float32)
-    inside = tf.ones_like(images)
+def _compute_feather(start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+    """Return the distance in pixels from a window's last pixels to where nothing is taken back."""
+    return tf.maximum(_FEATHER * (end - start), _MIN_FEATHER_PX) + 1.0
 
-    def filter_both(values: tf.Tensor) -> tf.Tensor:
-        values = tf.nn.conv2d(values, tf.reshape(kernel, [-1, 1, 1, 1]), 1, "SAME")
-        return tf.nn.conv2d(values, tf.reshape(kernel, [1, -1, 1, 1]), 1, "SAME")
 
-    return filter_both(images) / filter_both(inside)
+def _smooth(planes: tf.Tensor) -> tf.Tensor:
+    """Filter `[B, H, W]` with a Gaussian whose weights, at the edge, are those inside."""
+    kernel = tf.constant(_SMOOTHING_KERNEL, tf.float32)[:, None, None, None]
+
+    def filter_rows(planes: tf.Tensor) -> tf.Tensor:
+        # Columns as channels: many times as fast as a convolution of one channel.
+        height, width = tf.unstack(tf.shape(planes)[1:])
+        kernels = tf.tile(kernel, [1, 1, width, 1])
+        filtered = tf.nn.depthwise_conv2d(planes[:, :, None], kernels, [1] * 4, "SAME")
+        inside = tf.nn.conv2d(tf.ones([1, height, 1, 1]), kernel, 1, "SAME")
+        return filtered[:, :, 0] / inside[:, :, 0]
+
+    turned = tf.transpose(filter_rows(planes), [0, 2, 1])
+    return tf.transpose(filter_rows(turned), [0, 2, 1])
 
 
 def _respond_to_noise(images: tf.Tensor) -> tf.Tensor:
@@ -285,8 +453,8 @@ def _respond_to_noise(images: tf.Tensor) -> tf.Tensor:
     The second difference down and across is 0 on any plane and straight edge, and for white
     Gaussian noise of deviation s its mean size is 6 s sqrt(2 / pi).
     """
-    line = tf.constant([1.0, -2.0, 1.0])
-    padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
-    bent = tf.nn.conv2d(padded, tf.reshape(line, [3, 1, 1, 1]), 1, "VALID")
-    bent = tf.nn.conv2d(bent, tf.reshape(line, [1, 3, 1, 1]), 1, "VALID")
+    bent = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+    for _ in range(2):
+        bent = bent[:, 1:] - bent[:, :-1]
+        bent = bent[:, :, 1:] - bent[:, :, :-1]
     return tf.abs(bent) * (math.sqrt(math.pi / 2.0) / 6.0)

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from vae_aug.augment.elements import Layout, get_at, read_parts, replace_at
 from vae_aug.augment.engine import Known, TensorFlowEngine
-from vae_aug.augment.guard import guard_change, measure_contrast_ratio, measure_fidelity
-from vae_aug.augment.intensity import change_luminance, compute_grey, find_range
+from vae_aug.augment.guard import change_guarded, measure_contrast_ratio
+from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.augment.seeds import draw_choices, draw_seeds, hash_content, make_seeds
 from vae_aug.config import AugmentConfig
 from vae_aug.data.boxes import convert_boxes
@@ -233,31 +233,16 @@ class Steps:
             change -= self._replaced * grey
         change = tf.where(chosen[:, None, None, None], change, 0.0)
         boxes = convert_boxes(boxes, layout.box_format, "rel_yxyx", height=height, width=width)
-
-        def apply(change: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            changed = change_luminance(images, change, low, high)
-            after = compute_grey(changed, low, high)
-            denoised = self.config.mode == "denoise"
-            return changed, measure_fidelity(grey, after, boxes, denoised=denoised)
-
-        def find_new(fidelity: tf.Tensor, failed: tf.Tensor) -> tf.Tensor:
-            return (fidelity < self.config.min_fidelity) & ~failed
-
-        def guard(_: tf.Tensor, fidelity: tf.Tensor, failed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            failed |= find_new(fidelity, failed)
-            return *apply(guard_change(change, boxes, failed, self.config.guard)), failed
-
-        changed, fidelity = apply(change)
-        failed = tf.zeros_like(fidelity, tf.bool)
-        if layout.boxes is not None and self.config.guard != "off":
-            # Again, since the fading edge around one box can harm another that had passed; each
-            # round adds a box, and a box that was added is the original's.
-            changed, fidelity, failed = tf.while_loop(
-                lambda _, fidelity, failed: tf.reduce_any(find_new(fidelity, failed)),
-                guard,
-                (changed, fidelity, failed),
-                shape_invariants=tuple(part.shape for part in (changed, fidelity, failed)),
-            )
+        changed, fidelity, failed = change_guarded(
+            images,
+            change,
+            boxes,
+            low,
+            high,
+            guard="off" if layout.boxes is None else self.config.guard,
+            min_fidelity=self.config.min_fidelity,
+            denoised=self.config.mode == "denoise",
+        )
         # Where nobody reads it, as under `apply`, TensorFlow leaves its computation out.
         contrast = measure_contrast_ratio(grey, compute_grey(changed, low, high), boxes)
         return changed, {"fidelity": fidelity, "contrast": contrast, "guarded": failed}
