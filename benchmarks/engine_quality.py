@@ -1,0 +1,102 @@
+"""How far the engines' outputs lie apart on real images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vae_aug.augment.transform import VAEAugment
+from vae_aug.data.records import read_records
+from vae_aug.errors import MissingPackageError
+from vae_aug.model.checkpoint import load_checkpoint
+
+CHECKPOINTS = ("vector", "demo")
+MODES = ("denoise", "sample")
+ENGINES = ("tensorflow", "xla", "openvino")
+
+
+def measure_quality(records: str, limit: int) -> list[dict[str, Any]]:
+    """Compare every engine with float32 TensorFlow, image by image, on the same seeds.
+
+    Images go through `apply` twice: as they are, where the output's grey levels are compared, and
+    as float32 in [0, 1], where rounding hides nothing.
+
+    Args:
+        records: Folder or file of records.
+        limit: Images, evenly spread over the records.
+
+    Returns:
+        For every checkpoint, mode and engine: `psnr_db` of all images together (None if nothing
+        differs), `max_abs_difference` of grey in [0, 1], and `share_of_levels` that differ.
+    """
+    elements = list(read_records(records).take(10 * limit).as_numpy_iterator())
+    elements = elements[:: max(len(elements) // limit, 1)][:limit]
+    return [row for ckpt in CHECKPOINTS for mode in MODES for row in _compare(ckpt, mode, elements)]
+
+
+def _compare(ckpt: str, mode: str, elements: list[Any]) -> list[dict[str, Any]]:
+    vae = load_checkpoint(ckpt)
+    expected_levels, expected = _augment(vae, mode, ENGINES[0], elements)
+    rows = []
+    for engine in ENGINES[1:]:
+        row: dict[str, Any] = {"ckpt": ckpt, "mode": mode, "engine": engine}
+        try:
+            levels, values = _augment(vae, mode, engine, elements)
+        except MissingPackageError as error:
+            rows.append({**row, "missing": str(error)})
+            continue
+        error = float(np.mean((values - expected) ** 2))
+        rows.append(
+            {
+                **row,
+                "images": len(elements),
+                "psnr_db": round(-10 * np.log10(error), 1) if error else None,
+                "max_abs_difference": float(np.abs(values - expected).max()),
+                "share_of_levels": float(np.mean(levels != expected_levels)),
+                "max_levels": int(
+                    np.abs(levels.astype(np.int32) - expected_levels.astype(np.int32)).max()
+                ),
+            }
+        )
+    return rows
+
+
+def _augment(
+    vae: Any, mode: str, engine: str, elements: list[Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return all pixels of all outputs: as grey levels, and as float32 in [0, 1]."""
+    settings = {"mode": mode, "engine": engine, "seed": 0}
+    levels = VAEAugment(vae, **settings)
+    values = VAEAugment(vae, **settings, value_range=(0.0, 1.0))
+
+    def scale(element: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        image = element["image"]
+        return {**element, "image": tf.cast(image, tf.float32) / float(image.dtype.max)}
+
+    dataset = _make_dataset(elements)
+    return _collect(dataset.apply(levels)), _collect(dataset.map(scale).apply(values))
+
+
+def _make_dataset(elements: list[Any]) -> tf.data.Dataset:
+    image = elements[0]["image"]
+    return tf.data.Dataset.from_generator(
+        lambda: (
+            {
+                "image": e["image"],
+                "image/source_id": e["image/source_id"],
+                "bbox": e["objects"]["bbox"],
+            }
+            for e in elements
+        ),
+        output_signature={
+            "image": tf.TensorSpec([None, None, image.shape[-1]], image.dtype),
+            "image/source_id": tf.TensorSpec([], tf.string),
+            "bbox": tf.TensorSpec([None, 4], tf.float32),
+        },
+    )
+
+
+def _collect(dataset: tf.data.Dataset) -> np.ndarray:
+    return np.concatenate([e["image"].ravel() for e in dataset.as_numpy_iterator()])

@@ -1,0 +1,223 @@
+"""What a whole input pipeline costs beside its network, and where a millisecond goes.
+
+    .venv/bin/python benchmarks/pipeline.py --records LGG
+
+The first table runs three pipelines in turn (see `throughput.py`): records that are read, decoded,
+augmented and batched; the same elements from memory, augmented; and nothing but the network on
+what it sees of them. The second runs every step by itself, an element at a time but for the
+network, and says what an image costs: processor time, which adds up over cores, and time on the
+clock. Differences of two rows are a step that does not run alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from flops import freeze
+from throughput import RESULTS, count_rate, describe, describe_machine, take_turns
+
+from vae_aug.augment.elements import find_layout
+from vae_aug.augment.steps import Request
+from vae_aug.augment.transform import VAEAugment
+from vae_aug.data.atomic import write_atomic
+from vae_aug.data.records import find_records, parse_example, read_records, read_serialized
+from vae_aug.model.checkpoint import load_checkpoint
+
+_DISTINCT = 64
+_NETWORK_CALLS = 2  # as under `apply`
+
+Cost = tuple[float, float]
+"""Milliseconds an image: of all processors together, and on the clock."""
+
+
+def keep(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Keep what a dataset yields in memory."""
+    kept = dataset.cache()
+    for _ in kept:
+        pass
+    return kept
+
+
+def make_requests(augment: VAEAugment, elements: tf.data.Dataset) -> tf.data.Dataset:
+    """Make what the network sees of elements: `Request` of single images."""
+    layout = find_layout(elements.element_spec, None)
+
+    def ask(element: Any) -> Request:
+        return Request(*(part[0] for part in augment._steps.ask(element, layout)))
+
+    return elements.map(ask)
+
+
+def make_pipelines(augment: VAEAugment, records: str) -> dict[str, tf.data.Dataset]:
+    """Make the pipelines of the first table, without an end."""
+    batch_size = augment.config.batch_size
+    elements = read_records(records).take(_DISTINCT)
+    kept = keep(elements)
+    batches = keep(make_requests(augment, kept).batch(batch_size, drop_remainder=True))
+    return {
+        "network alone": batches.repeat().map(
+            lambda request: {"image": augment._steps.compute(request)},
+            num_parallel_calls=_NETWORK_CALLS,
+        ),
+        "elements in memory, apply": kept.repeat().apply(augment),
+        "records, decode, apply, batch": elements.repeat()
+        .apply(augment)
+        .padded_batch(batch_size)
+        .prefetch(1),
+    }
+
+
+def compare_pipelines(
+    augment: VAEAugment, records: str, images: int, rounds: int
+) -> dict[str, dict[str, Any]]:
+    """Return images per second, and ratios to the network alone."""
+    pipelines = make_pipelines(augment, records)
+    measured = take_turns(
+        {
+            name: functools.partial(count_rate, pipeline, 2 * augment.config.batch_size, images)
+            for name, pipeline in pipelines.items()
+        },
+        rounds,
+    )
+    rates = {name: [rate for _, rate in pairs] for name, pairs in measured.items()}
+    return {
+        name: {
+            "images_per_second": describe(values),
+            "ratio": describe([v / b for v, b in zip(values, rates["network alone"], strict=True)]),
+        }
+        for name, values in rates.items()
+    }
+
+
+def measure_cost(dataset: tf.data.Dataset, images: int) -> Cost:
+    """Iterate once over a dataset of that many images."""
+    processors, begin = time.process_time(), time.perf_counter()
+    for _ in dataset:
+        pass
+    clock = time.perf_counter() - begin
+    return 1e3 * (time.process_time() - processors) / images, 1e3 * clock / images
+
+
+def make_steps(records: str, vae: Any, mode: str, engines: list[str]) -> dict[str, Any]:
+    """Make datasets of `_DISTINCT` images, each of which does one thing to all of them."""
+    files, info = find_records(records)
+    dtype, channels = ("uint8", 1) if info is None else (info.dtype, info.channels)
+    serialized = keep(read_serialized(files).take(_DISTINCT))
+    elements = keep(serialized.map(lambda s: parse_example(s, dtype, channels)))
+    without_boxes = elements.map(lambda element: {"image": element["image"]})
+    augment = VAEAugment(vae, mode=mode)
+    requests = keep(make_requests(augment, elements))
+    batches = keep(requests.batch(32))
+    squares = keep(requests.map(lambda request: request.images).batch(1))
+    size = vae.config.image_size
+    encode = freeze(vae.encode, tf.TensorSpec([1, size, size, 1], tf.float32))
+    steps = {
+        "carry an element": elements,
+        "decode a record": serialized.map(lambda s: parse_example(s, dtype, channels)),
+        "ask: grey, square": make_requests(augment, elements),
+        "ask with a seed: the same, and a hash of the content": make_requests(
+            VAEAugment(vae, mode=mode, seed=0), without_boxes
+        ),
+        "encoder, TensorFlow, an image at a time": squares.map(lambda images: encode(images)),
+        "network, TensorFlow, an image at a time (with a seed)": batches.map(
+            VAEAugment(vae, mode=mode, seed=0)._steps.compute
+        ),
+    }
+    for engine in engines:
+        steps[f"network, {engine}, 32 at a time"] = batches.map(
+            VAEAugment(vae, mode=mode, engine=engine)._steps.compute  # type: ignore[arg-type]
+        )
+    for name, guard, source in (
+        ("finish: restore the size, no boxes", "off", without_boxes),
+        ("finish: the same, guard of boxes off", "off", elements),
+        ("finish: the same, boxes guarded", "paste", elements),
+    ):
+        computed = keep(requests.map(lambda request: (0.01 * request.images, request.chosen)))
+        steps[name] = tf.data.Dataset.zip((source, computed)).map(
+            _finish(VAEAugment(vae, mode=mode, guard=guard), source)  # type: ignore[arg-type]
+        )
+    return steps
+
+
+def _finish(augment: VAEAugment, source: tf.data.Dataset) -> Callable[..., Any]:
+    layout = find_layout(source.element_spec, None)
+
+    def finish(element: Any, computed: tuple[tf.Tensor, tf.Tensor]) -> Any:
+        change, chosen = computed
+        return augment._steps.finish(element, layout, change[None], chosen[None])[0]
+
+    return finish
+
+
+def measure_steps(steps: dict[str, Any], rounds: int) -> dict[str, dict[str, Any]]:
+    """Return what an image costs in every step."""
+    measured = take_turns(
+        {name: functools.partial(measure_cost, step, _DISTINCT) for name, step in steps.items()},
+        rounds,
+    )
+    return {
+        name: {
+            "processor_ms": describe([cost[0] for cost in costs]),
+            "clock_ms": describe([cost[1] for cost in costs]),
+        }
+        for name, costs in measured.items()
+    }
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--records", required=True, help="records of at least 64 images")
+    parser.add_argument("--ckpt", default="vector")
+    parser.add_argument("--mode", default="sample", choices=["denoise", "sample"])
+    parser.add_argument("--engines", nargs="*", default=["tensorflow", "openvino"])
+    parser.add_argument("--images", type=int, default=128, help="timed in a round")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=RESULTS / "pipeline.json")
+    arguments = parser.parse_args()
+    if _DISTINCT % arguments.batch_size or arguments.images % (2 * arguments.batch_size):
+        parser.error(f"--batch-size must divide {_DISTINCT}, and twice that --images")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    machine = describe_machine()
+    vae = load_checkpoint(arguments.ckpt)
+    pipelines = {
+        engine: compare_pipelines(
+            VAEAugment(vae, mode=arguments.mode, engine=engine, batch_size=arguments.batch_size),
+            arguments.records,
+            arguments.images,
+            arguments.rounds,
+        )
+        for engine in arguments.engines
+    }
+    steps = make_steps(arguments.records, vae, arguments.mode, arguments.engines)
+    result = {
+        "benchmark": "pipeline",
+        "settings": {k: v for k, v in vars(arguments).items() if k not in ("out", "records")},
+        "digest": vae.digest,
+        "pipelines": pipelines,
+        "steps": measure_steps(steps, arguments.rounds),
+        "environment": machine,
+    }
+    write_atomic(arguments.out, (json.dumps(result, indent=1) + "\n").encode())
+    for engine, rows in pipelines.items():
+        for name, row in rows.items():
+            rate, ratio = row["images_per_second"]["median"], row["ratio"]["median"]
+            print(f"{engine + ', ' + name:56} x{ratio:.3f}  {rate:.1f} images/s")
+    for name, row in result["steps"].items():
+        processor, clock = row["processor_ms"]["median"], row["clock_ms"]["median"]
+        print(f"{name:56} {processor:8.2f} ms of processors {clock:8.2f} ms on the clock")
+
+
+if __name__ == "__main__":
+    main()
