@@ -288,6 +288,7 @@ def ingest(
     """Write one split of an annotated data set as TFRecords (TF Object Detection schema).
 
     Unusable images and boxes are left out, counted and named. Nothing appears before it is whole.
+    Run the command again after Ctrl-C or a crash: it goes on where it stopped.
     """
     _run(
         "run_ingest",

@@ -158,6 +158,10 @@ def _print_ingest(report: IngestReport, out: Path) -> None:
     table.add_section()
     table.add_row(report.split, "all", str(report.boxes))
     _OUT.print(table)
+    if report.resumed:
+        _print(f"{report.resumed} images had been converted by a run that was cut short")
+    if report.restarted:
+        _print("a run that was cut short had other images or settings; started anew")
     _print(f"format {report.format}: {report.evidence}")
     patients = f", {report.patients} patients" if report.patients else ""
     _print(f"{report.images} images written{patients}")

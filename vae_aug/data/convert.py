@@ -1,12 +1,9 @@
-"""One annotated image into one record, in this process or in several."""
+"""One annotated image into one record."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import multiprocessing
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 
 import numpy as np
 
@@ -59,10 +56,9 @@ class Converted:
     """What became of one image.
 
     Attributes:
-        item: The image.
         record: A serialised `tf.train.Example`; None if the image was skipped.
         problems: What was skipped, dropped or clipped, as (reason, effect).
-        patient: The patient, `""` if unknown. Not in the repr.
+        patient: The patient as the record names it, `""` if unknown.
         duplicates: Boxes that equal an earlier one of the same label.
         box_sizes_px: `[N, 2]` widths and heights of the boxes written.
         scanner: Manufacturer and modality of a DICOM image, e.g. `"philips CT"`; `""` of others.
@@ -70,10 +66,9 @@ class Converted:
         burned_in: Whether the file says that its pixels may identify the patient.
     """
 
-    item: AnnotatedImage = dataclasses.field(repr=False)
     record: bytes | None = dataclasses.field(repr=False)
     problems: tuple[tuple[str, Effect], ...]
-    patient: str = dataclasses.field(default="", repr=False)
+    patient: str = ""
     duplicates: int = 0
     box_sizes_px: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2)))
     scanner: str = ""
@@ -103,7 +98,7 @@ def convert_image(item: AnnotatedImage, conversion: Conversion) -> Converted:
     try:
         loaded = _load(item, conversion)
     except VAEAugError as error:
-        return Converted(item, None, ((describe_fault(item.path, error), "skipped"),))
+        return Converted(None, ((describe_fault(item.path, error), "skipped"),))
     image = loaded.image
     size = (item.height or image.height, item.width or image.width)
     if size != (image.height, image.width):
@@ -111,26 +106,26 @@ def convert_image(item: AnnotatedImage, conversion: Conversion) -> Converted:
             f"the annotation is for {size[0]} x {size[1]} pixels (height x width), the image "
             f"has {image.height} x {image.width}"
         )
-        return Converted(item, None, ((reason, "skipped"),))
+        return Converted(None, ((reason, "skipped"),))
     boxes, kept, problems = _clean(item, image, conversion.label_names)
     labels = [conversion.label_names.index(item.labels[index]) for index in kept]
     rows = [(label, *box) for label, box in zip(labels, boxes.tolist(), strict=True)]
+    patient = conversion.hide("patient", loaded.patient)
     example = make_example(
         image,
         source_id=conversion.hide("source", item.source_id),
         boxes=convert_boxes(boxes, "xyxy", "rel_yxyx", height=image.height, width=image.width),
         labels=labels,
         label_names=conversion.label_names,
-        patient=conversion.hide("patient", loaded.patient),
+        patient=patient,
         is_crowd=[item.is_crowd[index] for index in kept],
         difficult=[item.difficult[index] for index in kept],
         truncated=[item.truncated[index] for index in kept],
     )
     return Converted(
-        item=item,
         record=example.SerializeToString(deterministic=True),
         problems=tuple(problems),
-        patient=loaded.patient,
+        patient=patient,
         duplicates=sum(count - 1 for count in collections.Counter(rows).values()),
         box_sizes_px=boxes[:, 2:] - boxes[:, :2],
         scanner=loaded.scanner,
@@ -187,35 +182,3 @@ def _clean(
             reason = f"{where}: {faults[index]}, ({corners}) in {image.height} x {image.width}"
             problems.append((reason, "clipped" if usable[index] else "dropped"))
     return boxes[kept], kept, problems
-
-
-def convert_images(
-    items: Iterable[AnnotatedImage], conversion: Conversion, workers: int = 1
-) -> Iterator[Converted]:
-    """Convert images in their order, a few ahead of the one that is asked for.
-
-    Args:
-        items: The images.
-        conversion: How.
-        workers: Processes; 1 works in this one. More are started anew, so a script that calls
-            this needs `if __name__ == "__main__":`.
-
-    Yields:
-        What became of each image; the same for any number of workers.
-    """
-    if workers == 1:
-        for item in items:
-            yield convert_image(item, conversion)
-        return
-    # A fork would copy TensorFlow's threads in a state that can hang.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    pending: collections.deque[Future[Converted]] = collections.deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(convert_image, item, conversion))
-            if len(pending) > 4 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import json
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,8 +18,9 @@ import tensorflow as tf
 from vae_aug.data.annotations import READERS
 from vae_aug.data.annotations.detect import detect_format
 from vae_aug.data.annotations.source import AnnotatedImage, Annotations, Problem
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted, convert_images
+from vae_aug.data.atomic import remove_temporaries, write_atomic
+from vae_aug.data.blocks import BLOCK, convert_in_blocks, list_blocks, make_key
+from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted
 from vae_aug.data.dicom import Window, check_window
 from vae_aug.data.privacy import read_salt
 from vae_aug.data.records import get_split_name, read_info, read_records, write_records
@@ -50,6 +54,10 @@ class IngestReport:
         burned_in: Images whose file says that the pixels may identify the patient
             ((0028,0301) Burned In Annotation).
         problems: What was skipped, dropped or clipped, with files relative to the source.
+        resumed: Images that a run of the same command had converted before it was cut short.
+            All other counts are those of the whole split.
+        restarted: Whether a run that was cut short had other images or settings, so that what it
+            left was removed.
     """
 
     split: str
@@ -65,6 +73,8 @@ class IngestReport:
     intensities: Mapping[str, tuple[float, ...]]
     burned_in: int
     problems: tuple[Problem, ...]
+    resumed: int = dataclasses.field(default=0, compare=False)
+    restarted: bool = dataclasses.field(default=False, compare=False)
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -82,9 +92,11 @@ class IngestReport:
         return sum(problem.effect == "clipped" for problem in self.problems)
 
     def to_dict(self) -> dict[str, object]:
-        """Return the report as JSON takes it."""
+        """Return the report as JSON takes it, without what tells how often it was cut short."""
+        content = dataclasses.asdict(self)
+        del content["resumed"], content["restarted"]
         return {
-            **dataclasses.asdict(self),
+            **content,
             "class_counts": dict(self.class_counts),
             "skipped": len(self.skipped),
             "dropped": self.dropped,
@@ -111,8 +123,11 @@ def ingest(
 ) -> IngestReport:
     """Write one split of a data set as records.
 
-    Nothing appears under its final name before it is whole; an interrupt (Ctrl-C) leaves the
-    folder as it was. A split that is there already is replaced.
+    Nothing appears under its final name before it is whole. A split that is there already is
+    replaced. A run that is interrupted or killed leaves what it has converted in a hidden folder
+    of `out`; the same call goes on from there and writes the same bytes as a run at one go. A
+    call of other images or settings starts anew. One folder is for one run at a time, and needs
+    room for twice the records.
 
     Beside the records lie the report `ingest_<split>.json`, and `ingest_<split>.png`, a sheet of
     the first images with boxes.
@@ -158,8 +173,7 @@ def ingest(
     found = _read_source(Path(source), format, split)
     label_names = _choose_labels(found.annotations, settings.out, {name}, labels)
     conversion = dataclasses.replace(conversion, label_names=label_names)
-    images, problems = found.annotations.images, found.annotations.problems
-    return _write_split(found, settings, conversion, name, images, problems)
+    return _write_splits(found, settings, conversion, {name: found.annotations.images})[0]
 
 
 def ingest_by_patient(
@@ -219,11 +233,7 @@ def ingest_by_patient(
     label_names = _choose_labels(found.annotations, settings.out, set(names), labels)
     conversion = dataclasses.replace(conversion, label_names=label_names)
     parts = split_by_patient(found.annotations.images, shares, seed=seed)
-    problems = [found.annotations.problems, (), ()]
-    return tuple(
-        _write_split(found, settings, conversion, name, images, wrong)
-        for name, images, wrong in zip(names, parts, problems, strict=False)
-    )
+    return _write_splits(found, settings, conversion, dict(zip(names, parts, strict=True)))
 
 
 def check_format(format: str) -> None:
@@ -277,15 +287,75 @@ def _make_conversion(
     return Conversion((), None if keep_ids else read_salt(salt), window, bits)
 
 
+def _write_splits(
+    source: _Source,
+    settings: _Settings,
+    conversion: Conversion,
+    splits: Mapping[str, Sequence[AnnotatedImage]],
+) -> tuple[IngestReport, ...]:
+    """Write the splits; what is wrong with the source as a whole is told of the first."""
+    works = [_Work(settings.out, name, images, conversion) for name, images in splits.items()]
+    restarted = [work.remove_others() for work in works]
+    problems = [source.annotations.problems, *[()] * len(works)]
+    try:
+        reports = tuple(
+            dataclasses.replace(
+                _write_split(source, settings, conversion, work, wrong), restarted=r
+            )
+            for work, wrong, r in zip(works, problems, restarted, strict=False)
+        )
+    except AnnotationError:
+        # The source is at fault; corrected, it would not fit what was converted of it.
+        for work in works:
+            work.remove()
+        raise
+    # Only now, so that a run killed in the last split need not convert the first again.
+    for work in works:
+        work.remove()
+    return reports
+
+
+class _Work:
+    """A split to be written, and the folder that keeps its converted images until then."""
+
+    def __init__(
+        self, out: Path, name: str, images: Sequence[AnnotatedImage], conversion: Conversion
+    ) -> None:
+        self.name, self.images = name, images
+        self.folder = out / f".ingest_{name}.{make_key(images, conversion)}"
+        self.resumed = sum(
+            min(BLOCK, len(images) - BLOCK * index)
+            for index, is_there in enumerate(list_blocks(images, self.folder).values())
+            if is_there
+        )
+
+    def remove_others(self) -> bool:
+        """Remove what runs of other images or settings left of this split."""
+        pattern = re.compile(rf"\.ingest_{re.escape(self.name)}\.[0-9a-f]{{16}}")
+        out = self.folder.parent
+        found = (
+            [path for path in out.iterdir() if pattern.fullmatch(path.name)] if out.is_dir() else []
+        )
+        others = [path for path in found if path != self.folder]
+        for path in others:
+            shutil.rmtree(path)
+        return bool(others)
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.folder)
+
+
 def _write_split(
     source: _Source,
     settings: _Settings,
     conversion: Conversion,
-    name: str,
-    images: Sequence[AnnotatedImage],
+    work: _Work,
     problems: Sequence[Problem],
 ) -> IngestReport:
-    run = _Run(source.path, images, problems, settings, conversion)
+    run = _Run(source.path, work, problems, settings, conversion)
+    name = work.name
     info = write_records(
         run.iterate_examples(),
         settings.out,
@@ -307,6 +377,7 @@ def _write_split(
         intensities=run.summarize_intensities(),
         burned_in=run.burned_in,
         problems=tuple(run.problems),
+        resumed=work.resumed,
     )
     hide = conversion.hide
     hidden = [dataclasses.replace(p, file=hide("source", p.file)) for p in report.problems]
@@ -316,6 +387,8 @@ def _write_split(
     content = json.dumps(written, indent=2).encode() + b"\n"
     write_atomic(settings.out / f"ingest_{name}.json", content)
     _write_first(settings.out, name)
+    for file in ("dataset.json", "label_map.pbtxt", f"ingest_{name}.json", f"ingest_{name}.png"):
+        remove_temporaries(settings.out / file)
     return report
 
 
@@ -356,13 +429,13 @@ class _Run:
     def __init__(
         self,
         source: Path,
-        images: Sequence[AnnotatedImage],
+        work: _Work,
         problems: Sequence[Problem],
         settings: _Settings,
         conversion: Conversion,
     ) -> None:
         self._root = source if source.is_dir() else source.parent
-        self._images = images
+        self._work = work
         self._settings = settings
         self._conversion = conversion
         self._sizes: list[np.ndarray] = []
@@ -376,17 +449,19 @@ class _Run:
 
     def iterate_examples(self) -> Iterator[tf.train.Example]:
         """Yield a record for each usable image."""
-        total = len(self._images)
-        converted = convert_images(self._images, self._conversion, self._settings.workers)
-        for done, result in enumerate(converted, start=1):
-            file = Path(os.path.relpath(result.item.path, self._root)).as_posix()
+        images = self._work.images
+        converted = convert_in_blocks(
+            images, self._conversion, self._work.folder, self._settings.workers
+        )
+        for done, (item, result) in enumerate(zip(images, converted, strict=True), start=1):
+            file = Path(os.path.relpath(item.path, self._root)).as_posix()
             for reason, effect in result.problems:
                 self._report(Problem(file, reason, effect))
             if result.record is not None:
                 self._count(result)
                 yield tf.train.Example.FromString(result.record)
             if self._settings.progress is not None:
-                self._settings.progress(done, total)
+                self._settings.progress(done, len(images))
         if not self.scanners:
             reasons = "; ".join(f"{p.file}: {p.reason}" for p in self.problems[:3])
             raise AnnotationError(f"the source holds no usable image. {reasons}".rstrip())
