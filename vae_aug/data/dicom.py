@@ -361,7 +361,13 @@ def _name_kind(dataset: Dataset) -> str:
     if uid not in _NO_PICTURES and dataset.get("Rows"):
         return ""
     meta = getattr(dataset, "file_meta", {})
-    return (uid or UID(str(meta.get("MediaStorageSOPClassUID") or ""))).name
+    uid = uid or UID(str(meta.get("MediaStorageSOPClassUID") or ""))
+    return _name_uid(uid)
+
+
+def _name_uid(uid: UID) -> str:
+    """Name a UID of the standard; another is not repeated, since it may identify anything."""
+    return uid.name if uid.type or not uid else "a private UID"
 
 
 def check_header(dataset: Dataset) -> None:
@@ -378,11 +384,11 @@ def check_header(dataset: Dataset) -> None:
         if not dataset.get(keyword):
             raise DicomError(f"{tag} is missing or 0.")
     get_frames(dataset)
-    photometric = str(dataset.PhotometricInterpretation)
-    if photometric not in _GREY + _COLOUR:
+    if str(dataset.PhotometricInterpretation) not in _GREY + _COLOUR:
+        # What a text element holds is not repeated: it may be anything, a name too.
         raise DicomError(
             "(0028,0004) Photometric Interpretation must be one of "
-            f"{', '.join(_GREY + _COLOUR)}; got {photometric!r}."
+            f"{', '.join(_GREY + _COLOUR)}; got another."
         )
     if dataset.Rows * dataset.Columns > MAX_PIXELS:
         raise DicomError(
@@ -483,7 +489,8 @@ def _check_decoder(syntax: UID) -> None:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise DicomError(
-            f"(0002,0010) Transfer Syntax UID {syntax.name} is not supported; convert the file."
+            f"(0002,0010) Transfer Syntax UID, {_name_uid(syntax)}, is not supported; convert the "
+            "file."
         ) from None
     if not decoder.is_available:
         raise DicomError(
@@ -632,7 +639,7 @@ def apply_window(
     """
     least = {"LINEAR": 1.0, "LINEAR_EXACT": 0.0, "SIGMOID": 0.0}.get(function)
     if least is None:
-        raise ValueError(f"function must be LINEAR, LINEAR_EXACT or SIGMOID; got {function!r}")
+        raise ValueError("function must be LINEAR, LINEAR_EXACT or SIGMOID; got another")
     if not np.isfinite([center, width]).all() or width < least or width <= 0:
         raise ValueError(
             f"width must be at least {max(least, np.finfo(float).tiny):g}; got {width:g}"

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,12 @@ import tensorflow as tf
 
 from vae_aug.data.annotations import READERS
 from vae_aug.data.annotations.detect import detect_format
-from vae_aug.data.annotations.source import AnnotatedImage, Annotations, Problem
+from vae_aug.data.annotations.source import AnnotatedImage, Annotations, Effect, Problem
 from vae_aug.data.atomic import remove_temporaries, write_atomic
 from vae_aug.data.blocks import BLOCK, convert_in_blocks, list_blocks, make_key
 from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted
 from vae_aug.data.dicom import Window, check_window
-from vae_aug.data.privacy import read_salt
+from vae_aug.data.privacy import hash_identifier, read_salt
 from vae_aug.data.records import get_split_name, read_info, read_records, write_records
 from vae_aug.data.sheet import write_sheet
 from vae_aug.data.splits import SPLITS, check_shares, split_by_patient
@@ -39,7 +39,7 @@ class IngestReport:
     Attributes:
         split: Name of the split in the records.
         format: Format of the source.
-        evidence: What told the format: a file relative to the source, or that it was given.
+        evidence: What told the format, or that it was given.
         images: Images written.
         boxes: Boxes written.
         class_counts: Boxes written per label name, in the order of the labels.
@@ -53,7 +53,8 @@ class IngestReport:
             grey, from black to white.
         burned_in: Images whose file says that the pixels may identify the patient
             ((0028,0301) Burned In Annotation).
-        problems: What was skipped, dropped or clipped, with files relative to the source.
+        problems: What was skipped, dropped or clipped. Files are named by the hash of their path
+            relative to the source, which `find_hashed` undoes; under `keep_ids` by that path.
         resumed: Images that a run of the same command had converted before it was cut short.
             All other counts are those of the whole split.
         restarted: Whether a run that was cut short had other images or settings, so that what it
@@ -132,9 +133,9 @@ def ingest(
     Beside the records lie the report `ingest_<split>.json`, and `ingest_<split>.png`, a sheet of
     the first images with boxes.
 
-    Records carry `image/source_id` and `image/patient` as salted hashes, and so does the
-    report `ingest_<split>.json` in `out`: names of medical files are often names of patients.
-    The report returned names the files.
+    Records carry `image/source_id` and `image/patient` as salted hashes. So does whatever else is
+    written, returned or raised about an image: names of medical files and folders are often those
+    of patients.
 
     Args:
         source: Folder of the data set, or its annotation file, as the format's reader in
@@ -236,6 +237,50 @@ def ingest_by_patient(
     return _write_splits(found, settings, conversion, dict(zip(names, parts, strict=True)))
 
 
+def find_hashed(
+    source: str | os.PathLike[str],
+    hashes: Iterable[str],
+    *,
+    format: str = "auto",
+    split: str = "train",
+    salt: str | None = None,
+) -> dict[str, str]:
+    """Find what the hashes in records and reports of `ingest` stand for.
+
+    Args:
+        source: As `ingest`.
+        hashes: Of files, source ids or patients.
+        format: As `ingest`.
+        split: As `ingest`.
+        salt: That of the ingest.
+
+    Returns:
+        Hash to the file relative to the source, source id or patient; without those that are of
+        nothing in the source.
+
+    Raises:
+        ValueError: On a bad argument.
+        AnnotationError: If the source cannot be read.
+    """
+    check_format(format)
+    key = read_salt(salt)
+    found = _read_source(Path(source), format, split)
+    root = found.path if found.path.is_dir() else found.path.parent
+    images = found.annotations.images
+    files = [problem.file for problem in found.annotations.problems]
+    files += [found.evidence_file, *(_relate(image.path, root) for image in images)]
+    names = {hash_identifier("source", name, key): name for name in files}
+    for image in images:
+        # The file is worth more than the SOP Instance UID of an image in it.
+        names[hash_identifier("source", image.source_id, key)] = _relate(image.path, root)
+        names[hash_identifier("patient", image.patient, key)] = image.patient
+    return {value: names[value] for value in hashes if value in names}
+
+
+def _relate(path: Path, root: Path) -> str:
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
 def check_format(format: str) -> None:
     """Check the name of a format.
 
@@ -270,12 +315,15 @@ class _Source:
     path: Path
     format: str
     evidence: str
+    evidence_file: str
     annotations: Annotations
 
 
 def _read_source(path: Path, format: str, split: str) -> _Source:
-    format, evidence = detect_format(path) if format == "auto" else (format, "as told")
-    return _Source(path, format, evidence, READERS[format](path, split))
+    evidence, file = "as told", ""
+    if format == "auto":
+        format, evidence, file = detect_format(path)
+    return _Source(path, format, evidence, file, READERS[format](path, split))
 
 
 def _make_conversion(
@@ -366,7 +414,7 @@ def _write_split(
     report = IngestReport(
         split=name,
         format=source.format,
-        evidence=source.evidence,
+        evidence=_describe_evidence(source, conversion),
         images=info.examples,
         boxes=info.boxes,
         class_counts=info.class_counts,
@@ -379,17 +427,18 @@ def _write_split(
         problems=tuple(run.problems),
         resumed=work.resumed,
     )
-    hide = conversion.hide
-    hidden = [dataclasses.replace(p, file=hide("source", p.file)) for p in report.problems]
-    # The evidence names a file.
-    shown = report.evidence if conversion.salt is None else ""
-    written = dataclasses.replace(report, problems=tuple(hidden), evidence=shown).to_dict()
-    content = json.dumps(written, indent=2).encode() + b"\n"
+    content = json.dumps(report.to_dict(), indent=2).encode() + b"\n"
     write_atomic(settings.out / f"ingest_{name}.json", content)
     _write_first(settings.out, name)
     for file in ("dataset.json", "label_map.pbtxt", f"ingest_{name}.json", f"ingest_{name}.png"):
         remove_temporaries(settings.out / file)
     return report
+
+
+def _describe_evidence(source: _Source, conversion: Conversion) -> str:
+    if not source.evidence_file:
+        return source.evidence
+    return f"{source.evidence} in {conversion.hide('source', source.evidence_file)}"
 
 
 def _write_first(out: Path, name: str) -> None:
@@ -445,7 +494,7 @@ class _Run:
         self.scanners: collections.Counter[str] = collections.Counter()
         self.duplicates = self.burned_in = 0
         for problem in problems:
-            self._report(problem)
+            self._report(problem.file, problem.reason, problem.effect)
 
     def iterate_examples(self) -> Iterator[tf.train.Example]:
         """Yield a record for each usable image."""
@@ -454,9 +503,9 @@ class _Run:
             images, self._conversion, self._work.folder, self._settings.workers
         )
         for done, (item, result) in enumerate(zip(images, converted, strict=True), start=1):
-            file = Path(os.path.relpath(item.path, self._root)).as_posix()
+            file = _relate(item.path, self._root)
             for reason, effect in result.problems:
-                self._report(Problem(file, reason, effect))
+                self._report(file, reason, effect)
             if result.record is not None:
                 self._count(result)
                 yield tf.train.Example.FromString(result.record)
@@ -466,7 +515,8 @@ class _Run:
             reasons = "; ".join(f"{p.file}: {p.reason}" for p in self.problems[:3])
             raise AnnotationError(f"the source holds no usable image. {reasons}".rstrip())
 
-    def _report(self, problem: Problem) -> None:
+    def _report(self, file: str, reason: str, effect: Effect) -> None:
+        problem = Problem(self._conversion.hide("source", file), reason, effect)
         if self._settings.strict:
             raise AnnotationError(
                 f"{problem.file}: {problem.reason}. Correct it, or run without strict to have "
