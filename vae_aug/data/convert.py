@@ -9,7 +9,7 @@ import numpy as np
 
 from vae_aug.data.annotations.source import AnnotatedImage, Effect, clean_boxes, describe_fault
 from vae_aug.data.boxes import convert_boxes
-from vae_aug.data.dicom import Window, is_dicom, read_dicom, read_header
+from vae_aug.data.dicom import Window, is_dicom, read_dicom
 from vae_aug.data.images import EncodedImage, decode_image, encode_image, read_encoded
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example
@@ -138,14 +138,13 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
     if not is_dicom(item.path):
         image = read_encoded(item.path)
         return _Loaded(image, decode_image(image.encoded), item.patient)
-    header = read_header(item.path)
     dicom = read_dicom(item.path, conversion.window, bits=conversion.bits, frame=item.frame)
     return _Loaded(
         image=encode_image(dicom.pixels),
         pixels=dicom.pixels,
         patient=item.patient or dicom.patient_id,
-        scanner=_name_scanner(header.manufacturer, header.modality),
-        burned_in=bool(header.burned_in_annotation),
+        scanner=_name_scanner(dicom.manufacturer, dicom.modality),
+        burned_in=bool(dicom.burned_in_annotation),
     )
 
 
@@ -157,8 +156,8 @@ def _name_scanner(manufacturer: str, modality: str) -> str:
 
 
 def _count_levels(pixels: np.ndarray) -> np.ndarray:
-    limits = (0, np.iinfo(pixels.dtype).max + 1)
-    counts, _ = np.histogram(pixels, HISTOGRAM_BINS, limits)
+    width = (np.iinfo(pixels.dtype).max + 1) // HISTOGRAM_BINS
+    counts = np.bincount((pixels // pixels.dtype.type(width)).ravel(), minlength=HISTOGRAM_BINS)
     return counts / pixels.size
 
 
