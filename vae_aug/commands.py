@@ -182,6 +182,8 @@ def _print_ingest(report: IngestReport, out: Path) -> None:
     if report.restarted:
         _print("a run that was cut short had other images or settings; started anew")
     _print(f"format {report.format}: {report.evidence}")
+    for note in report.notes:
+        _print(note)
     patients = f", {report.patients} patients" if report.patients else ""
     _print(f"{report.images} images written{patients}")
     _print(

@@ -15,7 +15,8 @@ from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example
 from vae_aug.errors import VAEAugError
 
-HISTOGRAM_BINS = 16
+_HISTOGRAM_BITS = 4
+HISTOGRAM_BINS = 2**_HISTOGRAM_BITS
 # Text elements may hold anything, a patient's name too, so a scanner is told in these words only.
 _MANUFACTURERS = (
     *("agfa", "canon", "carestream", "esaote", "fonar", "fuji", "ge", "hitachi", "hologic"),
@@ -156,8 +157,8 @@ def _name_scanner(manufacturer: str, modality: str) -> str:
 
 
 def _count_levels(pixels: np.ndarray) -> np.ndarray:
-    width = (np.iinfo(pixels.dtype).max + 1) // HISTOGRAM_BINS
-    counts = np.bincount((pixels // pixels.dtype.type(width)).ravel(), minlength=HISTOGRAM_BINS)
+    high_bits = pixels >> (8 * pixels.itemsize - _HISTOGRAM_BITS)
+    counts = np.bincount(high_bits.ravel(), minlength=HISTOGRAM_BINS)
     return counts / pixels.size
 
 

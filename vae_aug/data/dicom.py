@@ -539,16 +539,18 @@ def describe_frame(dataset: Dataset, frame: int) -> Dataset:
         frame: Index of the frame, from 0.
 
     Returns:
-        A dataset; what the frame's own groups say goes before what all frames share, and that
-        before what the object says.
+        A dataset, the object itself if it has no such groups; what the frame's own groups say
+        goes before what all frames share, and that before what the object says.
 
     Raises:
         DicomError: If the object has groups for some frames, but none for this one.
     """
-    described = Dataset()
-    described.update(dataset)
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or ())[:1]
     own = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    if not shared and not own:
+        return dataset
+    described = Dataset()
+    described.update(dataset)
     if own and frame >= len(own):
         raise DicomError(f"(5200,9230) describes {len(own)} frames; frame {frame} is missing.")
     for groups in (*shared, *own[frame : frame + 1]):

@@ -23,7 +23,7 @@ from vae_aug.data.blocks import BLOCK, convert_in_blocks, list_blocks, make_key
 from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted
 from vae_aug.data.dicom import Window, check_window
 from vae_aug.data.privacy import hash_identifier, read_salt
-from vae_aug.data.records import get_split_name, read_info, read_records, write_records
+from vae_aug.data.records import get_split_name, parse_example, read_info, write_records
 from vae_aug.data.sheet import write_sheet
 from vae_aug.data.splits import SPLITS, check_shares, split_by_patient
 from vae_aug.errors import AnnotationError
@@ -55,6 +55,7 @@ class IngestReport:
             ((0028,0301) Burned In Annotation).
         problems: What was skipped, dropped or clipped. Files are named by the hash of their path
             relative to the source, which `find_hashed` undoes; under `keep_ids` by that path.
+        notes: What else to know of the source.
         resumed: Images that a run of the same command had converted before it was cut short.
             All other counts are those of the whole split.
         restarted: Whether a run that was cut short had other images or settings, so that what it
@@ -74,6 +75,7 @@ class IngestReport:
     intensities: Mapping[str, tuple[float, ...]]
     burned_in: int
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
     resumed: int = dataclasses.field(default=0, compare=False)
     restarted: bool = dataclasses.field(default=False, compare=False)
 
@@ -425,11 +427,12 @@ def _write_split(
         intensities=run.summarize_intensities(),
         burned_in=run.burned_in,
         problems=tuple(run.problems),
+        notes=source.annotations.notes,
         resumed=work.resumed,
     )
     content = json.dumps(report.to_dict(), indent=2).encode() + b"\n"
     write_atomic(settings.out / f"ingest_{name}.json", content)
-    _write_first(settings.out, name)
+    _write_first(settings.out, name, run.first)
     for file in ("dataset.json", "label_map.pbtxt", f"ingest_{name}.json", f"ingest_{name}.png"):
         remove_temporaries(settings.out / file)
     return report
@@ -441,15 +444,15 @@ def _describe_evidence(source: _Source, conversion: Conversion) -> str:
     return f"{source.evidence} in {conversion.hide('source', source.evidence_file)}"
 
 
-def _write_first(out: Path, name: str) -> None:
+def _write_first(out: Path, name: str, records: Sequence[bytes]) -> None:
     """Write a sheet of the first images with boxes, or remove that of an earlier ingest."""
     path = out / f"ingest_{name}.png"
     path.unlink(missing_ok=True)
-    elements = read_records(out, name).filter(lambda e: tf.size(e["objects"]["label"]) > 0)
-    rows = list(elements.take(_SHEET_ROWS).as_numpy_iterator())
+    info = read_info(out)
+    rows = [parse_example(record, info.dtype, info.channels) for record in records]
     if rows:
-        boxes = [row["objects"]["bbox"] for row in rows]
-        write_sheet(path, {name: [row["image"] for row in rows]}, boxes)
+        boxes = [row["objects"]["bbox"].numpy() for row in rows]
+        write_sheet(path, {name: [row["image"].numpy() for row in rows]}, boxes)
 
 
 def _choose_labels(
@@ -493,6 +496,7 @@ class _Run:
         self.patients: set[str] = set()
         self.scanners: collections.Counter[str] = collections.Counter()
         self.duplicates = self.burned_in = 0
+        self.first: list[bytes] = []
         for problem in problems:
             self._report(problem.file, problem.reason, problem.effect)
 
@@ -508,6 +512,8 @@ class _Run:
                 self._report(file, reason, effect)
             if result.record is not None:
                 self._count(result)
+                if len(result.box_sizes_px) and len(self.first) < _SHEET_ROWS:
+                    self.first.append(result.record)
                 yield tf.train.Example.FromString(result.record)
             if self._settings.progress is not None:
                 self._settings.progress(done, len(images))
