@@ -1,8 +1,8 @@
 """How fast `vae-aug ingest` makes records of DICOM files, beside pydicom decoding them only.
 
-    .venv/bin/python benchmarks/ingest.py CT=FOLDER MR=FOLDER --keep-as ingest
+    .venv/bin/python benchmarks/ingest.py CT=FOLDER MR=FOLDER --compress J2K=FOLDER
 
-Each folder is measured as it is and, with `--compress`, also as JPEG 2000 Lossless, which archives
+Folders are measured as they are or, behind `--compress`, as JPEG 2000 Lossless, which archives
 often hold. Within every repeat these run in turn on the same files:
 
 - `decode`: `pydicom.dcmread(path).pixel_array`, which leaves nothing on disk;
@@ -145,21 +145,22 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", help="NAME=FOLDER")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--compress", action="store_true", help="also as JPEG 2000 Lossless")
+    parser.add_argument(
+        "--compress", nargs="*", default=[], metavar="NAME=FOLDER", help="as JPEG 2000 Lossless"
+    )
     parser.add_argument("--scratch", type=Path, help="where files are written; default: temporary")
     parser.add_argument("--keep-as", help="name of a file in results/")
     arguments = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(dir=arguments.scratch))
     measured = {}
     try:
-        for text in arguments.folders:
+        for text in (*arguments.folders, *arguments.compress):
             name, folder = text.split("=", 1)
-            for compress in (False, True)[: 1 + arguments.compress]:
-                key = f"{name}, JPEG 2000 Lossless" if compress else f"{name}, as it is"
-                files = copy_files(Path(folder), scratch / "source", arguments.images, compress)
-                measured[key] = measure(files, arguments.repeats)
-                shutil.rmtree(scratch / "source")
-                print(key, json.dumps(measured[key], indent=1))
+            compress = text in arguments.compress
+            files = copy_files(Path(folder), scratch / "source", arguments.images, compress)
+            measured[name] = measure(files, arguments.repeats)
+            shutil.rmtree(scratch / "source")
+            print(name, json.dumps(measured[name], indent=1), flush=True)
     finally:
         shutil.rmtree(scratch)
     result = {
