@@ -311,7 +311,7 @@ def test_the_format_is_told_from_the_files(tmp_path, format):
 def test_dicom_is_told_with_and_without_xml(tmp_path):
     write_dicom(tmp_path / "IM0001", BLANK)
     found = detect_format(tmp_path)
-    assert found == ("dicom", "IM0001 is DICOM")
+    assert found == ("dicom", "found DICOM", "IM0001")
     write_text(tmp_path / "annotations" / "1.2.3.xml", make_voc())
     assert detect_format(tmp_path).format == "dicom"
 
@@ -319,7 +319,7 @@ def test_dicom_is_told_with_and_without_xml(tmp_path):
 def test_an_ambiguous_source_is_refused_and_can_be_told(tmp_path):
     make_source(tmp_path / "in", "coco")
     make_source(tmp_path / "in", "csv")
-    message = r"coco: train\.json is JSON .*; csv: train\.csv is a table of boxes\); name one"
+    message = r"coco: JSON with .*; csv: a table of boxes\); name one"
     with pytest.raises(AnnotationError, match=message):
         ingest(tmp_path / "in", tmp_path / "out")
     assert ingest(tmp_path / "in", tmp_path / "out", format="csv").format == "csv"

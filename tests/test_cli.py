@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
 from vae_aug.data.annotations import READERS
 from vae_aug.data.embedded import write_embedded
 from vae_aug.data.images import read_image, write_image
+from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example, read_info, read_records, write_records
 from vae_aug.model import tune
 from vae_aug.model.checkpoint import save_checkpoint
@@ -30,7 +32,7 @@ from vae_aug.version import __version__
 
 COMMANDS = (
     *("demo", "ingest", "check", "train", "augment", "preview", "info", "denoise", "evaluate"),
-    *("diversity", "tune", "audit", "replay", "fidelity"),
+    *("diversity", "tune", "audit", "replay", "fidelity", "which"),
 )
 
 
@@ -208,6 +210,39 @@ def test_ingest_names_what_it_leaves_out_and_strict_fails(coco, tmp_path):
     assert "1 files skipped" in result.stdout and "absent.png" in result.stdout
     result = run(*arguments, "--strict")
     assert result.exit_code == 1 and "absent.png" in result.stderr
+
+
+def test_files_are_named_by_hashes_that_which_undoes(coco, tmp_path):
+    content = json.loads((coco / "train.json").read_bytes())
+    content["images"].append({**content["images"][0], "id": 99, "file_name": "DOE_absent.png"})
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "train.json").write_text(json.dumps(content))
+    shutil.copytree(coco / "images", source / "images")
+    damaged = next((source / "images").rglob(content["images"][0]["file_name"]))
+    damaged = damaged.rename(damaged.with_name("DOE_damaged.png"))
+    damaged.write_bytes(b"no image")
+    content["images"][0] |= {"file_name": damaged.name, "patient": "DOE"}
+    (source / "train.json").write_text(json.dumps(content))
+    (tmp_path / "salt").write_text("secret")
+    salt = ("--salt-file", tmp_path / "salt")
+    result = run("ingest", source, tmp_path / "out", *salt)
+    assert result.exit_code == 0 and "DOE" not in result.output
+    hashes = re.findall(r"skipped ([0-9a-f]{16}): ", result.stdout)
+    written = json.loads((tmp_path / "out" / "ingest_train.json").read_bytes())
+    assert hashes == [problem["file"] for problem in written["problems"]] and len(hashes) == 2
+    path = damaged.relative_to(source).as_posix()
+    assert run("which", source, *hashes, *salt).stdout.splitlines() == [
+        f"{hashes[0]} DOE_absent.png",
+        f"{hashes[1]} {path}",
+    ]
+    patient = hash_identifier("patient", "DOE", b"secret")
+    assert run("which", source, patient, *salt).stdout == f"{patient} DOE\n"
+    foreign = run("which", source, "0" * 16, *salt)
+    assert foreign.exit_code == 1 and "nothing in it has the hash 0000" in foreign.stderr
+    strict = run("ingest", source, tmp_path / "out", *salt, "--strict")
+    assert strict.exit_code == 1 and f"error: {hashes[0]}: " in strict.stderr
+    assert "DOE" not in strict.output
 
 
 def test_ingest_takes_the_salt_from_a_file(coco, tmp_path, monkeypatch):

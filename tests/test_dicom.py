@@ -383,7 +383,7 @@ def test_video_is_refused(tmp_path):
     dataset.PixelData = pydicom.encaps.encapsulate([b"\0\0"])
     dataset["PixelData"].is_undefined_length = True
     dataset.save_as(path)
-    with pytest.raises(DicomError, match=r"\(0002,0010\) Transfer Syntax UID MPEG2 .*convert"):
+    with pytest.raises(DicomError, match=r"\(0002,0010\) Transfer Syntax UID, MPEG2 .*convert"):
         read_dicom(path)
 
 
@@ -411,7 +411,7 @@ def test_is_dicom(tmp_path):
         ({"NumberOfFrames": 500}, r"has 500 frames \(0028,0008\); pass frame="),
         ({"NumberOfFrames": -5}, r"\(0028,0008\) Number of Frames must be at least 1; got -5"),
         ({"photometric": "RGB"}, r"\(0028,0002\) Samples per Pixel must be 3 .* got 1"),
-        ({"photometric": "HSV"}, r"\(0028,0004\) Photometric Interpretation .* got 'HSV'"),
+        ({"photometric": "HSV"}, r"\(0028,0004\) Photometric Interpretation .* got another"),
         ({"SOPClassUID": SegmentationStorage}, "no image but an object of Segmentation Storage"),
         ({"Rows": 40000, "Columns": 40000}, "40000 x 40000 pixels; at most"),
         ({"Rows": 0}, r"\(0028,0010\) Rows is missing or 0"),

@@ -237,7 +237,7 @@ SLIDE = make_item(
     [
         (make_outline("CIRCLE", [1, 2, 3, 4], []), "drawn in no image"),
         (make_outline("CIRCLE", [1, 2, 3, 4, 5, 6]), r"\(0070,0022\) .* CIRCLE: 3 points"),
-        (make_outline("SQUARE", [1, 2, 3, 4]), r"\(0070,0023\) Graphic Type 'SQUARE'"),
+        (make_outline("SQUARE", [1, 2, 3, 4]), r"\(0070,0023\) Graphic Type must be"),
         (
             make_outline("CIRCLE", [1, 2, 3, 4], [SLIDE], PixelOriginInterpretation="VOLUME"),
             r"\(0048,0301\)",

@@ -81,6 +81,21 @@ def test_stored_jpeg_has_no_metadata_and_the_same_pixels(tmp_path):
     assert strip_jpeg_metadata(encoded.encoded) == encoded.encoded
 
 
+@pytest.mark.parametrize("progressive", [True, False])
+def test_stored_jpeg_has_nothing_between_scans_nor_behind_its_end(tmp_path, progressive):
+    make_jpeg(tmp_path / "a.jpg", progressive=progressive)
+    raw = (tmp_path / "a.jpg").read_bytes()
+    comment = b"\xff\xfe\x00\x0aDOE^JANE"
+    # Before every scan a comment and fill bytes, and a second image behind the end.
+    planted = raw.replace(b"\xff\xda", comment + b"\xff\xff\xff\xda") + raw + b"DOE^JANE"
+    (tmp_path / "b.jpg").write_bytes(planted)
+    assert planted.count(comment) == raw.count(b"\xff\xda") >= (2 if progressive else 1)
+    encoded = read_encoded(tmp_path / "b.jpg").encoded
+    assert encoded == read_encoded(tmp_path / "a.jpg").encoded and b"DOE^JANE" not in encoded
+    cut = strip_jpeg_metadata(planted[: len(raw) // 2])
+    assert cut.startswith(b"\xff\xd8") and cut.endswith(b"\xff\xd9")
+
+
 def test_jpeg_of_equal_channels_counts_as_grey(tmp_path):
     make_jpeg(tmp_path / "a.jpg")
     Image.fromarray(make_noise((16, 24, 3), np.uint8)).save(tmp_path / "b.jpg")

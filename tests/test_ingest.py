@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom._dicom_dict import DicomDictionary
 from test_dicom import write_dicom
 
+from vae_aug.data import blocks
+from vae_aug.data.convert import convert_image
 from vae_aug.data.images import read_image, write_image
 from vae_aug.data.ingest import ingest, ingest_by_patient
 from vae_aug.data.privacy import hash_identifier
@@ -104,7 +110,7 @@ def test_nothing_written_names_a_patient(tmp_path):
     source = write_coco(tmp_path / "in", boxes)
     (source / "images" / "DOE_gone.png").unlink()
     report = ingest(source, tmp_path / "out", format="coco")
-    assert [p.file for p in report.problems] == ["DOE_gone.png", "images/DOE_bad.png"]
+    assert [p.effect for p in report.problems] == ["skipped", "dropped"]
     for path in (tmp_path / "out").iterdir():
         assert b"DOE" not in path.read_bytes() and b"ROE" not in path.read_bytes()
     written = json.loads((tmp_path / "out" / "ingest_train.json").read_text())
@@ -134,7 +140,7 @@ BAD = {
 def test_bad_input_is_named_counted_and_left_out(tmp_path):
     source = write_coco(tmp_path / "in", BAD)
     (source / "images" / "text.png").write_text("no image")
-    report = ingest(source, tmp_path / "out", format="coco")
+    report = ingest(source, tmp_path / "out", format="coco", keep_ids=True)
     assert (report.images, report.boxes) == (3, 2 + 1 + 3)
     assert (report.clipped, report.dropped, report.duplicates) == (2, 3, 1)
     assert report.skipped == (
@@ -159,7 +165,7 @@ def test_strict_refuses_and_writes_nothing(tmp_path, name):
         (source / "images" / name).write_text("no image")
     message = rf"images/{name}: .*Correct it, or run without strict"
     with pytest.raises(AnnotationError, match=message):
-        ingest(source, tmp_path / "out", format="coco", strict=True)
+        ingest(source, tmp_path / "out", format="coco", strict=True, keep_ids=True)
     assert list_files(tmp_path / "out") == []
 
 
@@ -171,10 +177,14 @@ def test_size_that_differs_from_the_file(tmp_path):
     assert list_files(tmp_path / "out") == []
 
 
+def read_files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
 def test_interrupt_leaves_the_former_records(tmp_path):
     source, out = write_coco(tmp_path / "in", GOOD), tmp_path / "out"
     ingest(source, out, format="coco", shards=2)
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = read_files(out)
 
     def interrupt(done, total):
         if done == 2:
@@ -182,7 +192,142 @@ def test_interrupt_leaves_the_former_records(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         ingest(source, out, format="coco", shards=3, progress=interrupt)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert read_files(out) == before
+
+
+MANY = {f"P{i % 9}_{i}.png": [(i % 60, 2, 1 + i % 30, 4, 1 + i % 2)] for i in range(80)}
+MANY |= {"P7_bad.png": [(99, 99, 1, 1, 1)], "P7_text.png": []}
+
+
+def write_many(folder):
+    source = write_coco(folder, MANY)
+    (source / "images" / "P7_text.png").write_text("no image")
+    return source
+
+
+def interrupt_after(count):
+    def progress(done, total):
+        if done == count:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def count_conversions(monkeypatch):
+    """Record the source ids of the images that are converted."""
+    converted = []
+
+    def convert(item, conversion):
+        converted.append(item.source_id)
+        return convert_image(item, conversion)
+
+    monkeypatch.setattr(blocks, "convert_image", convert)
+    return converted
+
+
+def test_a_run_cut_short_goes_on_and_converts_only_what_is_missing(tmp_path, monkeypatch):
+    source, out = write_many(tmp_path / "in"), tmp_path / "out"
+    whole = ingest(source, tmp_path / "whole", shards=3, salt="s")
+    with pytest.raises(KeyboardInterrupt):
+        ingest(source, out, shards=3, salt="s", progress=interrupt_after(40))
+    assert list_files(out)[0].startswith(".ingest_train.") and len(list_files(out)) == 1
+    converted, done = count_conversions(monkeypatch), []
+    report = ingest(source, out, shards=3, salt="s", progress=lambda *a: done.append(a))
+    # 82 images in blocks of 32; the 40th is in the second, which is whole when it is counted.
+    assert converted == [f"images/{name}" for name in list(MANY)[64:]]
+    assert done[0] == (1, 82) and done[-1] == (82, 82)
+    assert report == whole and (report.resumed, whole.resumed) == (64, 0)
+    assert read_files(out) == read_files(tmp_path / "whole")
+    assert list_files(out) == list_files(tmp_path / "whole")
+
+
+def test_splits_of_patients_go_on_too(tmp_path, monkeypatch):
+    source, out = write_many(tmp_path / "in"), tmp_path / "out"
+    shares = (0.6, 0.4)
+    whole = ingest_by_patient(source, tmp_path / "whole", shares, salt="s")
+    of_train = whole[0].images + len(whole[0].skipped)
+    calls = []
+
+    def interrupt(done, total):
+        calls.append(done)
+        if len(calls) == of_train + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest_by_patient(source, out, shares, salt="s", progress=interrupt)
+    assert list((out).glob("train-*.tfrecord")) and not list(out.glob("validation-*"))
+    converted = count_conversions(monkeypatch)
+    assert ingest_by_patient(source, out, shares, salt="s") == whole
+    assert len(converted) == max(82 - of_train - 32, 0)
+    assert read_files(out) == read_files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("change", ["image", "box", "bits"])
+def test_other_images_or_settings_start_anew(tmp_path, monkeypatch, change):
+    source, out = write_many(tmp_path / "in"), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        ingest(source, out, salt="s", progress=interrupt_after(1))
+    settings = {"salt": "s"}
+    if change == "image":
+        write_image(source / "images" / "P0_0.png", make_noise(99))
+    elif change == "box":
+        write_coco(source, MANY | {"P0_0.png": [(1, 1, 2, 2, 1)]})
+    else:
+        settings["bits"] = 8
+    converted = count_conversions(monkeypatch)
+    report = ingest(source, out, **settings)
+    assert report.restarted and report.resumed == 0 and len(converted) == 82
+    ingest(source, tmp_path / "whole", **settings)
+    assert read_files(out) == read_files(tmp_path / "whole")
+    assert list_files(out) == list_files(tmp_path / "whole")
+
+
+def test_number_of_shards_and_workers_may_change_on_the_way(tmp_path):
+    source, out = write_many(tmp_path / "in"), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        ingest(source, out, salt="s", progress=interrupt_after(40))
+    assert ingest(source, out, salt="s", shards=2, workers=2).resumed == 64
+    ingest(source, tmp_path / "whole", salt="s", shards=2)
+    assert read_files(out) == read_files(tmp_path / "whole")
+
+
+def test_a_damaged_block_is_refused_by_name(tmp_path):
+    source, out = write_many(tmp_path / "in"), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        ingest(source, out, salt="s", progress=interrupt_after(1))
+    block = next(out.glob(".ingest_train.*/00000000.zip"))
+    block.write_bytes(block.read_bytes()[:-40])
+    with pytest.raises(RecordError, match=r"00000000\.zip: damaged \(BadZipFile\); delete"):
+        ingest(source, out, salt="s")
+
+
+@pytest.mark.slow
+def test_a_command_killed_in_the_middle_writes_the_same_bytes_when_run_again(tmp_path):
+    """The real command, killed by SIGKILL when the second of five blocks is there."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    boxes = {f"P{i % 9}_{i}.png": [(i, 2, 3, 4, 1 + i % 2)] for i in range(150)}
+    (source / "images").mkdir(parents=True)
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 1)).astype(np.uint8)
+    write_image(tmp_path / "image.png", image)
+    for name in boxes:
+        shutil.copy(tmp_path / "image.png", source / "images" / name)
+    write_coco(source, boxes, size=(256, 256))
+    whole = ingest(source, tmp_path / "whole", shards=3, salt="s")
+    (tmp_path / "salt").write_text("s")
+    command = [sys.executable, "-c", "from vae_aug.cli import app; app()", "ingest"]
+    command += [source, out, "--shards", "3", "--salt-file", tmp_path / "salt"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(out.glob(".ingest_train.*/00000032.zip")):
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert [name for name in list_files(out) if not name.startswith(".")] == []
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = [line for line in again.stdout.splitlines() if "cut short" in line]
+    assert 64 <= int(line.split()[0]) < 150
+    assert "150 images written" in again.stdout and whole.images == 150
+    assert read_files(out) == read_files(tmp_path / "whole")
+    assert list_files(out) == list_files(tmp_path / "whole")
 
 
 def test_splits_share_their_labels(tmp_path):
@@ -226,14 +371,17 @@ def test_grey_jpeg_and_colour_png(tmp_path):
     np.testing.assert_array_equal(colour["image"], make_noise(1, 3, np.uint16))
 
 
+TWO = hash_identifier("source", "2.dcm", b"s")
+
+
 def test_dicom_window_and_depth(tmp_path):
     (tmp_path / "in").mkdir()
     stored = np.array([[0, 1000], [2000, 3000]], np.uint16)
     write_dicom(tmp_path / "in" / "1.dcm", stored)
     write_dicom(tmp_path / "in" / "2.dcm", stored, NumberOfFrames=2)
-    report = ingest(tmp_path / "in", tmp_path / "a", format="dicom")
+    report = ingest(tmp_path / "in", tmp_path / "a", format="dicom", salt="s")
     # It declares two frames and holds the pixels of one.
-    assert report.images == 2 and [file for file, _ in report.skipped] == ["2.dcm"]
+    assert report.images == 2 and [file for file, _ in report.skipped] == [TWO]
     assert "do not fit the header" in report.skipped[0][1]
     assert report.patients == 1 and read_info(tmp_path / "a").dtype == "uint16"
     element = next(iter(read_records(tmp_path / "a")))
@@ -458,32 +606,3 @@ def test_the_report_tells_sizes_scanners_and_grey_levels(tmp_path):
     assert written["box_sizes_px"]["width"] == [2, 4, 6, 8, 10]
     sheet = np.asarray(Image.open(tmp_path / "out2" / "ingest_train.png"))
     assert (sheet == (255, 210, 0)).all(axis=-1).sum() > 50
-
-
-def test_identifiers_planted_in_every_text_element_reach_no_output(tmp_path, capfd):
-    secret = "ZZQXW"
-    elements = {}
-    for tag, (vr, _, _, retired, keyword) in DicomDictionary.items():
-        if vr in ("LO", "SH", "PN", "LT", "ST", "UT", "UC") and not retired and tag >> 16 > 2:
-            elements[keyword] = secret
-    # A file of 10,000 elements would only be slow; every group keeps its first ones.
-    chosen = dict(list(elements.items())[::8])
-    chosen |= dict.fromkeys(
-        ("PatientName", "PatientID", "Manufacturer", "StationName", "ImageComments"), secret
-    )
-    source = tmp_path / "in"
-    (source / f"{secret}_folder").mkdir(parents=True)
-    stored = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
-    for index in range(2):
-        write_dicom(source / f"{secret}_folder" / f"{secret}_{index}.dcm", stored, **chosen)
-    damaged = (source / f"{secret}_folder" / f"{secret}_0.dcm").read_bytes()[:-100]
-    (source / f"{secret}_damaged.dcm").write_bytes(damaged.replace(b"1.2.826", b"1.2.827"))
-    report = ingest(source, tmp_path / "out", salt="s")
-    assert report.images >= 2 and len(report.skipped) + report.images == 3
-    assert report.patients == 1
-    assert report.scanners == {"other CT": report.images}
-    captured = capfd.readouterr()
-    assert secret not in captured.out + captured.err + repr(report.scanners)
-    for path in (tmp_path / "out").rglob("*"):
-        assert secret not in path.name
-        assert secret.encode() not in path.read_bytes()

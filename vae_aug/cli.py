@@ -122,6 +122,20 @@ _Checkpoint = Annotated[
     ),
 ]
 _Records = Annotated[Path, typer.Argument(help="Folder of records, as `vae-aug ingest` writes it.")]
+_Format = Annotated[
+    Format,
+    typer.Option(
+        help="How the source is annotated. auto tells it from the files, and refuses where "
+        "several formats fit; images takes PNG and JPEG files without annotations."
+    ),
+]
+_SaltFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with the secret from which hashes of patients and names are made. Default: "
+        "$VAE_AUG_SALT, else a key file in the user's configuration folder, made when needed."
+    ),
+]
 _Window = Annotated[
     str,
     typer.Option(
@@ -231,13 +245,7 @@ def demo(
 def ingest(
     source: Annotated[Path, typer.Argument(help="Folder of the data set, or its annotation file.")],
     out: Annotated[Path, typer.Argument(help="Folder of the records; made if missing.")],
-    format: Annotated[
-        Format,
-        typer.Option(
-            help="How the source is annotated. auto tells it from the files, and refuses where "
-            "several formats fit; images takes PNG and JPEG files without annotations."
-        ),
-    ] = Format.auto,
+    format: _Format = Format.auto,
     split: Annotated[
         str,
         typer.Option(help="Split to read and to write; val and valid are stored as validation."),
@@ -261,14 +269,7 @@ def ingest(
             "than 8 bits."
         ),
     ] = None,
-    salt_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with the secret from which hashes of patients and names are made. "
-            "Default: $VAE_AUG_SALT, else a key file in the user's configuration folder, made "
-            "when needed."
-        ),
-    ] = None,
+    salt_file: _SaltFile = None,
     keep_ids: Annotated[
         bool,
         typer.Option("--keep-ids", help="Keep names and patients as they are: public data only."),
@@ -287,7 +288,9 @@ def ingest(
 ) -> None:
     """Write one split of an annotated data set as TFRecords (TF Object Detection schema).
 
-    Unusable images and boxes are left out, counted and named. Nothing appears before it is whole.
+    Unusable images and boxes are left out, counted and named, by hashes (see vae-aug which).
+    Nothing appears before it is whole. Run the command again after Ctrl-C or a crash: it goes on
+    where it stopped.
     """
     _run(
         "run_ingest",
@@ -306,6 +309,22 @@ def ingest(
         seed=seed,
         workers=workers,
     )
+
+
+@app.command()
+def which(
+    source: Annotated[Path, typer.Argument(help="As in `vae-aug ingest`.")],
+    hashes: Annotated[list[str], typer.Argument(help="Hashes from records, reports or messages.")],
+    format: _Format = Format.auto,
+    split: Annotated[str, typer.Option(help="As in the ingest.")] = "train",
+    salt_file: _SaltFile = None,
+) -> None:
+    """Tell which file or patient of a source a hash stands for. Needs the salt of the ingest.
+
+    Names of medical files and folders are often those of patients, so `vae-aug ingest` writes and
+    prints hashes of them.
+    """
+    _run("run_which", source, hashes, format=format.value, split=split, salt_file=salt_file)
 
 
 @app.command()

@@ -43,7 +43,7 @@ from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import TRAIN_RECIPES, Engine, ModelConfig, TrainConfig
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.dicom import Window
-from vae_aug.data.ingest import IngestReport, ingest, ingest_by_patient
+from vae_aug.data.ingest import IngestReport, find_hashed, ingest, ingest_by_patient
 from vae_aug.data.records import check_records, find_records, read_info, read_records
 from vae_aug.data.splits import find_leaks
 from vae_aug.errors import VAEAugError
@@ -105,8 +105,7 @@ def run_ingest(
 ) -> None:
     """Ingest one split, or share out its images, and print what was taken and left out."""
     names = None if labels is None else [name.strip() for name in labels.split(",")]
-    salt = None if salt_file is None else salt_file.read_text(encoding="utf-8").strip()
-    options |= {"labels": names, "window": _parse_window(window), "salt": salt}
+    options |= {"labels": names, "window": _parse_window(window), "salt": _read_salt(salt_file)}
     with _show_counts("images") as progress:
         options["progress"] = progress
         if split_by_patient is None:
@@ -116,6 +115,26 @@ def run_ingest(
             reports = ingest_by_patient(source, out, shares, seed=seed, **options)
     for report in reports:
         _print_ingest(report, out)
+    if any(report.problems for report in reports) and not options["keep_ids"]:
+        _print("vae-aug which SOURCE HASH tells which file a hash stands for")
+
+
+def run_which(
+    source: Path, hashes: Sequence[str], *, salt_file: Path | None, **options: Any
+) -> None:
+    """Print what hashes stand for."""
+    found = find_hashed(source, hashes, salt=_read_salt(salt_file), **options)
+    for value, name in found.items():
+        _print(f"{value} {name}")
+    if missing := [value for value in hashes if value not in found]:
+        raise VAEAugError(
+            f"{source}: nothing in it has the hash {', '.join(missing)}; give the split, format "
+            "and salt of the ingest."
+        )
+
+
+def _read_salt(path: Path | None) -> str | None:
+    return None if path is None else path.read_text(encoding="utf-8").strip()
 
 
 def _parse_shares(text: str) -> list[float]:
@@ -160,7 +179,13 @@ def _print_ingest(report: IngestReport, out: Path) -> None:
     table.add_section()
     table.add_row(report.split, "all", str(report.boxes))
     _OUT.print(table)
+    if report.resumed:
+        _print(f"{report.resumed} images had been converted by a run that was cut short")
+    if report.restarted:
+        _print("a run that was cut short had other images or settings; started anew")
     _print(f"format {report.format}: {report.evidence}")
+    for note in report.notes:
+        _print(note)
     patients = f", {report.patients} patients" if report.patients else ""
     _print(f"{report.images} images written{patients}")
     _print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 from pathlib import Path
@@ -14,6 +15,12 @@ def make_temporary_path(path: Path) -> Path:
     The name starts with a dot and ends in `.tmp`, so that no pattern for shards matches it.
     """
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def remove_temporaries(path: Path) -> None:
+    """Remove what processes that were killed left of temporary files of `path`."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:

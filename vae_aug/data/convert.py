@@ -1,24 +1,22 @@
-"""One annotated image into one record, in this process or in several."""
+"""One annotated image into one record."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import multiprocessing
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 
 import numpy as np
 
 from vae_aug.data.annotations.source import AnnotatedImage, Effect, clean_boxes, describe_fault
 from vae_aug.data.boxes import convert_boxes
-from vae_aug.data.dicom import Window, is_dicom, read_dicom, read_header
+from vae_aug.data.dicom import Window, is_dicom, read_dicom
 from vae_aug.data.images import EncodedImage, decode_image, encode_image, read_encoded
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example
 from vae_aug.errors import VAEAugError
 
-HISTOGRAM_BINS = 16
+_HISTOGRAM_BITS = 4
+HISTOGRAM_BINS = 2**_HISTOGRAM_BITS
 # Text elements may hold anything, a patient's name too, so a scanner is told in these words only.
 _MANUFACTURERS = (
     *("agfa", "canon", "carestream", "esaote", "fonar", "fuji", "ge", "hitachi", "hologic"),
@@ -59,10 +57,9 @@ class Converted:
     """What became of one image.
 
     Attributes:
-        item: The image.
         record: A serialised `tf.train.Example`; None if the image was skipped.
         problems: What was skipped, dropped or clipped, as (reason, effect).
-        patient: The patient, `""` if unknown. Not in the repr.
+        patient: The patient as the record names it, `""` if unknown.
         duplicates: Boxes that equal an earlier one of the same label.
         box_sizes_px: `[N, 2]` widths and heights of the boxes written.
         scanner: Manufacturer and modality of a DICOM image, e.g. `"philips CT"`; `""` of others.
@@ -70,10 +67,9 @@ class Converted:
         burned_in: Whether the file says that its pixels may identify the patient.
     """
 
-    item: AnnotatedImage = dataclasses.field(repr=False)
     record: bytes | None = dataclasses.field(repr=False)
     problems: tuple[tuple[str, Effect], ...]
-    patient: str = dataclasses.field(default="", repr=False)
+    patient: str = ""
     duplicates: int = 0
     box_sizes_px: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2)))
     scanner: str = ""
@@ -103,7 +99,7 @@ def convert_image(item: AnnotatedImage, conversion: Conversion) -> Converted:
     try:
         loaded = _load(item, conversion)
     except VAEAugError as error:
-        return Converted(item, None, ((describe_fault(item.path, error), "skipped"),))
+        return Converted(None, ((describe_fault(item.path, error), "skipped"),))
     image = loaded.image
     size = (item.height or image.height, item.width or image.width)
     if size != (image.height, image.width):
@@ -111,26 +107,26 @@ def convert_image(item: AnnotatedImage, conversion: Conversion) -> Converted:
             f"the annotation is for {size[0]} x {size[1]} pixels (height x width), the image "
             f"has {image.height} x {image.width}"
         )
-        return Converted(item, None, ((reason, "skipped"),))
+        return Converted(None, ((reason, "skipped"),))
     boxes, kept, problems = _clean(item, image, conversion.label_names)
     labels = [conversion.label_names.index(item.labels[index]) for index in kept]
     rows = [(label, *box) for label, box in zip(labels, boxes.tolist(), strict=True)]
+    patient = conversion.hide("patient", loaded.patient)
     example = make_example(
         image,
         source_id=conversion.hide("source", item.source_id),
         boxes=convert_boxes(boxes, "xyxy", "rel_yxyx", height=image.height, width=image.width),
         labels=labels,
         label_names=conversion.label_names,
-        patient=conversion.hide("patient", loaded.patient),
+        patient=patient,
         is_crowd=[item.is_crowd[index] for index in kept],
         difficult=[item.difficult[index] for index in kept],
         truncated=[item.truncated[index] for index in kept],
     )
     return Converted(
-        item=item,
         record=example.SerializeToString(deterministic=True),
         problems=tuple(problems),
-        patient=loaded.patient,
+        patient=patient,
         duplicates=sum(count - 1 for count in collections.Counter(rows).values()),
         box_sizes_px=boxes[:, 2:] - boxes[:, :2],
         scanner=loaded.scanner,
@@ -143,14 +139,13 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
     if not is_dicom(item.path):
         image = read_encoded(item.path)
         return _Loaded(image, decode_image(image.encoded), item.patient)
-    header = read_header(item.path)
     dicom = read_dicom(item.path, conversion.window, bits=conversion.bits, frame=item.frame)
     return _Loaded(
         image=encode_image(dicom.pixels),
         pixels=dicom.pixels,
         patient=item.patient or dicom.patient_id,
-        scanner=_name_scanner(header.manufacturer, header.modality),
-        burned_in=bool(header.burned_in_annotation),
+        scanner=_name_scanner(dicom.manufacturer, dicom.modality),
+        burned_in=bool(dicom.burned_in_annotation),
     )
 
 
@@ -162,8 +157,8 @@ def _name_scanner(manufacturer: str, modality: str) -> str:
 
 
 def _count_levels(pixels: np.ndarray) -> np.ndarray:
-    limits = (0, np.iinfo(pixels.dtype).max + 1)
-    counts, _ = np.histogram(pixels, HISTOGRAM_BINS, limits)
+    high_bits = pixels >> (8 * pixels.itemsize - _HISTOGRAM_BITS)
+    counts = np.bincount(high_bits.ravel(), minlength=HISTOGRAM_BINS)
     return counts / pixels.size
 
 
@@ -187,35 +182,3 @@ def _clean(
             reason = f"{where}: {faults[index]}, ({corners}) in {image.height} x {image.width}"
             problems.append((reason, "clipped" if usable[index] else "dropped"))
     return boxes[kept], kept, problems
-
-
-def convert_images(
-    items: Iterable[AnnotatedImage], conversion: Conversion, workers: int = 1
-) -> Iterator[Converted]:
-    """Convert images in their order, a few ahead of the one that is asked for.
-
-    Args:
-        items: The images.
-        conversion: How.
-        workers: Processes; 1 works in this one. More are started anew, so a script that calls
-            this needs `if __name__ == "__main__":`.
-
-    Yields:
-        What became of each image; the same for any number of workers.
-    """
-    if workers == 1:
-        for item in items:
-            yield convert_image(item, conversion)
-        return
-    # A fork would copy TensorFlow's threads in a state that can hang.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    pending: collections.deque[Future[Converted]] = collections.deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(convert_image, item, conversion))
-            if len(pending) > 4 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -85,6 +85,9 @@ _FUNCTIONAL_GROUPS = (
 _LOSSLESS_FRAME = 0xC3
 """Marker of the frame header of a lossless JPEG, SOF3 of ITU-T T.81."""
 
+_DEFERRED = 2**20
+"""Bytes above which a value is not read with the file: pixels of many frames."""
+
 _MAX_INFLATED = 2**30
 """Most bytes that a deflated file may grow to."""
 
@@ -101,6 +104,8 @@ class DicomImage:
         pixel_spacing_mm: (0028,0030) Pixel Spacing, row then column, or None.
         window: What was mapped to black and white: (center, width) of the window in modality
             units, or None where a VOI LUT or the range of the values was, and for colour.
+        manufacturer: (0008,0070), `""` if the file has none. Not in the repr.
+        burned_in_annotation: As in `DicomHeader`.
     """
 
     pixels: np.ndarray = dataclasses.field(repr=False)
@@ -109,6 +114,8 @@ class DicomImage:
     modality: str
     pixel_spacing_mm: tuple[float, float] | None
     window: tuple[float, float] | None
+    manufacturer: str = dataclasses.field(default="", repr=False)
+    burned_in_annotation: bool | None = None
 
     @property
     def source_id(self) -> str:
@@ -213,7 +220,6 @@ def read_header(path: str | os.PathLike[str]) -> DicomHeader:
     with DicomErrors(path):
         dataset = read_dataset(path, stop_before_pixels=True)
         height, width = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
-        burned_in = str(dataset.get("BurnedInAnnotation") or "").upper()
         return DicomHeader(
             sop_instance_uid=str(dataset.get("SOPInstanceUID") or ""),
             patient_id=str(dataset.get("PatientID") or ""),
@@ -225,9 +231,14 @@ def read_header(path: str | os.PathLike[str]) -> DicomHeader:
             sop_class_uid=str(dataset.get("SOPClassUID") or ""),
             modality=str(dataset.get("Modality") or ""),
             manufacturer=str(dataset.get("Manufacturer") or ""),
-            burned_in_annotation={"YES": True, "NO": False}.get(burned_in),
+            burned_in_annotation=_tell_burned_in(dataset),
             is_image=bool(height and width) and dataset.get("SOPClassUID") not in _NO_PICTURES,
         )
+
+
+def _tell_burned_in(dataset: Dataset) -> bool | None:
+    text = str(dataset.get("BurnedInAnnotation") or "").upper()
+    return {"YES": True, "NO": False}.get(text)
 
 
 def read_dicom(
@@ -265,28 +276,33 @@ def read_dicom(
     if frame is not None and frame < 0:
         raise ValueError(f"frame must be at least 0; got {frame}.")
     with DicomErrors(path):
-        dataset = read_dataset(path, stop_before_pixels=True)
+        dataset = read_dataset(path)
         check_header(dataset)
         if frame is None and get_frames(dataset) != 1:
             raise DicomError(f"has {get_frames(dataset)} frames (0028,0008); pass frame=.")
         frame = frame or 0
         stored = decode_frame(path, dataset, frame)
         described = describe_frame(dataset, frame)
+        levels = used = None
         if dataset.PhotometricInterpretation in _GREY:
-            values, used = _show_grey(stored, described, window)
+            levels = _Levels(stored)
+            values, used = _show_grey(levels.values, described, window)
             depth = int(dataset.get("BitsStored") or 16)
         else:
-            values, depth, used = *_show_colour(stored, dataset), None
+            values, depth = _show_colour(stored, dataset)
         if bits is None:
             bits = 8 if depth <= 8 else 16
         scaled = np.floor(values * (2**bits - 1) + 0.5)
+        pixels = scaled.astype(np.uint8 if bits == 8 else np.uint16)
         return DicomImage(
-            pixels=scaled.astype(np.uint8 if bits == 8 else np.uint16),
+            pixels=pixels if levels is None else levels.spread(pixels),
             sop_instance_uid=str(dataset.get("SOPInstanceUID") or ""),
             patient_id=str(dataset.get("PatientID") or ""),
             modality=str(dataset.get("Modality") or ""),
             pixel_spacing_mm=_get_spacing(described),
             window=used,
+            manufacturer=str(dataset.get("Manufacturer") or ""),
+            burned_in_annotation=_tell_burned_in(dataset),
         )
 
 
@@ -298,7 +314,7 @@ def read_dataset(path: str | os.PathLike[str], *, stop_before_pixels: bool = Fal
         stop_before_pixels: Leave out the pixel data.
 
     Returns:
-        The dataset.
+        The dataset. Values of more than 1 MiB are read when they are asked for.
 
     Raises:
         DicomError: If the file is deflated and more than 1 GiB long when inflated.
@@ -306,7 +322,7 @@ def read_dataset(path: str | os.PathLike[str], *, stop_before_pixels: bool = Fal
     meta = read_file_meta_info(path)
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         _check_inflated_size(path)
-    return pydicom.dcmread(path, stop_before_pixels=stop_before_pixels)
+    return pydicom.dcmread(path, _DEFERRED, stop_before_pixels=stop_before_pixels)
 
 
 class DicomErrors:
@@ -361,7 +377,13 @@ def _name_kind(dataset: Dataset) -> str:
     if uid not in _NO_PICTURES and dataset.get("Rows"):
         return ""
     meta = getattr(dataset, "file_meta", {})
-    return (uid or UID(str(meta.get("MediaStorageSOPClassUID") or ""))).name
+    uid = uid or UID(str(meta.get("MediaStorageSOPClassUID") or ""))
+    return _name_uid(uid)
+
+
+def _name_uid(uid: UID) -> str:
+    """Name a UID of the standard; another is not repeated, since it may identify anything."""
+    return uid.name if uid.type or not uid else "a private UID"
 
 
 def check_header(dataset: Dataset) -> None:
@@ -378,11 +400,11 @@ def check_header(dataset: Dataset) -> None:
         if not dataset.get(keyword):
             raise DicomError(f"{tag} is missing or 0.")
     get_frames(dataset)
-    photometric = str(dataset.PhotometricInterpretation)
-    if photometric not in _GREY + _COLOUR:
+    if str(dataset.PhotometricInterpretation) not in _GREY + _COLOUR:
+        # What a text element holds is not repeated: it may be anything, a name too.
         raise DicomError(
             "(0028,0004) Photometric Interpretation must be one of "
-            f"{', '.join(_GREY + _COLOUR)}; got {photometric!r}."
+            f"{', '.join(_GREY + _COLOUR)}; got another."
         )
     if dataset.Rows * dataset.Columns > MAX_PIXELS:
         raise DicomError(
@@ -395,7 +417,7 @@ def decode_frame(path: str | os.PathLike[str], dataset: Dataset, frame: int) -> 
 
     Args:
         path: The DICOM file.
-        dataset: Its elements, with or without the pixel data.
+        dataset: Its elements, pixel data included.
         frame: Index of the frame, from 0.
 
     Returns:
@@ -413,13 +435,12 @@ def decode_frame(path: str | os.PathLike[str], dataset: Dataset, frame: int) -> 
         raise DicomError("(0002,0010) Transfer Syntax UID is missing.")
     _check_decoder(syntax)
     is_lossless_jpeg = syntax in (JPEGLossless, JPEGLosslessSV1)
+    if not any(keyword in dataset for keyword in _PIXEL_DATA):
+        raise DicomError("has no pixel data (7FE0,0010); leave it out.")
     if frames == 1 or syntax == DeflatedExplicitVRLittleEndian or is_lossless_jpeg:
-        source = read_dataset(path)
-        if not any(keyword in source for keyword in _PIXEL_DATA):
-            raise DicomError("has no pixel data (7FE0,0010); leave it out.")
         if is_lossless_jpeg:
-            _check_jpeg(source, frame, frames)
-        stored = _decode(source, syntax, frame)
+            _check_jpeg(dataset, frame, frames)
+        stored = _decode(dataset, syntax, frame)
     else:
         if not syntax.is_encapsulated:
             _check_file_size(path, dataset, frames)
@@ -483,7 +504,8 @@ def _check_decoder(syntax: UID) -> None:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise DicomError(
-            f"(0002,0010) Transfer Syntax UID {syntax.name} is not supported; convert the file."
+            f"(0002,0010) Transfer Syntax UID, {_name_uid(syntax)}, is not supported; convert the "
+            "file."
         ) from None
     if not decoder.is_available:
         raise DicomError(
@@ -517,16 +539,18 @@ def describe_frame(dataset: Dataset, frame: int) -> Dataset:
         frame: Index of the frame, from 0.
 
     Returns:
-        A dataset; what the frame's own groups say goes before what all frames share, and that
-        before what the object says.
+        A dataset, the object itself if it has no such groups; what the frame's own groups say
+        goes before what all frames share, and that before what the object says.
 
     Raises:
         DicomError: If the object has groups for some frames, but none for this one.
     """
-    described = Dataset()
-    described.update(dataset)
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or ())[:1]
     own = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    if not shared and not own:
+        return dataset
+    described = Dataset()
+    described.update(dataset)
     if own and frame >= len(own):
         raise DicomError(f"(5200,9230) describes {len(own)} frames; frame {frame} is missing.")
     for groups in (*shared, *own[frame : frame + 1]):
@@ -548,12 +572,39 @@ def is_inverted(dataset: Dataset) -> bool:
     )
 
 
+class _Levels:
+    """The values that occur in a grey image `[H, W]`.
+
+    A pixel's grey depends on its stored value alone, so it is computed once for each value.
+    """
+
+    def __init__(self, stored: np.ndarray) -> None:
+        if stored.ndim != 2:
+            raise DicomError("(0028,0002) Samples per Pixel must be 1 for a grey image; got 3.")
+        self._offsets: np.ndarray | None = None
+        self.values = stored
+        if stored.dtype.kind in "iu" and stored.itemsize <= 2:
+            least = stored.min()
+            # In the unsigned type of the same size a difference is right although it may wrap.
+            self._offsets = (stored - least).view(f"u{stored.itemsize}")
+            occurs = np.zeros(int(stored.max()) - int(least) + 1, bool)
+            occurs[self._offsets] = True
+            self._occurs = occurs
+            self.values = (np.flatnonzero(occurs) + int(least)).astype(stored.dtype)
+
+    def spread(self, greys: np.ndarray) -> np.ndarray:
+        """Return the image `[H, W, 1]` of the greys of `values`."""
+        if self._offsets is None:
+            return greys
+        table = np.zeros(len(self._occurs), greys.dtype)
+        table[self._occurs] = greys[..., 0]
+        return table[self._offsets][..., None]
+
+
 def _show_grey(
     stored: np.ndarray, dataset: Dataset, window: Window
 ) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """Map stored values `[H, W]` to `[H, W, 1]` in [0, 1], and tell the window."""
-    if stored.ndim != 2:
-        raise DicomError("(0028,0002) Samples per Pixel must be 1 for a grey image; got 3.")
+    """Map stored values `[...]` to `[..., 1]` in [0, 1], and tell the window."""
     values, used = _apply_voi(apply_modality(stored, dataset), stored, dataset, window)
     if is_inverted(dataset):
         values = 1 - values
@@ -632,7 +683,7 @@ def apply_window(
     """
     least = {"LINEAR": 1.0, "LINEAR_EXACT": 0.0, "SIGMOID": 0.0}.get(function)
     if least is None:
-        raise ValueError(f"function must be LINEAR, LINEAR_EXACT or SIGMOID; got {function!r}")
+        raise ValueError("function must be LINEAR, LINEAR_EXACT or SIGMOID; got another")
     if not np.isfinite([center, width]).all() or width < least or width <= 0:
         raise ValueError(
             f"width must be at least {max(least, np.finfo(float).tiny):g}; got {width:g}"

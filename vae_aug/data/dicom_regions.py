@@ -129,7 +129,7 @@ def _split_frame(
     if kind == "FRACTIONAL":
         return [(number, pixels >= threshold * int(dataset.MaximumFractionalValue))]
     raise DicomError(
-        f"(0062,0001) Segmentation Type must be BINARY, FRACTIONAL or LABELMAP; got {kind!r}."
+        "(0062,0001) Segmentation Type must be BINARY, FRACTIONAL or LABELMAP; got another."
     )
 
 
@@ -219,7 +219,7 @@ def _read_outline(report: Dataset, item: Dataset, finding: str) -> Iterator[Regi
         for reference in _resolve(report, child).get("ReferencedSOPSequence") or ()
     ]
     if not references:
-        raise DicomError(f"has a region ({label}) that is drawn in no image.")
+        raise DicomError("has a region that is drawn in no image.")
     is_whole = item.get("PixelOriginInterpretation") == "VOLUME"
     for reference in references:
         if is_whole and reference.get("ReferencedSOPClassUID") in _TILED:
@@ -240,6 +240,11 @@ def _resolve(report: Dataset, item: Dataset) -> Dataset:
 
 def _find_outline_box(kind: str, data: object) -> Box:
     """Return the box around graphic data, pairs of column and row."""
+    if kind not in ("CIRCLE", "ELLIPSE", "POLYLINE"):
+        # What a text element holds is not repeated: it may be anything, a name too.
+        raise DicomError(
+            "(0070,0023) Graphic Type must be POLYLINE, CIRCLE or ELLIPSE; got another."
+        )
     points = np.asarray(data, np.float64).reshape(-1, 2)
     expected = {"CIRCLE": 2, "ELLIPSE": 4}.get(kind, len(points))
     if len(points) != expected or len(points) < 2 or not np.isfinite(points).all():
@@ -251,10 +256,8 @@ def _find_outline_box(kind: str, data: object) -> Box:
         # right angles, along each coordinate.
         center = points.mean(axis=0)
         extent = np.hypot(*((points[1::2] - points[::2]) / 2))
-    elif kind == "POLYLINE":
+    else:
         center = (points.min(axis=0) + points.max(axis=0)) / 2
         extent = np.ptp(points, axis=0) / 2
-    else:
-        raise DicomError(f"(0070,0023) Graphic Type {kind!r} is not supported.")
     x1, y1, x2, y2 = (float(v) for v in (*(center - extent), *(center + extent)))
     return x1, y1, x2, y2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,10 @@ IMAGE_DTYPES = (tf.uint8, tf.uint16, tf.float16, tf.bfloat16, tf.float32)
 """What transforms and corruptions take in a pipeline; files hold the first two."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_JPEG_SIGNATURE = b"\xff\xd8\xff"
+_JPEG_SIGNATURE, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_START_OF_SCAN = b"\xff\xda"
+# Within a scan FF is followed by 00, a fill byte FF, or D0 to D7, which restart (T.81 B.1.1.2).
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 # SOF0..SOF15 without DHT (C4), JPG (C8) and DAC (CC), which share the range.
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -193,7 +197,8 @@ def parse_image_header(data: bytes) -> tuple[int, int, int, int]:
 def strip_jpeg_metadata(data: bytes) -> bytes:
     """Remove EXIF, XMP, ICC, thumbnails and comments from a JPEG; pixels stay bit for bit.
 
-    The JFIF and Adobe segments stay, because they tell the decoder the colour space.
+    Nothing behind the end of the image stays, where some devices put a second one. The JFIF
+    and Adobe segments stay, because they tell the decoder the colour space.
 
     Args:
         data: A JPEG file.
@@ -201,23 +206,37 @@ def strip_jpeg_metadata(data: bytes) -> bytes:
     Returns:
         The file without those segments.
     """
-    kept = [data[:2]]
-    end = 2
-    for marker, start, stop in iterate_segments(data):
-        payload = data[start + 4 : stop]
-        # The fixed part of JFIF is 14 bytes long; what follows it is a thumbnail.
-        colour = (marker == 0xE0 and payload.startswith(b"JFIF\0") and len(payload) == 14) or (
-            marker == 0xEE and payload.startswith(b"Adobe")
-        )
-        if colour or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
-            kept.append(data[start:stop])
-        end = stop
-    return b"".join([*kept, data[end:]])
+    kept, end = [data[:2]], 2
+    while data[end : end + 2] != _JPEG_END:
+        for marker, start, stop in iterate_segments(data, end):
+            payload = data[start + 4 : stop]
+            # The fixed part of JFIF is 14 bytes long; what follows it is a thumbnail.
+            colour = (marker == 0xE0 and payload.startswith(b"JFIF\0") and len(payload) == 14) or (
+                marker == 0xEE and payload.startswith(b"Adobe")
+            )
+            if colour or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+                kept.append(data[start:stop])
+            end = stop
+        # Decoders pass over fill bytes and stray ones before a marker.
+        start = _find_marker(data, end)
+        if data[start : start + 2] == _START_OF_SCAN:
+            end = _find_marker(data, start + 2 + int.from_bytes(data[start + 2 : start + 4], "big"))
+            kept.append(data[start:end])
+        elif start == end or start == len(data):  # cut short
+            break
+        else:
+            end = start
+    return b"".join([*kept, _JPEG_END])
 
 
-def iterate_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield `(marker, start, end)` of a JPEG's segments up to the first scan or damage."""
-    position = 2
+def _find_marker(data: bytes, start: int) -> int:
+    """Return where the next marker is, restart markers aside; the end if there is none."""
+    match = _MARKER.search(data, start)
+    return match.start() if match else len(data)
+
+
+def iterate_segments(data: bytes, position: int = 2) -> Iterator[tuple[int, int, int]]:
+    """Yield `(marker, start, end)` of a JPEG's segments up to the next scan, end or damage."""
     while position + 4 <= len(data):
         if data[position] != 0xFF:
             return
@@ -225,7 +244,7 @@ def iterate_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == 0xFF:  # fill byte
             position += 1
             continue
-        if marker == 0xDA:
+        if marker in (0xDA, 0xD9):
             return
         (length,) = struct.unpack(">H", data[position + 2 : position + 4])
         end = position + 2 + length

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +17,13 @@ import tensorflow as tf
 
 from vae_aug.data.annotations import READERS
 from vae_aug.data.annotations.detect import detect_format
-from vae_aug.data.annotations.source import AnnotatedImage, Annotations, Problem
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted, convert_images
+from vae_aug.data.annotations.source import AnnotatedImage, Annotations, Effect, Problem
+from vae_aug.data.atomic import remove_temporaries, write_atomic
+from vae_aug.data.blocks import BLOCK, convert_in_blocks, list_blocks, make_key
+from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted
 from vae_aug.data.dicom import Window, check_window
-from vae_aug.data.privacy import read_salt
-from vae_aug.data.records import get_split_name, read_info, read_records, write_records
+from vae_aug.data.privacy import hash_identifier, read_salt
+from vae_aug.data.records import get_split_name, parse_example, read_info, write_records
 from vae_aug.data.sheet import write_sheet
 from vae_aug.data.splits import SPLITS, check_shares, split_by_patient
 from vae_aug.errors import AnnotationError
@@ -35,7 +39,7 @@ class IngestReport:
     Attributes:
         split: Name of the split in the records.
         format: Format of the source.
-        evidence: What told the format: a file relative to the source, or that it was given.
+        evidence: What told the format, or that it was given.
         images: Images written.
         boxes: Boxes written.
         class_counts: Boxes written per label name, in the order of the labels.
@@ -49,7 +53,13 @@ class IngestReport:
             grey, from black to white.
         burned_in: Images whose file says that the pixels may identify the patient
             ((0028,0301) Burned In Annotation).
-        problems: What was skipped, dropped or clipped, with files relative to the source.
+        problems: What was skipped, dropped or clipped. Files are named by the hash of their path
+            relative to the source, which `find_hashed` undoes; under `keep_ids` by that path.
+        notes: What else to know of the source.
+        resumed: Images that a run of the same command had converted before it was cut short.
+            All other counts are those of the whole split.
+        restarted: Whether a run that was cut short had other images or settings, so that what it
+            left was removed.
     """
 
     split: str
@@ -65,6 +75,9 @@ class IngestReport:
     intensities: Mapping[str, tuple[float, ...]]
     burned_in: int
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
+    resumed: int = dataclasses.field(default=0, compare=False)
+    restarted: bool = dataclasses.field(default=False, compare=False)
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -82,9 +95,11 @@ class IngestReport:
         return sum(problem.effect == "clipped" for problem in self.problems)
 
     def to_dict(self) -> dict[str, object]:
-        """Return the report as JSON takes it."""
+        """Return the report as JSON takes it, without what tells how often it was cut short."""
+        content = dataclasses.asdict(self)
+        del content["resumed"], content["restarted"]
         return {
-            **dataclasses.asdict(self),
+            **content,
             "class_counts": dict(self.class_counts),
             "skipped": len(self.skipped),
             "dropped": self.dropped,
@@ -111,15 +126,18 @@ def ingest(
 ) -> IngestReport:
     """Write one split of a data set as records.
 
-    Nothing appears under its final name before it is whole; an interrupt (Ctrl-C) leaves the
-    folder as it was. A split that is there already is replaced.
+    Nothing appears under its final name before it is whole. A split that is there already is
+    replaced. A run that is interrupted or killed leaves what it has converted in a hidden folder
+    of `out`; the same call goes on from there and writes the same bytes as a run at one go. A
+    call of other images or settings starts anew. One folder is for one run at a time, and needs
+    room for twice the records.
 
     Beside the records lie the report `ingest_<split>.json`, and `ingest_<split>.png`, a sheet of
     the first images with boxes.
 
-    Records carry `image/source_id` and `image/patient` as salted hashes, and so does the
-    report `ingest_<split>.json` in `out`: names of medical files are often names of patients.
-    The report returned names the files.
+    Records carry `image/source_id` and `image/patient` as salted hashes. So does whatever else is
+    written, returned or raised about an image: names of medical files and folders are often those
+    of patients.
 
     Args:
         source: Folder of the data set, or its annotation file, as the format's reader in
@@ -158,8 +176,7 @@ def ingest(
     found = _read_source(Path(source), format, split)
     label_names = _choose_labels(found.annotations, settings.out, {name}, labels)
     conversion = dataclasses.replace(conversion, label_names=label_names)
-    images, problems = found.annotations.images, found.annotations.problems
-    return _write_split(found, settings, conversion, name, images, problems)
+    return _write_splits(found, settings, conversion, {name: found.annotations.images})[0]
 
 
 def ingest_by_patient(
@@ -219,11 +236,51 @@ def ingest_by_patient(
     label_names = _choose_labels(found.annotations, settings.out, set(names), labels)
     conversion = dataclasses.replace(conversion, label_names=label_names)
     parts = split_by_patient(found.annotations.images, shares, seed=seed)
-    problems = [found.annotations.problems, (), ()]
-    return tuple(
-        _write_split(found, settings, conversion, name, images, wrong)
-        for name, images, wrong in zip(names, parts, problems, strict=False)
-    )
+    return _write_splits(found, settings, conversion, dict(zip(names, parts, strict=True)))
+
+
+def find_hashed(
+    source: str | os.PathLike[str],
+    hashes: Iterable[str],
+    *,
+    format: str = "auto",
+    split: str = "train",
+    salt: str | None = None,
+) -> dict[str, str]:
+    """Find what the hashes in records and reports of `ingest` stand for.
+
+    Args:
+        source: As `ingest`.
+        hashes: Of files, source ids or patients.
+        format: As `ingest`.
+        split: As `ingest`.
+        salt: That of the ingest.
+
+    Returns:
+        Hash to the file relative to the source, source id or patient; without those that are of
+        nothing in the source.
+
+    Raises:
+        ValueError: On a bad argument.
+        AnnotationError: If the source cannot be read.
+    """
+    check_format(format)
+    key = read_salt(salt)
+    found = _read_source(Path(source), format, split)
+    root = found.path if found.path.is_dir() else found.path.parent
+    images = found.annotations.images
+    files = [problem.file for problem in found.annotations.problems]
+    files += [found.evidence_file, *(_relate(image.path, root) for image in images)]
+    names = {hash_identifier("source", name, key): name for name in files}
+    for image in images:
+        # The file is worth more than the SOP Instance UID of an image in it.
+        names[hash_identifier("source", image.source_id, key)] = _relate(image.path, root)
+        names[hash_identifier("patient", image.patient, key)] = image.patient
+    return {value: names[value] for value in hashes if value in names}
+
+
+def _relate(path: Path, root: Path) -> str:
+    return Path(os.path.relpath(path, root)).as_posix()
 
 
 def check_format(format: str) -> None:
@@ -260,12 +317,15 @@ class _Source:
     path: Path
     format: str
     evidence: str
+    evidence_file: str
     annotations: Annotations
 
 
 def _read_source(path: Path, format: str, split: str) -> _Source:
-    format, evidence = detect_format(path) if format == "auto" else (format, "as told")
-    return _Source(path, format, evidence, READERS[format](path, split))
+    evidence, file = "as told", ""
+    if format == "auto":
+        format, evidence, file = detect_format(path)
+    return _Source(path, format, evidence, file, READERS[format](path, split))
 
 
 def _make_conversion(
@@ -277,15 +337,75 @@ def _make_conversion(
     return Conversion((), None if keep_ids else read_salt(salt), window, bits)
 
 
+def _write_splits(
+    source: _Source,
+    settings: _Settings,
+    conversion: Conversion,
+    splits: Mapping[str, Sequence[AnnotatedImage]],
+) -> tuple[IngestReport, ...]:
+    """Write the splits; what is wrong with the source as a whole is told of the first."""
+    works = [_Work(settings.out, name, images, conversion) for name, images in splits.items()]
+    restarted = [work.remove_others() for work in works]
+    problems = [source.annotations.problems, *[()] * len(works)]
+    try:
+        reports = tuple(
+            dataclasses.replace(
+                _write_split(source, settings, conversion, work, wrong), restarted=r
+            )
+            for work, wrong, r in zip(works, problems, restarted, strict=False)
+        )
+    except AnnotationError:
+        # The source is at fault; corrected, it would not fit what was converted of it.
+        for work in works:
+            work.remove()
+        raise
+    # Only now, so that a run killed in the last split need not convert the first again.
+    for work in works:
+        work.remove()
+    return reports
+
+
+class _Work:
+    """A split to be written, and the folder that keeps its converted images until then."""
+
+    def __init__(
+        self, out: Path, name: str, images: Sequence[AnnotatedImage], conversion: Conversion
+    ) -> None:
+        self.name, self.images = name, images
+        self.folder = out / f".ingest_{name}.{make_key(images, conversion)}"
+        self.resumed = sum(
+            min(BLOCK, len(images) - BLOCK * index)
+            for index, is_there in enumerate(list_blocks(images, self.folder).values())
+            if is_there
+        )
+
+    def remove_others(self) -> bool:
+        """Remove what runs of other images or settings left of this split."""
+        pattern = re.compile(rf"\.ingest_{re.escape(self.name)}\.[0-9a-f]{{16}}")
+        out = self.folder.parent
+        found = (
+            [path for path in out.iterdir() if pattern.fullmatch(path.name)] if out.is_dir() else []
+        )
+        others = [path for path in found if path != self.folder]
+        for path in others:
+            shutil.rmtree(path)
+        return bool(others)
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.folder)
+
+
 def _write_split(
     source: _Source,
     settings: _Settings,
     conversion: Conversion,
-    name: str,
-    images: Sequence[AnnotatedImage],
+    work: _Work,
     problems: Sequence[Problem],
 ) -> IngestReport:
-    run = _Run(source.path, images, problems, settings, conversion)
+    run = _Run(source.path, work, problems, settings, conversion)
+    name = work.name
     info = write_records(
         run.iterate_examples(),
         settings.out,
@@ -296,7 +416,7 @@ def _write_split(
     report = IngestReport(
         split=name,
         format=source.format,
-        evidence=source.evidence,
+        evidence=_describe_evidence(source, conversion),
         images=info.examples,
         boxes=info.boxes,
         class_counts=info.class_counts,
@@ -307,27 +427,32 @@ def _write_split(
         intensities=run.summarize_intensities(),
         burned_in=run.burned_in,
         problems=tuple(run.problems),
+        notes=source.annotations.notes,
+        resumed=work.resumed,
     )
-    hide = conversion.hide
-    hidden = [dataclasses.replace(p, file=hide("source", p.file)) for p in report.problems]
-    # The evidence names a file.
-    shown = report.evidence if conversion.salt is None else ""
-    written = dataclasses.replace(report, problems=tuple(hidden), evidence=shown).to_dict()
-    content = json.dumps(written, indent=2).encode() + b"\n"
+    content = json.dumps(report.to_dict(), indent=2).encode() + b"\n"
     write_atomic(settings.out / f"ingest_{name}.json", content)
-    _write_first(settings.out, name)
+    _write_first(settings.out, name, run.first)
+    for file in ("dataset.json", "label_map.pbtxt", f"ingest_{name}.json", f"ingest_{name}.png"):
+        remove_temporaries(settings.out / file)
     return report
 
 
-def _write_first(out: Path, name: str) -> None:
+def _describe_evidence(source: _Source, conversion: Conversion) -> str:
+    if not source.evidence_file:
+        return source.evidence
+    return f"{source.evidence} in {conversion.hide('source', source.evidence_file)}"
+
+
+def _write_first(out: Path, name: str, records: Sequence[bytes]) -> None:
     """Write a sheet of the first images with boxes, or remove that of an earlier ingest."""
     path = out / f"ingest_{name}.png"
     path.unlink(missing_ok=True)
-    elements = read_records(out, name).filter(lambda e: tf.size(e["objects"]["label"]) > 0)
-    rows = list(elements.take(_SHEET_ROWS).as_numpy_iterator())
+    info = read_info(out)
+    rows = [parse_example(record, info.dtype, info.channels) for record in records]
     if rows:
-        boxes = [row["objects"]["bbox"] for row in rows]
-        write_sheet(path, {name: [row["image"] for row in rows]}, boxes)
+        boxes = [row["objects"]["bbox"].numpy() for row in rows]
+        write_sheet(path, {name: [row["image"].numpy() for row in rows]}, boxes)
 
 
 def _choose_labels(
@@ -356,13 +481,13 @@ class _Run:
     def __init__(
         self,
         source: Path,
-        images: Sequence[AnnotatedImage],
+        work: _Work,
         problems: Sequence[Problem],
         settings: _Settings,
         conversion: Conversion,
     ) -> None:
         self._root = source if source.is_dir() else source.parent
-        self._images = images
+        self._work = work
         self._settings = settings
         self._conversion = conversion
         self._sizes: list[np.ndarray] = []
@@ -371,27 +496,33 @@ class _Run:
         self.patients: set[str] = set()
         self.scanners: collections.Counter[str] = collections.Counter()
         self.duplicates = self.burned_in = 0
+        self.first: list[bytes] = []
         for problem in problems:
-            self._report(problem)
+            self._report(problem.file, problem.reason, problem.effect)
 
     def iterate_examples(self) -> Iterator[tf.train.Example]:
         """Yield a record for each usable image."""
-        total = len(self._images)
-        converted = convert_images(self._images, self._conversion, self._settings.workers)
-        for done, result in enumerate(converted, start=1):
-            file = Path(os.path.relpath(result.item.path, self._root)).as_posix()
+        images = self._work.images
+        converted = convert_in_blocks(
+            images, self._conversion, self._work.folder, self._settings.workers
+        )
+        for done, (item, result) in enumerate(zip(images, converted, strict=True), start=1):
+            file = _relate(item.path, self._root)
             for reason, effect in result.problems:
-                self._report(Problem(file, reason, effect))
+                self._report(file, reason, effect)
             if result.record is not None:
                 self._count(result)
+                if len(result.box_sizes_px) and len(self.first) < _SHEET_ROWS:
+                    self.first.append(result.record)
                 yield tf.train.Example.FromString(result.record)
             if self._settings.progress is not None:
-                self._settings.progress(done, total)
+                self._settings.progress(done, len(images))
         if not self.scanners:
             reasons = "; ".join(f"{p.file}: {p.reason}" for p in self.problems[:3])
             raise AnnotationError(f"the source holds no usable image. {reasons}".rstrip())
 
-    def _report(self, problem: Problem) -> None:
+    def _report(self, file: str, reason: str, effect: Effect) -> None:
+        problem = Problem(self._conversion.hide("source", file), reason, effect)
         if self._settings.strict:
             raise AnnotationError(
                 f"{problem.file}: {problem.reason}. Correct it, or run without strict to have "

@@ -28,7 +28,12 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from vae_aug.data.atomic import make_temporary_path, sync_file, write_atomic
+from vae_aug.data.atomic import (
+    make_temporary_path,
+    remove_temporaries,
+    sync_file,
+    write_atomic,
+)
 from vae_aug.data.images import EncodedImage, encode_image, parse_image_header
 from vae_aug.errors import RecordError, VAEAugError
 
@@ -310,7 +315,7 @@ def write_records(
     Examples go to the shards in turn. Every shard is written under a temporary name, forced to
     disk, and renamed when all are whole; then the split's former shards are gone. Whatever
     interrupts the writing, no part of a new shard stays, and the former ones are untouched
-    unless the renaming itself had begun.
+    unless the renaming itself had begun. What a killed process left goes with the next writing.
 
     Args:
         examples: The records; their number need not be known.
@@ -402,6 +407,8 @@ def _write_shards(
     tally = _Tally()
     try:
         with refuse():
+            for path in finals:
+                remove_temporaries(path)
             writers.extend(tf.io.TFRecordWriter(os.fspath(path)) for path in temporaries)
         # What the examples themselves raise is the caller's, and not about this disk.
         for index, example in enumerate(examples):

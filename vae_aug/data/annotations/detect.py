@@ -24,10 +24,17 @@ _SAMPLES = 20
 
 
 class Detected(NamedTuple):
-    """A format and what told it."""
+    """A format and what told it.
+
+    Attributes:
+        format: The format.
+        evidence: What told it, without the name of a file, which may be that of a patient.
+        file: The file that it was told from, relative to the source; `""` if it was several.
+    """
 
     format: str
     evidence: str
+    file: str
 
 
 def detect_format(source: str | os.PathLike[str]) -> Detected:
@@ -42,7 +49,7 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
         source: Folder of the data set, or its annotation file.
 
     Returns:
-        The format, and the file that told it.
+        The format, and what told it.
 
     Raises:
         AnnotationError: If nothing is found, or annotations of several formats.
@@ -52,23 +59,24 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
         raise AnnotationError(f"{source}: no such file or folder.")
     root = source if source.is_dir() else source.parent
     files = sorted(_walk(source, _DEPTH)) if source.is_dir() else [source]
-    found: dict[str, str] = {}
+    found: dict[str, Path] = {}
     for format, path in _find_annotations(root, files):
-        found.setdefault(format, f"{path.relative_to(root).as_posix()} is {_KINDS[format]}")
+        found.setdefault(format, path)
     if source.is_dir():
         candidates = [*islice(_list_others(files), _SAMPLES), *list_images(source)]
         dicom = next((path for path in candidates if looks_like_dicom(path)), None)
         if dicom is not None and set(found) <= {"voc"}:
-            found = {"dicom": f"{dicom.relative_to(root).as_posix()} is {_KINDS['dicom']}"}
+            found = {"dicom": dicom}
         elif not found and list_images(source):
-            found = {"images": "it holds images and no annotations"}
+            return Detected("images", "the source holds images and no annotations", "")
     if len(found) == 1:
-        return Detected(*next(iter(found.items())))
+        ((format, path),) = found.items()
+        return Detected(format, f"found {_KINDS[format]}", path.relative_to(root).as_posix())
     if not found:
         raise AnnotationError(
             f"{source}: holds neither annotations of a known format nor images; name the format."
         )
-    several = "; ".join(f"{format}: {evidence}" for format, evidence in found.items())
+    several = "; ".join(f"{format}: {_KINDS[format]}" for format in found)
     raise AnnotationError(f"{source}: holds annotations of several formats ({several}); name one.")
 
 

@@ -73,11 +73,13 @@ class Annotations(NamedTuple):
         label_names: All labels of the source, also of its other splits where they are known.
         images: The images of the split, in a fixed order.
         problems: What was left out.
+        notes: What else to know of the source, in sentences that name no file and no patient.
     """
 
     label_names: tuple[str, ...]
     images: tuple[AnnotatedImage, ...]
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
 
 class Box(NamedTuple):
@@ -98,6 +100,7 @@ class Collector:
         self.root = root
         self.images: list[AnnotatedImage] = []
         self.problems: list[Problem] = []
+        self.notes: list[str] = []
         self._source_ids: set[str] = set()
 
     def relate(self, path: Path | str) -> str:
@@ -147,7 +150,7 @@ class Collector:
         names = tuple(label_names)
         if not all(name.strip() for name in names):
             raise AnnotationError(f"{self.root}: a class has an empty name; name it.")
-        return Annotations(names, tuple(self.images), tuple(self.problems))
+        return Annotations(names, tuple(self.images), tuple(self.problems), tuple(self.notes))
 
 
 def clean_boxes(
