@@ -251,11 +251,13 @@ def draw_variants(
 class Bench:
     """The runs of one output folder."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        """Read the data sets."""
+    def __init__(
+        self, arguments: argparse.Namespace, whole: Samples, tests: dict[str, Samples]
+    ) -> None:
+        """Take the options, the training set and the test sets by name."""
         self.arguments = arguments
-        self.whole = read_coco(arguments.train, arguments.size)
-        self.tests = {path.stem: read_coco(path, arguments.size) for path in arguments.test}
+        self.whole = whole
+        self.tests = tests
         self.settings = {
             "size": arguments.size,
             "steps": arguments.steps,
@@ -339,14 +341,9 @@ def _list_shown(detections: list[np.ndarray]) -> dict[int, list[list[float]]]:
     return {int(i): np.round(detections[i], 4).astype(float).tolist() for i in chosen}
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--train", type=Path, help="COCO file; not needed with --report-only")
-    parser.add_argument("--test", type=Path, nargs="+", required=True, help="COCO files")
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a run."""
     parser.add_argument("--out", type=Path, required=True, help="folder of runs and report")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS))
-    parser.add_argument("--fractions", nargs="+", type=float, default=[0.25])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--size", type=int, default=224, help="side of the detector's images")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=8)
@@ -354,6 +351,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ckpt", help="ladder to use instead of training one on the same images")
     parser.add_argument("--ladder-steps", type=int, default=300)
     parser.add_argument("--variants", type=int, default=4, help="of each image, drawn beforehand")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_run_arguments(parser)
+    parser.add_argument("--train", type=Path, help="COCO file; not needed with --report-only")
+    parser.add_argument("--test", type=Path, nargs="+", required=True, help="COCO files")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS))
+    parser.add_argument("--fractions", nargs="+", type=float, default=[0.25])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--report-only", action="store_true")
     arguments = parser.parse_args()
     if arguments.train is None and not arguments.report_only:
@@ -364,9 +371,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     arms = [Arm.parse(name) for name in arguments.arms]
+    tests = {path.stem: read_coco(path, arguments.size) for path in arguments.test}
     if not arguments.report_only:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        bench = Bench(arguments)
+        bench = Bench(arguments, read_coco(arguments.train, arguments.size), tests)
         if not bench.whole.has_patients:
             print("The training set names no patients: images count as independent.")
         # Seeds outermost, so that an interrupted bench has as many of every arm.
@@ -374,7 +382,6 @@ def main() -> None:
             for seed in arguments.seeds:
                 for arm in arms:
                     bench.run(arm, fraction, seed)
-    tests = {path.stem: read_coco(path, arguments.size) for path in arguments.test}
     print(detection_report.write(arguments.out, tests))
 
 

@@ -8,8 +8,15 @@ import pytest
 pytest.importorskip("pycocotools", reason="needs the extra [detect]")
 pytest.importorskip("albumentations", reason="needs the extra [albumentations]")
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-detection, metrics, detector = (
-    importlib.import_module(name) for name in ("detection", "detection_metrics", "detector")
+detection, metrics, detector, noise, search = (
+    importlib.import_module(name)
+    for name in (
+        "detection",
+        "detection_metrics",
+        "detector",
+        "detection_noise",
+        "detection_search",
+    )
 )
 
 
@@ -167,3 +174,32 @@ def test_report_pairs_seeds_and_writes_its_files(tmp_path):
     assert against["seeds"] == 2
     assert f"| `classical` | 2 | {means[1]:.3f} (" in text
     assert {"report.md", "plot.png", "detections.png"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_share_won_back_by_hand():
+    # Of 0.4 and 0.4 lost, 0.2 and 0.3 come back.
+    clean, noisy, restored = ({"mAP50": values} for values in ([0.5, 0.6], [0.1, 0.2], [0.3, 0.5]))
+    assert noise.compare(clean, noisy, restored)["mean"] == pytest.approx((0.5 + 0.75) / 2)
+    assert noise.compare(noisy, clean, restored) is None
+
+
+def test_every_image_is_corrupted_by_a_seed_of_its_own():
+    images = np.full((2, 32, 32, 1), 128, np.uint8)
+    first, second = noise.corrupt_all(images, "replace", 0.4)
+    assert first.dtype == np.uint8 and (first != second).any()
+    np.testing.assert_array_equal(noise.corrupt_all(images[:1], "replace", 0.4)[0], first)
+
+
+def test_searched_arms_differ_and_go_on():
+    arms = search.draw_arms(6, 0, "classical+")
+    assert len({arm.name for arm in arms}) == 6 and all(arm.classical for arm in arms)
+    assert search.draw_arms(3, 0, "classical+") == arms[:3]
+    assert arms[0].settings["factor"] in search.CHOICES["factor"]
+
+
+def test_searched_patients_are_neither_trained_on_nor_all():
+    samples = make_samples([[]] * 16, [i // 2 for i in range(16)])
+    trained = detection.choose_fraction(samples, 0.25, seed=0)
+    judged = search.choose_next(samples, 0.25)
+    assert len(np.unique(judged.groups)) == 2
+    assert not set(judged.groups) & set(trained.groups)
