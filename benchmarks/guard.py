@@ -2,11 +2,12 @@
 
     .venv/bin/python benchmarks/guard.py
 
-Batches of phantoms of one size, with boxes drawn at random, go through `Dataset.apply`. A pass goes
-over all images and is timed from the second batch on, so that making the pipeline does not count.
-On and off take turns, one pass each, and which goes first alternates; a ratio belongs to two
-neighbouring passes, so that a change in the machine's load meets both. Beside it stands the ratio
-of processor time, which other programs on the machine disturb less. The median is what to compare.
+Batches of phantoms of one size, with boxes drawn at random, go through `Dataset.apply`, without
+end. On and off take turns, a few batches each, and which goes first alternates; a ratio belongs to
+two neighbours, so that a change in the machine's load meets both. The first batches of a turn do
+not count: they were read ahead, or are computed beside what the other pipeline reads ahead. Beside
+the ratio of time stands that of processor time, which other programs on the machine disturb less.
+The median is what to compare.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ from vae_aug.model.profiles import Network
 
 RESULTS = Path(__file__).parent / "results"
 GUARDS = ("off", "paste")
+_READ_AHEAD = 3
+"""Batches that do not count in a turn: those under way in the network, and one."""
+
 _SIDES = (0.03, 0.25)
 """Smallest and largest side of a box, as a share of the image's."""
 
@@ -45,34 +50,36 @@ def make_batches(images: int, size: int, boxes: int, batch_size: int) -> tf.data
     return tf.data.Dataset.from_tensor_slices(elements).batch(batch_size).cache()
 
 
-def time_pass(pipeline: tf.data.Dataset) -> tuple[float, float]:
-    """Iterate once; return seconds and processor seconds from the second batch to the last."""
-    batches = iter(pipeline)
-    next(batches)
+def time_turn(batches: Iterator[Any], count: int) -> tuple[float, float]:
+    """Take batches; return seconds and processor seconds of the last `count`."""
+    for _ in range(_READ_AHEAD):
+        next(batches)
     wall, processor = time.perf_counter(), time.process_time()
-    for _ in batches:
-        pass
+    for _ in range(count):
+        next(batches)
     return time.perf_counter() - wall, time.process_time() - processor
 
 
-def measure(augments: dict[str, VAEAugment], batches: tf.data.Dataset, repeats: int) -> Any:
+def measure(
+    augments: dict[str, VAEAugment], batches: tf.data.Dataset, count: int, repeats: int
+) -> dict[str, Any]:
     """Time both pipelines in turn; return ratios and times, and what the guard acted for."""
-    pipelines = {guard: batches.apply(augment) for guard, augment in augments.items()}
-    for pipeline in pipelines.values():
-        time_pass(pipeline)
-    passes: dict[str, list[tuple[float, float]]] = {guard: [] for guard in GUARDS}
-    for repeat in range(repeats):
+    pipelines = {guard: iter(batches.repeat().apply(a)) for guard, a in augments.items()}
+    turns: dict[str, list[tuple[float, float]]] = {guard: [] for guard in GUARDS}
+    for repeat in range(repeats + 1):
         for guard in GUARDS[:: 1 if repeat % 2 else -1]:
-            passes[guard].append(time_pass(pipelines[guard]))
-    shapes = [batch["image"].shape[0] for batch in batches]
+            turn = time_turn(pipelines[guard], count)
+            if repeat:  # in the first, the pipelines start
+                turns[guard].append(turn)
     told = [augments["paste"].call_with_report(batch)[1]["guarded"] for batch in batches]
-    off, on = np.array(passes["off"]).T, np.array(passes["paste"]).T
+    off, on = np.array(turns["off"]).T, np.array(turns["paste"]).T
+    images = count * next(iter(batches))["image"].shape[0]
     return {
         "share_of_boxes_guarded": round(float(np.mean(np.concatenate(told))), 4),
         "time_ratio": describe(list(on[0] / off[0])),
         "processor_time_ratio": describe(list(on[1] / off[1])),
         "milliseconds_an_image": {
-            guard: describe([1e3 * seconds / sum(shapes[1:]) for seconds, _ in passes[guard]])
+            guard: describe([1e3 * seconds / images for seconds, _ in turns[guard]])
             for guard in GUARDS
         },
     }
@@ -89,17 +96,20 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ckpt", nargs="+", default=["vector", "demo"], help="checkpoints")
     parser.add_argument("--modes", nargs="+", default=["denoise", "sample"])
-    parser.add_argument("--boxes", nargs="+", type=int, default=[1, 3, 30, 300], help="an image")
+    parser.add_argument(
+        "--boxes", nargs="+", type=int, default=[1, 3, 10, 30, 300], help="an image"
+    )
     parser.add_argument("--size", type=int, default=256, help="side of the images")
-    parser.add_argument("--images", type=int, default=20)
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--batches", type=int, default=4, help="that count in a turn")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--out", type=Path, default=RESULTS / "guard.json")
     arguments = parser.parse_args()
     if arguments.repeats < 5:
         parser.error("--repeats must be at least 5, or the spread means nothing")
-    if arguments.images < 2 * arguments.batch_size:
-        parser.error("--images must be at least two batches; the first does not count")
+    if arguments.images % arguments.batch_size:
+        parser.error("--images must be a multiple of --batch-size")
     return arguments
 
 
@@ -117,7 +127,7 @@ def main() -> None:
         for mode in arguments.modes:
             augments = make_augments(network, mode, arguments.batch_size)
             for boxes, batches in sources.items():
-                row = measure(augments, batches, arguments.repeats)
+                row = measure(augments, batches, arguments.batches, arguments.repeats)
                 rows.append({"checkpoint": name, "mode": mode, "boxes": boxes, **row})
                 wall, processor = row["time_ratio"], row["processor_time_ratio"]
                 print(

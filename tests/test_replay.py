@@ -7,6 +7,7 @@ import json
 
 import pytest
 import tensorflow as tf
+from conftest import shorten_stages
 from test_augment_records import LABELS, SIZES, make_image
 from typer.testing import CliRunner
 
@@ -22,14 +23,16 @@ RUN = CliRunner()
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_vae, tmp_path_factory):
+def checkpoint(short_vae, tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.keras"
-    save_checkpoint(tiny_vae, path)
-    return path
+    save_checkpoint(short_vae, path)
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_stages(patch)  # it is loaded again by every replay
+        yield path
 
 
-@pytest.fixture
-def folders(tmp_path, checkpoint):
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, checkpoint):
     """Source and augmented records; two of the source have one id."""
     examples = [
         make_example(
@@ -41,6 +44,7 @@ def folders(tmp_path, checkpoint):
         )
         for index, size in enumerate(SIZES["train"])
     ]
+    tmp_path = tmp_path_factory.mktemp("records")
     write_records(examples, tmp_path / "source", "train", label_names=LABELS)
     augment = VAEAugment(str(checkpoint), seed=3, factor=0.3, detail=0.3, p=0.7, min_fidelity=0.1)
     augment_records(tmp_path / "source", tmp_path / "out", augment)
@@ -100,10 +104,11 @@ def test_settings_that_are_none_are_refused(settings):
         restore_transform(settings, "digest")
 
 
-def test_what_cannot_be_replayed_says_why(folders, checkpoint, tmp_path):
+def test_what_cannot_be_replayed_says_why(folders, checkpoint, tiny_ladder, tmp_path):
     source, file = folders
+    save_checkpoint(tiny_ladder, tmp_path / "other.keras")
     with pytest.raises(CheckpointError, match=r"record 0: made with the checkpoint .*--ckpt"):
-        replay_record(file, 0, source, "vector")
+        replay_record(file, 0, source, tmp_path / "other.keras")
     with pytest.raises(RecordError, match="no record 3; it has 3"):
         replay_record(file, 3, source, checkpoint)
     with pytest.raises(RecordError, match="record 0: was not augmented"):

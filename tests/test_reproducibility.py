@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import ROOT
 from test_dataset import run_elsewhere
 
 from vae_aug.augment.transform import VAEAugment
+from vae_aug.data.records import make_example, read_records, write_records
 
 COUNT = 4
 DTYPES = {"uint8": tf.uint8, "uint16": tf.uint16}
@@ -47,7 +50,7 @@ def digest(images):
 
 @pytest.fixture(params=["vector", "ladder"])
 def network(request):
-    return request.getfixturevalue({"vector": "tiny_vae", "ladder": "tiny_ladder"}[request.param])
+    return request.getfixturevalue({"vector": "short_vae", "ladder": "tiny_ladder"}[request.param])
 
 
 def make_augment(network, mode, **settings):
@@ -88,19 +91,127 @@ def test_a_dense_batch_gives_each_image_what_it_would_get_alone(network):
 
 
 def test_a_tf_data_service_gives_the_same_bytes(network):
+    dispatcher, worker = start_service()
+    source = make_source(tf.uint16)
+    augment = make_augment(network, "sample")
+    expected = read_images(source.map(augment))
+    for way in (source.map(augment), source.apply(augment)):
+        served = way.apply(
+            tf.data.experimental.service.distribute("parallel_epochs", dispatcher.target)
+        )
+        for want, got in zip(expected, read_images(served), strict=True):
+            np.testing.assert_array_equal(got, want)
+    del worker
+
+
+def start_service():
+    """Start a dispatcher and a worker, which live as long as what is returned."""
     service = tf.data.experimental.service
     dispatcher = service.DispatchServer()
     address = dispatcher.target.partition("://")[2]
     worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=address))
-    source = make_source(tf.uint16)
-    augment = make_augment(network, "sample")
-    for way in (source.map(augment), source.apply(augment)):
-        served = way.apply(
-            service.distribute(processing_mode="parallel_epochs", service=dispatcher.target)
+    return dispatcher, worker
+
+
+# Every way below runs in a process of its own, on records, through a packaged network.
+
+AUGMENT = {"seed": 3, "mode": "sample", "factor": 0.5}
+TAKEN = 2  # images that are read before an iterator is saved
+
+
+def write_source(folder):
+    """Records of images of several sizes, with boxes, so that the guard has something to judge."""
+    examples = [
+        make_example(
+            make_element(number, tf.uint8)["image"].numpy(),
+            source_id=str(number),
+            boxes=[[0.2, 0.2, 0.7, 0.6]],
+            labels=[0],
+            label_names=("lesion",),
         )
-        for want, got in zip(read_images(source.map(augment)), read_images(served), strict=True):
-            np.testing.assert_array_equal(got, want)
+        for number in range(COUNT)
+    ]
+    write_records(examples, folder / "records", "train", label_names=("lesion",))
+
+
+def serve(source, augment):
+    dispatcher, worker = start_service()
+    served = source.map(augment).apply(
+        tf.data.experimental.service.distribute("parallel_epochs", dispatcher.target)
+    )
+    images = read_images(served)
     del worker
+    return images
+
+
+def keep_iterator(source, augment, folder):
+    """Read a part of an epoch, and save it and the iterator."""
+    iterator = iter(source.apply(augment))
+    part = [next(iterator) for _ in range(TAKEN)]
+    np.savez(folder / "part.npz", *read_images(part))
+    tf.train.Checkpoint(iterator=iterator).write(str(folder / "iterator"))
+    return []
+
+
+def resume(source, augment, folder):
+    """Read the rest of the epoch whose iterator another process saved."""
+    iterator = iter(source.apply(augment))
+    tf.train.Checkpoint(iterator=iterator).read(str(folder / "iterator"))
+    with np.load(folder / "part.npz") as part:
+        return [*part.values(), *read_images(iterator)]
+
+
+def build_tfds(_, __, folder):
+    sys.path.insert(0, str(ROOT / "tfds_builders"))
+    from med_vae_augmented import med_vae_augmented_dataset_builder as module
+
+    settings = {"source": str(folder / "records"), "checkpoint": NAME, **AUGMENT}
+    config = module.MedVaeAugmentedConfig(name="own", **settings)
+    builder = module.Builder(data_dir=folder / "tfds", config=config)
+    builder.download_and_prepare()
+    elements = builder.as_dataset(split="train")
+    return read_images(e | {"image/source_id": e["image/id"]} for e in elements)
+
+
+NAME = "vector"
+WAYS = {
+    "map": lambda source, augment, _: read_images(source.map(augment)),
+    "map of batches": lambda source, augment, _: read_images(
+        source.ragged_batch(3).map(augment).unbatch()
+    ),
+    "apply": lambda source, augment, _: read_images(source.apply(augment)),
+    "apply, shuffled": lambda source, augment, _: read_images(
+        source.shuffle(COUNT, seed=1).apply(augment)
+    ),
+    "tf.data service": lambda source, augment, _: serve(source, augment),
+    "resumed in mid-epoch": resume,
+    "TFDS": build_tfds,
+}
+
+
+def digest_way(name, folder):
+    """What one way makes of the records of a folder; in a process that has not begun yet."""
+    augment = VAEAugment(NAME, **AUGMENT)
+    source = read_records(folder / "records", "train")
+    return digest({**WAYS, "keep": keep_iterator}[name](source, augment, folder))
+
+
+def run_way(name, folder):
+    program = (
+        "import pathlib, test_reproducibility as t; "
+        f"print(t.digest_way({name!r}, pathlib.Path({str(folder)!r})))"
+    )
+    return run_elsewhere(program).stdout.split()[-1]
+
+
+@pytest.mark.slow
+def test_processes_of_every_kind_give_the_same_bytes(tmp_path):
+    write_source(tmp_path)
+    untouched = digest(read_images(read_records(tmp_path / "records", "train")))
+    run_way("keep", tmp_path)
+    digests = {name: run_way(name, tmp_path) for name in WAYS}
+    assert digests == dict.fromkeys(WAYS, digest_way("map", tmp_path))
+    assert untouched not in digests.values()
 
 
 def digest_demo(threads=0):

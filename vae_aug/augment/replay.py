@@ -132,17 +132,23 @@ def _iterate_replays(
     """Yield what the transform makes of every record of the same source id."""
     info = read_info(source)
     wanted = _get_bytes(made, "image/source_id")
-    for split in info.splits:
-        for file in find_records(source, split)[0]:
-            for _, example in iterate_examples(file):
-                if _get_bytes(example, "image/source_id") != wanted:
-                    continue
-                serialized = tf.data.Dataset.from_tensors(example.SerializeToString())
-                elements = serialized.map(lambda x: parse_example(x, info.dtype, info.channels))
-                for element, report in elements.map(augment.call_with_report):
-                    if report["augmented"]:
-                        replace_image(example, element["image"].numpy())
-                yield example, _get_bytes(example, "image/encoded")
+    files = [file for split in info.splits for file in find_records(source, split)[0]]
+    examples = [
+        example
+        for file in files
+        for _, example in iterate_examples(file)
+        if _get_bytes(example, "image/source_id") == wanted
+    ]
+    serialized = tf.constant([example.SerializeToString() for example in examples], tf.string)
+    elements = tf.data.Dataset.from_tensor_slices(serialized).map(
+        lambda example: parse_example(example, info.dtype, info.channels)
+    )
+    for example, (element, report) in zip(
+        examples, elements.map(augment.call_with_report), strict=True
+    ):
+        if report["augmented"]:
+            replace_image(example, element["image"].numpy())
+        yield example, _get_bytes(example, "image/encoded")
 
 
 def _read_example(path: str | os.PathLike[str], index: int) -> tf.train.Example:

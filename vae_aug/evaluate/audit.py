@@ -35,9 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from scipy import stats
 
-from vae_aug.augment.engine import MAX_PIXELS
 from vae_aug.config import check_range
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.records import get_split_name, read_info, read_records
@@ -49,30 +47,19 @@ from vae_aug.evaluate.neighbours import (
     match_smoothness,
     smooth,
 )
+from vae_aug.evaluate.probe import Probe, Progress, Samples, draw_samples
 from vae_aug.evaluate.spacing import space_out, take_places
+from vae_aug.evaluate.verdict import LEVEL, Comparison, compare, judge
 from vae_aug.model.feed import fit
-from vae_aug.model.latent import draw_normal
 from vae_aug.model.profiles import Network
 from vae_aug.version import __version__
-
-GRID_PX = 64
-"""Largest side of the grey squares that are kept and compared."""
 
 SAME_IMAGE = 1.0 / 255.0
 """Root mean squared difference, one grey level of 8 bits, below which two images are one."""
 
-IDENTICAL = 0.1
-"""Share of the threshold below which one sample alone is a sign: no image of others is so near."""
-
-LEVEL = 0.05
-"""Chance of a false sign in a whole audit of a network that copies nothing."""
-
 STATEMENT = (
     "Reconstructions and samples of patients' images are not anonymous, whatever an audit finds."
 )
-
-_BATCH = 16
-
 
 _LISTED = 8
 _WAYS = {
@@ -83,51 +70,6 @@ _WAYS = {
 }
 
 _Records = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """How near one kind of samples lies to the training images, in one measure.
-
-    Attributes:
-        way: How samples were drawn: `"prior"`, `"variants"`, `"interpolated"` or `"control"`.
-        measure: One of `MEASURES`.
-        samples: Number of samples.
-        held_out: Number of held-out images.
-        rank: Rank, from 1, of the held-out image whose distance is the threshold.
-        threshold: Distance below which a sample is a suspected copy.
-        expected_share: Share of samples below it if they are as held-out images are.
-        suspects: Samples below it.
-        share_low: Lower end of the 95% interval of their share (Wilson).
-        share_high: Upper end.
-        p_value: Chance of as many suspects, or more, if samples are as held-out images are.
-        identical: Samples nearer than `IDENTICAL` of the threshold.
-        median_distance: Of samples to the nearest training image.
-        held_out_median_distance: Of held-out images to the nearest training image.
-        median_ratio: Distance to the nearest by that to the second nearest; near 0 for a copy
-            whose original is in the training set once.
-        held_out_median_ratio: The same of held-out images.
-        low_ratios: Samples whose ratio is below that of all but `expected_share` of held-out
-            images.
-    """
-
-    way: str
-    measure: str
-    samples: int
-    held_out: int
-    rank: int
-    threshold: float
-    expected_share: float
-    suspects: int
-    share_low: float
-    share_high: float
-    p_value: float
-    identical: int
-    median_distance: float
-    held_out_median_distance: float
-    median_ratio: float
-    held_out_median_ratio: float
-    low_ratios: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,13 +172,6 @@ class _Images(NamedTuple):
         return _Images(*(part[wanted] for part in self))
 
 
-class _Samples(NamedTuple):
-    """Samples of one kind: grids `[N, G, G] float32`, and sources `[N] int64` or None."""
-
-    grids: np.ndarray
-    sources: np.ndarray | None
-
-
 def audit_memorisation(
     network: Network,
     train_records: _Records,
@@ -290,10 +225,6 @@ def audit_memorisation(
     Raises:
         ValueError: If an argument is out of its range, or there is no folder.
         RecordError: If records cannot be read, or fewer than two images are left in a set.
-
-    Reference:
-        Gumbel and von Schelling, The Distribution of the Number of Exceedances, Annals of
-        Mathematical Statistics 21 (1950) 247-262, for the chance of as many suspects.
     """
     check_range("samples", samples, 1)
     check_range("quantile", quantile, 0.0, 0.5, open_low=True)
@@ -312,8 +243,8 @@ def audit_memorisation(
     chosen = [space_out(_count(dataset), limit) for dataset in (train_images, held_out_images)]
     draws_alone = network.config.profile != "ladder"
     ways = ("prior", "variants") if draws_alone else ("variants", "interpolated")
-    report = _Progress(progress, ways, len(chosen[0]), len(chosen[1]), samples)
-    probe = _Probe(network, seed)
+    report = Progress(progress, ways, len(chosen[0]), len(chosen[1]), samples)
+    probe = Probe(network, seed)
     training = _read(train_images, chosen[0], probe, report, f"the split {train_split!r}")
     everything = _read(held_out_images, chosen[1], probe, report, f"the split {held_out_split!r}")
     held_out = everything.select(_find_strangers(training, everything))
@@ -328,11 +259,12 @@ def audit_memorisation(
     suspects: list[tuple[Suspect, dict[str, np.ndarray]]] = []
     smoothing: dict[str, float] = {}
     for way in ways:
-        drawn = _draw(way, probe, held_out_images, held_out.places, samples, report)
+        drawn = draw_samples(way, probe, held_out_images, held_out.places, samples, report)
         smoothing[way] = match_smoothness(held_out.grids, drawn.grids)
         sets = [drawn.grids, smooth(held_out.grids, smoothing[way])]
         if way == "variants":
-            sets.append(_draw(way, probe, train_images, training.places, samples, report).grids)
+            own = draw_samples(way, probe, train_images, training.places, samples, report)
+            sets.append(own.grids)
         near = _find_all(sets, smooth(training.grids, smoothing[way]), probe, report)
         rows = [compare(way, name, found[0], found[1], quantile) for name, found in near.items()]
         comparisons += rows
@@ -378,185 +310,7 @@ def audit_memorisation(
     return audit
 
 
-def compare(
-    way: str, measure: str, found: Neighbours, held_out: Neighbours, quantile: float
-) -> Comparison:
-    """Count the samples that are nearer to training images than held-out images are.
-
-    With the threshold at the distance of rank k among n held-out images, the number of m samples
-    below it is beta-binomial of m, k and n + 1 - k, if samples are as held-out images are.
-
-    Args:
-        way: How the samples were drawn.
-        measure: Of the distances.
-        found: Neighbours of the samples among the training images.
-        held_out: Neighbours of held-out images among the training images.
-        quantile: As `audit_memorisation`.
-
-    Returns:
-        The comparison.
-    """
-    count, others = len(found.distances), len(held_out.distances)
-    # The tolerance keeps 0.01 * 100 from falling below 1.
-    rank = max(math.floor(quantile * (others + 1) + 1e-9), 1)
-    threshold = float(np.sort(held_out.distances[:, 0])[rank - 1])
-    suspects = int(np.sum(found.distances[:, 0] < threshold))
-    interval = stats.binomtest(suspects, count).proportion_ci(method="wilson")
-    return Comparison(
-        way=way,
-        measure=measure,
-        samples=count,
-        held_out=others,
-        rank=rank,
-        threshold=threshold,
-        expected_share=rank / (others + 1),
-        suspects=suspects,
-        share_low=float(interval.low),
-        share_high=float(interval.high),
-        p_value=_compute_chance(suspects, count, rank, others),
-        identical=int(np.sum(found.distances[:, 0] < IDENTICAL * threshold)),
-        median_distance=float(np.median(found.distances[:, 0])),
-        held_out_median_distance=float(np.median(held_out.distances[:, 0])),
-        median_ratio=float(np.median(found.ratios)),
-        held_out_median_ratio=float(np.median(held_out.ratios)),
-        low_ratios=int(np.sum(found.ratios < np.sort(held_out.ratios)[rank - 1])),
-    )
-
-
-def judge(
-    comparisons: Sequence[Comparison], controls: Sequence[Comparison]
-) -> tuple[bool | None, str]:
-    """Say in a sentence whether there are signs of memorisation.
-
-    A comparison is a sign if a sample is as good as identical to a training image, or if its
-    `p_value` is below `LEVEL`, divided by the number of comparisons.
-
-    Args:
-        comparisons: At least one.
-        controls: The same of samples that should be a sign.
-
-    Returns:
-        True, False, or None if not even copies alone could have been told from chance; and the
-        sentence.
-    """
-    level = LEVEL / len(comparisons)
-    signs, seen = (
-        [c for c in rows if c.identical or c.p_value < level] for rows in (comparisons, controls)
-    )
-    if signs:
-        worst = min(signs, key=lambda c: (c.p_value, -c.identical))
-        identical = f", {worst.identical} as good as identical to it" if worst.identical else ""
-        return True, (
-            f"Signs of memorisation: {worst.suspects} of {worst.samples} samples "
-            f"({worst.way}, {worst.measure}) lie nearer to a training image than the nearest "
-            f"{worst.expected_share:.1%} of held-out images do{identical}; "
-            f"{len(signs)} of {len(comparisons)} comparisons show signs."
-        )
-    if all(_compute_best_chance(c) >= level for c in comparisons):
-        return None, (
-            "Too few images to tell: even if every sample were a near copy of a training image, "
-            "chance could explain it. Take more held-out images and more samples."
-        )
-    most = max(comparisons, key=lambda c: c.suspects / c.samples)
-    figures = (
-        f"at most {most.suspects} of {most.samples} samples lie nearer to a training image than "
-        f"the nearest {most.expected_share:.1%} of held-out images do, no more than chance explains"
-    )
-    if seen:
-        return False, f"No sign of memorisation: {figures}."
-    return False, (
-        f"No sign of memorisation, by a weak test: {figures}; but not even variants of training "
-        "images do, so what this network puts out is too coarse to be told for anybody's image."
-    )
-
-
-# --- Images and samples ----------------------------------------------------------------------
-
-
-class _Progress:
-    """Adds up images that were read, drawn or encoded."""
-
-    def __init__(
-        self,
-        show: Callable[[int, int], None] | None,
-        ways: Sequence[str],
-        training: int,
-        held_out: int,
-        samples: int,
-    ) -> None:
-        drawn = [samples if way == "prior" else min(samples, held_out) for way in ways]
-        control = min(samples, training)
-        self._total = (1 + len(ways)) * training + (1 + 2 * len(ways)) * held_out
-        self._total += 3 * (sum(drawn) + control)
-        self._done = 0
-        self._show = show
-
-    def advance(self, count: int) -> None:
-        self._done += count
-        if self._show is not None:
-            self._show(self._done, self._total)
-
-    def finish(self) -> None:
-        """Count what held-out images that were left out would have been."""
-        if self._done < self._total:
-            self.advance(self._total - self._done)
-
-
-class _Probe:
-    """A network as functions of images and numbers of draws, each traced once.
-
-    Attributes:
-        grid: Side of the grids in pixels.
-    """
-
-    def __init__(self, network: Network, seed: int) -> None:
-        self._network, self._seed = network, seed
-        self._size = network.config.image_size
-        self.grid = min(GRID_PX, self._size)
-        self.batch = max(min(_BATCH, MAX_PIXELS // self._size**2), 1)
-        images = tf.TensorSpec([None, self._size, self._size, 1], tf.float32)
-        numbers = tf.TensorSpec([None], tf.int32)
-        grids = tf.TensorSpec([None, self.grid, self.grid], tf.float32)
-        trace = functools.partial(tf.function, autograph=False)
-        self.shrink = trace(self._shrink, input_signature=[images])
-        self.draw = trace(self._draw, input_signature=[numbers])
-        self.sample = trace(
-            functools.partial(self._vary, "sample"), input_signature=[images, numbers]
-        )
-        self.interpolate = trace(
-            functools.partial(self._vary, "interpolate"), input_signature=[images, numbers]
-        )
-        self._encode_batch = trace(self._encode, input_signature=[grids])
-
-    def encode(self, grids: np.ndarray, report: _Progress) -> np.ndarray:
-        """Encode `[N, G, G]`: `z_mean`, `[N, d] float32`."""
-        parts = []
-        for start in range(0, len(grids), self.batch):
-            part = grids[start : start + self.batch]
-            parts.append(self._encode_batch(part).numpy())
-            report.advance(len(part))
-        return np.concatenate(parts)
-
-    def _shrink(self, images: tf.Tensor) -> tf.Tensor:
-        return tf.image.resize(images, (self.grid, self.grid), antialias=True)[..., 0]
-
-    def _draw(self, numbers: tf.Tensor) -> tf.Tensor:
-        network = self._network
-        noise = draw_normal(self._make_seeds(numbers), tuple(network.aggregate_mean.shape))
-        images = network.decode(network.aggregate_mean + network.aggregate_std * noise)
-        return self._shrink(tf.reduce_mean(images, axis=-1, keepdims=True))
-
-    def _vary(self, mode: str, images: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-        seeds = self._make_seeds(numbers)
-        _, variants = self._network.vary(images, mode=mode, factor=1.0, seeds=seeds, alone=True)
-        return self._shrink(variants)
-
-    def _encode(self, grids: tf.Tensor) -> tf.Tensor:
-        images = tf.image.resize(grids[..., None], (self._size, self._size))
-        return self._network.encode(images)[0]
-
-    def _make_seeds(self, numbers: tf.Tensor) -> tf.Tensor:
-        return tf.stack([tf.fill(tf.shape(numbers), self._seed), numbers], axis=-1)
+# --- Images ----------------------------------------------------------------------
 
 
 def _list_folders(records: _Records) -> list[str]:
@@ -599,7 +353,7 @@ def _count(dataset: tf.data.Dataset) -> int:
 
 
 def _read(
-    dataset: tf.data.Dataset, places: np.ndarray, probe: _Probe, report: _Progress, name: str
+    dataset: tf.data.Dataset, places: np.ndarray, probe: Probe, report: Progress, name: str
 ) -> _Images:
     """Read the images at places of a dataset, and keep them small."""
     if len(places) < 2:
@@ -628,38 +382,11 @@ def _count_patients(images: _Images) -> int:
     return len(set(images.patients) - {b""})
 
 
-def _draw(
-    way: str,
-    probe: _Probe,
-    images: tf.data.Dataset,
-    places: np.ndarray,
-    samples: int,
-    report: _Progress,
-) -> _Samples:
-    """Draw samples; those around images, one of each, so that they are independent."""
-    grids = []
-    if way == "prior":
-        for start in range(0, samples, probe.batch):
-            numbers = np.arange(start, min(start + probe.batch, samples), dtype=np.int32)
-            grids.append(probe.draw(numbers).numpy())
-            report.advance(len(numbers))
-        return _Samples(np.concatenate(grids), None)
-    vary = probe.sample if way == "variants" else probe.interpolate
-    sources = places[space_out(len(places), samples)]
-    done = 0
-    for squares, _ in take_places(images, sources).batch(probe.batch).prefetch(1):
-        numbers = np.arange(done, done + len(squares), dtype=np.int32)
-        grids.append(vary(squares, numbers).numpy())
-        done += len(squares)
-        report.advance(len(squares))
-    return _Samples(np.concatenate(grids), sources)
-
-
 # --- Distances -------------------------------------------------------------------------------
 
 
 def _find_all(
-    sets: Sequence[np.ndarray], references: np.ndarray, probe: _Probe, report: _Progress
+    sets: Sequence[np.ndarray], references: np.ndarray, probe: Probe, report: Progress
 ) -> dict[str, list[Neighbours]]:
     """Find neighbours of several sets of grids, in all measures that tell references apart."""
     views = [np.stack([grids, grids[:, :, ::-1]], axis=1) for grids in sets]
@@ -681,7 +408,7 @@ def _find_all(
 def _list_suspects(
     rows: Sequence[Comparison],
     found: Mapping[str, Sequence[Neighbours]],
-    drawn: _Samples,
+    drawn: Samples,
     training: _Images,
     held_out: _Images,
 ) -> list[tuple[Suspect, dict[str, np.ndarray]]]:
@@ -726,17 +453,6 @@ def _compute_scale(features: np.ndarray) -> np.ndarray:
     alive = spread > 1e-6
     count = max(int(alive.sum()), 1)
     return np.where(alive, 1.0 / (np.where(alive, spread, 1.0) * math.sqrt(count)), 0.0)
-
-
-def _compute_chance(suspects: int, samples: int, rank: int, others: int) -> float:
-    """Compute the chance of as many suspects, or more; see `compare`."""
-    return float(stats.betabinom.sf(suspects - 1, samples, rank, others + 1 - rank))
-
-
-def _compute_best_chance(comparison: Comparison) -> float:
-    """Compute the smallest `p_value` that a comparison can have: that of copies alone."""
-    count = comparison.samples
-    return _compute_chance(count, count, comparison.rank, comparison.held_out)
 
 
 # --- Output ----------------------------------------------------------------------------------
