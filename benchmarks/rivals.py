@@ -444,17 +444,14 @@ def main() -> None:
         print(f"{len(rounds)} contestants are ready; the rounds begin.", flush=True)
         measured = take_turns({PRODUCT: measure_matrix_product, **rounds}, arguments.rounds)
     print("The rounds are over.", flush=True)
-    gflop = count_network(track.vae, "sample")
+    gflop = count_network(track.vae)
     result = {
         "benchmark": "rivals",
         "settings": {k: v for k, v in vars(arguments).items() if k != "out"},
         "digest": track.vae.digest,
         "gflop_an_image": {
-            arguments.ckpt: {**gflop, **count_network(track.vae, "denoise")},
-            "demo": {
-                **count_network(load_checkpoint("demo"), "sample"),
-                **count_network(load_checkpoint("demo"), "denoise"),
-            },
+            arguments.ckpt: gflop,
+            "demo": count_network(load_checkpoint("demo")),
         },
         **summarize(measured, gflop["sample"]),
         "missing": missing,
