@@ -1,13 +1,25 @@
-"""How far the engines' outputs lie apart on real images."""
+"""How far the engines' outputs lie apart on real images.
+
+    .venv/bin/python benchmarks/engine_quality.py --records LGG
+
+Every engine beside float32 TensorFlow on both packaged checkpoints. What XLA draws for a seed
+differs from what TensorFlow draws, so in `sample` its outputs are other samples; `denoise` draws
+nothing and shows what arithmetic alone does.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from throughput import RESULTS, describe_machine
 
 from vae_aug.augment.transform import VAEAugment
+from vae_aug.data.atomic import write_atomic
 from vae_aug.data.records import read_records
 from vae_aug.errors import MissingPackageError
 from vae_aug.model.checkpoint import load_checkpoint
@@ -29,7 +41,8 @@ def measure_quality(records: str, limit: int) -> list[dict[str, Any]]:
 
     Returns:
         For every checkpoint, mode and engine: `psnr_db` of all images together (None if nothing
-        differs), `max_abs_difference` of grey in [0, 1], and `share_of_levels` that differ.
+        differs) and `max_abs_difference` of grey in [0, 1]; `share_of_levels` that differ at all,
+        and `max_levels` by which one does.
     """
     elements = list(read_records(records).take(10 * limit).as_numpy_iterator())
     elements = elements[:: max(len(elements) // limit, 1)][:limit]
@@ -46,6 +59,9 @@ def _compare(ckpt: str, mode: str, elements: list[Any]) -> list[dict[str, Any]]:
             levels, values = _augment(vae, mode, engine, elements)
         except MissingPackageError as error:
             rows.append({**row, "missing": str(error)})
+            continue
+        except tf.errors.OpError as error:  # e.g. what XLA will not compile
+            rows.append({**row, "failed": error.message.splitlines()[0]})
             continue
         error = float(np.mean((values - expected) ** 2))
         rows.append(
@@ -100,3 +116,23 @@ def _make_dataset(elements: list[Any]) -> tf.data.Dataset:
 
 def _collect(dataset: tf.data.Dataset) -> np.ndarray:
     return np.concatenate([e["image"].ravel() for e in dataset.as_numpy_iterator()])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--records", required=True, help="records with at least --images images")
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--out", type=Path, default=RESULTS / "engine-quality.json")
+    arguments = parser.parse_args()
+    result = {
+        "benchmark": "engine_quality",
+        "settings": {"images": arguments.images, "seed": 0},
+        "results": measure_quality(arguments.records, arguments.images),
+        "environment": describe_machine(),
+    }
+    write_atomic(arguments.out, (json.dumps(result, indent=1) + "\n").encode())
+    print(json.dumps(result["results"], indent=1))
+
+
+if __name__ == "__main__":
+    main()

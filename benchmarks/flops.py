@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -60,20 +59,22 @@ def _volume(shape: tf.TensorShape) -> int:
     return count
 
 
-def count_network(vae: Any, mode: str, size: int = 224) -> dict[str, float]:
-    """Count the GFLOP of one image: of the encoder if it stands alone, and of the whole."""
+def count_network(vae: Any, size: int = 224) -> dict[str, float]:
+    """Count the GFLOP of one image: of the encoder alone, and of everything by mode."""
     image = tf.TensorSpec([1, size, size, 1], tf.float32)
 
-    def vary(images: tf.Tensor) -> Any:
+    def vary(images: tf.Tensor, mode: str) -> Any:
         seeds = tf.ones([1, 2], tf.int32)
         return vae.vary(images, mode=mode, factor=1.0, seeds=seeds, alone=True)
 
-    counts = {
-        "encoder": count_flops(freeze(lambda images: vae.encode(images), image).graph) / 1e9,
-        mode: count_flops(freeze(vary, image).graph) / 1e9,
+    parts = {
+        "encoder": vae.encode,
+        "denoise": lambda images: vary(images, "denoise"),
+        "sample": lambda images: vary(images, "sample"),
     }
-    counts["the rest"] = counts[mode] - counts["encoder"]
-    return {name: round(count, 4) for name, count in counts.items()}
+    return {
+        name: round(count_flops(freeze(part, image).graph) / 1e9, 4) for name, part in parts.items()
+    }
 
 
 def measure_matrix_product() -> dict[str, float]:
@@ -94,8 +95,3 @@ def measure_matrix_product() -> dict[str, float]:
                 seconds.append(time.perf_counter() - begin)
             rates[f"{library} {size}"] = 2e-9 * size**3 / min(seconds)
     return rates
-
-
-def count_parameters(vae: keras.Model) -> int:
-    """Return the number of a network's weights."""
-    return int(sum(np.prod(weight.shape) for weight in vae.weights))

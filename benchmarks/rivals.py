@@ -1,6 +1,6 @@
 """Images per second of `VAEAugment` beside what else would run its network, or be used instead.
 
-    .venv/bin/python benchmarks/rivals.py --records LGG
+    .venv/bin/python benchmarks/rivals.py
 
 Three groups run in turn within every round (see `throughput.py`):
 
@@ -10,8 +10,8 @@ Three groups run in turn within every round (see `throughput.py`):
 - what would be put into a pipeline instead: Albumentations, Keras layers, MONAI's AutoencoderKL.
 
 Rivals that are not installed are listed as missing, with the command that installs them. Beside
-the rates stand the network's FLOPs and the share that each reaches of a float32 matrix product
-measured in the same rounds, and with `--records` how far the engines' outputs lie apart.
+the rates stand the network's FLOPs, and the share that each reaches of a float32 matrix product
+measured in the same rounds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from engine_quality import measure_quality
 from flops import count_network, freeze, measure_matrix_product
 from throughput import (
     RESULTS,
@@ -414,8 +413,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="*", metavar="WORD", help="contestants with such a word")
-    parser.add_argument("--records", help="images to compare the engines' outputs on")
-    parser.add_argument("--quality-images", type=int, default=32)
     parser.add_argument("--out", type=Path, default=RESULTS / "rivals.json")
     arguments = parser.parse_args()
     if _DISTINCT % arguments.batch_size:
@@ -444,26 +441,22 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the rivals' own: tracing, deprecations
         rounds, missing = enter(track, names)
+        print(f"{len(rounds)} contestants are ready; the rounds begin.", flush=True)
         measured = take_turns({PRODUCT: measure_matrix_product, **rounds}, arguments.rounds)
-    gflop = count_network(track.vae, "sample")
+    print("The rounds are over.", flush=True)
+    gflop = count_network(track.vae)
     result = {
         "benchmark": "rivals",
-        "settings": {k: v for k, v in vars(arguments).items() if k not in ("out", "records")},
+        "settings": {k: v for k, v in vars(arguments).items() if k != "out"},
         "digest": track.vae.digest,
         "gflop_an_image": {
-            arguments.ckpt: {**gflop, **count_network(track.vae, "denoise")},
-            "demo": {
-                **count_network(load_checkpoint("demo"), "sample"),
-                **count_network(load_checkpoint("demo"), "denoise"),
-            },
+            arguments.ckpt: gflop,
+            "demo": count_network(load_checkpoint("demo")),
         },
         **summarize(measured, gflop["sample"]),
         "missing": missing,
-        "quality": None,
         "environment": {**machine, **find_versions()},
     }
-    if arguments.records:
-        result["quality"] = measure_quality(arguments.records, arguments.quality_images)
     write_atomic(arguments.out, (json.dumps(result, indent=1) + "\n").encode())
     for name, figures in result["results"].items():
         rate, ratio = figures["images_per_second"], figures.get("ratio", {})
