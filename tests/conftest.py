@@ -6,6 +6,9 @@ import dataclasses
 import os
 from pathlib import Path
 
+# Rich asks for the width when the commands are loaded, which any test may be the first to do.
+os.environ["COLUMNS"] = "200"
+
 import keras
 import numpy as np
 import pytest

@@ -1,6 +1,8 @@
 """The engines against the network itself; `"openvino"` has tests of its own."""
 
+import gc
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -39,6 +41,21 @@ def test_xla_draws(tiny_vae):
     assert float(tf.math.reduce_std(drawn)) > 1e-4
     again = XLAEngine(tiny_vae, AugmentConfig(seed=1))(IMAGES[:2], SEEDS[:2])
     np.testing.assert_array_equal(again, drawn[:2])
+
+
+def test_xla_refuses_what_it_cannot_draw(tiny_ladder):
+    with pytest.raises(ValueError, match="engine='xla' cannot sample from a ladder"):
+        VAEAugment(tiny_ladder, engine="xla")
+    VAEAugment(tiny_ladder, engine="xla", mode="denoise")
+
+
+def test_engines_are_freed(tiny_vae):
+    engine = TensorFlowEngine(tiny_vae, AugmentConfig(mode="denoise"))
+    engine(IMAGES, SEEDS)
+    alive = weakref.ref(engine)
+    del engine
+    gc.collect()
+    assert alive() is None
 
 
 def test_a_missing_package_says_how_to_install_it(tiny_vae, monkeypatch):

@@ -115,8 +115,6 @@ def run_ingest(
             reports = ingest_by_patient(source, out, shares, seed=seed, **options)
     for report in reports:
         _print_ingest(report, out)
-    if any(report.problems for report in reports) and not options["keep_ids"]:
-        _print("vae-aug which SOURCE HASH tells which file a hash stands for")
 
 
 def run_which(
@@ -183,7 +181,7 @@ def _print_ingest(report: IngestReport, out: Path) -> None:
         _print(f"{report.resumed} images had been converted by a run that was cut short")
     if report.restarted:
         _print("a run that was cut short had other images or settings; started anew")
-    _print(f"format {report.format}: {report.evidence}")
+    _print(f"format {report.format}: {report.reveal(report.evidence)}")
     for note in report.notes:
         _print(note)
     patients = f", {report.patients} patients" if report.patients else ""
@@ -207,7 +205,7 @@ def _print_ingest(report: IngestReport, out: Path) -> None:
             "pixels, (0028,0301) Burned In Annotation; it may name the patient"
         )
     for problem in report.problems[:_SHOWN_PROBLEMS]:
-        _print(f"  {problem.effect} {problem.file}: {problem.reason}")
+        _print(f"  {problem.effect} {report.reveal(problem.file)}: {problem.reason}")
     hidden = len(report.problems) - _SHOWN_PROBLEMS
     if hidden > 0:
         _print(f"  and {hidden} more, in {out / f'ingest_{report.split}.json'}")

@@ -55,6 +55,7 @@ class TensorFlowEngine:
         self.image_size = find_input_size(vae)
         self._vae = vae
         self._config = config
+        self._frozen: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
         self._weights = [(v, v.numpy()) for v in getattr(vae, "variables", ())]
 
     def __call__(
@@ -144,16 +145,21 @@ class TensorFlowEngine:
         given = (images, seeds, *tf.nest.flatten(known))
         if self._config.mode != "interpolate" or self._config.seed is not None:
             # A neighbour depends on how the data was batched, which a seed must not.
-            return self._freeze(True, described)(*given)
+            return self._get_frozen(True, described)(*given)
         return tf.cond(
             tf.shape(images)[0] > 1,
-            lambda: self._freeze(False, described)(*given),
-            lambda: self._freeze(True, described)(*given),
+            lambda: self._get_frozen(False, described)(*given),
+            lambda: self._get_frozen(True, described)(*given),
         )
 
-    @functools.cache  # noqa: B019 - lives as long as the engine, which is few and long-lived
+    def _get_frozen(self, *key: Any) -> Callable[..., tf.Tensor]:
+        """Return what `_freeze` makes, which is made once."""
+        if key not in self._frozen:
+            self._frozen[key] = self._freeze(*key)
+        return self._frozen[key]
+
     def _freeze(self, alone: bool, described: tuple[tuple[str, int | None], ...]) -> Any:
-        """Trace the network once, for any batch, outside of whatever graph is being built.
+        """Trace the network for any batch, outside of whatever graph is being built.
 
         Args:
             alone: Whether no image looks at another of its batch.
@@ -230,6 +236,19 @@ class XLAEngine(TensorFlowEngine):
 
     What is drawn, and the last bits of what is computed, may differ from the other engines'.
     """
+
+    def __init__(self, vae: Network, config: AugmentConfig) -> None:
+        """As `TensorFlowEngine`.
+
+        Raises:
+            ValueError: If a ladder is to sample, whose noise has the size of each image's maps.
+        """
+        if find_input_size(vae) is None and config.mode == "sample":
+            raise ValueError(
+                "engine='xla' cannot sample from a ladder, since XLA draws noise of sizes known "
+                "beforehand only. Use engine='tensorflow', another mode, or a vector."
+            )
+        super().__init__(vae, config)
 
     def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
         """Have XLA compile a traced network; see `TensorFlowEngine`."""

@@ -54,12 +54,14 @@ class IngestReport:
         burned_in: Images whose file says that the pixels may identify the patient
             ((0028,0301) Burned In Annotation).
         problems: What was skipped, dropped or clipped. Files are named by the hash of their path
-            relative to the source, which `find_hashed` undoes; under `keep_ids` by that path.
+            relative to the source; under `keep_ids` by that path.
         notes: What else to know of the source.
         resumed: Images that a run of the same command had converted before it was cut short.
             All other counts are those of the whole split.
         restarted: Whether a run that was cut short had other images or settings, so that what it
             left was removed.
+        files: Those hashes to the paths. Not written: files and folders are often called after
+            patients. `find_hashed` finds them again.
     """
 
     split: str
@@ -78,11 +80,20 @@ class IngestReport:
     notes: tuple[str, ...] = ()
     resumed: int = dataclasses.field(default=0, compare=False)
     restarted: bool = dataclasses.field(default=False, compare=False)
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
+    def reveal(self, text: str) -> str:
+        """Put the paths of files in the place of their hashes, for the eyes of whoever has them."""
+        for value, path in self.files.items():
+            text = text.replace(value, path)
+        return text
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
-        """Files left out, as (file, reason)."""
-        return tuple((p.file, p.reason) for p in self.problems if p.effect == "skipped")
+        """Files left out, as (path relative to the source, reason)."""
+        return tuple(
+            (self.reveal(p.file), p.reason) for p in self.problems if p.effect == "skipped"
+        )
 
     @property
     def dropped(self) -> int:
@@ -95,9 +106,9 @@ class IngestReport:
         return sum(problem.effect == "clipped" for problem in self.problems)
 
     def to_dict(self) -> dict[str, object]:
-        """Return the report as JSON takes it, without what tells how often it was cut short."""
+        """Return the report as JSON takes it, without paths and how often it was cut short."""
         content = dataclasses.asdict(self)
-        del content["resumed"], content["restarted"]
+        del content["resumed"], content["restarted"], content["files"]
         return {
             **content,
             "class_counts": dict(self.class_counts),
@@ -429,6 +440,7 @@ def _write_split(
         problems=tuple(run.problems),
         notes=source.annotations.notes,
         resumed=work.resumed,
+        files=run.files | _name_evidence(source, conversion),
     )
     content = json.dumps(report.to_dict(), indent=2).encode() + b"\n"
     write_atomic(settings.out / f"ingest_{name}.json", content)
@@ -442,6 +454,11 @@ def _describe_evidence(source: _Source, conversion: Conversion) -> str:
     if not source.evidence_file:
         return source.evidence
     return f"{source.evidence} in {conversion.hide('source', source.evidence_file)}"
+
+
+def _name_evidence(source: _Source, conversion: Conversion) -> dict[str, str]:
+    file = source.evidence_file
+    return {conversion.hide("source", file): file} if file else {}
 
 
 def _write_first(out: Path, name: str, records: Sequence[bytes]) -> None:
@@ -493,6 +510,7 @@ class _Run:
         self._sizes: list[np.ndarray] = []
         self._levels: dict[str, np.ndarray] = {}
         self.problems: list[Problem] = []
+        self.files: dict[str, str] = {}
         self.patients: set[str] = set()
         self.scanners: collections.Counter[str] = collections.Counter()
         self.duplicates = self.burned_in = 0
@@ -518,17 +536,17 @@ class _Run:
             if self._settings.progress is not None:
                 self._settings.progress(done, len(images))
         if not self.scanners:
-            reasons = "; ".join(f"{p.file}: {p.reason}" for p in self.problems[:3])
+            reasons = "; ".join(f"{self.files[p.file]}: {p.reason}" for p in self.problems[:3])
             raise AnnotationError(f"the source holds no usable image. {reasons}".rstrip())
 
     def _report(self, file: str, reason: str, effect: Effect) -> None:
-        problem = Problem(self._conversion.hide("source", file), reason, effect)
         if self._settings.strict:
             raise AnnotationError(
-                f"{problem.file}: {problem.reason}. Correct it, or run without strict to have "
-                f"it {problem.effect}."
+                f"{file}: {reason}. Correct it, or run without strict to have it {effect}."
             )
-        self.problems.append(problem)
+        hidden = self._conversion.hide("source", file)
+        self.files[hidden] = file
+        self.problems.append(Problem(hidden, reason, effect))
 
     def _count(self, result: Converted) -> None:
         self.patients |= {result.patient} - {""}

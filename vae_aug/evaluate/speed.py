@@ -73,7 +73,7 @@ def measure_engines(
         progress: Called after every way of every round, the uncounted one included.
 
     Returns:
-        The measurements, fastest first, and what is missing: engine to what to do about it.
+        The measurements, fastest first, and which engines cannot run here: engine to why.
 
     Raises:
         ValueError: If there is nothing to measure.
@@ -89,7 +89,7 @@ def measure_engines(
                 fresh, seeded = (
                     VAEAugment(network, mode=mode, seed=seed, engine=engine) for seed in (None, 0)
                 )
-            except MissingPackageError as error:
+            except (MissingPackageError, ValueError) as error:
                 missing[engine] = str(error)
                 continue
             # Descriptions are the same for all engines.
