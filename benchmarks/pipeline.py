@@ -50,7 +50,7 @@ def make_requests(augment: VAEAugment, elements: tf.data.Dataset) -> tf.data.Dat
     layout = find_layout(elements.element_spec, None)
 
     def ask(element: Any) -> Request:
-        return Request(*(part[0] for part in augment._steps.ask(element, layout)))
+        return tf.nest.map_structure(lambda part: part[0], augment._steps.ask(element, layout))
 
     return elements.map(ask)
 

@@ -801,6 +801,9 @@ def audit(
         Path | None,
         typer.Option(help="Folder for audit.json and audit.png, which shows patients' images."),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail unless there is no sign of memorisation.")
+    ] = False,
     seed: _Seed = 0,
 ) -> None:
     """Look for training images in what a network puts out: nearest neighbours, and a verdict.
@@ -817,6 +820,7 @@ def audit(
         quantile=quantile,
         limit=limit,
         out=out,
+        strict=strict,
         seed=seed,
     )
 

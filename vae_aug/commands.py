@@ -573,7 +573,12 @@ def run_fidelity(records: Path, checkpoint: str, *, out: Path | None, **options:
 
 
 def run_audit(
-    checkpoint: str, records: Sequence[Path], *, held_out: Sequence[Path], **options: Any
+    checkpoint: str,
+    records: Sequence[Path],
+    *,
+    held_out: Sequence[Path],
+    strict: bool,
+    **options: Any,
 ) -> None:
     """Look for training images in what a network puts out, and print the verdict."""
     network = load_checkpoint(checkpoint)
@@ -587,6 +592,9 @@ def run_audit(
     _print(audit.verdict)
     for note in audit.notes:
         _print(f"  {note}")
+    if strict and audit.signs is not False:
+        found = "too few images to tell" if audit.signs is None else "signs of memorisation"
+        raise VAEAugError(f"{checkpoint}: {found}.")
 
 
 def _get_name(checkpoint: str) -> str:
