@@ -2,9 +2,8 @@
 
     .venv/bin/python benchmarks/engine_quality.py --records LGG
 
-Every engine beside float32 TensorFlow on both packaged checkpoints. What XLA draws for a seed
-differs from what TensorFlow draws, so in `sample` its outputs are other samples; `denoise` draws
-nothing and shows what arithmetic alone does.
+Every engine beside float32 TensorFlow on both packaged checkpoints. All get the same draws, so
+what differs is arithmetic.
 """
 
 from __future__ import annotations

@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from vae_aug.data.records import make_example, write_records
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-flops, throughput = (importlib.import_module(name) for name in ("flops", "throughput"))
+flops, throughput, pipeline, engine_quality, by_hospital = (
+    importlib.import_module(name)
+    for name in ("flops", "throughput", "pipeline", "engine_quality", "by_hospital")
+)
 
 
 @pytest.mark.parametrize("batch", [None, 2])
@@ -65,3 +70,70 @@ def test_flops_of_an_unknown_number_of_images_are_refused():
 def test_a_description_is_median_lowest_and_highest():
     values = np.array([3.0, 1.0, 2.00049]).tolist()
     assert throughput.describe(values) == {"median": 2.0, "lowest": 1.0, "highest": 3.0}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Sixteen images of 40 x 48 pixels with a box each."""
+    rng = np.random.default_rng(0)
+    examples = [
+        make_example(
+            rng.integers(0, 256, (40, 48, 1), dtype=np.uint8),
+            source_id=f"image{index}",
+            boxes=[[0.2, 0.2, 0.6, 0.7]],
+            labels=[0],
+            label_names=("lesion",),
+        )
+        for index in range(16)
+    ]
+    folder = tmp_path_factory.mktemp("records")
+    write_records(examples, folder, "train", 1, label_names=("lesion",))
+    return folder
+
+
+def test_every_step_of_a_pipeline_is_timed(monkeypatch, records, short_vae):
+    monkeypatch.setattr(pipeline, "_DISTINCT", 4)
+    augment = pipeline.VAEAugment(short_vae, batch_size=2)
+    rows = pipeline.compare_pipelines(augment, str(records), 4, 1)
+    assert rows.pop("network alone")["ratio"]["median"] == 1.0
+    assert len(rows) == 2 and all(row["ratio"]["median"] > 0 for row in rows.values())
+    steps = pipeline.make_steps(str(records), short_vae, "sample", ["tensorflow"])
+    costs = pipeline.measure_steps(steps, 1)
+    assert len(costs) == 10 and all(row["processor_ms"]["median"] > 0 for row in costs.values())
+
+
+def test_engines_that_cannot_run_a_network_are_told_and_not_the_end(
+    monkeypatch, records, tiny_ladder
+):
+    monkeypatch.setattr(engine_quality, "CHECKPOINTS", ("ladder",))
+    monkeypatch.setattr(engine_quality, "load_checkpoint", lambda name: tiny_ladder)
+    monkeypatch.setattr(engine_quality, "MODES", ("sample",))
+    monkeypatch.setattr(engine_quality, "ENGINES", ("tensorflow", "tensorflow", "abacus"))
+    same, failed = engine_quality.measure_quality(str(records), 2)
+    assert (same["psnr_db"], same["share_of_levels"], same["images"]) == (None, 0.0, 2)
+    assert "engine must be one of" in failed["failed"]
+
+
+def test_images_are_shared_out_by_hospital(tmp_path):
+    image = tmp_path / "images" / "a.png"
+    image.parent.mkdir()
+    image.touch()
+    names = ("TCGA_DU_1", "TCGA-FG-2", "TCGA_DU_3")
+    coco = {
+        "images": [
+            {"id": number, "patient": name, "file_name": "a.png"}
+            for number, name in enumerate(names)
+        ],
+        "annotations": [{"image_id": 1}, {"image_id": 2}],
+        "categories": [{"id": 1}],
+    }
+    sites = by_hospital.split_by_hospital(coco, tmp_path, by_hospital.TCGA)
+    found = {
+        site: ([i["id"] for i in part["images"]], part["annotations"])
+        for site, part in sites.items()
+    }
+    assert found == {"DU": ([0, 2], [{"image_id": 2}]), "FG": ([1], [{"image_id": 1}])}
+    assert sites["FG"]["images"][0]["file_name"] == str(image.resolve())
+    assert sites["DU"]["categories"] == coco["categories"]
+    with pytest.raises(ValueError, match="image 0"):
+        by_hospital.split_by_hospital(coco, tmp_path, "site-(.)")

@@ -36,17 +36,15 @@ def test_xla_inside_a_dataset(tiny_vae):
         np.testing.assert_allclose(computed["image"], expected["image"], atol=TOLERANCE)
 
 
-def test_xla_draws(tiny_vae):
-    drawn = XLAEngine(tiny_vae, AugmentConfig(seed=1))(IMAGES, SEEDS)
-    assert float(tf.math.reduce_std(drawn)) > 1e-4
-    again = XLAEngine(tiny_vae, AugmentConfig(seed=1))(IMAGES[:2], SEEDS[:2])
-    np.testing.assert_array_equal(again, drawn[:2])
-
-
-def test_xla_refuses_what_it_cannot_draw(tiny_ladder):
-    with pytest.raises(ValueError, match="engine='xla' cannot sample from a ladder"):
-        VAEAugment(tiny_ladder, engine="xla")
-    VAEAugment(tiny_ladder, engine="xla", mode="denoise")
+@pytest.mark.parametrize("profile", ["vector", "ladder"])
+def test_xla_computes_from_the_same_draws(profile, short_vae, tiny_ladder):
+    vae = {"vector": short_vae, "ladder": tiny_ladder}[profile]
+    config = AugmentConfig(seed=1)
+    expected = TensorFlowEngine(vae, config)(IMAGES, SEEDS)
+    # 0.1% of the spread would be far more than rounding; other draws differ by all of it.
+    assert float(tf.math.reduce_std(expected)) > 1e-2
+    computed = XLAEngine(vae, config)(IMAGES, SEEDS)
+    np.testing.assert_allclose(computed, expected, atol=TOLERANCE)
 
 
 def test_engines_are_freed(tiny_vae):

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.grappler import tf_optimizer
 
+from vae_aug.augment.draws import cut_at_draws
 from vae_aug.config import AugmentConfig
 from vae_aug.model.profiles import Network
 
@@ -234,25 +235,18 @@ class TensorFlowEngine:
 class XLAEngine(TensorFlowEngine):
     """A VAE compiled by XLA, for accelerators; every new size of batch or image compiles again.
 
-    What is drawn, and the last bits of what is computed, may differ from the other engines'.
+    What is drawn at random is drawn in TensorFlow, with the same bits as the other engines draw.
     """
-
-    def __init__(self, vae: Network, config: AugmentConfig) -> None:
-        """As `TensorFlowEngine`.
-
-        Raises:
-            ValueError: If a ladder is to sample, whose noise has the size of each image's maps.
-        """
-        if find_input_size(vae) is None and config.mode == "sample":
-            raise ValueError(
-                "engine='xla' cannot sample from a ladder, since XLA draws noise of sizes known "
-                "beforehand only. Use engine='tensorflow', another mode, or a vector."
-            )
-        super().__init__(vae, config)
 
     def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
         """Have XLA compile a traced network; see `TensorFlowEngine`."""
-        return tf.function(lambda *given: traced(*given), autograph=False, jit_compile=True)
+        draw, rest = cut_at_draws(traced)
+        network = tf.function(rest.make_function(), autograph=False, jit_compile=True)
+
+        def run(images: tf.Tensor, seeds: tf.Tensor, *known: tf.Tensor) -> tf.Tensor:
+            return tf.ensure_shape(network(images, *known, *draw(images, seeds)), images.shape)
+
+        return run
 
 
 def _optimize(traced: Any) -> Any:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vae_aug.augment.draws import cut_at_draws, name_input
 from vae_aug.augment.engine import TensorFlowEngine
 from vae_aug.data.atomic import make_temporary_path
 from vae_aug.errors import MissingPackageError
-from vae_aug.model.latent import DRAW_NAME
 
 try:
     import openvino
@@ -48,8 +48,8 @@ class OpenVINOEngine(TensorFlowEngine):
 
     def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
         """Convert and compile a traced network; see `TensorFlowEngine`."""
-        draw, definition = _cut_at_draws(traced)
-        model = _convert(definition)
+        draw, rest = cut_at_draws(traced)
+        model = _convert(rest.definition)
         if alone:
             model.reshape({port: [1, *port.partial_shape[1:]] for port in model.inputs})
         infer = _Inference(model, whole=not alone)
@@ -77,7 +77,7 @@ class _Inference:
     def __call__(self, images: np.ndarray, *others: np.ndarray) -> np.ndarray:
         """Return `[B, H, W, 1] float32` for as many images."""
         # A network need not use all that it is given.
-        named = {_name_input(index): part for index, part in enumerate((images, *others))}
+        named = {name_input(index): part for index, part in enumerate((images, *others))}
         used = {name: part for name, part in named.items() if name in self._names}
         computed = np.empty_like(images)
         at_once = len(images) if self._whole else 1
@@ -89,67 +89,9 @@ class _Inference:
         return computed
 
 
-def _name_input(index: int) -> str:
-    """Name the tensor of an input: images, then what is known, then what was drawn for them."""
-    return f"input_{index}:0"
-
-
 def _keep_result(request: openvino.InferRequest, computed: np.ndarray) -> None:
     """Copy a request's result out of its buffer, which the next request reuses."""
     computed[...] = request.get_output_tensor(0).data
-
-
-def _cut_at_draws(traced: Any) -> tuple[Callable[..., list[tf.Tensor]], tf.compat.v1.GraphDef]:
-    """Cut a traced network in two: what is drawn, and what is computed from it.
-
-    Args:
-        traced: Concrete function of images, seeds and what is known of the images, which captures
-            nothing and returns one tensor.
-
-    Returns:
-        A function of images and seeds that gives the draws, and the graph that takes images, what
-        is known and draws, as the placeholders `input_0`, `input_1`, ..., to what the network
-        computes.
-    """
-    images, seeds, *known = traced.inputs
-    draws = [
-        operation.outputs[0]
-        for operation in traced.graph.get_operations()
-        if operation.type == "Identity" and operation.name.split("/")[-1].startswith(DRAW_NAME)
-    ]
-    definition = traced.graph.as_graph_def()
-    imported = tf.compat.v1.wrap_function(
-        lambda: tf.graph_util.import_graph_def(definition, name=""), []
-    )
-    drawn = imported.prune([images.name, seeds.name], [draw.name for draw in draws])
-    with tf.Graph().as_default() as graph:
-        feeds = {
-            tensor.name: tf.compat.v1.placeholder(
-                tensor.dtype, tensor.shape, _name_input(index)[:-2]
-            )
-            for index, tensor in enumerate([images, *known, *draws])
-        }
-        [output] = tf.graph_util.import_graph_def(
-            definition, feeds, [traced.outputs[0].name], name="network"
-        )
-    return drawn if draws else lambda images, seeds: [], _prune(graph.as_graph_def(), output)
-
-
-def _prune(definition: tf.compat.v1.GraphDef, output: tf.Tensor) -> tf.compat.v1.GraphDef:
-    """Keep what an output needs, since OpenVINO converts all that a graph holds.
-
-    No function is kept: the network calls none, and their names differ from trace to trace, which
-    would keep the digest of the same network from ever being the same.
-    """
-    needed: set[str] = set()
-    reached = [output.op]
-    while reached:
-        operation = reached.pop()
-        if operation.name not in needed:
-            needed.add(operation.name)
-            reached += [tensor.op for tensor in operation.inputs] + operation.control_inputs
-    kept = [node for node in definition.node if node.name in needed]
-    return tf.compat.v1.GraphDef(node=kept, versions=definition.versions)
 
 
 def _convert(definition: tf.compat.v1.GraphDef) -> openvino.Model:

@@ -95,9 +95,9 @@ class VAEAugment:
                 the pass over the dataset under `apply`, and under `map` the element's key
                 `"epoch"`, or 0. None for fresh randomness every time.
             engine: What runs the network. `"tensorflow"`: everywhere, and in tf.data service.
-                `"xla"`: compiled, for accelerators; cannot sample from a ladder. `"openvino"`: on
-                CPUs, in this process only (extra `[openvino]`). Each gives the same bytes for the
-                same seed; between them grey levels may differ by rounding.
+                `"xla"`: compiled, for accelerators. `"openvino"`: on CPUs, in this process only
+                (extra `[openvino]`). Each gives the same bytes for the same seed; between them
+                grey levels may differ by rounding.
             batch_size: Images that `apply` gives to the network at a time.
             device: Where the network runs, e.g. `"/GPU:0"`; None leaves it to TensorFlow.
             bounding_box_format: Format of the boxes, Keras's names. None for `"rel_yxyx"` under

@@ -1,0 +1,96 @@
+"""A traced network in two parts, so that every engine computes from the very same draws.
+
+TensorFlow's generators of random numbers are its own: OpenVINO has none of them, and XLA draws
+other numbers from the same seed, and only in sizes known before it compiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from vae_aug.model.latent import DRAW_NAME
+
+
+class Rest(NamedTuple):
+    """What a network computes from images and draws.
+
+    Attributes:
+        definition: Graph whose placeholders are called by `name_input`.
+        used: Which of the inputs it has a placeholder for; a network need not use all.
+        output: Name of the tensor that is computed.
+    """
+
+    definition: tf.compat.v1.GraphDef
+    used: tuple[int, ...]
+    output: str
+
+    def make_function(self) -> Callable[..., tf.Tensor]:
+        """Return it as a function of images, what is known of them, and what was drawn."""
+        compute = _import(self.definition).prune([*map(name_input, self.used)], self.output)
+        return lambda *inputs: compute(*(inputs[index] for index in self.used))
+
+
+def name_input(index: int) -> str:
+    """Name the tensor of an input: images, then what is known, then what was drawn for them."""
+    return f"input_{index}:0"
+
+
+def cut_at_draws(traced: Any) -> tuple[Callable[..., list[tf.Tensor]], Rest]:
+    """Cut a traced network in two: what is drawn, and what is computed from it.
+
+    Args:
+        traced: Concrete function of images, seeds and what is known of the images, which captures
+            nothing and returns one tensor.
+
+    Returns:
+        A function of images and seeds that gives the draws, and the rest.
+    """
+    images, seeds, *known = traced.inputs
+    draws = [
+        operation.outputs[0]
+        for operation in traced.graph.get_operations()
+        if operation.type == "Identity" and operation.name.split("/")[-1].startswith(DRAW_NAME)
+    ]
+    definition = traced.graph.as_graph_def()
+    drawn = _import(definition).prune([images.name, seeds.name], [draw.name for draw in draws])
+    with tf.Graph().as_default() as graph:
+        feeds = {
+            tensor.name: tf.compat.v1.placeholder(
+                tensor.dtype, tensor.shape, name_input(index)[:-2]
+            )
+            for index, tensor in enumerate([images, *known, *draws])
+        }
+        [output] = tf.graph_util.import_graph_def(
+            definition, feeds, [traced.outputs[0].name], name="network"
+        )
+    rest = _prune(graph.as_graph_def(), output)
+    names = {node.name for node in rest.node}
+    used = tuple(index for index in range(len(feeds)) if name_input(index)[:-2] in names)
+    return drawn if draws else lambda images, seeds: [], Rest(rest, used, output.name)
+
+
+def _import(definition: tf.compat.v1.GraphDef) -> Any:
+    """Return a function that only serves to have parts of a graph pruned out of it."""
+    return tf.compat.v1.wrap_function(
+        lambda: tf.graph_util.import_graph_def(definition, name=""), []
+    )
+
+
+def _prune(definition: tf.compat.v1.GraphDef, output: tf.Tensor) -> tf.compat.v1.GraphDef:
+    """Keep what an output needs, since OpenVINO converts all that a graph holds.
+
+    No function is kept: the network calls none, and their names differ from trace to trace, which
+    would keep the digest of the same network from ever being the same.
+    """
+    needed: set[str] = set()
+    reached = [output.op]
+    while reached:
+        operation = reached.pop()
+        if operation.name not in needed:
+            needed.add(operation.name)
+            reached += [tensor.op for tensor in operation.inputs] + operation.control_inputs
+    kept = [node for node in definition.node if node.name in needed]
+    return tf.compat.v1.GraphDef(node=kept, versions=definition.versions)
