@@ -126,7 +126,7 @@ _Format = Annotated[
     Format,
     typer.Option(
         help="How the source is annotated. auto tells it from the files, and refuses where "
-        "several formats fit; images takes PNG and JPEG files without annotations."
+        "several formats fit; images takes PNG, JPEG and TIFF files alone."
     ),
 ]
 _SaltFile = Annotated[

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import yaml  # type: ignore[import-untyped]
 
 from vae_aug.data.annotations.layout import list_images, looks_like_dicom
-from vae_aug.data.annotations.masks import MASK_SUFFIX
+from vae_aug.data.annotations.masks import MASK_FILE_SUFFIXES, MASK_SUFFIX
 from vae_aug.data.annotations.tables import is_box_table
 from vae_aug.errors import AnnotationError
 
@@ -101,7 +101,8 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _list_others(files: Iterable[Path]) -> Iterator[Path]:
-    known = {".json", ".xml", ".yaml", ".yml", ".csv", ".txt", ".md", ".png", ".jpg", ".jpeg"}
+    known = {".json", ".xml", ".yaml", ".yml", ".csv", ".txt", ".md"}
+    known |= {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
     return (path for path in files if path.suffix.lower() not in known)
 
 
@@ -127,7 +128,7 @@ def _find_annotations(root: Path, files: list[Path]) -> Iterator[tuple[str, Path
     yield from (("yolo", path) for path in names if path == files[0] and len(files) == 1)
     for path in files:
         is_mask = path.stem.endswith(MASK_SUFFIX) or "masks" in path.relative_to(root).parts[:-1]
-        if is_mask and path.suffix.lower() == ".png":
+        if is_mask and path.suffix.lower() in MASK_FILE_SUFFIXES:
             yield "masks", path
             return
 

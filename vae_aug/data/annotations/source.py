@@ -25,7 +25,7 @@ class AnnotatedImage:
     """One image with its boxes.
 
     Attributes:
-        path: The image file: PNG, JPEG or DICOM.
+        path: The image file: PNG, JPEG, TIFF or DICOM.
         source_id: Key of the image: its path relative to the source, or SOP Instance UID.
         patient: Identifier of the patient as the source has it, `""` if unknown.
         height: Height in pixels that the annotation claims; None if it does not.
