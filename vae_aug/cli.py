@@ -52,6 +52,7 @@ class Format(enum.StrEnum):
     cvat = "cvat"
     masks = "masks"
     dicom = "dicom"
+    records = "records"
     images = "images"
 
 
@@ -243,7 +244,12 @@ def demo(
 
 @app.command()
 def ingest(
-    source: Annotated[Path, typer.Argument(help="Folder of the data set, or its annotation file.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of the data set, its annotation file, or a quoted pattern of TFRecords."
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="Folder of the records; made if missing.")],
     format: _Format = Format.auto,
     split: Annotated[

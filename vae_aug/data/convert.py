@@ -10,9 +10,16 @@ import numpy as np
 from vae_aug.data.annotations.source import AnnotatedImage, Effect, clean_boxes, describe_fault
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.dicom import Window, is_dicom, read_dicom
-from vae_aug.data.images import EncodedImage, decode_image, encode_image, read_encoded
+from vae_aug.data.images import (
+    EncodedImage,
+    clean_encoded,
+    decode_image,
+    encode_image,
+    read_encoded,
+)
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example
+from vae_aug.data.tfrecord import read_feature
 from vae_aug.errors import VAEAugError
 
 _HISTOGRAM_BITS = 4
@@ -96,6 +103,14 @@ def convert_image(item: AnnotatedImage, conversion: Conversion) -> Converted:
     Returns:
         The record, or why there is none; whatever is wrong with the image is in `problems`.
     """
+    converted = _convert(item, conversion)
+    if not item.place:
+        return converted
+    problems = tuple((f"{item.place}: {reason}", effect) for reason, effect in converted.problems)
+    return dataclasses.replace(converted, problems=problems)
+
+
+def _convert(item: AnnotatedImage, conversion: Conversion) -> Converted:
     try:
         loaded = _load(item, conversion)
     except VAEAugError as error:
@@ -136,9 +151,10 @@ def convert_image(item: AnnotatedImage, conversion: Conversion) -> Converted:
 
 
 def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
+    if item.part:
+        return _wrap(clean_encoded(read_feature(item.path, item.offset, item.part)), item)
     if not is_dicom(item.path):
-        image = read_encoded(item.path)
-        return _Loaded(image, decode_image(image.encoded), item.patient)
+        return _wrap(read_encoded(item.path), item)
     dicom = read_dicom(item.path, conversion.window, bits=conversion.bits, frame=item.frame)
     return _Loaded(
         image=encode_image(dicom.pixels),
@@ -147,6 +163,10 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
         scanner=_name_scanner(dicom.manufacturer, dicom.modality),
         burned_in=bool(dicom.burned_in_annotation),
     )
+
+
+def _wrap(image: EncodedImage, item: AnnotatedImage) -> _Loaded:
+    return _Loaded(image, decode_image(image.encoded), item.patient)
 
 
 def _name_scanner(manufacturer: str, modality: str) -> str:

@@ -151,12 +151,12 @@ def ingest(
     of patients.
 
     Args:
-        source: Folder of the data set, or its annotation file, as the format's reader in
+        source: Folder of the data set, its annotation file, or a pattern, as the format's reader in
             `vae_aug.data.annotations` takes it.
         out: Folder of the records; made if missing.
         format: `"coco"`, `"voc"`, `"yolo"`, `"csv"`, `"labelme"`, `"cvat"`, `"masks"`,
-            `"dicom"`, `"images"` (without annotations), or `"auto"`, which tells it from the
-            files as `vae_aug.data.annotations.detect.detect_format`.
+            `"dicom"`, `"records"`, `"images"` (without annotations), or `"auto"`, which tells it
+            from the files as `vae_aug.data.annotations.detect.detect_format`.
         split: Split to read, where the source has splits, and its name in the records, where
             `"val"` and `"valid"` become `"validation"`.
         shards: Number of files.
@@ -285,7 +285,9 @@ def find_hashed(
     names = {hash_identifier("source", name, key): name for name in files}
     for image in images:
         # The file is worth more than the SOP Instance UID of an image in it.
-        names[hash_identifier("source", image.source_id, key)] = _relate(image.path, root)
+        name = _relate(image.path, root)
+        name = f"{name}, {image.place}" if image.place else name
+        names[hash_identifier("source", image.source_id, key)] = name
         names[hash_identifier("patient", image.patient, key)] = image.patient
     return {value: names[value] for value in hashes if value in names}
 

@@ -1,4 +1,4 @@
-"""Annotated images as COCO, Pascal VOC, YOLO, CSV, LabelMe, CVAT, masks and DICOM describe them.
+"""Annotated images as the formats of annotation tools, DICOM and TFRecords describe them.
 
 Every reader resolves the layout of its format and yields the same thing: images with boxes in
 pixels, as written in the file. Coordinates are taken as continuous and never shifted: Pascal
@@ -27,6 +27,7 @@ from vae_aug.data.annotations.labelme import read_labelme
 from vae_aug.data.annotations.masks import read_masks
 from vae_aug.data.annotations.source import Annotations
 from vae_aug.data.annotations.tables import read_csv
+from vae_aug.data.annotations.tfrecords import read_tfrecords
 from vae_aug.data.annotations.voc import read_voc
 from vae_aug.data.annotations.yolo import read_yolo
 
@@ -39,5 +40,6 @@ READERS: Mapping[str, Callable[[Path, str], Annotations]] = {
     "cvat": read_cvat,
     "masks": read_masks,
     "dicom": read_dicom_folder,
+    "records": read_tfrecords,
     "images": read_images,
 }

@@ -25,7 +25,7 @@ class AnnotatedImage:
     """One image with its boxes.
 
     Attributes:
-        path: The image file: PNG, JPEG, TIFF or DICOM.
+        path: The file that holds the image: PNG, JPEG, TIFF, DICOM or TFRecord.
         source_id: Key of the image: its path relative to the source, or SOP Instance UID.
         patient: Identifier of the patient as the source has it, `""` if unknown.
         height: Height in pixels that the annotation claims; None if it does not.
@@ -35,7 +35,9 @@ class AnnotatedImage:
         is_crowd: `[N]` COCO's mark of a box around many objects.
         difficult: `[N]` Pascal VOC's mark.
         truncated: `[N]` Pascal VOC's mark.
-        frame: Which frame of a DICOM file, from 0.
+        frame: Which frame of a DICOM file or record of a TFRecord file, from 0.
+        part: Key of the feature that holds the image in a record; `""` of other files.
+        offset: Byte at which the record begins.
     """
 
     path: Path
@@ -49,6 +51,13 @@ class AnnotatedImage:
     difficult: tuple[bool, ...]
     truncated: tuple[bool, ...]
     frame: int = 0
+    part: str = ""
+    offset: int = 0
+
+    @property
+    def place(self) -> str:
+        """Where in a file of many images this one is, for messages; `""` of other files."""
+        return f"record {self.frame}" if self.part else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,11 +130,14 @@ class Collector:
         patient: str = "",
         source_id: str | None = None,
         frame: int = 0,
+        part: str = "",
+        offset: int = 0,
     ) -> None:
         """Add an image, unless one of the same key is there."""
         source_id = self.relate(path) if source_id is None else source_id
         if source_id in self._source_ids:
-            self.report(path, "the source holds this image twice; only the first is taken")
+            place = f"record {frame}: " if part else ""
+            self.report(path, f"{place}the source holds this image twice; only the first is taken")
             return
         self._source_ids.add(source_id)
         boxes = tuple(boxes)
@@ -142,6 +154,8 @@ class Collector:
                 difficult=tuple(box.difficult for box in boxes),
                 truncated=tuple(box.truncated for box in boxes),
                 frame=frame,
+                part=part,
+                offset=offset,
             )
         )
 
