@@ -23,6 +23,7 @@ from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
 from vae_aug.data.annotations import READERS
 from vae_aug.data.embedded import write_embedded
 from vae_aug.data.images import read_image, write_image
+from vae_aug.data.nifti import AXES
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example, read_info, read_records, write_records
 from vae_aug.model import tune
@@ -95,6 +96,7 @@ def test_every_command_has_help_for_every_option(command):
         (cli.Profile, typing.get_args(config.Profile)),
         (cli.Loss, typing.get_args(config.Likelihood)),
         (cli.Format, ("auto", *READERS)),
+        (cli.Axis, AXES),
         (cli.DicomAs, typing.get_args(files.DicomAs)),
     ],
 )

@@ -17,6 +17,7 @@ from vae_aug.data.images import (
     encode_image,
     read_encoded,
 )
+from vae_aug.data.nifti import AXES, read_slice
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example
 from vae_aug.data.tfrecord import read_feature
@@ -45,8 +46,8 @@ class Conversion:
     Attributes:
         label_names: The labels in their order; boxes of others are dropped.
         salt: For hashes of source ids and patients; None keeps them as they are.
-        window: For DICOM images, as `read_dicom`.
-        bits: For DICOM images, as `read_dicom`.
+        window: For DICOM images, as `read_dicom`; for volumes, as `read_slice`.
+        bits: Likewise.
     """
 
     label_names: tuple[str, ...]
@@ -151,6 +152,11 @@ def _convert(item: AnnotatedImage, conversion: Conversion) -> Converted:
 
 
 def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
+    if item.part in AXES:
+        pixels = read_slice(
+            item.path, item.part, item.frame, conversion.window, bits=conversion.bits
+        )
+        return _Loaded(encode_image(pixels), pixels, item.patient)
     if item.part:
         return _wrap(clean_encoded(read_feature(item.path, item.offset, item.part)), item)
     if not is_dicom(item.path):

@@ -17,7 +17,6 @@ to read (no such split, malformed JSON) is an `AnnotationError`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from vae_aug.data.annotations.coco import read_coco
 from vae_aug.data.annotations.cvat import read_cvat
@@ -25,13 +24,14 @@ from vae_aug.data.annotations.dicom_folder import read_dicom_folder
 from vae_aug.data.annotations.images import read_images
 from vae_aug.data.annotations.labelme import read_labelme
 from vae_aug.data.annotations.masks import read_masks
+from vae_aug.data.annotations.nifti_folder import read_nifti
 from vae_aug.data.annotations.source import Annotations
 from vae_aug.data.annotations.tables import read_csv
 from vae_aug.data.annotations.tfrecords import read_tfrecords
 from vae_aug.data.annotations.voc import read_voc
 from vae_aug.data.annotations.yolo import read_yolo
 
-READERS: Mapping[str, Callable[[Path, str], Annotations]] = {
+READERS: Mapping[str, Callable[..., Annotations]] = {
     "coco": read_coco,
     "voc": read_voc,
     "yolo": read_yolo,
@@ -40,6 +40,7 @@ READERS: Mapping[str, Callable[[Path, str], Annotations]] = {
     "cvat": read_cvat,
     "masks": read_masks,
     "dicom": read_dicom_folder,
+    "nifti": read_nifti,
     "records": read_tfrecords,
     "images": read_images,
 }

@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from vae_aug.data.annotations.layout import list_images, looks_like_dicom
 from vae_aug.data.annotations.masks import MASK_FILE_SUFFIXES, MASK_SUFFIX
 from vae_aug.data.annotations.tables import is_box_table
+from vae_aug.data.nifti import is_nifti
 from vae_aug.data.tfrecord import is_tfrecord
 from vae_aug.errors import AnnotationError
 
@@ -44,8 +45,8 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
 
     Annotations decide: the keys of JSON files, the root of XML files, `names` in YAML or
     `classes.txt` with text files of boxes, the columns of tables, and masks. VOC files among
-    DICOM files belong to these. Where there are none, DICOM files are `dicom`, other images
-    `images`, and TFRecords without images elsewhere `records`.
+    DICOM files belong to these. Where there are none, DICOM files are `dicom`, NIfTI files
+    `nifti`, other images `images`, and TFRecords without images elsewhere `records`.
 
     Args:
         source: Folder of the data set, its annotation file, or a pattern of TFRecords.
@@ -66,6 +67,7 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
     found: dict[str, Path] = {}
     for format, path in _find_annotations(root, files):
         found.setdefault(format, path)
+    volumes = [path for path in files if is_nifti(path)]
     records = [path for path in files if is_tfrecord(path)]
     # Beside records lies at most a sheet of their images, as an ingest leaves it.
     folders = {path.parent for path in records}
@@ -75,8 +77,10 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
         dicom = next((path for path in candidates if looks_like_dicom(path)), None)
         if dicom is not None and set(found) <= {"voc"}:
             found = {"dicom": dicom}
-        elif not found and images:
+        elif not found and images and not volumes:
             return Detected("images", "the source holds images and no annotations", "")
+    if volumes and not found:
+        return Detected("nifti", "found NIfTI", "")
     if records and not found:
         return Detected("records", "found TFRecords", "")
     if len(found) == 1:

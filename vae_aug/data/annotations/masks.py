@@ -62,7 +62,7 @@ def read_masks(source: str | os.PathLike[str], split: str = "train") -> Annotati
             continue
         regions.append((path, values.shape[:2], list(find_regions(values))))
     found = {value for _, _, boxes in regions for value, _ in boxes}
-    names = _name_values(source, found)
+    names = name_values(source, found)
     for path, size, boxes in regions:
         named = [Box(xyxy, names[value]) for value, xyxy in boxes if value in names]
         for value, _ in boxes:
@@ -124,7 +124,16 @@ def find_regions(mask: np.ndarray) -> Iterator[tuple[int, list[float]]]:
         yield int(region.intensity_max), [float(v) for v in (left, top, right, bottom)]
 
 
-def _name_values(source: Path, found: set[int]) -> dict[int, str]:
+def name_values(source: Path, found: set[int]) -> dict[int, str]:
+    """Name the values of masks, as `read_masks` says.
+
+    Args:
+        source: The data set's folder.
+        found: The values of all regions.
+
+    Returns:
+        Names by value, in the order of the labels.
+    """
     file = source / "classes.txt"
     if file.is_file():
         lines: Sequence[str] = file.read_text("utf-8", "replace").splitlines()
