@@ -54,6 +54,7 @@ class Format(enum.StrEnum):
     dicom = "dicom"
     nifti = "nifti"
     records = "records"
+    tfds = "tfds"
     images = "images"
 
 

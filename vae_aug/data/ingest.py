@@ -157,8 +157,9 @@ def ingest(
             `vae_aug.data.annotations` takes it.
         out: Folder of the records; made if missing.
         format: `"coco"`, `"voc"`, `"yolo"`, `"csv"`, `"labelme"`, `"cvat"`, `"masks"`,
-            `"dicom"`, `"nifti"`, `"records"`, `"images"` (without annotations), or `"auto"`,
-            which tells it from the files as `vae_aug.data.annotations.detect.detect_format`.
+            `"dicom"`, `"nifti"`, `"records"`, `"tfds"`, `"images"` (without annotations), or
+            `"auto"`, which tells it from the files as
+            `vae_aug.data.annotations.detect.detect_format`.
         split: Split to read, where the source has splits, and its name in the records, where
             `"val"` and `"valid"` become `"validation"`.
         shards: Number of files.

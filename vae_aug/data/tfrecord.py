@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -92,7 +93,7 @@ def read_feature(path: str | os.PathLike[str], offset: int, key: str) -> bytes:
         data, _ = _open(path).read(offset)
     except (tf.errors.DataLossError, IndexError) as error:
         raise RecordError(f"{path}: damaged since it was first read.") from error
-    values = parse_record(path, data).features.feature[key].bytes_list.value
+    values = get_values(parse_record(path, data), key, "bytes_list")
     if not values:
         raise RecordError(f"{path}: {key} is missing or of another type.")
     return values[0]
@@ -110,6 +111,19 @@ def parse_record(path: str | os.PathLike[str], data: bytes | RecordError) -> tf.
         return tf.train.Example.FromString(data)
     except DecodeError as error:
         raise RecordError(f"{path}: no tf.train.Example.") from error
+
+
+def get_values(record: tf.train.Example, key: str, kind: str) -> Sequence[Any]:
+    """Return the values of a feature, none if it is missing or of another type.
+
+    Args:
+        record: The record.
+        key: The feature's key.
+        kind: `"bytes_list"`, `"float_list"` or `"int64_list"`.
+    """
+    feature = record.features.feature
+    # Indexing a missing key of a protobuf map would add it to the caller's example.
+    return getattr(feature[key], kind).value if key in feature else ()
 
 
 def _open(path: str | os.PathLike[str]) -> tf_record_random_reader:

@@ -27,6 +27,7 @@ from vae_aug.data.annotations.masks import read_masks
 from vae_aug.data.annotations.nifti_folder import read_nifti
 from vae_aug.data.annotations.source import Annotations
 from vae_aug.data.annotations.tables import read_csv
+from vae_aug.data.annotations.tfds_folder import read_tfds
 from vae_aug.data.annotations.tfrecords import read_tfrecords
 from vae_aug.data.annotations.voc import read_voc
 from vae_aug.data.annotations.yolo import read_yolo
@@ -42,5 +43,6 @@ READERS: Mapping[str, Callable[..., Annotations]] = {
     "dicom": read_dicom_folder,
     "nifti": read_nifti,
     "records": read_tfrecords,
+    "tfds": read_tfds,
     "images": read_images,
 }

@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from vae_aug.data.annotations.layout import list_images, looks_like_dicom
 from vae_aug.data.annotations.masks import MASK_FILE_SUFFIXES, MASK_SUFFIX
 from vae_aug.data.annotations.tables import is_box_table
+from vae_aug.data.annotations.tfds_folder import is_tfds
 from vae_aug.data.nifti import is_nifti
 from vae_aug.data.tfrecord import is_tfrecord
 from vae_aug.errors import AnnotationError
@@ -46,7 +47,8 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
     Annotations decide: the keys of JSON files, the root of XML files, `names` in YAML or
     `classes.txt` with text files of boxes, the columns of tables, and masks. VOC files among
     DICOM files belong to these. Where there are none, DICOM files are `dicom`, NIfTI files
-    `nifti`, other images `images`, and TFRecords without images elsewhere `records`.
+    `nifti`, other images `images`, and TFRecords without images elsewhere `records`,
+    or `tfds` beside the files that TFDS writes.
 
     Args:
         source: Folder of the data set, its annotation file, or a pattern of TFRecords.
@@ -81,6 +83,8 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
             return Detected("images", "the source holds images and no annotations", "")
     if volumes and not found:
         return Detected("nifti", "found NIfTI", "")
+    if records and not found and any(is_tfds(folder) for folder in folders):
+        return Detected("tfds", "found a dataset that TFDS prepared", "")
     if records and not found:
         return Detected("records", "found TFRecords", "")
     if len(found) == 1:

@@ -30,7 +30,13 @@ from vae_aug.data.annotations.source import (
 )
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.images import parse_image_header
-from vae_aug.data.tfrecord import is_tfrecord, iterate_places, parse_record, parse_shard_name
+from vae_aug.data.tfrecord import (
+    get_values,
+    is_tfrecord,
+    iterate_places,
+    parse_record,
+    parse_shard_name,
+)
 from vae_aug.errors import AnnotationError, RecordError, VAEAugError
 
 IMAGE_KEY = "image/encoded"
@@ -204,7 +210,7 @@ def _read_file(path: Path, collector: Collector, labels: _Labels) -> None:
             collector.report(path, f"record {index}: {describe_fault(path, error)}")
             continue
         names = (_get_text(record, f"image/{key}") for key in ("source_id", "filename"))
-        claimed = (_get(record, f"image/{key}", "int64_list") for key in ("height", "width"))
+        claimed = (get_values(record, f"image/{key}", "int64_list") for key in ("height", "width"))
         stated = [parse_size(values[0]) if values else None for values in claimed]
         collector.add(
             path,
@@ -224,14 +230,14 @@ def _read_boxes(record: tf.train.Example, height: int, width: int, labels: _Labe
     Raises:
         RecordError: If features differ in length.
     """
-    sides = [_get(record, f"image/object/bbox/{side}", "float_list") for side in _SIDES]
+    sides = [get_values(record, f"image/object/bbox/{side}", "float_list") for side in _SIDES]
     count = len(sides[0])
     texts = [
         text.decode("utf-8", "replace")
-        for text in _get(record, "image/object/class/text", "bytes_list")
+        for text in get_values(record, "image/object/class/text", "bytes_list")
     ]
-    numbers: Sequence[int | None] = _get(record, "image/object/class/label", "int64_list")
-    flags = [_get(record, f"image/object/{flag}", "int64_list") for flag in _FLAGS]
+    numbers: Sequence[int | None] = get_values(record, "image/object/class/label", "int64_list")
+    flags = [get_values(record, f"image/object/{flag}", "int64_list") for flag in _FLAGS]
     names = (*_SIDES, "class/text", "class/label", *_FLAGS)
     for name, values in zip(names, (*sides, texts, numbers, *flags), strict=True):
         if len(values) != count and (values or name in _SIDES):
@@ -247,18 +253,12 @@ def _read_boxes(record: tf.train.Example, height: int, width: int, labels: _Labe
 
 
 def _get_encoded(record: tf.train.Example) -> bytes:
-    values = _get(record, IMAGE_KEY, "bytes_list")
+    values = get_values(record, IMAGE_KEY, "bytes_list")
     if not values:
         raise RecordError(f"{IMAGE_KEY} is missing or of another type")
     return values[0]
 
 
 def _get_text(record: tf.train.Example, key: str) -> str:
-    values = _get(record, key, "bytes_list")
+    values = get_values(record, key, "bytes_list")
     return values[0].decode("utf-8", "replace") if values else ""
-
-
-def _get(record: tf.train.Example, key: str, kind: str) -> Sequence[Any]:
-    """Return the values of a feature, none if it is missing or of another type."""
-    feature = record.features.feature
-    return getattr(feature[key], kind).value if key in feature else ()
