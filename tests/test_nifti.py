@@ -154,6 +154,15 @@ def test_bad_volumes_are_named_once(tmp_path, damage, message):
     assert len(found.images) == SHAPE[2]
 
 
+def test_a_wrong_checksum_is_named(tmp_path):
+    path = write_volume(tmp_path / "a.nii.gz", np.zeros(SHAPE, np.uint8))
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1  # in the CRC-32, four bytes before the last four
+    path.write_bytes(data)
+    with pytest.raises(VAEAugError, match="damaged or not readable"):
+        read_grid(path, "axial")
+
+
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
     """What lies behind the declared size is never read."""
     path = write_volume(tmp_path / "a.nii", np.zeros(SHAPE, np.uint8))

@@ -206,6 +206,14 @@ def test_reading_goes_on_behind_a_damaged_record(tmp_path):
         assert problem.reason.endswith("cut short), and any behind it are lost")
 
 
+def test_a_compressed_file_is_told(tmp_path):
+    options = tf.io.TFRecordOptions(compression_type="GZIP")
+    with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord"), options) as writer:
+        writer.write(make_foreign())
+    with pytest.raises(RecordError, match=r"a\.tfrecord: is compressed; unpack it"):
+        read_tfrecords(tmp_path)
+
+
 def test_features_by_place(tmp_path):
     path = tmp_path / "a.tfrecord"
     write_file(path, make_foreign(), make_foreign(source_id=[b"b"]))

@@ -246,6 +246,8 @@ def _check_complete(path: Path, header: Any) -> None:
     with _open(path) as file:
         while missing > 0 and (chunk := file.read(min(missing, _CHUNK_BYTES))):
             missing -= len(chunk)
+        # At the end of its data gzip compares their checksum.
+        file.read(1)
     if missing > 0:
         raise VAEAugError(f"cut short: {missing} bytes are missing")
 

@@ -59,7 +59,7 @@ def iterate_places(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes | 
         damaged, the error that says so.
 
     Raises:
-        RecordError: If the file cannot be read.
+        RecordError: If the file cannot be read or is compressed.
     """
     reader = _open(path)
     size = Path(path).stat().st_size
@@ -71,6 +71,8 @@ def iterate_places(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes | 
             end = _find_end(Path(path), offset)
             lost = "" if end <= size else ", and any behind it are lost"
             data = RecordError(f"{path}: damaged (wrong checksum or cut short){lost}.")
+            if offset == 0 and _is_gzip(Path(path)):
+                raise RecordError(f"{path}: is compressed; unpack it with gunzip.") from None
         yield offset, data
         offset = end
 
@@ -131,6 +133,11 @@ def _open(path: str | os.PathLike[str]) -> tf_record_random_reader:
         return tf_record_random_reader(os.fspath(path))
     except tf.errors.OpError as error:
         raise RecordError(f"{path}: cannot be read ({error.message}).") from error
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(3) == b"\x1f\x8b\x08"
 
 
 def _find_end(path: Path, offset: int) -> int:
