@@ -247,6 +247,21 @@ def test_the_report_names_files_by_hashes_that_which_undoes(coco, tmp_path):
     assert strict.exit_code == 1 and "error: DOE_absent.png: " in strict.stderr
 
 
+def test_ingest_and_which_take_the_axis(tmp_path, monkeypatch):
+    seen = []
+
+    def stop(*arguments, axis, **options):
+        seen.append(axis)
+        raise ValueError("that is all")
+
+    monkeypatch.setattr(commands, "ingest", stop)
+    monkeypatch.setattr(commands, "find_hashed", stop)
+    run("ingest", tmp_path, tmp_path / "out", "--axis", "sagittal")
+    run("which", tmp_path, "0", "--axis", "coronal")
+    run("which", tmp_path, "0")
+    assert seen == ["sagittal", "coronal", "axial"]
+
+
 def test_ingest_takes_the_salt_from_a_file(coco, tmp_path, monkeypatch):
     monkeypatch.delenv("VAE_AUG_SALT", raising=False)
     (tmp_path / "salt").write_text("secret\n")
