@@ -23,6 +23,7 @@ from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
 from vae_aug.data.annotations import READERS
 from vae_aug.data.embedded import write_embedded
 from vae_aug.data.images import read_image, write_image
+from vae_aug.data.nifti import AXES
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example, read_info, read_records, write_records
 from vae_aug.model import tune
@@ -95,6 +96,7 @@ def test_every_command_has_help_for_every_option(command):
         (cli.Profile, typing.get_args(config.Profile)),
         (cli.Loss, typing.get_args(config.Likelihood)),
         (cli.Format, ("auto", *READERS)),
+        (cli.Axis, AXES),
         (cli.DicomAs, typing.get_args(files.DicomAs)),
     ],
 )
@@ -243,6 +245,21 @@ def test_the_report_names_files_by_hashes_that_which_undoes(coco, tmp_path):
     assert foreign.exit_code == 1 and "nothing in it has the hash 0000" in foreign.stderr
     strict = run("ingest", source, tmp_path / "out", *salt, "--strict")
     assert strict.exit_code == 1 and "error: DOE_absent.png: " in strict.stderr
+
+
+def test_ingest_and_which_take_the_axis(tmp_path, monkeypatch):
+    seen = []
+
+    def stop(*arguments, axis, **options):
+        seen.append(axis)
+        raise ValueError("that is all")
+
+    monkeypatch.setattr(commands, "ingest", stop)
+    monkeypatch.setattr(commands, "find_hashed", stop)
+    run("ingest", tmp_path, tmp_path / "out", "--axis", "sagittal")
+    run("which", tmp_path, "0", "--axis", "coronal")
+    run("which", tmp_path, "0")
+    assert seen == ["sagittal", "coronal", "axial"]
 
 
 def test_ingest_takes_the_salt_from_a_file(coco, tmp_path, monkeypatch):

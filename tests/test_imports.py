@@ -31,6 +31,7 @@ OPTIONAL_PACKAGES = {
     "keras_hub",
     "keras_tuner",
     "matplotlib",
+    "nibabel",
     "openvino",
 }
 # Loaded on demand, because they need one of those at once.

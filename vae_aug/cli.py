@@ -52,7 +52,18 @@ class Format(enum.StrEnum):
     cvat = "cvat"
     masks = "masks"
     dicom = "dicom"
+    nifti = "nifti"
+    records = "records"
+    tfds = "tfds"
     images = "images"
+
+
+class Axis(enum.StrEnum):
+    """Values of `vae_aug.data.nifti.AXES`."""
+
+    axial = "axial"
+    coronal = "coronal"
+    sagittal = "sagittal"
 
 
 class Mode(enum.StrEnum):
@@ -126,7 +137,14 @@ _Format = Annotated[
     Format,
     typer.Option(
         help="How the source is annotated. auto tells it from the files, and refuses where "
-        "several formats fit; images takes PNG and JPEG files without annotations."
+        "several formats fit; images takes PNG, JPEG and TIFF files alone."
+    ),
+]
+_Axis = Annotated[
+    Axis,
+    typer.Option(
+        help="NIfTI only: plane of the slices. Up is anterior, or superior in coronal and sagittal "
+        "ones; left is the patient's right, or anterior in sagittal ones."
     ),
 ]
 _SaltFile = Annotated[
@@ -139,8 +157,9 @@ _SaltFile = Annotated[
 _Window = Annotated[
     str,
     typer.Option(
-        help="DICOM only: auto (the file's own), full (lowest to highest value), lung, brain, "
-        "bone, soft-tissue, or CENTER,WIDTH in modality units (CT: Hounsfield units)."
+        help="DICOM, and NIfTI in ingest: auto (the file's own; of a volume its percentiles 0.5 to "
+        "99.5), full (lowest to highest value), lung, brain, bone, soft-tissue, or CENTER,WIDTH in "
+        "modality units (CT: Hounsfield units)."
     ),
 ]
 _Factor = Annotated[
@@ -243,7 +262,12 @@ def demo(
 
 @app.command()
 def ingest(
-    source: Annotated[Path, typer.Argument(help="Folder of the data set, or its annotation file.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of the data set, its annotation file, or a quoted pattern of TFRecords."
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="Folder of the records; made if missing.")],
     format: _Format = Format.auto,
     split: Annotated[
@@ -261,12 +285,13 @@ def ingest(
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail at the first unusable image or box.")
     ] = False,
+    axis: _Axis = Axis.axial,
     window: _Window = "auto",
     bits: Annotated[
         int | None,
         typer.Option(
-            help="DICOM only: depth of the images, 8 or 16. Default: 16 if the file stores more "
-            "than 8 bits."
+            help="DICOM and NIfTI: depth of the images, 8 or 16. Default: 16 if the file stores "
+            "more than 8 bits."
         ),
     ] = None,
     salt_file: _SaltFile = None,
@@ -301,6 +326,7 @@ def ingest(
         shards=shards,
         labels=labels,
         strict=strict,
+        axis=axis.value,
         window=window,
         bits=bits,
         salt_file=salt_file,
@@ -317,6 +343,7 @@ def which(
     hashes: Annotated[list[str], typer.Argument(help="Hashes from records, reports or messages.")],
     format: _Format = Format.auto,
     split: Annotated[str, typer.Option(help="As in the ingest.")] = "train",
+    axis: _Axis = Axis.axial,
     salt_file: _SaltFile = None,
 ) -> None:
     """Tell which file or patient of a source a hash stands for. Needs the salt of the ingest.
@@ -324,7 +351,15 @@ def which(
     Names of medical files and folders are often those of patients, so `vae-aug ingest` writes and
     prints hashes of them.
     """
-    _run("run_which", source, hashes, format=format.value, split=split, salt_file=salt_file)
+    _run(
+        "run_which",
+        source,
+        hashes,
+        format=format.value,
+        split=split,
+        axis=axis.value,
+        salt_file=salt_file,
+    )
 
 
 @app.command()

@@ -21,6 +21,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pydicom
 import tensorflow as tf
 
@@ -48,9 +49,9 @@ def make_key(items: Sequence[AnnotatedImage], conversion: Conversion) -> str:
         names and patients.
     """
     digest = hmac.new(conversion.salt or b"", digestmod=hashlib.sha256)
-    versions = (__version__, tf.__version__, pydicom.__version__, BLOCK, conversion.salt is None)
+    versions = (__version__, tf.__version__, pydicom.__version__, PIL.__version__)
     settings = (conversion.label_names, conversion.window, conversion.bits)
-    digest.update(json.dumps([versions, settings]).encode())
+    digest.update(json.dumps([versions, BLOCK, conversion.salt is None, settings]).encode())
     for item in items:
         described = vars(item) | {"path": str(item.path.absolute()), "boxes": item.boxes.tolist()}
         with contextlib.suppress(OSError):

@@ -10,9 +10,17 @@ import numpy as np
 from vae_aug.data.annotations.source import AnnotatedImage, Effect, clean_boxes, describe_fault
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.dicom import Window, is_dicom, read_dicom
-from vae_aug.data.images import EncodedImage, decode_image, encode_image, read_encoded
+from vae_aug.data.images import (
+    EncodedImage,
+    clean_encoded,
+    decode_image,
+    encode_image,
+    read_encoded,
+)
+from vae_aug.data.nifti import AXES, read_slice
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example
+from vae_aug.data.tfrecord import read_feature
 from vae_aug.errors import VAEAugError
 
 _HISTOGRAM_BITS = 4
@@ -38,8 +46,8 @@ class Conversion:
     Attributes:
         label_names: The labels in their order; boxes of others are dropped.
         salt: For hashes of source ids and patients; None keeps them as they are.
-        window: For DICOM images, as `read_dicom`.
-        bits: For DICOM images, as `read_dicom`.
+        window: For DICOM images, as `read_dicom`; for volumes, as `read_slice`.
+        bits: Likewise.
     """
 
     label_names: tuple[str, ...]
@@ -96,6 +104,14 @@ def convert_image(item: AnnotatedImage, conversion: Conversion) -> Converted:
     Returns:
         The record, or why there is none; whatever is wrong with the image is in `problems`.
     """
+    converted = _convert(item, conversion)
+    if not item.place:
+        return converted
+    problems = tuple((f"{item.place}: {reason}", effect) for reason, effect in converted.problems)
+    return dataclasses.replace(converted, problems=problems)
+
+
+def _convert(item: AnnotatedImage, conversion: Conversion) -> Converted:
     try:
         loaded = _load(item, conversion)
     except VAEAugError as error:
@@ -136,9 +152,15 @@ def convert_image(item: AnnotatedImage, conversion: Conversion) -> Converted:
 
 
 def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
+    if item.part in AXES:
+        pixels = read_slice(
+            item.path, item.part, item.frame, conversion.window, bits=conversion.bits
+        )
+        return _Loaded(encode_image(pixels), pixels, item.patient)
+    if item.part:
+        return _wrap(clean_encoded(read_feature(item.path, item.offset, item.part)), item)
     if not is_dicom(item.path):
-        image = read_encoded(item.path)
-        return _Loaded(image, decode_image(image.encoded), item.patient)
+        return _wrap(read_encoded(item.path), item)
     dicom = read_dicom(item.path, conversion.window, bits=conversion.bits, frame=item.frame)
     return _Loaded(
         image=encode_image(dicom.pixels),
@@ -147,6 +169,10 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
         scanner=_name_scanner(dicom.manufacturer, dicom.modality),
         burned_in=bool(dicom.burned_in_annotation),
     )
+
+
+def _wrap(image: EncodedImage, item: AnnotatedImage) -> _Loaded:
+    return _Loaded(image, decode_image(image.encoded), item.patient)
 
 
 def _name_scanner(manufacturer: str, modality: str) -> str:

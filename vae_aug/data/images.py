@@ -1,7 +1,7 @@
-"""PNG and JPEG files of 8 and 16 bits, to arrays and back.
+"""PNG, JPEG and TIFF files of 8 and 16 bits to arrays, and arrays to PNG and JPEG.
 
-TensorFlow's own decoders are used throughout, so that a pixel read here equals the pixel that
-`vae_aug.data.records.parse_example` yields in the input pipeline.
+TensorFlow's own decoders are used for PNG and JPEG, so that a pixel read here equals the pixel
+that `vae_aug.data.records.parse_example` yields in the input pipeline. TIFF is read only.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.data.atomic import write_atomic
+from vae_aug.data.tiff import decode_tiff, is_tiff, parse_tiff_size
 from vae_aug.errors import VAEAugError
 
 MAX_PIXELS = 2**26
@@ -56,30 +57,31 @@ class EncodedImage:
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a PNG or JPEG file.
+    """Read a PNG, JPEG or TIFF file.
 
     A palette is resolved, alpha is dropped, and bit depths below 8 are widened to 8. EXIF
-    orientation is not applied: boxes count pixels as they are stored.
+    orientation is not applied: boxes count pixels as they are stored. A TIFF is read as
+    `vae_aug.data.tiff.decode_tiff` says.
 
     Args:
         path: The file. What it is, is told from its first bytes, not from its name.
 
     Returns:
-        `[H, W, C] uint8` or `uint16` (a PNG of 16 bits), C = 1 (grey) or 3 (RGB).
+        `[H, W, C] uint8` or `uint16` (16 bits), C = 1 (grey) or 3 (RGB).
 
     Raises:
-        VAEAugError: If the file is missing, no PNG or JPEG, damaged, or has more than
+        VAEAugError: If the file is missing, no PNG, JPEG or TIFF, damaged, or has more than
             `MAX_PIXELS` pixels.
     """
     data = _read_bytes(path)
     try:
-        return decode_image(data)
+        return decode_tiff(data, MAX_PIXELS) if is_tiff(data) else decode_image(data)
     except VAEAugError as error:
         raise VAEAugError(f"{os.fspath(path)}: {error}") from error
 
 
 def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Read the size of a PNG or JPEG file from its header.
+    """Read the size of a PNG, JPEG or TIFF file from its header.
 
     Args:
         path: The file.
@@ -88,21 +90,21 @@ def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         `(height, width)` in pixels.
 
     Raises:
-        VAEAugError: If the file is missing, or has no header of a PNG or JPEG.
+        VAEAugError: If the file is missing, or has no header of a PNG, JPEG or TIFF.
     """
     data = _read_bytes(path)
     try:
-        return parse_image_header(data)[:2]
+        return parse_tiff_size(data, MAX_PIXELS) if is_tiff(data) else parse_image_header(data)[:2]
     except VAEAugError as error:
         raise VAEAugError(f"{os.fspath(path)}: {error}") from error
 
 
 def read_encoded(path: str | os.PathLike[str]) -> EncodedImage:
-    """Read a PNG or JPEG file as a record stores it.
+    """Read a PNG, JPEG or TIFF file as a record stores it.
 
     A JPEG keeps its compressed pixels, as another encoding would lose or bloat them, and loses
-    its metadata segments (EXIF, XMP, comments), which may name a patient. A PNG is decoded and
-    encoded anew, which keeps the pixels and nothing else.
+    its metadata segments (EXIF, XMP, comments), which may name a patient. A PNG or TIFF is
+    decoded and encoded as PNG, which keeps the pixels and nothing else.
 
     Args:
         path: The file.
@@ -115,15 +117,32 @@ def read_encoded(path: str | os.PathLike[str]) -> EncodedImage:
     """
     data = _read_bytes(path)
     try:
-        array = decode_image(data)
-        if not data.startswith(_JPEG_SIGNATURE):
-            return encode_image(array)
-        is_grey = array.shape[2] == 1 or bool((array == array[..., :1]).all())
-        stripped = strip_jpeg_metadata(data)
-        height, width = array.shape[:2]
-        return EncodedImage(stripped, "jpeg", height, width, 1 if is_grey else 3, 8)
+        if is_tiff(data):
+            return encode_image(decode_tiff(data, MAX_PIXELS))
+        return clean_encoded(data)
     except VAEAugError as error:
         raise VAEAugError(f"{os.fspath(path)}: {error}") from error
+
+
+def clean_encoded(data: bytes) -> EncodedImage:
+    """Make of the bytes of a PNG or JPEG file what a record stores, as `read_encoded`.
+
+    Args:
+        data: The whole file.
+
+    Returns:
+        As `read_encoded`.
+
+    Raises:
+        VAEAugError: As `read_image`, without naming a file.
+    """
+    array = decode_image(data)
+    if not data.startswith(_JPEG_SIGNATURE):
+        return encode_image(array)
+    is_grey = array.shape[2] == 1 or bool((array == array[..., :1]).all())
+    stripped = strip_jpeg_metadata(data)
+    height, width = array.shape[:2]
+    return EncodedImage(stripped, "jpeg", height, width, 1 if is_grey else 3, 8)
 
 
 def decode_image(data: bytes) -> np.ndarray:

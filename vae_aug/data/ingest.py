@@ -22,6 +22,7 @@ from vae_aug.data.atomic import remove_temporaries, write_atomic
 from vae_aug.data.blocks import BLOCK, convert_in_blocks, list_blocks, make_key
 from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted
 from vae_aug.data.dicom import Window, check_window
+from vae_aug.data.nifti import check_axis
 from vae_aug.data.privacy import hash_identifier, read_salt
 from vae_aug.data.records import get_split_name, parse_example, read_info, write_records
 from vae_aug.data.sheet import write_sheet
@@ -128,6 +129,7 @@ def ingest(
     shards: int = 1,
     labels: Sequence[str] | None = None,
     strict: bool = False,
+    axis: str = "axial",
     window: Window | None = None,
     bits: int | None = None,
     salt: str | None = None,
@@ -151,20 +153,22 @@ def ingest(
     of patients.
 
     Args:
-        source: Folder of the data set, or its annotation file, as the format's reader in
+        source: Folder of the data set, its annotation file, or a pattern, as the format's reader in
             `vae_aug.data.annotations` takes it.
         out: Folder of the records; made if missing.
         format: `"coco"`, `"voc"`, `"yolo"`, `"csv"`, `"labelme"`, `"cvat"`, `"masks"`,
-            `"dicom"`, `"images"` (without annotations), or `"auto"`, which tells it from the
-            files as `vae_aug.data.annotations.detect.detect_format`.
+            `"dicom"`, `"nifti"`, `"records"`, `"tfds"`, `"images"` (without annotations), or
+            `"auto"`, which tells it from the files as
+            `vae_aug.data.annotations.detect.detect_format`.
         split: Split to read, where the source has splits, and its name in the records, where
             `"val"` and `"valid"` become `"validation"`.
         shards: Number of files.
         labels: Names of the labels in their order; boxes of other labels are dropped. None
             takes those of the folder `out` if they cover the source's, else the source's.
         strict: Raise at the first problem instead of leaving the file or box out.
-        window: For DICOM images, as `read_dicom`.
-        bits: For DICOM images, as `read_dicom`.
+        axis: For NIfTI volumes, along which slices are taken: of `vae_aug.data.nifti.AXES`.
+        window: For DICOM images, as `read_dicom`; for volumes, as `vae_aug.data.nifti.read_slice`.
+        bits: Likewise.
         salt: For the hashes, as `vae_aug.data.privacy.read_salt`.
         keep_ids: Keep the source's own names and patients, for public data.
         workers: Processes that read images; the records are the same for any number. More
@@ -184,7 +188,7 @@ def ingest(
     check_format(format)
     settings = _Settings(Path(out), shards, strict, workers, progress)
     conversion = _make_conversion(window, bits, salt, keep_ids)
-    found = _read_source(Path(source), format, split)
+    found = _read_source(Path(source), format, split, axis)
     label_names = _choose_labels(found.annotations, settings.out, {name}, labels)
     conversion = dataclasses.replace(conversion, label_names=label_names)
     return _write_splits(found, settings, conversion, {name: found.annotations.images})[0]
@@ -201,6 +205,7 @@ def ingest_by_patient(
     shards: int = 1,
     labels: Sequence[str] | None = None,
     strict: bool = False,
+    axis: str = "axial",
     window: Window | None = None,
     bits: int | None = None,
     salt: str | None = None,
@@ -223,6 +228,7 @@ def ingest_by_patient(
         shards: Number of files of each split.
         labels: As `ingest`.
         strict: As `ingest`; the first split may be written when the second fails.
+        axis: As `ingest`.
         window: As `ingest`.
         bits: As `ingest`.
         salt: As `ingest`.
@@ -242,7 +248,7 @@ def ingest_by_patient(
     shares = check_shares(shares)
     settings = _Settings(Path(out), shards, strict, workers, progress)
     conversion = _make_conversion(window, bits, salt, keep_ids)
-    found = _read_source(Path(source), format, split)
+    found = _read_source(Path(source), format, split, axis)
     names = SPLITS[: len(shares)]
     label_names = _choose_labels(found.annotations, settings.out, set(names), labels)
     conversion = dataclasses.replace(conversion, label_names=label_names)
@@ -256,6 +262,7 @@ def find_hashed(
     *,
     format: str = "auto",
     split: str = "train",
+    axis: str = "axial",
     salt: str | None = None,
 ) -> dict[str, str]:
     """Find what the hashes in records and reports of `ingest` stand for.
@@ -265,6 +272,7 @@ def find_hashed(
         hashes: Of files, source ids or patients.
         format: As `ingest`.
         split: As `ingest`.
+        axis: As `ingest`.
         salt: That of the ingest.
 
     Returns:
@@ -277,7 +285,7 @@ def find_hashed(
     """
     check_format(format)
     key = read_salt(salt)
-    found = _read_source(Path(source), format, split)
+    found = _read_source(Path(source), format, split, axis)
     root = found.path if found.path.is_dir() else found.path.parent
     images = found.annotations.images
     files = [problem.file for problem in found.annotations.problems]
@@ -285,7 +293,9 @@ def find_hashed(
     names = {hash_identifier("source", name, key): name for name in files}
     for image in images:
         # The file is worth more than the SOP Instance UID of an image in it.
-        names[hash_identifier("source", image.source_id, key)] = _relate(image.path, root)
+        name = _relate(image.path, root)
+        name = f"{name}, {image.place}" if image.place else name
+        names[hash_identifier("source", image.source_id, key)] = name
         names[hash_identifier("patient", image.patient, key)] = image.patient
     return {value: names[value] for value in hashes if value in names}
 
@@ -332,11 +342,13 @@ class _Source:
     annotations: Annotations
 
 
-def _read_source(path: Path, format: str, split: str) -> _Source:
+def _read_source(path: Path, format: str, split: str, axis: str) -> _Source:
+    check_axis(axis)
     evidence, file = "as told", ""
     if format == "auto":
         format, evidence, file = detect_format(path)
-    return _Source(path, format, evidence, file, READERS[format](path, split))
+    options = {"axis": axis} if format == "nifti" else {}
+    return _Source(path, format, evidence, file, READERS[format](path, split, **options))
 
 
 def _make_conversion(

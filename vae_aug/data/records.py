@@ -35,6 +35,7 @@ from vae_aug.data.atomic import (
     write_atomic,
 )
 from vae_aug.data.images import EncodedImage, encode_image, parse_image_header
+from vae_aug.data.tfrecord import get_values
 from vae_aug.errors import RecordError, VAEAugError
 
 _SHARD = re.compile(r"^(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.tfrecord$")
@@ -373,14 +374,14 @@ class _Tally:
         self.classes: collections.Counter[str] = collections.Counter()
 
     def add(self, example: tf.train.Example) -> None:
-        texts = _get_values(example, "image/object/class/text", "bytes_list")
+        texts = get_values(example, "image/object/class/text", "bytes_list")
         self.examples += 1
         self.boxes += len(texts)
         self.classes.update(text.decode("utf-8", "replace") for text in texts)
         self.bit_depth = max(
-            [self.bit_depth, *_get_values(example, "image/bit_depth", "int64_list")]
+            [self.bit_depth, *get_values(example, "image/bit_depth", "int64_list")]
         )
-        self.channels = max([self.channels, *_get_values(example, "image/channels", "int64_list")])
+        self.channels = max([self.channels, *get_values(example, "image/channels", "int64_list")])
 
     def summarize(self, shards: int, label_names: Sequence[str] | None) -> SplitInfo:
         names = sorted(self.classes) if label_names is None else label_names
@@ -653,7 +654,7 @@ def _peek(files: Sequence[Path]) -> tuple[str, int]:
         for index, example in iterate_examples(path):
             encoded = _get(example, path, index, "image/encoded", "bytes_list")[0]
             _, _, channels, bit_depth = _parse_header(encoded, path, index)
-            stored = _get_values(example, "image/channels", "int64_list")
+            stored = get_values(example, "image/channels", "int64_list")
             channels = stored[0] if stored else (1 if channels < 3 else 3)
             return ("uint16" if bit_depth == 16 else "uint8"), channels
     raise RecordError(f"{files[0]}: holds no record.")
@@ -741,7 +742,7 @@ def _check_example(
         if stored != actual:
             refuse(key, f"expected {actual} as in the encoded image; got {stored}.")
     _get(example, path, index, "image/source_id", "bytes_list")
-    digest = _get_values(example, "image/key/sha256", "bytes_list")
+    digest = get_values(example, "image/key/sha256", "bytes_list")
     if digest and digest[0].decode("ascii", "replace") != hashlib.sha256(encoded).hexdigest():
         refuse("image/key/sha256", "does not match image/encoded; the image was altered.")
     _check_objects(example, refuse, label_names)
@@ -752,11 +753,11 @@ def _check_objects(
     refuse: Callable[[str, str], None],
     label_names: Sequence[str] | None,
 ) -> None:
-    labels = list(_get_values(example, "image/object/class/label", "int64_list"))
-    encoded_texts = _get_values(example, "image/object/class/text", "bytes_list")
+    labels = list(get_values(example, "image/object/class/label", "int64_list"))
+    encoded_texts = get_values(example, "image/object/class/text", "bytes_list")
     texts = [text.decode("utf-8", "replace") for text in encoded_texts]
     sides = {
-        key: np.asarray(_get_values(example, key, "float_list"), np.float32) for key in _BOX_KEYS
+        key: np.asarray(get_values(example, key, "float_list"), np.float32) for key in _BOX_KEYS
     }
     for key, values in sides.items():
         if len(values) != len(labels):
@@ -781,15 +782,8 @@ def _check_objects(
             )
 
 
-def _get_values(example: tf.train.Example, key: str, kind: str) -> Sequence[Any]:
-    """Return the values of a feature, none if it is missing or of another type."""
-    feature = example.features.feature
-    # Indexing a missing key of a protobuf map would add it to the caller's example.
-    return getattr(feature[key], kind).value if key in feature else ()
-
-
 def _get(example: tf.train.Example, path: Path, index: int, key: str, kind: str) -> Sequence[Any]:
-    values = _get_values(example, key, kind)
+    values = get_values(example, key, kind)
     if not values:
         raise RecordError(f"{path}, record {index}, {key}: missing or of another type.")
     return values

@@ -1,4 +1,4 @@
-"""Annotated images as COCO, Pascal VOC, YOLO, CSV, LabelMe, CVAT, masks and DICOM describe them.
+"""Annotated images as the formats of annotation tools, DICOM and TFRecords describe them.
 
 Every reader resolves the layout of its format and yields the same thing: images with boxes in
 pixels, as written in the file. Coordinates are taken as continuous and never shifted: Pascal
@@ -17,7 +17,6 @@ to read (no such split, malformed JSON) is an `AnnotationError`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from vae_aug.data.annotations.coco import read_coco
 from vae_aug.data.annotations.cvat import read_cvat
@@ -25,12 +24,15 @@ from vae_aug.data.annotations.dicom_folder import read_dicom_folder
 from vae_aug.data.annotations.images import read_images
 from vae_aug.data.annotations.labelme import read_labelme
 from vae_aug.data.annotations.masks import read_masks
+from vae_aug.data.annotations.nifti_folder import read_nifti
 from vae_aug.data.annotations.source import Annotations
 from vae_aug.data.annotations.tables import read_csv
+from vae_aug.data.annotations.tfds_folder import read_tfds
+from vae_aug.data.annotations.tfrecords import read_tfrecords
 from vae_aug.data.annotations.voc import read_voc
 from vae_aug.data.annotations.yolo import read_yolo
 
-READERS: Mapping[str, Callable[[Path, str], Annotations]] = {
+READERS: Mapping[str, Callable[..., Annotations]] = {
     "coco": read_coco,
     "voc": read_voc,
     "yolo": read_yolo,
@@ -39,5 +41,8 @@ READERS: Mapping[str, Callable[[Path, str], Annotations]] = {
     "cvat": read_cvat,
     "masks": read_masks,
     "dicom": read_dicom_folder,
+    "nifti": read_nifti,
+    "records": read_tfrecords,
+    "tfds": read_tfds,
     "images": read_images,
 }

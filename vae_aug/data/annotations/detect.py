@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import xml.etree.ElementTree as ET
@@ -13,8 +14,11 @@ from typing import NamedTuple
 import yaml  # type: ignore[import-untyped]
 
 from vae_aug.data.annotations.layout import list_images, looks_like_dicom
-from vae_aug.data.annotations.masks import MASK_SUFFIX
+from vae_aug.data.annotations.masks import MASK_FILE_SUFFIXES, MASK_SUFFIX
 from vae_aug.data.annotations.tables import is_box_table
+from vae_aug.data.annotations.tfds_folder import is_tfds
+from vae_aug.data.nifti import is_nifti
+from vae_aug.data.tfrecord import is_tfrecord
 from vae_aug.errors import AnnotationError
 
 # As deep as any layout keeps its annotations: `annotations/train/NAME.json`.
@@ -42,11 +46,12 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
 
     Annotations decide: the keys of JSON files, the root of XML files, `names` in YAML or
     `classes.txt` with text files of boxes, the columns of tables, and masks. VOC files among
-    DICOM files belong to these. Where there are none, DICOM files are `dicom`, and other images
-    `images`.
+    DICOM files belong to these. Where there are none, DICOM files are `dicom`, NIfTI files
+    `nifti`, other images `images`, and TFRecords without images elsewhere `records`,
+    or `tfds` beside the files that TFDS writes.
 
     Args:
-        source: Folder of the data set, or its annotation file.
+        source: Folder of the data set, its annotation file, or a pattern of TFRecords.
 
     Returns:
         The format, and what told it.
@@ -56,19 +61,32 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
     """
     source = Path(source)
     if not source.exists():
+        if any(is_tfrecord(Path(name)) for name in glob.glob(os.fspath(source))):
+            return Detected("records", "found TFRecords", "")
         raise AnnotationError(f"{source}: no such file or folder.")
     root = source if source.is_dir() else source.parent
     files = sorted(_walk(source, _DEPTH)) if source.is_dir() else [source]
     found: dict[str, Path] = {}
     for format, path in _find_annotations(root, files):
         found.setdefault(format, path)
+    volumes = [path for path in files if is_nifti(path)]
+    records = [path for path in files if is_tfrecord(path)]
+    # Beside records lies at most a sheet of their images, as an ingest leaves it.
+    folders = {path.parent for path in records}
     if source.is_dir():
-        candidates = [*islice(_list_others(files), _SAMPLES), *list_images(source)]
+        images = [path for path in list_images(source) if path.parent not in folders]
+        candidates = [*islice(_list_others(files), _SAMPLES), *images]
         dicom = next((path for path in candidates if looks_like_dicom(path)), None)
         if dicom is not None and set(found) <= {"voc"}:
             found = {"dicom": dicom}
-        elif not found and list_images(source):
+        elif not found and images and not volumes:
             return Detected("images", "the source holds images and no annotations", "")
+    if volumes and not found:
+        return Detected("nifti", "found NIfTI", "")
+    if records and not found and any(is_tfds(folder) for folder in folders):
+        return Detected("tfds", "found a dataset that TFDS prepared", "")
+    if records and not found:
+        return Detected("records", "found TFRecords", "")
     if len(found) == 1:
         ((format, path),) = found.items()
         return Detected(format, f"found {_KINDS[format]}", path.relative_to(root).as_posix())
@@ -101,7 +119,8 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _list_others(files: Iterable[Path]) -> Iterator[Path]:
-    known = {".json", ".xml", ".yaml", ".yml", ".csv", ".txt", ".md", ".png", ".jpg", ".jpeg"}
+    known = {".json", ".xml", ".yaml", ".yml", ".csv", ".txt", ".md"}
+    known |= {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
     return (path for path in files if path.suffix.lower() not in known)
 
 
@@ -127,7 +146,7 @@ def _find_annotations(root: Path, files: list[Path]) -> Iterator[tuple[str, Path
     yield from (("yolo", path) for path in names if path == files[0] and len(files) == 1)
     for path in files:
         is_mask = path.stem.endswith(MASK_SUFFIX) or "masks" in path.relative_to(root).parts[:-1]
-        if is_mask and path.suffix.lower() == ".png":
+        if is_mask and path.suffix.lower() in MASK_FILE_SUFFIXES:
             yield "masks", path
             return
 

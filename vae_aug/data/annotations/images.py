@@ -11,7 +11,7 @@ from vae_aug.errors import AnnotationError
 
 
 def read_images(source: str | os.PathLike[str], split: str = "train") -> Annotations:
-    """Read a folder of PNG and JPEG files, and all below it, as images without boxes.
+    """Read a folder of PNG, JPEG and TIFF files, and all below it, as images without boxes.
 
     Args:
         source: The folder; where it has a folder of the split's name, that one.

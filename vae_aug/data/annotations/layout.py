@@ -11,9 +11,9 @@ from vae_aug.data.images import read_image_size
 from vae_aug.data.records import get_split_name
 from vae_aug.errors import AnnotationError
 
-# The last five cannot be read; they are listed so that they are named, not passed over.
+# The last three cannot be read; they are listed so that they are named, not passed over.
 IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".bmp", ".gif", ".webp"}
 )
 _SPLIT_FILE_NAMES = {
     "train": ("train", "training"),
@@ -24,7 +24,7 @@ SPLIT_WORDS = {name for names in _SPLIT_FILE_NAMES.values() for name in names}
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) in pixels of a PNG, JPEG or DICOM file, from its header."""
+    """Return (height, width) in pixels of a PNG, JPEG, TIFF or DICOM file, from its header."""
     if is_dicom(path):
         header = read_header(path)
         return header.height, header.width

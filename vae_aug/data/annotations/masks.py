@@ -1,4 +1,4 @@
-"""Segmentation masks as PNG files beside the images; each connected region becomes a box."""
+"""Segmentation masks in files beside the images; each connected region becomes a box."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from vae_aug.data.images import read_image
 from vae_aug.errors import AnnotationError, VAEAugError
 
 MASK_SUFFIX = "_mask"
+MASK_FILE_SUFFIXES = (".png", ".tif", ".tiff")
 _BINARY: tuple[set[int], ...] = ({1}, {255}, set())
 
 
@@ -23,10 +24,10 @@ def read_masks(source: str | os.PathLike[str], split: str = "train") -> Annotati
     """Read images with masks: pixel value 0 is background, any other value a class.
 
     Layouts: `masks/NAME.png` for `images/NAME.png`, each also in a folder of the split, or
-    `NAME_mask.png` beside `NAME.png`, in any folder. Each 8-connected region of a value is a box.
-    Line k of `classes.txt` names value k; without it, the class of masks that hold 1 or 255
-    alone is called `object`, and other values are classes called by their number. Images
-    without a mask are images without boxes.
+    `NAME_mask.png` beside `NAME.png`, in any folder; masks in `.tif` and `.tiff` likewise. Each
+    8-connected region of a value is a box. Line k of `classes.txt` names value k; without it, the
+    class of masks that hold 1 or 255 alone is called `object`, and other values are classes
+    called by their number. Images without a mask are images without boxes.
 
     Args:
         source: The data set's folder.
@@ -61,7 +62,7 @@ def read_masks(source: str | os.PathLike[str], split: str = "train") -> Annotati
             continue
         regions.append((path, values.shape[:2], list(find_regions(values))))
     found = {value for _, _, boxes in regions for value, _ in boxes}
-    names = _name_values(source, found)
+    names = name_values(source, found)
     for path, size, boxes in regions:
         named = [Box(xyxy, names[value]) for value, xyxy in boxes if value in names]
         for value, _ in boxes:
@@ -86,15 +87,18 @@ def pair_masks(source: Path, split: str) -> Iterator[tuple[Path, Path | None]]:
         return
     for path in list_images(folder):
         if not path.stem.endswith(MASK_SUFFIX):
-            mask = path.with_name(f"{path.stem}{MASK_SUFFIX}.png")
-            yield path, mask if mask.is_file() else None
+            yield path, _find_mask(path.parent, f"{path.stem}{MASK_SUFFIX}")
 
 
 def _pair_folders(images: Path, masks: Path) -> Iterator[tuple[Path, Path | None]]:
     for path in list_images(images):
         relative = path.relative_to(images).with_suffix("")
-        names = (f"{relative}.png", f"{relative}{MASK_SUFFIX}.png")
-        yield path, next((masks / name for name in names if (masks / name).is_file()), None)
+        yield path, _find_mask(masks, str(relative), f"{relative}{MASK_SUFFIX}")
+
+
+def _find_mask(folder: Path, *names: str) -> Path | None:
+    files = (folder / f"{name}{suffix}" for name in names for suffix in MASK_FILE_SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
 
 
 def _read_mask(path: Path) -> np.ndarray:
@@ -120,7 +124,16 @@ def find_regions(mask: np.ndarray) -> Iterator[tuple[int, list[float]]]:
         yield int(region.intensity_max), [float(v) for v in (left, top, right, bottom)]
 
 
-def _name_values(source: Path, found: set[int]) -> dict[int, str]:
+def name_values(source: Path, found: set[int]) -> dict[int, str]:
+    """Name the values of masks, as `read_masks` says.
+
+    Args:
+        source: The data set's folder.
+        found: The values of all regions.
+
+    Returns:
+        Names by value, in the order of the labels.
+    """
     file = source / "classes.txt"
     if file.is_file():
         lines: Sequence[str] = file.read_text("utf-8", "replace").splitlines()

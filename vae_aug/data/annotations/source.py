@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from vae_aug.data.nifti import AXES
 from vae_aug.errors import AnnotationError, VAEAugError
 
 _LEAST_SIDE_PX = 1e-3
@@ -25,7 +26,7 @@ class AnnotatedImage:
     """One image with its boxes.
 
     Attributes:
-        path: The image file: PNG, JPEG or DICOM.
+        path: The file that holds the image: PNG, JPEG, TIFF, DICOM, TFRecord or NIfTI.
         source_id: Key of the image: its path relative to the source, or SOP Instance UID.
         patient: Identifier of the patient as the source has it, `""` if unknown.
         height: Height in pixels that the annotation claims; None if it does not.
@@ -35,7 +36,10 @@ class AnnotatedImage:
         is_crowd: `[N]` COCO's mark of a box around many objects.
         difficult: `[N]` Pascal VOC's mark.
         truncated: `[N]` Pascal VOC's mark.
-        frame: Which frame of a DICOM file, from 0.
+        frame: Which frame of a DICOM file, record of a TFRecord file or slice of a volume, from 0.
+        part: Key of the feature that holds the image in a record, or axis of the slices of a
+            volume; `""` of other files.
+        offset: Byte at which the record begins.
     """
 
     path: Path
@@ -49,6 +53,14 @@ class AnnotatedImage:
     difficult: tuple[bool, ...]
     truncated: tuple[bool, ...]
     frame: int = 0
+    part: str = ""
+    offset: int = 0
+
+    @property
+    def place(self) -> str:
+        """Where in a file of many images this one is, for messages; `""` of other files."""
+        kind = "slice" if self.part in AXES else "record"
+        return f"{kind} {self.frame}" if self.part else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,29 +133,32 @@ class Collector:
         patient: str = "",
         source_id: str | None = None,
         frame: int = 0,
+        part: str = "",
+        offset: int = 0,
     ) -> None:
         """Add an image, unless one of the same key is there."""
-        source_id = self.relate(path) if source_id is None else source_id
-        if source_id in self._source_ids:
-            self.report(path, "the source holds this image twice; only the first is taken")
-            return
-        self._source_ids.add(source_id)
         boxes = tuple(boxes)
-        self.images.append(
-            AnnotatedImage(
-                path=path,
-                source_id=source_id,
-                patient=patient,
-                height=size[0],
-                width=size[1],
-                boxes=np.asarray([box.xyxy for box in boxes], np.float64).reshape(-1, 4),
-                labels=tuple(box.label for box in boxes),
-                is_crowd=tuple(box.is_crowd for box in boxes),
-                difficult=tuple(box.difficult for box in boxes),
-                truncated=tuple(box.truncated for box in boxes),
-                frame=frame,
-            )
+        image = AnnotatedImage(
+            path=path,
+            source_id=self.relate(path) if source_id is None else source_id,
+            patient=patient,
+            height=size[0],
+            width=size[1],
+            boxes=np.asarray([box.xyxy for box in boxes], np.float64).reshape(-1, 4),
+            labels=tuple(box.label for box in boxes),
+            is_crowd=tuple(box.is_crowd for box in boxes),
+            difficult=tuple(box.difficult for box in boxes),
+            truncated=tuple(box.truncated for box in boxes),
+            frame=frame,
+            part=part,
+            offset=offset,
         )
+        if image.source_id in self._source_ids:
+            reason = "the source holds this image twice; only the first is taken"
+            self.report(path, f"{image.place}: {reason}" if image.place else reason)
+            return
+        self._source_ids.add(image.source_id)
+        self.images.append(image)
 
     def finish(self, label_names: Iterable[str]) -> Annotations:
         """Return what was gathered."""

@@ -1,0 +1,146 @@
+"""Ingest of a dataset that TFDS prepared; what TFDS itself reads of it is the peer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from test_images import make_noise
+
+from vae_aug.data.annotations import read_tfds
+from vae_aug.data.annotations.detect import detect_format
+from vae_aug.data.ingest import ingest
+from vae_aug.data.records import read_records
+from vae_aug.errors import AnnotationError
+
+features = tfds.features
+# Exact in binary, so that `rel_yxyx` in float32 is what was written.
+BOXES = ((0.25, 0.125, 0.5, 0.75), (0.0, 0.0, 1.0, 1.0))
+
+
+def make_picture(index):
+    return make_noise((8 + index, 16, 1), np.uint16)
+
+
+class Cells(tfds.core.GeneratorBasedBuilder):
+    """Features under other names than the usual ones."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=features.FeaturesDict(
+                {
+                    "scan": {"picture": features.Image(shape=(None, None, 1), dtype=np.uint16)},
+                    "kind": features.ClassLabel(names=["x"]),
+                    "found": features.Sequence(
+                        {
+                            "place": features.BBoxFeature(),
+                            "class": features.ClassLabel(names=["z", "a"]),
+                            "is_crowd": np.bool_,
+                        }
+                    ),
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(4), "validation": self._generate_examples(2)}
+
+    def _generate_examples(self, count):
+        for index in range(count):
+            found = [
+                {"place": features.BBox(*box), "class": number, "is_crowd": number == 1}
+                for number, box in list(enumerate(BOXES))[: index % 3]
+            ]
+            yield index, {"scan": {"picture": make_picture(index)}, "kind": 0, "found": found}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    builder = Cells(data_dir=tmp_path_factory.mktemp("tfds"))
+    tfds.disable_progress_bar()
+    builder.download_and_prepare()
+    return builder
+
+
+def test_a_prepared_dataset_becomes_records(prepared, tmp_path):
+    report = ingest(prepared.data_path, tmp_path / "out", keep_ids=True)
+    assert (report.format, report.images, report.boxes) == ("tfds", 4, 3)
+    assert report.class_counts == {"z": 2, "a": 1} and not report.problems
+    config = tfds.ReadConfig(add_tfds_id=True, interleave_cycle_length=1)
+    expected = prepared.as_dataset("train", read_config=config).as_numpy_iterator()
+    found = read_records(tmp_path / "out").as_numpy_iterator()
+    for one, other in zip(expected, found, strict=True):
+        assert other["image/source_id"] == one["tfds_id"]
+        np.testing.assert_array_equal(other["image"], one["scan"]["picture"])
+        np.testing.assert_array_equal(other["objects"]["bbox"], one["found"]["place"])
+        np.testing.assert_array_equal(other["objects"]["label"], one["found"]["class"])
+
+
+def test_marks_splits_and_folders_above(prepared, tmp_path):
+    root = prepared.data_path.parent.parent
+    assert detect_format(root).format == "tfds"
+    found = read_tfds(root)
+    assert [image.is_crowd for image in found.images if len(image.boxes) == 2] == [(False, True)]
+    assert len(read_tfds(root, "val").images) == 2 and len(read_tfds(root, "all").images) == 6
+    with pytest.raises(AnnotationError, match="no split 'test'; it has train, validation"):
+        read_tfds(root, "test")
+    shutil.copytree(root, tmp_path / "two")
+    shutil.copytree(root / "cells" / "1.0.0", tmp_path / "two" / "cells" / "2.0.0")
+    with pytest.raises(AnnotationError, match=r"found cells/1\.0\.0, cells/2\.0\.0"):
+        read_tfds(tmp_path / "two")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AnnotationError, match="found none"):
+        read_tfds(tmp_path / "empty")
+
+
+def write_dataset(folder, feature, **info):
+    """Write the two files of a dataset without records."""
+    folder.mkdir()
+    features.FeaturesDict(feature).save_config(folder)
+    content = {"name": "a", "version": "1.0.0", "fileFormat": "tfrecord", "splits": []} | info
+    (folder / "dataset_info.json").write_text(json.dumps(content))
+    return folder
+
+
+IMAGE, BOX = features.Image(), features.Sequence(features.BBoxFeature())
+
+
+@pytest.mark.parametrize(
+    ("feature", "info", "message"),
+    [
+        ({"image": IMAGE}, {}, r"expected an Image and a BBoxFeature in a Sequence.*image \(Image"),
+        ({"image": IMAGE, "bbox": features.BBoxFeature()}, {}, "in a Sequence"),
+        ({"a": IMAGE, "b": features.Image(), "bbox": BOX}, {}, "may be the image: a, b"),
+        ({"image": features.Image(shape=(2, 2, 1), dtype=np.float32), "bbox": BOX}, {}, "float32"),
+        (
+            {"image": IMAGE, "bbox": features.Sequence(features.BBoxFeature(bbox_format="XYWH"))},
+            {},
+            "is XYWH; expected the format REL_YXYX",
+        ),
+        ({"image": IMAGE, "bbox": BOX}, {"fileFormat": "array_record"}, "kept as array_record"),
+        ({"image": IMAGE, "bbox": BOX}, {"version": "one"}, "TFDS cannot read"),
+    ],
+)
+def test_other_datasets_are_refused(tmp_path, feature, info, message):
+    with pytest.raises(AnnotationError, match=message):
+        read_tfds(write_dataset(tmp_path / "a", feature, **info))
+
+
+def test_damaged_records_are_named(prepared, tmp_path):
+    folder = tmp_path / "a"
+    shutil.copytree(prepared.data_path, folder)
+    (shard,) = folder.glob("*train*")
+    data = bytearray(shard.read_bytes())
+    data[40] ^= 1
+    shard.write_bytes(data)
+    found = read_tfds(folder)
+    assert len(found.images) == 3
+    assert [(problem.file, problem.reason) for problem in found.problems] == [
+        (shard.name, "record 0: damaged (wrong checksum or cut short)")
+    ]

@@ -1,0 +1,190 @@
+"""TIFF files, with tifffile (which scikit-image brings) as the peer that writes and reads them."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from test_annotations import HEIGHT, WIDTH
+from test_images import make_noise
+
+from vae_aug.data.annotations import read_images, read_masks
+from vae_aug.data.images import MAX_PIXELS, encode_image, read_encoded, read_image, read_image_size
+from vae_aug.data.ingest import ingest
+from vae_aug.data.records import read_records
+from vae_aug.data.tiff import decode_tiff, is_tiff
+from vae_aug.errors import VAEAugError
+
+
+def make_tiff(array, **options):
+    file = io.BytesIO()
+    options.setdefault("photometric", "rgb" if array.ndim == 3 else "minisblack")
+    tifffile.imwrite(file, array, **options)
+    return file.getvalue()
+
+
+def make_strip_tiff(strip, *, width, height, samples, bits, compression, **tags):
+    """Wrap compressed samples in a little-endian TIFF of one strip."""
+    offset = 8 + len(strip)
+    values = {256: width, 257: height, 258: offset, 259: compression, 262: 1 if samples == 1 else 2}
+    values |= {273: 8, 277: samples, 278: height, 279: len(strip)}
+    values |= {int(tag.removeprefix("tag")): value for tag, value in tags.items()}
+    directory = b""
+    for tag, value in sorted(values.items()):
+        if tag == 258 and samples == 3:
+            directory += struct.pack("<HHII", tag, 3, 3, value)
+        else:
+            directory += struct.pack("<HHII", tag, 4, 1, bits if tag == 258 else value)
+    depths = struct.pack("<3H", bits, bits, bits)
+    head = struct.pack("<2sHI", b"II", 42, offset + len(depths))
+    return head + strip + depths + struct.pack("<H", len(values)) + directory + bytes(4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(20, 37), (20, 37, 3)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"byteorder": ">"},
+        {"bigtiff": True},
+        {"compression": "deflate"},
+        {"compression": "deflate", "predictor": True, "byteorder": ">"},
+        {"compression": "deflate", "tile": (16, 16)},
+        {"rowsperstrip": 3},
+    ],
+)
+def test_pixels_are_those_that_tifffile_wrote(tmp_path, dtype, shape, options):
+    array = make_noise(shape, dtype)
+    path = tmp_path / "a.tif"
+    path.write_bytes(make_tiff(array, **options))
+    read = read_image(path)
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, array.reshape(20, 37, -1))
+    assert read_image_size(path) == (20, 37)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_compressed_pixels(compression, dtype, channels):
+    """Pillow compresses the samples as one grey row, which no predictor tells from pixels."""
+    array = make_noise((9, 12, channels), dtype)
+    file = io.BytesIO()
+    Image.fromarray(array.reshape(9, -1)).save(file, "TIFF", compression=compression)
+    with Image.open(io.BytesIO(file.getvalue())) as image:
+        tags = image.tag_v2
+        strip = file.getvalue()[tags[273][0] :][: tags[279][0]]
+        code = tags[259]
+    bits = 8 * array.itemsize
+    data = make_strip_tiff(strip, width=12, height=9, samples=channels, bits=bits, compression=code)
+    np.testing.assert_array_equal(decode_tiff(data, MAX_PIXELS), array)
+
+
+def test_kinds_of_pixels_become_grey_or_rgb():
+    grey = make_noise((6, 8), np.uint8)
+    deep = make_noise((6, 8), np.uint16)
+    black_and_white = grey > 100
+
+    def save(image):
+        file = io.BytesIO()
+        image.save(file, "TIFF")
+        return decode_tiff(file.getvalue(), MAX_PIXELS)
+
+    expected = np.where(black_and_white, 255, 0)
+    np.testing.assert_array_equal(save(Image.fromarray(black_and_white))[..., 0], expected)
+    palette = Image.fromarray(grey).convert("P")
+    palette.putpalette([value for level in range(256) for value in (level, 255 - level, 7)])
+    coloured = np.stack([grey, 255 - grey, np.full_like(grey, 7)], axis=-1)
+    np.testing.assert_array_equal(save(palette), coloured)
+    np.testing.assert_array_equal(save(Image.fromarray(coloured).convert("RGBA")), coloured)
+    for array in (grey, deep):
+        white_is_zero = make_tiff(array, photometric="miniswhite")
+        expected = np.iinfo(array.dtype).max - array
+        np.testing.assert_array_equal(decode_tiff(white_is_zero, MAX_PIXELS)[..., 0], expected)
+
+
+def make_bomb(height, width, compression=1):
+    return make_strip_tiff(
+        bytes(64), width=width, height=height, samples=1, bits=8, compression=compression
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"II*\0", "damaged, cut short"),
+        (b"MM\0*" + bytes(60), "damaged, cut short"),
+        (make_tiff(make_noise((40, 40), np.uint16))[:-900], "damaged, cut short"),
+        (make_tiff(make_noise((40, 40, 3), np.uint16), compression="deflate")[:2000], "damaged"),
+        (make_bomb(9000, 8000), "9000 x 8000 pixels; at most"),
+        (make_bomb(60000, 60000, 5), "declares more than"),
+        (make_tiff(np.zeros((3, 40, 40), np.uint8), photometric="minisblack"), "3 pages"),
+        (make_tiff(np.zeros((4, 4), np.float32)), "samples of 32 bits"),
+        (make_tiff(np.zeros((4, 4), np.int16)), "SampleFormat 2"),
+        (make_tiff(np.zeros((4, 4, 4), np.uint8), photometric="separated"), "mode CMYK"),
+        (make_tiff(np.zeros((3, 8, 8), np.uint16), planarconfig="separate"), "plane by plane"),
+        (
+            make_strip_tiff(
+                bytes(6), width=3, height=2, samples=1, bits=8, compression=1, tag274=6
+            ),
+            "Orientation of the TIFF is 6",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_told_in_a_line(tmp_path, data, message):
+    assert is_tiff(data)
+    path = tmp_path / "a.tif"
+    path.write_bytes(data)
+    with pytest.raises(VAEAugError, match=message) as caught:
+        read_encoded(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_any_damage_is_a_fault_or_another_image():
+    good = make_tiff(make_noise((8, 9, 3), np.uint16), compression="deflate")
+    generator = np.random.default_rng(0)
+    faults = 0
+    for _ in range(300):
+        data = bytearray(good)
+        for position in generator.integers(4, len(good), 3):
+            data[position] = generator.integers(256)
+        try:
+            decode_tiff(bytes(data), 10_000)
+        except VAEAugError:
+            faults += 1
+    assert faults > 100
+
+
+def test_records_hold_the_pixels_and_no_metadata(tmp_path):
+    arrays = {"a.tif": make_noise((HEIGHT, WIDTH), np.uint16), "b.TIFF": make_noise((6, 7), "u1")}
+    for name, array in arrays.items():
+        data = make_tiff(array, description="DOE^JANE", software="DOE^JANE")
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "c.tif").write_bytes(
+        make_tiff(np.zeros((2, 5, 5), np.uint8), photometric="minisblack")
+    )
+    assert read_encoded(tmp_path / "a.tif") == encode_image(arrays["a.tif"])
+    assert [image.source_id for image in read_images(tmp_path).images] == [*arrays, "c.tif"]
+    report = ingest(tmp_path, tmp_path / "out", keep_ids=True)
+    assert (report.format, report.images) == ("images", 2)
+    assert [name for name, _ in report.skipped] == ["c.tif"] and "2 pages" in report.skipped[0][1]
+    assert b"DOE^JANE" not in (tmp_path / "out" / "train-00000-of-00001.tfrecord").read_bytes()
+    first, second = read_records(tmp_path / "out").as_numpy_iterator()
+    np.testing.assert_array_equal(first["image"][..., 0], arrays["a.tif"])
+    np.testing.assert_array_equal(second["image"][..., 0], arrays["b.TIFF"].astype("u2") * 257)
+
+
+def test_masks_may_be_tiff(tmp_path):
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[5:10, 20:26] = 255
+    (tmp_path / "a.tif").write_bytes(make_tiff(make_noise((HEIGHT, WIDTH, 3), np.uint8)))
+    (tmp_path / "a_mask.tif").write_bytes(make_tiff(mask))
+    (image,) = read_masks(tmp_path).images
+    report = ingest(tmp_path, tmp_path / "out")
+    assert (report.format, report.images, report.boxes) == ("masks", 1, 1)
+    assert image.boxes.tolist() == [[20, 5, 26, 10]]

@@ -1,0 +1,216 @@
+"""Prepared datasets of TensorFlow Datasets (TFDS)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from vae_aug.data.annotations.layout import list_split_names
+from vae_aug.data.annotations.source import Annotations, Box, Collector, describe_fault
+from vae_aug.data.boxes import convert_boxes
+from vae_aug.data.images import parse_image_header
+from vae_aug.data.tfrecord import get_values, iterate_places, parse_record
+from vae_aug.errors import AnnotationError, RecordError, VAEAugError
+
+FILES = ("dataset_info.json", "features.json")
+"""What TFDS writes beside the records of a prepared dataset."""
+
+_MARKS = ("is_crowd", "is_difficult", "is_truncated")
+# DATA_DIR / NAME / CONFIG / VERSION / features.json
+_DEPTH = 4
+
+
+class _Keys(NamedTuple):
+    """Keys of the features in a record; `""` for a label or mark that there is none of."""
+
+    image: str
+    boxes: str
+    label: str
+    marks: tuple[str, ...]
+    label_names: tuple[str, ...]
+
+
+def read_tfds(source: str | os.PathLike[str], split: str = "train") -> Annotations:
+    """Read a prepared dataset of TFDS. Nothing is downloaded, and none of its code is run.
+
+    The features are told by their kinds: an `Image`, and a `BBoxFeature` in a `Sequence`, in which
+    a `ClassLabel` gives labels (`object` for all without one) and `is_crowd`, `is_difficult` and
+    `is_truncated` the marks. Where there are several of a kind, the ones called `image`, `bbox` and
+    `label` are taken.
+
+    Args:
+        source: The folder of a version, which holds `dataset_info.json` and `features.json`; or one
+            above it that has only one version below.
+        split: Which split; `"all"` takes all.
+
+    Returns:
+        The annotations, in the order of the files; `source_id` is the file and the index in it, as
+        `tfds_id` of `tfds.ReadConfig`.
+
+    Raises:
+        AnnotationError: If there is no such dataset or split, it is not kept as TFRecords, or its
+            features are others.
+    """
+    source = Path(source)
+    folder = _find_version(source)
+    builder = _load_builder(folder)
+    keys = _find_keys(folder, builder.info.features)
+    collector = Collector(folder)
+    for path in _list_files(folder, builder.info.splits, split):
+        _read_file(path, keys, collector)
+    return collector.finish(keys.label_names)
+
+
+def is_tfds(folder: Path) -> bool:
+    """Tell whether a folder is that of a version of a prepared dataset."""
+    return all((folder / name).is_file() for name in FILES)
+
+
+def _find_version(source: Path) -> Path:
+    if not source.is_dir():
+        raise AnnotationError(f"{source}: no such folder; give that of a version of the dataset.")
+    found = [source] if is_tfds(source) else []
+    for depth in range(1, _DEPTH):
+        found += [path for path in sorted(source.glob("/".join("*" * depth))) if is_tfds(path)]
+    if len(found) != 1:
+        names = ", ".join(path.relative_to(source).as_posix() for path in found[:10])
+        raise AnnotationError(
+            f"{source}: expected one folder with {' and '.join(FILES)}; found {names or 'none'}. "
+            "Give the folder of one version."
+        )
+    return found[0]
+
+
+def _load_builder(folder: Path) -> Any:
+    try:
+        builder = tfds.builder_from_directory(os.fspath(folder))
+    except Exception as error:
+        # TFDS raises whatever the reading of its two files does.
+        raise AnnotationError(
+            f"{folder}: TFDS cannot read its {' and '.join(FILES)} ({type(error).__name__}); "
+            "prepare the dataset again."
+        ) from error
+    kind = builder.info.file_format
+    if kind is not tfds.core.FileFormat.TFRECORD:
+        raise AnnotationError(
+            f"{folder}: is kept as {getattr(kind, 'value', kind)}; expected tfrecord. Prepare it "
+            "with file_format='tfrecord'."
+        )
+    return builder
+
+
+def _list_files(folder: Path, splits: Mapping[str, Any], split: str) -> list[Path]:
+    names = tuple(splits) if split == "all" else list_split_names(split)
+    chosen = [name for name in names if name in splits]
+    if not chosen:
+        raise AnnotationError(
+            f"{folder}: has no split {split!r}; it has {', '.join(splits)}. Name one of them."
+        )
+    chosen = chosen if split == "all" else chosen[:1]
+    return [Path(os.fspath(path)) for name in chosen for path in splits[name].filepaths]
+
+
+def _walk(feature: Any, path: str = "", sequences: int = 0) -> Iterator[tuple[str, Any, int]]:
+    """Yield the features below one, with their keys and in how many sequences they are."""
+    if isinstance(feature, tfds.features.FeaturesDict):
+        for name, child in feature.items():
+            yield from _walk(child, f"{path}/{name}" if path else name, sequences)
+    elif isinstance(feature, tfds.features.Sequence):
+        yield from _walk(feature.feature, path, sequences + 1)
+    else:
+        yield path, feature, sequences
+
+
+def _find_keys(folder: Path, features: Any) -> _Keys:
+    found = list(_walk(features))
+    kinds = {key: feature for key, feature, _ in found}
+
+    def choose(usual: str, kind: type, sequences: int, parent: str | None = None) -> str:
+        keys = [
+            key
+            for key, feature, depth in found
+            if isinstance(feature, kind) and depth == sequences
+            if parent is None or key.rpartition("/")[0] == parent
+        ]
+        keys = [key for key in keys if key.rpartition("/")[2] == usual] or keys
+        if len(keys) > 1:
+            raise AnnotationError(
+                f"{folder}: has several features that may be the {usual}: {', '.join(keys)}. "
+                f"Prepare the dataset with one, or call the right one {usual!r}."
+            )
+        return keys[0] if keys else ""
+
+    image = choose("image", tfds.features.Image, 0)
+    boxes = choose("bbox", tfds.features.BBoxFeature, 1)
+    if not image or not boxes:
+        raise AnnotationError(
+            f"{folder}: expected an Image and a BBoxFeature in a Sequence among the features; got "
+            f"{', '.join(f'{key} ({type(kind).__name__})' for key, kind in kinds.items())}."
+        )
+    _check_kinds(folder, image, kinds[image], boxes, kinds[boxes])
+    parent, slash, _ = boxes.rpartition("/")
+    label = choose("label", tfds.features.ClassLabel, 1, parent)
+    marks = (f"{parent}{slash}{mark}" for mark in _MARKS)
+    names = tuple(kinds[label].names) if label else ("object",)
+    return _Keys(image, boxes, label, tuple(key if key in kinds else "" for key in marks), names)
+
+
+def _check_kinds(folder: Path, image: str, image_kind: Any, boxes: str, boxes_kind: Any) -> None:
+    dtype = np.dtype(image_kind.np_dtype)
+    if dtype not in (np.uint8, np.uint16):
+        raise AnnotationError(f"{folder}: {image} is {dtype}; expected uint8 or uint16.")
+    layout = getattr(boxes_kind.bbox_format, "value", boxes_kind.bbox_format)
+    if layout != "REL_YXYX":
+        raise AnnotationError(f"{folder}: {boxes} is {layout}; expected the format REL_YXYX.")
+
+
+def _read_file(path: Path, keys: _Keys, collector: Collector) -> None:
+    for index, (offset, data) in enumerate(iterate_places(path)):
+        try:
+            boxes = _read_boxes(parse_record(path, data), keys)
+        except VAEAugError as error:
+            collector.report(path, f"record {index}: {describe_fault(path, error)}")
+            continue
+        collector.add(
+            path,
+            boxes,
+            source_id=f"{path.name}__{index}",
+            frame=index,
+            part=keys.image,
+            offset=offset,
+        )
+
+
+def _read_boxes(record: tf.train.Example, keys: _Keys) -> list[Box]:
+    """Return the boxes of a record in pixels.
+
+    Raises:
+        VAEAugError: If the image has no header, or features do not fit each other.
+    """
+    encoded = get_values(record, keys.image, "bytes_list")
+    if not encoded:
+        raise RecordError(f"{keys.image} is missing or of another type")
+    height, width = parse_image_header(encoded[0])[:2]
+    relative = np.asarray(get_values(record, keys.boxes, "float_list"), np.float64)
+    count = len(relative) // 4
+    columns = {
+        key: get_values(record, key, "int64_list") for key in (keys.label, *keys.marks) if key
+    }
+    for key, values in columns.items():
+        if len(values) != count or len(relative) % 4:
+            raise RecordError(f"{key} has {len(values)} values for {len(relative) / 4:g} boxes")
+    numbers = columns.get(keys.label, [0] * count)
+    if count and not 0 <= min(numbers) <= max(numbers) < len(keys.label_names):
+        raise RecordError(f"{keys.label} is not in [0, {len(keys.label_names)})")
+    boxes = convert_boxes(
+        relative.reshape(-1, 4), "rel_yxyx", "xyxy", height=height, width=width
+    ).tolist()
+    marks = [list(map(bool, columns.get(key, [0] * count))) for key in keys.marks]
+    named = [keys.label_names[number] for number in numbers]
+    return [Box(box, *rest) for box, *rest in zip(boxes, named, *marks, strict=True)]
