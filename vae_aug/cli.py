@@ -269,6 +269,14 @@ def ingest(
             "than 8 bits."
         ),
     ] = None,
+    neighbours: Annotated[
+        str | None,
+        typer.Option(
+            help="DICOM series only: the slices so far before and behind become the first and "
+            "third channel; a number of slices, or millimetres as 5mm. At an end or gap the slice "
+            "itself stands in."
+        ),
+    ] = None,
     salt_file: _SaltFile = None,
     keep_ids: Annotated[
         bool,
@@ -303,6 +311,7 @@ def ingest(
         strict=strict,
         window=window,
         bits=bits,
+        neighbours=neighbours,
         salt_file=salt_file,
         keep_ids=keep_ids,
         split_by_patient=split_by_patient,

@@ -199,6 +199,9 @@ def _print_ingest(report: IngestReport, out: Path) -> None:
     if set(report.scanners) != {""}:
         scanners = (f"{name or 'no DICOM'} {count}" for name, count in report.scanners.items())
         _print(f"images by scanner: {', '.join(scanners)}")
+    if report.neighbours:
+        states = ", ".join(f"{count} {state}" for state, count in report.neighbours.items())
+        _print(f"neighbours: {states}; the slice itself stands in for all but found")
     if report.burned_in:
         _print(
             f"WARNING: {report.burned_in} images say of themselves that text is burned into the "

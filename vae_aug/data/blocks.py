@@ -40,7 +40,7 @@ def make_key(items: Sequence[AnnotatedImage], conversion: Conversion) -> str:
     """Make a key that changes with everything that the blocks of these images depend on.
 
     Args:
-        items: The images; of their files size and time of change count.
+        items: The images; of their files and neighbours size and time of change count.
         conversion: How they become records.
 
     Returns:
@@ -53,10 +53,11 @@ def make_key(items: Sequence[AnnotatedImage], conversion: Conversion) -> str:
     digest.update(json.dumps([versions, settings]).encode())
     for item in items:
         described = vars(item) | {"path": str(item.path.absolute()), "boxes": item.boxes.tolist()}
+        paths = [item.path, *(n.path for n in item.neighbours if n.path is not None)]
         with contextlib.suppress(OSError):
-            status = item.path.stat()
-            described |= {"size": status.st_size, "changed": status.st_mtime_ns}
-        digest.update(json.dumps(described).encode())
+            states = [path.stat() for path in paths]
+            described["files"] = [(state.st_size, state.st_mtime_ns) for state in states]
+        digest.update(json.dumps(described, default=str).encode())
     return digest.hexdigest()[:16]
 
 
@@ -177,6 +178,7 @@ def _restore(record: bytes | None, counted: dict[str, object]) -> Converted:
     return dataclasses.replace(
         result,
         problems=tuple((reason, effect) for reason, effect in result.problems),
+        neighbours=tuple(result.neighbours),
         box_sizes_px=np.reshape(result.box_sizes_px, (-1, 2)),
         histogram=np.array(result.histogram),
     )

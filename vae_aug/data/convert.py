@@ -7,12 +7,19 @@ import dataclasses
 
 import numpy as np
 
-from vae_aug.data.annotations.source import AnnotatedImage, Effect, clean_boxes, describe_fault
+from vae_aug.data.annotations.source import (
+    AnnotatedImage,
+    Effect,
+    NeighbourState,
+    clean_boxes,
+    describe_fault,
+)
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.dicom import Window, is_dicom, read_dicom
 from vae_aug.data.images import EncodedImage, decode_image, encode_image, read_encoded
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example
+from vae_aug.data.stacks import stack_neighbours
 from vae_aug.errors import VAEAugError
 
 _HISTOGRAM_BITS = 4
@@ -65,6 +72,7 @@ class Converted:
         scanner: Manufacturer and modality of a DICOM image, e.g. `"philips CT"`; `""` of others.
         histogram: `[HISTOGRAM_BINS] float64`, share of pixels by grey level from 0 to white.
         burned_in: Whether the file says that its pixels may identify the patient.
+        neighbours: What became of the slices before and behind, where they are channels.
     """
 
     record: bytes | None = dataclasses.field(repr=False)
@@ -75,6 +83,7 @@ class Converted:
     scanner: str = ""
     histogram: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(HISTOGRAM_BINS))
     burned_in: bool = False
+    neighbours: tuple[NeighbourState, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +93,7 @@ class _Loaded:
     patient: str
     scanner: str = ""
     burned_in: bool = False
+    neighbours: tuple[NeighbourState, ...] = ()
 
 
 def convert_image(item: AnnotatedImage, conversion: Conversion) -> Converted:
@@ -132,6 +142,7 @@ def convert_image(item: AnnotatedImage, conversion: Conversion) -> Converted:
         scanner=loaded.scanner,
         histogram=_count_levels(loaded.pixels),
         burned_in=loaded.burned_in,
+        neighbours=loaded.neighbours,
     )
 
 
@@ -140,12 +151,17 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
         image = read_encoded(item.path)
         return _Loaded(image, decode_image(image.encoded), item.patient)
     dicom = read_dicom(item.path, conversion.window, bits=conversion.bits, frame=item.frame)
+    pixels = dicom.pixels
+    neighbours: tuple[NeighbourState, ...] = ()
+    if item.neighbours:
+        pixels, neighbours = stack_neighbours(dicom, item.neighbours)
     return _Loaded(
-        image=encode_image(dicom.pixels),
+        image=encode_image(pixels),
         pixels=dicom.pixels,
         patient=item.patient or dicom.patient_id,
         scanner=_name_scanner(dicom.manufacturer, dicom.modality),
         burned_in=bool(dicom.burned_in_annotation),
+        neighbours=neighbours,
     )
 
 

@@ -26,6 +26,7 @@ from vae_aug.data.privacy import hash_identifier, read_salt
 from vae_aug.data.records import get_split_name, parse_example, read_info, write_records
 from vae_aug.data.sheet import write_sheet
 from vae_aug.data.splits import SPLITS, check_shares, split_by_patient
+from vae_aug.data.stacks import Distance, add_neighbours, parse_neighbours
 from vae_aug.errors import AnnotationError
 
 _SHEET_ROWS = 8
@@ -53,6 +54,8 @@ class IngestReport:
             grey, from black to white.
         burned_in: Images whose file says that the pixels may identify the patient
             ((0028,0301) Burned In Annotation).
+        neighbours: Slices before and behind the images written, by state of
+            `vae_aug.data.annotations.source.Neighbour`; empty where none are channels.
         problems: What was skipped, dropped or clipped. Files are named by the hash of their path
             relative to the source; under `keep_ids` by that path.
         notes: What else to know of the source.
@@ -76,6 +79,7 @@ class IngestReport:
     scanners: Mapping[str, int]
     intensities: Mapping[str, tuple[float, ...]]
     burned_in: int
+    neighbours: Mapping[str, int]
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
     resumed: int = dataclasses.field(default=0, compare=False)
@@ -112,6 +116,7 @@ class IngestReport:
         return {
             **content,
             "class_counts": dict(self.class_counts),
+            "neighbours": dict(self.neighbours),
             "skipped": len(self.skipped),
             "dropped": self.dropped,
             "clipped": self.clipped,
@@ -130,6 +135,7 @@ def ingest(
     strict: bool = False,
     window: Window | None = None,
     bits: int | None = None,
+    neighbours: int | str | None = None,
     salt: str | None = None,
     keep_ids: bool = False,
     workers: int = 1,
@@ -165,6 +171,10 @@ def ingest(
         strict: Raise at the first problem instead of leaving the file or box out.
         window: For DICOM images, as `read_dicom`.
         bits: For DICOM images, as `read_dicom`.
+        neighbours: For DICOM images: how far the slices before and behind are that become the
+            first and third channel, in slices, or in millimetres as `"5mm"`. Boxes stay those of
+            the image, which is the second channel and stands in where a slice is missing. None
+            takes the image alone. See `vae_aug.data.stacks`.
         salt: For the hashes, as `vae_aug.data.privacy.read_salt`.
         keep_ids: Keep the source's own names and patients, for public data.
         workers: Processes that read images; the records are the same for any number. More
@@ -184,7 +194,8 @@ def ingest(
     check_format(format)
     settings = _Settings(Path(out), shards, strict, workers, progress)
     conversion = _make_conversion(window, bits, salt, keep_ids)
-    found = _read_source(Path(source), format, split)
+    distance = parse_neighbours(neighbours)
+    found = _read_source(Path(source), format, split, distance)
     label_names = _choose_labels(found.annotations, settings.out, {name}, labels)
     conversion = dataclasses.replace(conversion, label_names=label_names)
     return _write_splits(found, settings, conversion, {name: found.annotations.images})[0]
@@ -203,6 +214,7 @@ def ingest_by_patient(
     strict: bool = False,
     window: Window | None = None,
     bits: int | None = None,
+    neighbours: int | str | None = None,
     salt: str | None = None,
     keep_ids: bool = False,
     workers: int = 1,
@@ -225,6 +237,7 @@ def ingest_by_patient(
         strict: As `ingest`; the first split may be written when the second fails.
         window: As `ingest`.
         bits: As `ingest`.
+        neighbours: As `ingest`.
         salt: As `ingest`.
         keep_ids: As `ingest`.
         workers: As `ingest`.
@@ -242,7 +255,8 @@ def ingest_by_patient(
     shares = check_shares(shares)
     settings = _Settings(Path(out), shards, strict, workers, progress)
     conversion = _make_conversion(window, bits, salt, keep_ids)
-    found = _read_source(Path(source), format, split)
+    distance = parse_neighbours(neighbours)
+    found = _read_source(Path(source), format, split, distance)
     names = SPLITS[: len(shares)]
     label_names = _choose_labels(found.annotations, settings.out, set(names), labels)
     conversion = dataclasses.replace(conversion, label_names=label_names)
@@ -332,11 +346,15 @@ class _Source:
     annotations: Annotations
 
 
-def _read_source(path: Path, format: str, split: str) -> _Source:
+def _read_source(path: Path, format: str, split: str, distance: Distance | None = None) -> _Source:
     evidence, file = "as told", ""
     if format == "auto":
         format, evidence, file = detect_format(path)
-    return _Source(path, format, evidence, file, READERS[format](path, split))
+    annotations = READERS[format](path, split)
+    if distance is not None:
+        images = tuple(add_neighbours(annotations.images, distance))
+        annotations = annotations._replace(images=images)
+    return _Source(path, format, evidence, file, annotations)
 
 
 def _make_conversion(
@@ -437,6 +455,7 @@ def _write_split(
         scanners=dict(sorted(run.scanners.items())),
         intensities=run.summarize_intensities(),
         burned_in=run.burned_in,
+        neighbours=dict(sorted(run.neighbours.items())),
         problems=tuple(run.problems),
         notes=source.annotations.notes,
         resumed=work.resumed,
@@ -513,6 +532,7 @@ class _Run:
         self.files: dict[str, str] = {}
         self.patients: set[str] = set()
         self.scanners: collections.Counter[str] = collections.Counter()
+        self.neighbours: collections.Counter[str] = collections.Counter()
         self.duplicates = self.burned_in = 0
         self.first: list[bytes] = []
         for problem in problems:
@@ -553,6 +573,7 @@ class _Run:
         self.duplicates += result.duplicates
         self.burned_in += result.burned_in
         self.scanners[result.scanner] += 1
+        self.neighbours.update(result.neighbours)
         self._sizes.append(result.box_sizes_px)
         levels = self._levels.setdefault(result.scanner, np.zeros(HISTOGRAM_BINS))
         levels += result.histogram

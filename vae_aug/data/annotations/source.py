@@ -18,6 +18,24 @@ _EDGE_TOLERANCE_PX = 1e-2
 
 
 Effect = Literal["skipped", "dropped", "clipped"]
+NeighbourState = Literal["found", "end", "gap", "thick", "duplicate", "unplaced", "unfit"]
+
+
+class Neighbour(NamedTuple):
+    """A slice before or behind an image, or why there is none.
+
+    Attributes:
+        state: `"found"`; `"end"` (the series ends), `"gap"` (a slice is missing between), `"thick"`
+            (no other slice is as near), `"duplicate"` (another slice lies where the image does),
+            `"unplaced"` (the image has no place in space), or `"unfit"` (cannot be read, or
+            differs in size or colour).
+        path: The DICOM file, None if there is none.
+        frame: Index of its frame, from 0.
+    """
+
+    state: NeighbourState
+    path: Path | None = None
+    frame: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +54,7 @@ class AnnotatedImage:
         difficult: `[N]` Pascal VOC's mark.
         truncated: `[N]` Pascal VOC's mark.
         frame: Which frame of a DICOM file, from 0.
+        neighbours: Slices before and behind that become channels; empty for none.
     """
 
     path: Path
@@ -49,6 +68,7 @@ class AnnotatedImage:
     difficult: tuple[bool, ...]
     truncated: tuple[bool, ...]
     frame: int = 0
+    neighbours: tuple[Neighbour, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
