@@ -139,8 +139,9 @@ _SaltFile = Annotated[
 _Window = Annotated[
     str,
     typer.Option(
-        help="DICOM only: auto (the file's own), full (lowest to highest value), lung, brain, "
-        "bone, soft-tissue, or CENTER,WIDTH in modality units (CT: Hounsfield units)."
+        help="DICOM, and ingest of DeepLesion: auto (what the file or table says), full (lowest "
+        "to highest value), lung, brain, bone, soft-tissue, or CENTER,WIDTH in modality units "
+        "(CT: Hounsfield units)."
     ),
 ]
 _Factor = Annotated[
@@ -265,8 +266,8 @@ def ingest(
     bits: Annotated[
         int | None,
         typer.Option(
-            help="DICOM only: depth of the images, 8 or 16. Default: 16 if the file stores more "
-            "than 8 bits."
+            help="DICOM and DeepLesion only: depth of the images, 8 or 16. Default: 16 if the file "
+            "stores more than 8 bits."
         ),
     ] = None,
     neighbours: Annotated[

@@ -16,7 +16,14 @@ from vae_aug.data.annotations.source import (
 )
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.dicom import Window, is_dicom, read_dicom
-from vae_aug.data.images import EncodedImage, decode_image, encode_image, read_encoded
+from vae_aug.data.hounsfield import show_hounsfield
+from vae_aug.data.images import (
+    EncodedImage,
+    decode_image,
+    encode_image,
+    read_encoded,
+    read_image,
+)
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example
 from vae_aug.data.stacks import stack_neighbours
@@ -45,8 +52,8 @@ class Conversion:
     Attributes:
         label_names: The labels in their order; boxes of others are dropped.
         salt: For hashes of source ids and patients; None keeps them as they are.
-        window: For DICOM images, as `read_dicom`.
-        bits: For DICOM images, as `read_dicom`.
+        window: For DICOM images, as `read_dicom`, and for PNG files of Hounsfield units.
+        bits: For the same images, as `read_dicom`.
     """
 
     label_names: tuple[str, ...]
@@ -148,6 +155,12 @@ def convert_image(item: AnnotatedImage, conversion: Conversion) -> Converted:
 
 def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
     if not is_dicom(item.path):
+        if item.hounsfield is not None:
+            pixels = read_image(item.path)
+            if pixels.dtype == np.uint16:
+                window, bits = conversion.window, conversion.bits
+                pixels = show_hounsfield(pixels, item.hounsfield, window, bits)
+                return _Loaded(encode_image(pixels), pixels, item.patient)
         image = read_encoded(item.path)
         return _Loaded(image, decode_image(image.encoded), item.patient)
     dicom = read_dicom(item.path, conversion.window, bits=conversion.bits, frame=item.frame)

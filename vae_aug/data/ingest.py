@@ -169,8 +169,9 @@ def ingest(
         labels: Names of the labels in their order; boxes of other labels are dropped. None
             takes those of the folder `out` if they cover the source's, else the source's.
         strict: Raise at the first problem instead of leaving the file or box out.
-        window: For DICOM images, as `read_dicom`.
-        bits: For DICOM images, as `read_dicom`.
+        window: For DICOM images and DeepLesion's PNG files, as `read_dicom`; for the latter
+            `"auto"` is what the table says of the image.
+        bits: For the same images, as `read_dicom`.
         neighbours: For DICOM images: how far the slices before and behind are that become the
             first and third channel, in slices, or in millimetres as `"5mm"`. Boxes stay those of
             the image, which is the second channel and stands in where a slice is missing. None

@@ -21,6 +21,18 @@ Effect = Literal["skipped", "dropped", "clipped"]
 NeighbourState = Literal["found", "end", "gap", "thick", "duplicate", "unplaced", "unfit"]
 
 
+class Hounsfield(NamedTuple):
+    """What the pixels of a PNG of 16 bits stand for, where they are no grey.
+
+    Attributes:
+        offset: What was added to Hounsfield units.
+        window: The units that are black and white, None if the source names none.
+    """
+
+    offset: int
+    window: tuple[float, float] | None
+
+
 class Neighbour(NamedTuple):
     """A slice before or behind an image, or why there is none.
 
@@ -55,6 +67,7 @@ class AnnotatedImage:
         truncated: `[N]` Pascal VOC's mark.
         frame: Which frame of a DICOM file, from 0.
         neighbours: Slices before and behind that become channels; empty for none.
+        hounsfield: What the pixels stand for if the file is a PNG of 16 bits; None for grey.
     """
 
     path: Path
@@ -69,6 +82,7 @@ class AnnotatedImage:
     truncated: tuple[bool, ...]
     frame: int = 0
     neighbours: tuple[Neighbour, ...] = ()
+    hounsfield: Hounsfield | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +155,7 @@ class Collector:
         patient: str = "",
         source_id: str | None = None,
         frame: int = 0,
+        hounsfield: Hounsfield | None = None,
     ) -> None:
         """Add an image, unless one of the same key is there."""
         source_id = self.relate(path) if source_id is None else source_id
@@ -162,6 +177,7 @@ class Collector:
                 difficult=tuple(box.difficult for box in boxes),
                 truncated=tuple(box.truncated for box in boxes),
                 frame=frame,
+                hounsfield=hounsfield,
             )
         )
 
