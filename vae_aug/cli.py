@@ -294,6 +294,17 @@ def ingest(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes; the records are the same for any number.")
     ] = 1,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            help="Runner of Apache Beam in the place of --workers, e.g. DirectRunner; its workers "
+            "must share the folders SOURCE and OUT. Needs the extra beam."
+        ),
+    ] = None,
+    runner_option: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE of Beam's pipeline options; may be given several times."),
+    ] = None,
 ) -> None:
     """Write one split of an annotated data set as TFRecords (TF Object Detection schema).
 
@@ -318,6 +329,8 @@ def ingest(
         split_by_patient=split_by_patient,
         seed=seed,
         workers=workers,
+        runner=runner,
+        runner_options=runner_option,
     )
 
 

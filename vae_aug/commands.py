@@ -101,11 +101,13 @@ def run_ingest(
     salt_file: Path | None,
     split_by_patient: str | None,
     seed: int,
+    runner_options: Sequence[str] | None,
     **options: Any,
 ) -> None:
     """Ingest one split, or share out its images, and print what was taken and left out."""
     names = None if labels is None else [name.strip() for name in labels.split(",")]
     options |= {"labels": names, "window": _parse_window(window), "salt": _read_salt(salt_file)}
+    options["runner_options"] = _parse_runner_options(runner_options or ())
     with _show_counts("images") as progress:
         options["progress"] = progress
         if split_by_patient is None:
@@ -115,6 +117,14 @@ def run_ingest(
             reports = ingest_by_patient(source, out, shares, seed=seed, **options)
     for report in reports:
         _print_ingest(report, out)
+
+
+def _parse_runner_options(texts: Sequence[str]) -> dict[str, str]:
+    pairs = [text.removeprefix("--").partition("=") for text in texts]
+    for text, (name, equals, _) in zip(texts, pairs, strict=True):
+        if not name or not equals:
+            raise ValueError(f"--runner-option wants KEY=VALUE; got {text!r}.")
+    return {name: value for name, _, value in pairs}
 
 
 def run_which(

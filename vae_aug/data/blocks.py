@@ -16,9 +16,10 @@ import io
 import json
 import multiprocessing
 import zipfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
@@ -34,6 +35,18 @@ BLOCK = 32
 """Images in a block: what a killed run loses at most, for each worker."""
 
 _INDEX = "index.json"
+
+
+class Runner(NamedTuple):
+    """A runner of Apache Beam.
+
+    Attributes:
+        name: As Beam knows it, e.g. `"DirectRunner"` or `"FlinkRunner"`.
+        options: Names and values of Beam's `PipelineOptions`.
+    """
+
+    name: str
+    options: Mapping[str, str]
 
 
 def make_key(items: Sequence[AnnotatedImage], conversion: Conversion) -> str:
@@ -76,7 +89,10 @@ def list_blocks(items: Sequence[AnnotatedImage], folder: Path) -> dict[Path, boo
 
 
 def convert_in_blocks(
-    items: Sequence[AnnotatedImage], conversion: Conversion, folder: Path, workers: int = 1
+    items: Sequence[AnnotatedImage],
+    conversion: Conversion,
+    folder: Path,
+    workers: int | Runner = 1,
 ) -> Iterator[Converted]:
     """Convert images in their order, but for those whose block is there.
 
@@ -85,13 +101,16 @@ def convert_in_blocks(
         conversion: How.
         folder: Where blocks are kept; the caller removes them when they are no longer needed.
         workers: Processes; 1 works in this one. More are started anew, so a script that calls
-            this needs `if __name__ == "__main__":`.
+            this needs `if __name__ == "__main__":`. Or a runner, which makes all blocks before
+            the first image is yielded; its workers must find the images and the folder under the
+            paths that they have here.
 
     Yields:
         What became of each image; the same for any number of workers.
 
     Raises:
-        RecordError: If a block is damaged or cannot be written.
+        MissingPackageError: If there is a runner and no Apache Beam.
+        RecordError: If a block is damaged or cannot be written, or the runner fails.
     """
     blocks = list_blocks(items, folder)
     parts = {
@@ -107,9 +126,13 @@ def convert_in_blocks(
 
 
 def _make_blocks(
-    parts: dict[Path, Sequence[AnnotatedImage]], conversion: Conversion, workers: int
+    parts: dict[Path, Sequence[AnnotatedImage]], conversion: Conversion, workers: int | Runner
 ) -> Generator[None, None, None]:
     """Make blocks in their order, with several workers a few ahead; yields after each."""
+    if isinstance(workers, Runner):
+        _make_blocks_on(workers, parts, conversion)
+        yield from [None] * len(parts)
+        return
     if workers == 1 or len(parts) < 2:
         for path, part in parts.items():
             _make_block(path, part, conversion)
@@ -129,6 +152,31 @@ def _make_blocks(
             yield
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _make_blocks_on(
+    runner: Runner, parts: dict[Path, Sequence[AnnotatedImage]], conversion: Conversion
+) -> None:
+    from vae_aug.data.beam import run_on_beam  # needs an extra
+
+    tasks = [
+        (path.absolute(), [_make_absolute(item) for item in part], conversion)
+        for path, part in parts.items()
+    ]
+    if tasks:
+        run_on_beam(_make_block, tasks, *runner)
+    lost = [path for path in parts if not path.is_file()]
+    if lost:
+        raise RecordError(
+            f"{lost[0].parent}: {len(lost)} blocks are not there. The runner {runner.name!r} needs "
+            "workers that share this folder, and that of the images, with this process."
+        )
+
+
+def _make_absolute(item: AnnotatedImage) -> AnnotatedImage:
+    """Return an image that workers find whatever folder they run in."""
+    neighbours = tuple(n._replace(path=n.path and n.path.absolute()) for n in item.neighbours)
+    return dataclasses.replace(item, path=item.path.absolute(), neighbours=neighbours)
 
 
 def _make_block(path: Path, items: Sequence[AnnotatedImage], conversion: Conversion) -> None:

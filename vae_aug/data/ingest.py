@@ -19,7 +19,7 @@ from vae_aug.data.annotations import READERS
 from vae_aug.data.annotations.detect import detect_format
 from vae_aug.data.annotations.source import AnnotatedImage, Annotations, Effect, Problem
 from vae_aug.data.atomic import remove_temporaries, write_atomic
-from vae_aug.data.blocks import BLOCK, convert_in_blocks, list_blocks, make_key
+from vae_aug.data.blocks import BLOCK, Runner, convert_in_blocks, list_blocks, make_key
 from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted
 from vae_aug.data.dicom import Window, check_window
 from vae_aug.data.privacy import hash_identifier, read_salt
@@ -139,6 +139,8 @@ def ingest(
     salt: str | None = None,
     keep_ids: bool = False,
     workers: int = 1,
+    runner: str | None = None,
+    runner_options: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestReport:
     """Write one split of a data set as records.
@@ -180,6 +182,10 @@ def ingest(
         keep_ids: Keep the source's own names and patients, for public data.
         workers: Processes that read images; the records are the same for any number. More
             than one are started anew, so a script needs `if __name__ == "__main__":`.
+        runner: Runner of Apache Beam that reads images in the place of `workers`, e.g.
+            `"DirectRunner"`; the records are the same. Its workers must share the folders `source`
+            and `out` with this process, under the same paths.
+        runner_options: Names and values of Beam's `PipelineOptions`.
         progress: Called with (images done, images in all) after each image.
 
     Returns:
@@ -189,11 +195,13 @@ def ingest(
         ValueError: On a bad argument.
         AnnotationError: If the source cannot be read, holds no usable image, has labels that
             the folder does not know, or, under `strict`, has any problem.
-        RecordError: If the records cannot be written.
+        MissingPackageError: If there is a `runner` and no Apache Beam.
+        RecordError: If the records cannot be written, or the runner fails.
     """
     name = get_split_name(split)
     check_format(format)
-    settings = _Settings(Path(out), shards, strict, workers, progress)
+    workers_or_runner = _choose_workers(workers, runner, runner_options)
+    settings = _Settings(Path(out), shards, strict, workers_or_runner, progress)
     conversion = _make_conversion(window, bits, salt, keep_ids)
     distance = parse_neighbours(neighbours)
     found = _read_source(Path(source), format, split, distance)
@@ -219,6 +227,8 @@ def ingest_by_patient(
     salt: str | None = None,
     keep_ids: bool = False,
     workers: int = 1,
+    runner: str | None = None,
+    runner_options: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[IngestReport, ...]:
     """Write a data set as records in splits of its own, with no patient in two of them.
@@ -242,6 +252,8 @@ def ingest_by_patient(
         salt: As `ingest`.
         keep_ids: As `ingest`.
         workers: As `ingest`.
+        runner: As `ingest`.
+        runner_options: As `ingest`.
         progress: As `ingest`, for each split anew.
 
     Returns:
@@ -254,7 +266,8 @@ def ingest_by_patient(
     """
     check_format(format)
     shares = check_shares(shares)
-    settings = _Settings(Path(out), shards, strict, workers, progress)
+    workers_or_runner = _choose_workers(workers, runner, runner_options)
+    settings = _Settings(Path(out), shards, strict, workers_or_runner, progress)
     conversion = _make_conversion(window, bits, salt, keep_ids)
     distance = parse_neighbours(neighbours)
     found = _read_source(Path(source), format, split, distance)
@@ -326,14 +339,28 @@ class _Settings:
     out: Path
     shards: int
     strict: bool
-    workers: int
+    workers: int | Runner
     progress: Callable[[int, int], None] | None
 
     def __post_init__(self) -> None:
         if not 1 <= self.shards <= 99999:
             raise ValueError(f"shards must be in [1, 99999]; got {self.shards!r}.")
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1; got {self.workers!r}.")
+
+
+def _choose_workers(
+    workers: int, runner: str | None, options: Mapping[str, str] | None
+) -> int | Runner:
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1; got {workers!r}.")
+    if runner is None:
+        if options:
+            raise ValueError(f"runner_options need a runner; got {sorted(options)} and none.")
+        return workers
+    if workers != 1:
+        raise ValueError(
+            f"a runner has workers of its own, told by runner_options; got workers={workers!r}."
+        )
+    return Runner(runner, dict(options or {}))
 
 
 @dataclasses.dataclass(frozen=True)
