@@ -473,24 +473,34 @@ def decode_frame(path: str | os.PathLike[str], dataset: Dataset, frame: int) -> 
 
 def _decode(source: str | os.PathLike[str] | Dataset, syntax: UID, frame: int) -> np.ndarray:
     """Decode a frame of a dataset, or straight from a file without reading the other frames."""
-    # GDCM, which pydicom would ask first, ends the whole process on some damaged JPEGs.
-    plugin = "pillow" if syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) else ""
-    if syntax == JPEGExtended12Bit and "pylibjpeg" in get_decoder(syntax).available_plugins:
-        plugin = "pylibjpeg"
-    try:
-        return pixel_array(source, index=frame, decoding_plugin=plugin)
-    except MemoryError:
-        raise
-    except Exception as error:
-        if syntax == JPEGExtended12Bit and isinstance(error, RuntimeError):
-            raise DicomError(
-                f"compressed as {syntax.name}, whose 12 bits only decoders under the GPL read; "
-                "convert it, or install pylibjpeg and pylibjpeg-libjpeg if that licence suits you."
-            ) from error
+    failure = None
+    for plugin in _list_plugins(syntax):
+        try:
+            return pixel_array(source, index=frame, decoding_plugin=plugin)
+        except MemoryError:
+            raise
+        except Exception as error:
+            failure = failure or error
+    if syntax == JPEGExtended12Bit and isinstance(failure, RuntimeError):
         raise DicomError(
-            f"the pixel data (7FE0,0010), {syntax.name}, are damaged or do not fit the header "
-            f"({type(error).__name__})."
-        ) from error
+            f"compressed as {syntax.name}, whose 12 bits only decoders under the GPL read; "
+            "convert it, or install pylibjpeg and pylibjpeg-libjpeg if that licence suits you."
+        ) from failure
+    raise DicomError(
+        f"the pixel data (7FE0,0010), {syntax.name}, are damaged or do not fit the header "
+        f"({type(failure).__name__})."
+    ) from failure
+
+
+def _list_plugins(syntax: UID) -> list[str]:
+    """Return the decoders to ask in their order, without GDCM where there is another.
+
+    GDCM, which pydicom would ask first, ends the whole process on some damaged images.
+    """
+    available = get_decoder(syntax).available_plugins
+    order = ("pillow",) if syntax == JPEGBaseline8Bit else ("pyjpegls", "pylibjpeg", "pillow")
+    # "" is pydicom's own choice.
+    return [plugin for plugin in order if plugin in available] or [""]
 
 
 def _check_jpeg(dataset: Dataset, frame: int, frames: int) -> None:
