@@ -38,6 +38,7 @@ READERS = {
     "read_regions": read_regions,
 }
 HANGS_AFTER_S = 60
+DECODERS = ("pydicom", "pillow", "pyjpegls", "pylibjpeg-openjpeg", "python-gdcm")
 
 _NUMBERS = (b"\xff\xff\xff\xff", b"\xfe\xff\xff\xff", b"\x00\x00\x00\x80", b"\xff\xff\xff\x7f")
 _TAGS = (0x00280002, 0x00280008, 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280103)
@@ -172,7 +173,7 @@ def main() -> None:
         "seconds": args.seconds,
         "seed": args.seed,
         "python": platform.python_version(),
-        "versions": {n: version(n) for n in ("pydicom", "pillow", "pyjpegls", "python-gdcm")},
+        "versions": {n: version(n) for n in DECODERS},
         "originals": len(originals),
         "cases": case + 1,
         "outcomes": {name: dict(count) for name, count in counts.items()},

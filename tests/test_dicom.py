@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.pixels import apply_modality_lut, apply_windowing
+from pydicom.pixels import apply_modality_lut, apply_windowing, pixel_array
 from pydicom.uid import (
     MPEG2MPML,
     CTImageStorage,
@@ -519,6 +519,28 @@ def test_lossless_jpeg_that_does_not_fit_never_reaches_the_decoder(tmp_path, mon
     monkeypatch.setattr("vae_aug.data.dicom.pixel_array", None)
     with pytest.raises(DicomError, match=r"JPEG of frame 0 is damaged .* \(4, 4, 1\) rows"):
         read_dicom(tmp_path / "a.dcm")
+
+
+@pytest.mark.parametrize(
+    "name", ["MR_small_jpeg_ls_lossless.dcm", "MR_small_jp2klossless.dcm", "693_J2KI.dcm"]
+)
+def test_another_decoder_than_gdcm_reads_damaged_files(tmp_path, monkeypatch, name):
+    """GDCM ends the process on the first of these, and on some damaged ones of the others."""
+    pytest.importorskip("jpeg_ls")
+    pytest.importorskip("openjpeg")
+    dataset = pydicom.dcmread(get_testdata_file(name))
+    dataset.Columns = 13570
+    dataset.save_as(tmp_path / "a.dcm")
+    asked = []
+
+    def record(*args, decoding_plugin, **kwargs):
+        asked.append(decoding_plugin)
+        return pixel_array(*args, decoding_plugin=decoding_plugin, **kwargs)
+
+    monkeypatch.setattr("vae_aug.data.dicom.pixel_array", record)
+    with pytest.raises(DicomError, match="are damaged or do not fit the header"):
+        read_dicom(tmp_path / "a.dcm")
+    assert asked and not {"", "gdcm"} & set(asked)
 
 
 def test_12_bit_jpeg_names_the_decoder(tmp_path):

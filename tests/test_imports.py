@@ -35,7 +35,12 @@ OPTIONAL_PACKAGES = {
     "openvino",
 }
 # Loaded on demand, because they need one of those at once.
-OPTIONAL_MODULES = {"vae_aug.augment.openvino", "vae_aug.augment.openvino.OpenVINOEngine"}
+OPTIONAL_MODULES = {
+    "vae_aug.augment.openvino",
+    "vae_aug.augment.openvino.OpenVINOEngine",
+    "vae_aug.data.beam",
+    "vae_aug.data.beam.run_on_beam",
+}
 OUTSIDE = {"benchmarks", "conftest", "tests", "tfds_builders", "vae_aug_tfds"}
 
 

@@ -157,9 +157,9 @@ _SaltFile = Annotated[
 _Window = Annotated[
     str,
     typer.Option(
-        help="DICOM, and NIfTI in ingest: auto (the file's own; of a volume its percentiles 0.5 to "
-        "99.5), full (lowest to highest value), lung, brain, bone, soft-tissue, or CENTER,WIDTH in "
-        "modality units (CT: Hounsfield units)."
+        help="DICOM, and NIfTI and DeepLesion in ingest: auto (what the file or table says; of a "
+        "volume its percentiles 0.5 to 99.5), full (lowest to highest value), lung, brain, bone, "
+        "soft-tissue, or CENTER,WIDTH in modality units (CT: Hounsfield units)."
     ),
 ]
 _Factor = Annotated[
@@ -290,8 +290,16 @@ def ingest(
     bits: Annotated[
         int | None,
         typer.Option(
-            help="DICOM and NIfTI: depth of the images, 8 or 16. Default: 16 if the file stores "
-            "more than 8 bits."
+            help="DICOM, NIfTI and DeepLesion: depth of the images, 8 or 16. Default: 16 if the "
+            "file stores more than 8 bits."
+        ),
+    ] = None,
+    neighbours: Annotated[
+        str | None,
+        typer.Option(
+            help="DICOM series only: the slices so far before and behind become the first and "
+            "third channel; a number of slices, or millimetres as 5mm. At an end or gap the slice "
+            "itself stands in."
         ),
     ] = None,
     salt_file: _SaltFile = None,
@@ -310,6 +318,17 @@ def ingest(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes; the records are the same for any number.")
     ] = 1,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            help="Runner of Apache Beam in the place of --workers, e.g. DirectRunner; its workers "
+            "must share the folders SOURCE and OUT. Needs the extra beam."
+        ),
+    ] = None,
+    runner_option: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE of Beam's pipeline options; may be given several times."),
+    ] = None,
 ) -> None:
     """Write one split of an annotated data set as TFRecords (TF Object Detection schema).
 
@@ -329,11 +348,14 @@ def ingest(
         axis=axis.value,
         window=window,
         bits=bits,
+        neighbours=neighbours,
         salt_file=salt_file,
         keep_ids=keep_ids,
         split_by_patient=split_by_patient,
         seed=seed,
         workers=workers,
+        runner=runner,
+        runner_options=runner_option,
     )
 
 

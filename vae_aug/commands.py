@@ -101,11 +101,13 @@ def run_ingest(
     salt_file: Path | None,
     split_by_patient: str | None,
     seed: int,
+    runner_options: Sequence[str] | None,
     **options: Any,
 ) -> None:
     """Ingest one split, or share out its images, and print what was taken and left out."""
     names = None if labels is None else [name.strip() for name in labels.split(",")]
     options |= {"labels": names, "window": _parse_window(window), "salt": _read_salt(salt_file)}
+    options["runner_options"] = _parse_runner_options(runner_options or ())
     with _show_counts("images") as progress:
         options["progress"] = progress
         if split_by_patient is None:
@@ -115,6 +117,14 @@ def run_ingest(
             reports = ingest_by_patient(source, out, shares, seed=seed, **options)
     for report in reports:
         _print_ingest(report, out)
+
+
+def _parse_runner_options(texts: Sequence[str]) -> dict[str, str]:
+    pairs = [text.removeprefix("--").partition("=") for text in texts]
+    for text, (name, equals, _) in zip(texts, pairs, strict=True):
+        if not name or not equals:
+            raise ValueError(f"--runner-option wants KEY=VALUE; got {text!r}.")
+    return {name: value for name, _, value in pairs}
 
 
 def run_which(
@@ -199,6 +209,9 @@ def _print_ingest(report: IngestReport, out: Path) -> None:
     if set(report.scanners) != {""}:
         scanners = (f"{name or 'no DICOM'} {count}" for name, count in report.scanners.items())
         _print(f"images by scanner: {', '.join(scanners)}")
+    if report.neighbours:
+        states = ", ".join(f"{count} {state}" for state, count in report.neighbours.items())
+        _print(f"neighbours: {states}; the slice itself stands in for all but found")
     if report.burned_in:
         _print(
             f"WARNING: {report.burned_in} images say of themselves that text is burned into the "

@@ -16,9 +16,10 @@ import io
 import json
 import multiprocessing
 import zipfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import PIL
@@ -37,11 +38,23 @@ BLOCK = 32
 _INDEX = "index.json"
 
 
+class Runner(NamedTuple):
+    """A runner of Apache Beam.
+
+    Attributes:
+        name: As Beam knows it, e.g. `"DirectRunner"` or `"FlinkRunner"`.
+        options: Names and values of Beam's `PipelineOptions`.
+    """
+
+    name: str
+    options: Mapping[str, str]
+
+
 def make_key(items: Sequence[AnnotatedImage], conversion: Conversion) -> str:
     """Make a key that changes with everything that the blocks of these images depend on.
 
     Args:
-        items: The images; of their files size and time of change count.
+        items: The images; of their files and neighbours size and time of change count.
         conversion: How they become records.
 
     Returns:
@@ -54,10 +67,11 @@ def make_key(items: Sequence[AnnotatedImage], conversion: Conversion) -> str:
     digest.update(json.dumps([versions, BLOCK, conversion.salt is None, settings]).encode())
     for item in items:
         described = vars(item) | {"path": str(item.path.absolute()), "boxes": item.boxes.tolist()}
+        paths = [item.path, *(n.path for n in item.neighbours if n.path is not None)]
         with contextlib.suppress(OSError):
-            status = item.path.stat()
-            described |= {"size": status.st_size, "changed": status.st_mtime_ns}
-        digest.update(json.dumps(described).encode())
+            states = [path.stat() for path in paths]
+            described["files"] = [(state.st_size, state.st_mtime_ns) for state in states]
+        digest.update(json.dumps(described, default=str).encode())
     return digest.hexdigest()[:16]
 
 
@@ -76,7 +90,10 @@ def list_blocks(items: Sequence[AnnotatedImage], folder: Path) -> dict[Path, boo
 
 
 def convert_in_blocks(
-    items: Sequence[AnnotatedImage], conversion: Conversion, folder: Path, workers: int = 1
+    items: Sequence[AnnotatedImage],
+    conversion: Conversion,
+    folder: Path,
+    workers: int | Runner = 1,
 ) -> Iterator[Converted]:
     """Convert images in their order, but for those whose block is there.
 
@@ -85,13 +102,16 @@ def convert_in_blocks(
         conversion: How.
         folder: Where blocks are kept; the caller removes them when they are no longer needed.
         workers: Processes; 1 works in this one. More are started anew, so a script that calls
-            this needs `if __name__ == "__main__":`.
+            this needs `if __name__ == "__main__":`. Or a runner, which makes all blocks before
+            the first image is yielded; its workers must find the images and the folder under the
+            paths that they have here.
 
     Yields:
         What became of each image; the same for any number of workers.
 
     Raises:
-        RecordError: If a block is damaged or cannot be written.
+        MissingPackageError: If there is a runner and no Apache Beam.
+        RecordError: If a block is damaged or cannot be written, or the runner fails.
     """
     blocks = list_blocks(items, folder)
     parts = {
@@ -107,9 +127,13 @@ def convert_in_blocks(
 
 
 def _make_blocks(
-    parts: dict[Path, Sequence[AnnotatedImage]], conversion: Conversion, workers: int
+    parts: dict[Path, Sequence[AnnotatedImage]], conversion: Conversion, workers: int | Runner
 ) -> Generator[None, None, None]:
     """Make blocks in their order, with several workers a few ahead; yields after each."""
+    if isinstance(workers, Runner):
+        _make_blocks_on(workers, parts, conversion)
+        yield from [None] * len(parts)
+        return
     if workers == 1 or len(parts) < 2:
         for path, part in parts.items():
             _make_block(path, part, conversion)
@@ -129,6 +153,31 @@ def _make_blocks(
             yield
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _make_blocks_on(
+    runner: Runner, parts: dict[Path, Sequence[AnnotatedImage]], conversion: Conversion
+) -> None:
+    from vae_aug.data.beam import run_on_beam  # needs an extra
+
+    tasks = [
+        (path.absolute(), [_make_absolute(item) for item in part], conversion)
+        for path, part in parts.items()
+    ]
+    if tasks:
+        run_on_beam(_make_block, tasks, *runner)
+    lost = [path for path in parts if not path.is_file()]
+    if lost:
+        raise RecordError(
+            f"{lost[0].parent}: {len(lost)} blocks are not there. The runner {runner.name!r} needs "
+            "workers that share this folder, and that of the images, with this process."
+        )
+
+
+def _make_absolute(item: AnnotatedImage) -> AnnotatedImage:
+    """Return an image that workers find whatever folder they run in."""
+    neighbours = tuple(n._replace(path=n.path and n.path.absolute()) for n in item.neighbours)
+    return dataclasses.replace(item, path=item.path.absolute(), neighbours=neighbours)
 
 
 def _make_block(path: Path, items: Sequence[AnnotatedImage], conversion: Conversion) -> None:
@@ -178,6 +227,7 @@ def _restore(record: bytes | None, counted: dict[str, object]) -> Converted:
     return dataclasses.replace(
         result,
         problems=tuple((reason, effect) for reason, effect in result.problems),
+        neighbours=tuple(result.neighbours),
         box_sizes_px=np.reshape(result.box_sizes_px, (-1, 2)),
         histogram=np.array(result.histogram),
     )

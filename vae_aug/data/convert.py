@@ -7,19 +7,28 @@ import dataclasses
 
 import numpy as np
 
-from vae_aug.data.annotations.source import AnnotatedImage, Effect, clean_boxes, describe_fault
+from vae_aug.data.annotations.source import (
+    AnnotatedImage,
+    Effect,
+    NeighbourState,
+    clean_boxes,
+    describe_fault,
+)
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.dicom import Window, is_dicom, read_dicom
+from vae_aug.data.hounsfield import show_hounsfield
 from vae_aug.data.images import (
     EncodedImage,
     clean_encoded,
     decode_image,
     encode_image,
     read_encoded,
+    read_image,
 )
 from vae_aug.data.nifti import AXES, read_slice
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example
+from vae_aug.data.stacks import stack_neighbours
 from vae_aug.data.tfrecord import read_feature
 from vae_aug.errors import VAEAugError
 
@@ -46,7 +55,8 @@ class Conversion:
     Attributes:
         label_names: The labels in their order; boxes of others are dropped.
         salt: For hashes of source ids and patients; None keeps them as they are.
-        window: For DICOM images, as `read_dicom`; for volumes, as `read_slice`.
+        window: For DICOM images, as `read_dicom`; for PNG files of Hounsfield units, as
+            `show_hounsfield`; for volumes, as `read_slice`.
         bits: Likewise.
     """
 
@@ -73,6 +83,7 @@ class Converted:
         scanner: Manufacturer and modality of a DICOM image, e.g. `"philips CT"`; `""` of others.
         histogram: `[HISTOGRAM_BINS] float64`, share of pixels by grey level from 0 to white.
         burned_in: Whether the file says that its pixels may identify the patient.
+        neighbours: What became of the slices before and behind, where they are channels.
     """
 
     record: bytes | None = dataclasses.field(repr=False)
@@ -83,6 +94,7 @@ class Converted:
     scanner: str = ""
     histogram: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(HISTOGRAM_BINS))
     burned_in: bool = False
+    neighbours: tuple[NeighbourState, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +104,7 @@ class _Loaded:
     patient: str
     scanner: str = ""
     burned_in: bool = False
+    neighbours: tuple[NeighbourState, ...] = ()
 
 
 def convert_image(item: AnnotatedImage, conversion: Conversion) -> Converted:
@@ -148,6 +161,7 @@ def _convert(item: AnnotatedImage, conversion: Conversion) -> Converted:
         scanner=loaded.scanner,
         histogram=_count_levels(loaded.pixels),
         burned_in=loaded.burned_in,
+        neighbours=loaded.neighbours,
     )
 
 
@@ -160,14 +174,25 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
     if item.part:
         return _wrap(clean_encoded(read_feature(item.path, item.offset, item.part)), item)
     if not is_dicom(item.path):
+        if item.hounsfield is not None:
+            pixels = read_image(item.path)
+            if pixels.dtype == np.uint16:
+                window, bits = conversion.window, conversion.bits
+                pixels = show_hounsfield(pixels, item.hounsfield, window, bits)
+                return _Loaded(encode_image(pixels), pixels, item.patient)
         return _wrap(read_encoded(item.path), item)
     dicom = read_dicom(item.path, conversion.window, bits=conversion.bits, frame=item.frame)
+    pixels = dicom.pixels
+    neighbours: tuple[NeighbourState, ...] = ()
+    if item.neighbours:
+        pixels, neighbours = stack_neighbours(dicom, item.neighbours)
     return _Loaded(
-        image=encode_image(dicom.pixels),
+        image=encode_image(pixels),
         pixels=dicom.pixels,
         patient=item.patient or dicom.patient_id,
         scanner=_name_scanner(dicom.manufacturer, dicom.modality),
         burned_in=bool(dicom.burned_in_annotation),
+        neighbours=neighbours,
     )
 
 

@@ -18,6 +18,7 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,20 @@ _MAX_INFLATED = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
+class Voi:
+    """What is black, white and between in one image, to show another by the same.
+
+    Attributes:
+        apply: Maps modality values `[...]` to float64 in [0, 1].
+        window: (center, width) in modality units, or None where a VOI LUT or the range of the
+            values was taken.
+    """
+
+    apply: Callable[[np.ndarray], np.ndarray]
+    window: tuple[float, float] | None
+
+
+@dataclasses.dataclass(frozen=True)
 class DicomImage:
     """One image.
 
@@ -102,8 +117,7 @@ class DicomImage:
         patient_id: (0010,0020) Patient ID, `""` if the file has none. Not in the repr.
         modality: (0008,0060) Modality, `""` if the file has none.
         pixel_spacing_mm: (0028,0030) Pixel Spacing, row then column, or None.
-        window: What was mapped to black and white: (center, width) of the window in modality
-            units, or None where a VOI LUT or the range of the values was, and for colour.
+        voi: What is black and white, None for colour. Not in the repr.
         manufacturer: (0008,0070), `""` if the file has none. Not in the repr.
         burned_in_annotation: As in `DicomHeader`.
     """
@@ -113,9 +127,14 @@ class DicomImage:
     patient_id: str = dataclasses.field(repr=False)
     modality: str
     pixel_spacing_mm: tuple[float, float] | None
-    window: tuple[float, float] | None
+    voi: Voi | None = dataclasses.field(repr=False)
     manufacturer: str = dataclasses.field(default="", repr=False)
     burned_in_annotation: bool | None = None
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """The window in modality units, None where `Voi` has none, and for colour."""
+        return None if self.voi is None else self.voi.window
 
     @property
     def source_id(self) -> str:
@@ -243,7 +262,7 @@ def _tell_burned_in(dataset: Dataset) -> bool | None:
 
 def read_dicom(
     path: str | os.PathLike[str],
-    window: Window | None = None,
+    window: Window | Voi | None = None,
     *,
     bits: int | None = None,
     frame: int | None = None,
@@ -255,7 +274,7 @@ def read_dicom(
         window: Of grey images. `"auto"` (also None): the first VOI LUT or window of the file,
             else as `"full"`. `"full"`: the lowest to the highest value of the frame. A name in
             `WINDOWS`, (center, width), or those as text, in modality units: for CT, Hounsfield
-            units.
+            units. A `Voi`: that of another image.
         bits: Depth of the result, 8 or 16. None: 16 if the file stores more than 8 bits.
         frame: Index of the frame, from 0. None: the only one.
 
@@ -270,7 +289,8 @@ def read_dicom(
             space, or compressed in a syntax that no installed package decodes. It names the file,
             and no identifier in it.
     """
-    window = check_window("auto" if window is None else window)
+    if not isinstance(window, Voi):
+        window = check_window("auto" if window is None else window)
     if bits not in (None, 8, 16):
         raise ValueError(f"bits must be 8, 16 or None; got {bits!r}.")
     if frame is not None and frame < 0:
@@ -283,10 +303,10 @@ def read_dicom(
         frame = frame or 0
         stored = decode_frame(path, dataset, frame)
         described = describe_frame(dataset, frame)
-        levels = used = None
+        levels = voi = None
         if dataset.PhotometricInterpretation in _GREY:
             levels = _Levels(stored)
-            values, used = _show_grey(levels.values, described, window)
+            values, voi = _show_grey(levels.values, described, window)
             depth = int(dataset.get("BitsStored") or 16)
         else:
             values, depth = _show_colour(stored, dataset)
@@ -300,7 +320,7 @@ def read_dicom(
             patient_id=str(dataset.get("PatientID") or ""),
             modality=str(dataset.get("Modality") or ""),
             pixel_spacing_mm=_get_spacing(described),
-            window=used,
+            voi=voi,
             manufacturer=str(dataset.get("Manufacturer") or ""),
             burned_in_annotation=_tell_burned_in(dataset),
         )
@@ -453,24 +473,34 @@ def decode_frame(path: str | os.PathLike[str], dataset: Dataset, frame: int) -> 
 
 def _decode(source: str | os.PathLike[str] | Dataset, syntax: UID, frame: int) -> np.ndarray:
     """Decode a frame of a dataset, or straight from a file without reading the other frames."""
-    # GDCM, which pydicom would ask first, ends the whole process on some damaged JPEGs.
-    plugin = "pillow" if syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) else ""
-    if syntax == JPEGExtended12Bit and "pylibjpeg" in get_decoder(syntax).available_plugins:
-        plugin = "pylibjpeg"
-    try:
-        return pixel_array(source, index=frame, decoding_plugin=plugin)
-    except MemoryError:
-        raise
-    except Exception as error:
-        if syntax == JPEGExtended12Bit and isinstance(error, RuntimeError):
-            raise DicomError(
-                f"compressed as {syntax.name}, whose 12 bits only decoders under the GPL read; "
-                "convert it, or install pylibjpeg and pylibjpeg-libjpeg if that licence suits you."
-            ) from error
+    failure = None
+    for plugin in _list_plugins(syntax):
+        try:
+            return pixel_array(source, index=frame, decoding_plugin=plugin)
+        except MemoryError:
+            raise
+        except Exception as error:
+            failure = failure or error
+    if syntax == JPEGExtended12Bit and isinstance(failure, RuntimeError):
         raise DicomError(
-            f"the pixel data (7FE0,0010), {syntax.name}, are damaged or do not fit the header "
-            f"({type(error).__name__})."
-        ) from error
+            f"compressed as {syntax.name}, whose 12 bits only decoders under the GPL read; "
+            "convert it, or install pylibjpeg and pylibjpeg-libjpeg if that licence suits you."
+        ) from failure
+    raise DicomError(
+        f"the pixel data (7FE0,0010), {syntax.name}, are damaged or do not fit the header "
+        f"({type(failure).__name__})."
+    ) from failure
+
+
+def _list_plugins(syntax: UID) -> list[str]:
+    """Return the decoders to ask in their order, without GDCM where there is another.
+
+    GDCM, which pydicom would ask first, ends the whole process on some damaged images.
+    """
+    available = get_decoder(syntax).available_plugins
+    order = ("pillow",) if syntax == JPEGBaseline8Bit else ("pyjpegls", "pylibjpeg", "pillow")
+    # "" is pydicom's own choice.
+    return [plugin for plugin in order if plugin in available] or [""]
 
 
 def _check_jpeg(dataset: Dataset, frame: int, frames: int) -> None:
@@ -602,13 +632,15 @@ class _Levels:
 
 
 def _show_grey(
-    stored: np.ndarray, dataset: Dataset, window: Window
-) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """Map stored values `[...]` to `[..., 1]` in [0, 1], and tell the window."""
-    values, used = _apply_voi(apply_modality(stored, dataset), stored, dataset, window)
+    stored: np.ndarray, dataset: Dataset, window: Window | Voi
+) -> tuple[np.ndarray, Voi]:
+    """Map stored values `[...]` to `[..., 1]` in [0, 1], and tell what is black and white."""
+    values, padding = apply_modality(stored, dataset), find_padding(stored, dataset)
+    voi = window if isinstance(window, Voi) else _choose_voi(values[~padding], dataset, window)
+    greys = voi.apply(values)
     if is_inverted(dataset):
-        values = 1 - values
-    return np.where(find_padding(stored, dataset), 0.0, values)[..., None], used
+        greys = 1 - greys
+    return np.where(padding, 0.0, greys)[..., None], voi
 
 
 def _show_colour(stored: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, int]:
@@ -629,29 +661,28 @@ def apply_modality(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     return apply_modality_lut(stored, dataset).astype(np.float64)
 
 
-def _apply_voi(
-    values: np.ndarray, stored: np.ndarray, dataset: Dataset, window: Window
-) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """Map modality values to [0, 1], and tell the window that was used."""
+def _choose_voi(shown: np.ndarray, dataset: Dataset, window: Window) -> Voi:
+    """Tell what is black and white in an image of these modality values."""
     if isinstance(window, tuple):
-        return apply_window(values, *window), window
+        return Voi(lambda values: apply_window(values, *window), window)
     if window == "auto":
         if dataset.get("VOILUTSequence"):
-            return _apply_voi_lut(values, dataset), None
+            return Voi(lambda values: _apply_voi_lut(values, dataset), None)
         center, width = (get_first(dataset, k) for k in ("WindowCenter", "WindowWidth"))
         if center is not None and width is not None:
             function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
             try:
-                return apply_window(values, center, width, function), (center, width)
+                _check_function(center, width, function)
             except ValueError as error:
                 raise DicomError(
                     f"(0028,1050) Window Center {center:g} and (0028,1051) Window Width "
                     f"{width:g} cannot be applied ({error}); pass window='full' or "
                     "(center, width)."
                 ) from error
-    shown = values[~find_padding(stored, dataset)]
+            return Voi(lambda x: apply_window(x, center, width, function), (center, width))
     low, high = (shown.min(), shown.max()) if shown.size else (0.0, 0.0)
-    return np.clip((values - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1), None
+    span = max(high - low, np.finfo(np.float64).tiny)
+    return Voi(lambda values: np.clip((values - low) / span, 0, 1), None)
 
 
 def apply_window(
@@ -681,13 +712,7 @@ def apply_window(
         >>> apply_window(np.array([-160.5, 39.5, 239.5]), 40, 401).tolist()
         [0.0, 0.5, 1.0]
     """
-    least = {"LINEAR": 1.0, "LINEAR_EXACT": 0.0, "SIGMOID": 0.0}.get(function)
-    if least is None:
-        raise ValueError("function must be LINEAR, LINEAR_EXACT or SIGMOID; got another")
-    if not np.isfinite([center, width]).all() or width < least or width <= 0:
-        raise ValueError(
-            f"width must be at least {max(least, np.finfo(float).tiny):g}; got {width:g}"
-        )
+    _check_function(center, width, function)
     if function == "SIGMOID":
         # exp overflows to inf beyond 709, and 1 / (1 + inf) is the 0 that is meant.
         with np.errstate(over="ignore"):
@@ -697,6 +722,16 @@ def apply_window(
     if width == 0:
         return (values > center).astype(np.float64)
     return np.clip((values - center) / width + 0.5, 0, 1)
+
+
+def _check_function(center: float, width: float, function: str) -> None:
+    least = {"LINEAR": 1.0, "LINEAR_EXACT": 0.0, "SIGMOID": 0.0}.get(function)
+    if least is None:
+        raise ValueError("function must be LINEAR, LINEAR_EXACT or SIGMOID; got another")
+    if not np.isfinite([center, width]).all() or width < least or width <= 0:
+        raise ValueError(
+            f"width must be at least {max(least, np.finfo(float).tiny):g}; got {width:g}"
+        )
 
 
 def _apply_voi_lut(values: np.ndarray, dataset: Dataset) -> np.ndarray:

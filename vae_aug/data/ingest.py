@@ -19,7 +19,7 @@ from vae_aug.data.annotations import READERS
 from vae_aug.data.annotations.detect import detect_format
 from vae_aug.data.annotations.source import AnnotatedImage, Annotations, Effect, Problem
 from vae_aug.data.atomic import remove_temporaries, write_atomic
-from vae_aug.data.blocks import BLOCK, convert_in_blocks, list_blocks, make_key
+from vae_aug.data.blocks import BLOCK, Runner, convert_in_blocks, list_blocks, make_key
 from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted
 from vae_aug.data.dicom import Window, check_window
 from vae_aug.data.nifti import check_axis
@@ -27,6 +27,7 @@ from vae_aug.data.privacy import hash_identifier, read_salt
 from vae_aug.data.records import get_split_name, parse_example, read_info, write_records
 from vae_aug.data.sheet import write_sheet
 from vae_aug.data.splits import SPLITS, check_shares, split_by_patient
+from vae_aug.data.stacks import Distance, add_neighbours, parse_neighbours
 from vae_aug.errors import AnnotationError
 
 _SHEET_ROWS = 8
@@ -54,6 +55,8 @@ class IngestReport:
             grey, from black to white.
         burned_in: Images whose file says that the pixels may identify the patient
             ((0028,0301) Burned In Annotation).
+        neighbours: Slices before and behind the images written, by state of
+            `vae_aug.data.annotations.source.Neighbour`; empty where none are channels.
         problems: What was skipped, dropped or clipped. Files are named by the hash of their path
             relative to the source; under `keep_ids` by that path.
         notes: What else to know of the source.
@@ -77,6 +80,7 @@ class IngestReport:
     scanners: Mapping[str, int]
     intensities: Mapping[str, tuple[float, ...]]
     burned_in: int
+    neighbours: Mapping[str, int]
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
     resumed: int = dataclasses.field(default=0, compare=False)
@@ -113,6 +117,7 @@ class IngestReport:
         return {
             **content,
             "class_counts": dict(self.class_counts),
+            "neighbours": dict(self.neighbours),
             "skipped": len(self.skipped),
             "dropped": self.dropped,
             "clipped": self.clipped,
@@ -132,9 +137,12 @@ def ingest(
     axis: str = "axial",
     window: Window | None = None,
     bits: int | None = None,
+    neighbours: int | str | None = None,
     salt: str | None = None,
     keep_ids: bool = False,
     workers: int = 1,
+    runner: str | None = None,
+    runner_options: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestReport:
     """Write one split of a data set as records.
@@ -167,12 +175,22 @@ def ingest(
             takes those of the folder `out` if they cover the source's, else the source's.
         strict: Raise at the first problem instead of leaving the file or box out.
         axis: For NIfTI volumes, along which slices are taken: of `vae_aug.data.nifti.AXES`.
-        window: For DICOM images, as `read_dicom`; for volumes, as `vae_aug.data.nifti.read_slice`.
+        window: For DICOM images, as `read_dicom`; for DeepLesion's PNG files the same, but
+            `"auto"` is what the table says of the image; for volumes, as
+            `vae_aug.data.nifti.read_slice`.
         bits: Likewise.
+        neighbours: For DICOM images: how far the slices before and behind are that become the
+            first and third channel, in slices, or in millimetres as `"5mm"`. Boxes stay those of
+            the image, which is the second channel and stands in where a slice is missing. None
+            takes the image alone. See `vae_aug.data.stacks`.
         salt: For the hashes, as `vae_aug.data.privacy.read_salt`.
         keep_ids: Keep the source's own names and patients, for public data.
         workers: Processes that read images; the records are the same for any number. More
             than one are started anew, so a script needs `if __name__ == "__main__":`.
+        runner: Runner of Apache Beam that reads images in the place of `workers`, e.g.
+            `"DirectRunner"`; the records are the same. Its workers must share the folders `source`
+            and `out` with this process, under the same paths.
+        runner_options: Names and values of Beam's `PipelineOptions`.
         progress: Called with (images done, images in all) after each image.
 
     Returns:
@@ -182,13 +200,15 @@ def ingest(
         ValueError: On a bad argument.
         AnnotationError: If the source cannot be read, holds no usable image, has labels that
             the folder does not know, or, under `strict`, has any problem.
-        RecordError: If the records cannot be written.
+        MissingPackageError: If there is a `runner` and no Apache Beam.
+        RecordError: If the records cannot be written, or the runner fails.
     """
     name = get_split_name(split)
     check_format(format)
-    settings = _Settings(Path(out), shards, strict, workers, progress)
+    workers_or_runner = _choose_workers(workers, runner, runner_options)
+    settings = _Settings(Path(out), shards, strict, workers_or_runner, progress)
     conversion = _make_conversion(window, bits, salt, keep_ids)
-    found = _read_source(Path(source), format, split, axis)
+    found = _read_source(Path(source), format, split, axis, parse_neighbours(neighbours))
     label_names = _choose_labels(found.annotations, settings.out, {name}, labels)
     conversion = dataclasses.replace(conversion, label_names=label_names)
     return _write_splits(found, settings, conversion, {name: found.annotations.images})[0]
@@ -208,9 +228,12 @@ def ingest_by_patient(
     axis: str = "axial",
     window: Window | None = None,
     bits: int | None = None,
+    neighbours: int | str | None = None,
     salt: str | None = None,
     keep_ids: bool = False,
     workers: int = 1,
+    runner: str | None = None,
+    runner_options: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[IngestReport, ...]:
     """Write a data set as records in splits of its own, with no patient in two of them.
@@ -231,9 +254,12 @@ def ingest_by_patient(
         axis: As `ingest`.
         window: As `ingest`.
         bits: As `ingest`.
+        neighbours: As `ingest`.
         salt: As `ingest`.
         keep_ids: As `ingest`.
         workers: As `ingest`.
+        runner: As `ingest`.
+        runner_options: As `ingest`.
         progress: As `ingest`, for each split anew.
 
     Returns:
@@ -246,9 +272,10 @@ def ingest_by_patient(
     """
     check_format(format)
     shares = check_shares(shares)
-    settings = _Settings(Path(out), shards, strict, workers, progress)
+    workers_or_runner = _choose_workers(workers, runner, runner_options)
+    settings = _Settings(Path(out), shards, strict, workers_or_runner, progress)
     conversion = _make_conversion(window, bits, salt, keep_ids)
-    found = _read_source(Path(source), format, split, axis)
+    found = _read_source(Path(source), format, split, axis, parse_neighbours(neighbours))
     names = SPLITS[: len(shares)]
     label_names = _choose_labels(found.annotations, settings.out, set(names), labels)
     conversion = dataclasses.replace(conversion, label_names=label_names)
@@ -321,14 +348,28 @@ class _Settings:
     out: Path
     shards: int
     strict: bool
-    workers: int
+    workers: int | Runner
     progress: Callable[[int, int], None] | None
 
     def __post_init__(self) -> None:
         if not 1 <= self.shards <= 99999:
             raise ValueError(f"shards must be in [1, 99999]; got {self.shards!r}.")
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1; got {self.workers!r}.")
+
+
+def _choose_workers(
+    workers: int, runner: str | None, options: Mapping[str, str] | None
+) -> int | Runner:
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1; got {workers!r}.")
+    if runner is None:
+        if options:
+            raise ValueError(f"runner_options need a runner; got {sorted(options)} and none.")
+        return workers
+    if workers != 1:
+        raise ValueError(
+            f"a runner has workers of its own, told by runner_options; got workers={workers!r}."
+        )
+    return Runner(runner, dict(options or {}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,13 +383,19 @@ class _Source:
     annotations: Annotations
 
 
-def _read_source(path: Path, format: str, split: str, axis: str) -> _Source:
+def _read_source(
+    path: Path, format: str, split: str, axis: str, distance: Distance | None = None
+) -> _Source:
     check_axis(axis)
     evidence, file = "as told", ""
     if format == "auto":
         format, evidence, file = detect_format(path)
     options = {"axis": axis} if format == "nifti" else {}
-    return _Source(path, format, evidence, file, READERS[format](path, split, **options))
+    annotations = READERS[format](path, split, **options)
+    if distance is not None:
+        images = tuple(add_neighbours(annotations.images, distance))
+        annotations = annotations._replace(images=images)
+    return _Source(path, format, evidence, file, annotations)
 
 
 def _make_conversion(
@@ -449,6 +496,7 @@ def _write_split(
         scanners=dict(sorted(run.scanners.items())),
         intensities=run.summarize_intensities(),
         burned_in=run.burned_in,
+        neighbours=dict(sorted(run.neighbours.items())),
         problems=tuple(run.problems),
         notes=source.annotations.notes,
         resumed=work.resumed,
@@ -525,6 +573,7 @@ class _Run:
         self.files: dict[str, str] = {}
         self.patients: set[str] = set()
         self.scanners: collections.Counter[str] = collections.Counter()
+        self.neighbours: collections.Counter[str] = collections.Counter()
         self.duplicates = self.burned_in = 0
         self.first: list[bytes] = []
         for problem in problems:
@@ -565,6 +614,7 @@ class _Run:
         self.duplicates += result.duplicates
         self.burned_in += result.burned_in
         self.scanners[result.scanner] += 1
+        self.neighbours.update(result.neighbours)
         self._sizes.append(result.box_sizes_px)
         levels = self._levels.setdefault(result.scanner, np.zeros(HISTOGRAM_BINS))
         levels += result.histogram

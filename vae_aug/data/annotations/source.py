@@ -19,6 +19,36 @@ _EDGE_TOLERANCE_PX = 1e-2
 
 
 Effect = Literal["skipped", "dropped", "clipped"]
+NeighbourState = Literal["found", "end", "gap", "thick", "duplicate", "unplaced", "unfit"]
+
+
+class Hounsfield(NamedTuple):
+    """What the pixels of a PNG of 16 bits stand for, where they are no grey.
+
+    Attributes:
+        offset: What was added to Hounsfield units.
+        window: The units that are black and white, None if the source names none.
+    """
+
+    offset: int
+    window: tuple[float, float] | None
+
+
+class Neighbour(NamedTuple):
+    """A slice before or behind an image, or why there is none.
+
+    Attributes:
+        state: `"found"`; `"end"` (the series ends), `"gap"` (a slice is missing between), `"thick"`
+            (no other slice is as near), `"duplicate"` (another slice lies where the image does),
+            `"unplaced"` (the image has no place in space), or `"unfit"` (cannot be read, or
+            differs in size or colour).
+        path: The DICOM file, None if there is none.
+        frame: Index of its frame, from 0.
+    """
+
+    state: NeighbourState
+    path: Path | None = None
+    frame: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +70,8 @@ class AnnotatedImage:
         part: Key of the feature that holds the image in a record, or axis of the slices of a
             volume; `""` of other files.
         offset: Byte at which the record begins.
+        neighbours: Slices before and behind that become channels; empty for none.
+        hounsfield: What the pixels stand for if the file is a PNG of 16 bits; None for grey.
     """
 
     path: Path
@@ -55,6 +87,8 @@ class AnnotatedImage:
     frame: int = 0
     part: str = ""
     offset: int = 0
+    neighbours: tuple[Neighbour, ...] = ()
+    hounsfield: Hounsfield | None = None
 
     @property
     def place(self) -> str:
@@ -135,6 +169,7 @@ class Collector:
         frame: int = 0,
         part: str = "",
         offset: int = 0,
+        hounsfield: Hounsfield | None = None,
     ) -> None:
         """Add an image, unless one of the same key is there."""
         boxes = tuple(boxes)
@@ -152,6 +187,7 @@ class Collector:
             frame=frame,
             part=part,
             offset=offset,
+            hounsfield=hounsfield,
         )
         if image.source_id in self._source_ids:
             reason = "the source holds this image twice; only the first is taken"

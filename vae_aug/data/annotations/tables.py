@@ -17,6 +17,7 @@ from vae_aug.data.annotations.source import (
     Annotations,
     Box,
     Collector,
+    Hounsfield,
     keep_named,
     parse_number,
     parse_size,
@@ -35,6 +36,7 @@ _CSV_COLUMNS: dict[str, tuple[str, ...]] = {
     "height": ("height", "image_height"),
     "patient": ("patient", "patient_id", "patientid"),
 }
+_SUFFIXES = ("", ".dcm", ".dicom", ".png", ".jpg", ".jpeg")
 _CSV_OPTIONAL = frozenset({"width", "height", "patient"})
 
 
@@ -51,7 +53,10 @@ def read_csv(source: str | os.PathLike[str], split: str = "train") -> Annotation
     (`image_id`, `class_name`, `x_min`, ...: the boxes of every reader are taken), the RSNA
     pneumonia challenge (`patientId`, `x`, `y`, `width`, `height`, `Target`: the label is
     `opacity`), and DeepLesion's `DL_info.csv` (labels by `Coarse_lesion_type`, `lesion` where
-    it is unknown; the split by `Train_Val_Test`). Their sizes of images are not compared.
+    it is unknown; the split by `Train_Val_Test`; boxes that are `Possibly_noisy` are dropped, and
+    so are images without another). Their sizes of images are not compared. DeepLesion's PNG files
+    of 16 bits hold Hounsfield units + 32768; `DICOM_windows` in the first row of an image says
+    which are black and white.
 
     Args:
         source: The data set's folder, holding `<split>.csv`; or the table itself.
@@ -73,7 +78,13 @@ def read_csv(source: str | os.PathLike[str], split: str = "train") -> Annotation
     folders = list_image_folders(file.parent, split)
     find_anywhere = make_finder(collector.root)
     for name, entries in rows.items():
-        path = find_file(folders, name) or find_anywhere(name)
+        noisy = [row for row in entries if row.get("noisy") == "1"]
+        for _ in noisy:
+            collector.report(name, "a box is marked as possibly noisy", "dropped")
+        entries = [row for row in entries if row not in noisy]
+        if not entries:
+            continue
+        path = _find_named(folders, name) or find_anywhere(name)
         if path is None:
             collector.report(name, "the table names this image, the file is missing or not unique")
             continue
@@ -83,9 +94,25 @@ def read_csv(source: str | os.PathLike[str], split: str = "train") -> Annotation
             keep_named(collector, path, boxes),
             size=(parse_size(entries[0].get("height")), parse_size(entries[0].get("width"))),
             patient=entries[0].get("patient") or "",
+            hounsfield=_parse_window(entries[0]),
         )
     names = {row["label"] for entries in rows.values() for row in entries if row["label"]}
     return collector.finish(sorted(names))
+
+
+def _find_named(folders: Sequence[Path], name: str) -> Path | None:
+    """Return the first file of a name, with or without its suffix, in the folders."""
+    found = (find_file(folders, f"{name}{suffix}") for suffix in _SUFFIXES)
+    return next((path for path in found if path is not None), None)
+
+
+def _parse_window(row: Mapping[str, str]) -> Hounsfield | None:
+    """Return what DeepLesion's pixels stand for; None for other tables."""
+    if "hounsfield" not in row:
+        return None
+    bounds = [parse_number(text) for text in row["hounsfield"].split(",")]
+    is_window = len(bounds) == 2 and bounds[0] < bounds[1] < float("inf")
+    return Hounsfield(_DEEPLESION_OFFSET, (bounds[0], bounds[1]) if is_window else None)
 
 
 def is_box_table(file: Path) -> bool:
@@ -178,11 +205,14 @@ def _convert_deeplesion(rows: Sequence[Mapping[str, str]], split: str) -> list[d
             "filename": f"{series}/{slice_name}",
             "label": _DEEPLESION_TYPES.get(row["coarse_lesion_type"], "lesion"),
             "patient": row["patient_index"],
+            "noisy": row.get("possibly_noisy", ""),
+            "hounsfield": row.get("dicom_windows", ""),
         }
         converted.append(result | dict(zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)))
     return converted
 
 
+_DEEPLESION_OFFSET = 2**15
 _DEEPLESION_SPLITS = {"train": "1", "validation": "2", "test": "3"}
 _DEEPLESION_TYPES = {
     "1": "bone",
