@@ -103,11 +103,11 @@ def test_every_step_of_a_pipeline_is_timed(monkeypatch, records, short_vae):
 
 
 def test_engines_that_cannot_run_a_network_are_told_and_not_the_end(
-    monkeypatch, records, tiny_ladder
+    monkeypatch, records, short_vae
 ):
-    monkeypatch.setattr(engine_quality, "CHECKPOINTS", ("ladder",))
-    monkeypatch.setattr(engine_quality, "load_checkpoint", lambda name: tiny_ladder)
-    monkeypatch.setattr(engine_quality, "MODES", ("sample",))
+    monkeypatch.setattr(engine_quality, "CHECKPOINTS", ("short",))
+    monkeypatch.setattr(engine_quality, "load_checkpoint", lambda name: short_vae)
+    monkeypatch.setattr(engine_quality, "MODES", ("denoise",))
     monkeypatch.setattr(engine_quality, "ENGINES", ("tensorflow", "tensorflow", "abacus"))
     same, failed = engine_quality.measure_quality(str(records), 2)
     assert (same["psnr_db"], same["share_of_levels"], same["images"]) == (None, 0.0, 2)
