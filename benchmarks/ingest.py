@@ -11,7 +11,8 @@ often hold. Within every repeat these run in turn on the same files:
 
 Files are copied until there are `--images`, each with a UID of its own. Workers need seconds to
 load TensorFlow, which many images outweigh; `steady` leaves out the time up to the first block.
-Ratios are per repeat, and their median is what to compare.
+Ratios are per repeat, and their median is what to compare. `processor_ms_an_image` adds up the time
+on all cores of this process, which other work on the machine changes less.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ def run_ingest(files: list[Path], workers: int) -> tuple[float, float]:
 def measure(files: list[Path], repeats: int) -> dict[str, Any]:
     """Run all in turn, in another order each time."""
     seconds: dict[str, list[float]] = {}
+    processor_ms: dict[str, list[float]] = {}
     steady: dict[str, list[float]] = {"ingest_1": [], "ingest_2": []}
 
     def note_ingest(workers: int) -> float:
@@ -115,7 +117,11 @@ def measure(files: list[Path], repeats: int) -> dict[str, Any]:
     decode_and_encode(files[:8])  # warm up
     for repeat in range(repeats):
         for name in list(runs)[:: 1 if repeat % 2 else -1]:
+            begin = time.process_time()
             seconds.setdefault(name, []).append(runs[name]())
+            spent = 1000 * (time.process_time() - begin) / len(files)
+            processor_ms.setdefault(name, []).append(spent)
+    del processor_ms["ingest_2"]
     speeds = {name: [len(files) / s for s in values] for name, values in seconds.items()}
     return {
         "images": len(files),
@@ -124,6 +130,7 @@ def measure(files: list[Path], repeats: int) -> dict[str, Any]:
         "ingest_2_by_ingest_1": divide(speeds["ingest_2"], speeds["ingest_1"]),
         "ingest_2_by_ingest_1_steady": divide(steady["ingest_1"], steady["ingest_2"]),
         "images_a_second": {name: describe(values) for name, values in speeds.items()},
+        "processor_ms_an_image": {n: describe(values) for n, values in processor_ms.items()},
     }
 
 
