@@ -115,12 +115,17 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    machine = describe_machine()
+    rows, digests = [], {}
+    settings = {key: value for key, value in vars(arguments).items() if key != "out"}
+    head = {
+        "benchmark": "guard",
+        "settings": {**settings, "digests": digests},
+        "environment": describe_machine(),
+    }
     sources = {
         boxes: make_batches(arguments.images, arguments.size, boxes, arguments.batch_size)
         for boxes in arguments.boxes
     }
-    rows, digests = [], {}
     for name in arguments.ckpt:
         network = load_checkpoint(name)
         digests[name] = network.digest
@@ -129,6 +134,8 @@ def main() -> None:
             for boxes, batches in sources.items():
                 row = measure(augments, batches, arguments.batches, arguments.repeats)
                 rows.append({"checkpoint": name, "mode": mode, "boxes": boxes, **row})
+                report = {**head, "results": rows}  # kept now, lest a long run be lost
+                write_atomic(arguments.out, (json.dumps(report, indent=1) + "\n").encode())
                 wall, processor = row["time_ratio"], row["processor_time_ratio"]
                 print(
                     f"{name:8} {mode:8} {boxes:4} boxes, {row['share_of_boxes_guarded']:5.1%} "
@@ -137,14 +144,6 @@ def main() -> None:
                     f"({processor['lowest']:.3f} to {processor['highest']:.3f})",
                     flush=True,
                 )
-    settings = {key: value for key, value in vars(arguments).items() if key != "out"}
-    report = {
-        "benchmark": "guard",
-        "settings": {**settings, "digests": digests},
-        "results": rows,
-        "environment": machine,
-    }
-    write_atomic(arguments.out, (json.dumps(report, indent=1) + "\n").encode())
     print(f"written to {arguments.out}")
 
 
