@@ -230,25 +230,20 @@ def change_guarded(
         )
         return tf.where(original, 1.0, fidelity), failed
 
-    def repair() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        repaired, failed = tf.while_loop(
+    fidelity = measure(wanted)
+    failed = tf.zeros_like(fidelity, tf.bool)
+    if guard != "off":
+        fidelity, failed = tf.while_loop(
             lambda fidelity, failed: tf.reduce_any(find_new(fidelity, failed)),
             act,
-            (fidelity, nothing),
-            shape_invariants=(fidelity.shape, nothing.shape),
+            (fidelity, failed),
+            shape_invariants=(fidelity.shape, failed.shape),
         )
-        return guard_change(change, boxes, failed, guard), repaired, failed
-
-    fidelity = measure(wanted)
-    nothing = tf.zeros_like(fidelity, tf.bool)
-    if guard == "off":
-        return change_luminance(images, change, low, high), fidelity, nothing
-    if not tf.executing_eagerly():
-        # Most images need no repair. Inlined, its operations would still cost them a millisecond.
-        repair = tf.function(repair, autograph=False, experimental_attributes={"_noinline": True})
-    change, fidelity, failed = tf.cond(
-        tf.reduce_any(find_new(fidelity, nothing)), repair, lambda: (change, fidelity, nothing)
-    )
+        change = tf.cond(
+            tf.reduce_any(failed),
+            lambda: guard_change(change, boxes, failed, guard),
+            lambda: change,
+        )
     return change_luminance(images, change, low, high), fidelity, failed
 
 
