@@ -11,10 +11,11 @@ Example:
     >>> def shift(element):
     ...     objects = {**element["objects"], "bbox": element["objects"]["bbox"] + 1e-6}
     ...     return {**element, "objects": objects}
-    >>> check_transform(shift, [Case("tfds", "single")])
-    Traceback (most recent call last):
-    ...
-    vae_aug.errors.ConformanceError: values: ['objects', 'bbox'] ...
+    >>> try:
+    ...     check_transform(shift, [Case("tfds", "single")])
+    ... except ConformanceError as error:
+    ...     print(error)
+    values: ['objects', 'bbox'] must stay bit for bit; ...
 """
 
 from __future__ import annotations
