@@ -141,7 +141,8 @@ def _find_keys(folder: Path, features: Any) -> _Keys:
         keys = [key for key in keys if key.rpartition("/")[2] == usual] or keys
         if len(keys) > 1:
             raise AnnotationError(
-                f"{folder}: has several features that may be the {usual}: {', '.join(sorted(keys))}. "
+                f"{folder}: has several features that may be the {usual}: "
+                f"{', '.join(sorted(keys))}. "
                 f"Prepare the dataset with one, or call the right one {usual!r}."
             )
         return keys[0] if keys else ""
