@@ -17,6 +17,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vae_aug.data.annotations.layout import find_file
 from vae_aug.data.atomic import write_atomic
 
 TCGA = r"TCGA[-_](\w\w)[-_]"
@@ -38,8 +39,8 @@ def split_by_hospital(coco: dict[str, Any], folder: Path, pattern: str) -> dict[
         match = re.search(pattern, image["patient"])
         if match is None:
             raise ValueError(f"image {image['id']}: its patient does not have {pattern!r}.")
-        found = [folder / part / image["file_name"] for part in (".", "images")]
-        path = next((path for path in found if path.is_file()), found[-1])
+        name = image["file_name"]
+        path = find_file((folder, folder / "images"), name) or folder / "images" / name
         sites.setdefault(match[1], []).append({**image, "file_name": str(path.resolve())})
     return {site: _keep(coco, images) for site, images in sites.items()}
 

@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from vae_aug.data.annotations.layout import find_file
 from vae_aug.data.letterbox import letterbox, letterbox_boxes
 from vae_aug.model.lite1 import find_package_weights, load_lite1, make_lite1
 
@@ -92,8 +93,8 @@ def read_coco(path: Path, size: int) -> Samples:
     names = [image.get("patient") if has_patients else image["id"] for image in coco["images"]]
     images, boxes = [], []
     for image in coco["images"]:
-        found = [path.parent / part / image["file_name"] for part in (".", "images")]
-        file = next((file for file in found if file.is_file()), found[-1])
+        folder, name = path.parent, image["file_name"]
+        file = find_file((folder, folder / "images"), name) or folder / "images" / name
         grey = np.asarray(Image.open(file).convert("L"), np.float32)
         square = letterbox(grey[None, ..., None], size)[0].numpy()
         images.append(np.clip(np.rint(square), 0, 255).astype(np.uint8))

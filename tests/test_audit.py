@@ -141,18 +141,22 @@ def test_one_copy_among_others_is_caught(records):
 
 
 @pytest.mark.parametrize(
-    ("bank", "verdict", "status"),
-    [(make_textures(TRAINING, 1), "Signs of", 1), (make_textures(500, 3), "No sign of", 0)],
-    ids=["training images", "others"],
+    ("bank", "verdict", "strict", "status"),
+    [
+        (make_textures(TRAINING, 1), "Signs of", [], 0),
+        (make_textures(TRAINING, 1), "Signs of", ["--strict"], 1),
+        (make_textures(500, 3), "No sign of", ["--strict"], 0),
+    ],
+    ids=["training images", "training images, strict", "others, strict"],
 )
-def test_the_command_prints_the_verdict(tmp_path, monkeypatch, bank, verdict, status):
+def test_the_command_prints_the_verdict(tmp_path, monkeypatch, bank, verdict, strict, status):
     """Held-out images are those of the split that is named, in the folder that is named."""
     write_images(tmp_path / "records", "train", make_textures(TRAINING, 1))
     write_images(tmp_path / "others", "test", make_textures(HELD_OUT, 2))
     monkeypatch.setattr(commands, "load_checkpoint", lambda name: BankVAE(to_bank(bank)))
     folders = ["--train", tmp_path / "records", "--held-out", tmp_path / "others"]
     options = [*folders, "--held-out-split", "test", "--samples", SAMPLES, "--out", tmp_path]
-    result = CliRunner().invoke(cli.app, ["audit", "any", "--strict", *map(str, options)])
+    result = CliRunner().invoke(cli.app, ["audit", "any", *strict, *map(str, options)])
     assert result.exit_code == status, result.stderr
     assert f"{verdict} memorisation" in result.stdout and STATEMENT in " ".join(
         result.stdout.split()

@@ -109,10 +109,18 @@ def test_engines_that_cannot_run_a_network_are_told_and_not_the_end(
     monkeypatch.setattr(engine_quality, "CHECKPOINTS", ("short",))
     monkeypatch.setattr(engine_quality, "load_checkpoint", lambda name: short_vae)
     monkeypatch.setattr(engine_quality, "MODES", ("denoise",))
-    monkeypatch.setattr(engine_quality, "ENGINES", ("tensorflow", "tensorflow", "abacus"))
+    monkeypatch.setattr(engine_quality, "ENGINES", ("tensorflow", "tensorflow", "xla"))
+    augment = engine_quality._augment
+
+    def refuse(vae, mode, engine, elements):
+        if engine == "xla":
+            raise tf.errors.InvalidArgumentError(None, None, "no such kernel\nand more")
+        return augment(vae, mode, engine, elements)
+
+    monkeypatch.setattr(engine_quality, "_augment", refuse)
     same, failed = engine_quality.measure_quality(str(records), 2)
     assert (same["psnr_db"], same["share_of_levels"], same["images"]) == (None, 0.0, 2)
-    assert "engine must be one of" in failed["failed"]
+    assert failed["failed"] == "no such kernel"
 
 
 def test_images_are_shared_out_by_hospital(tmp_path):

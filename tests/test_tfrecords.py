@@ -13,6 +13,8 @@ from test_images import make_noise
 
 from vae_aug.data.annotations import read_tfrecords
 from vae_aug.data.annotations.detect import detect_format
+from vae_aug.data.annotations.source import Collector
+from vae_aug.data.convert import Conversion, convert_image
 from vae_aug.data.images import encode_png, strip_jpeg_metadata
 from vae_aug.data.ingest import find_hashed, ingest
 from vae_aug.data.records import iterate_examples, make_example, read_records, write_records
@@ -280,3 +282,17 @@ def test_our_own_records_come_back_byte_for_byte(tmp_path):
     )
     assert written == given
     assert len(list(read_records(tmp_path / "out"))) == 5
+
+
+def test_a_feature_called_like_a_plane_is_not_taken_for_a_volume(tmp_path):
+    """MR sets prepared with TFDS may well call their image `axial`."""
+    pixels = make_noise((6, 8), "u1")
+    feature = {"axial": make_feature([encode_png(pixels)])}
+    record = tf.train.Example(features=tf.train.Features(feature=feature))
+    write_file(tmp_path / "a.tfrecord", record.SerializeToString())
+    collector = Collector(tmp_path)
+    collector.add(tmp_path / "a.tfrecord", part="axial")
+    [image] = collector.finish(()).images
+    assert image.place == "record 0"
+    converted = convert_image(image, Conversion((), None, "auto", None))
+    assert not converted.problems and len(converted.record) > pixels.size

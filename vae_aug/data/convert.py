@@ -25,7 +25,7 @@ from vae_aug.data.images import (
     read_encoded,
     read_image,
 )
-from vae_aug.data.nifti import AXES, read_slice
+from vae_aug.data.nifti import is_nifti, read_slice
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example
 from vae_aug.data.stacks import stack_neighbours
@@ -166,7 +166,7 @@ def _convert(item: AnnotatedImage, conversion: Conversion) -> Converted:
 
 
 def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
-    if item.part in AXES:
+    if is_nifti(item.path):
         pixels = read_slice(
             item.path, item.part, item.frame, conversion.window, bits=conversion.bits
         )

@@ -312,8 +312,7 @@ def read_dicom(
             values, depth = _show_colour(stored, dataset)
         if bits is None:
             bits = 8 if depth <= 8 else 16
-        scaled = np.floor(values * (2**bits - 1) + 0.5)
-        pixels = scaled.astype(np.uint8 if bits == 8 else np.uint16)
+        pixels = quantize(values, bits)
         return DicomImage(
             pixels=pixels if levels is None else levels.spread(pixels),
             sop_instance_uid=str(dataset.get("SOPInstanceUID") or ""),
@@ -722,6 +721,11 @@ def apply_window(
     if width == 0:
         return (values > center).astype(np.float64)
     return np.clip((values - center) / width + 0.5, 0, 1)
+
+
+def quantize(greys: np.ndarray, bits: int) -> np.ndarray:
+    """Turn grey values in [0, 1] into uint8 (8 bits) or uint16 (16), rounding half up."""
+    return np.floor(greys * (2**bits - 1) + 0.5).astype(np.uint8 if bits == 8 else np.uint16)
 
 
 def _check_function(center: float, width: float, function: str) -> None:

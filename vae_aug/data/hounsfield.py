@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vae_aug.data.annotations.source import Hounsfield
-from vae_aug.data.dicom import Window, apply_window
+from vae_aug.data.dicom import Window, apply_window, quantize
 
 
 def show_hounsfield(
@@ -29,5 +29,4 @@ def show_hounsfield(
         own = hounsfield.window if window == "auto" else None
         low, high = own or (values.min(), values.max())
         greys = np.clip((values - low) / max(high - low, 1.0), 0, 1)
-    top = 2 ** (bits or 16) - 1
-    return np.floor(greys * top + 0.5).astype(np.uint8 if bits == 8 else np.uint16)
+    return quantize(greys, bits or 16)

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from vae_aug.data.dicom import Window, apply_window
+from vae_aug.data.dicom import Window, apply_window, quantize
 from vae_aug.data.images import MAX_PIXELS
 from vae_aug.errors import MissingPackageError, VAEAugError
 
@@ -190,8 +190,7 @@ def read_slice(
     else:
         shown = apply_window(plane, *window)
     bits = bits or (8 if volume.stored_bits <= 8 else 16)
-    scaled = np.floor(np.nan_to_num(shown, nan=0.0) * (2**bits - 1) + 0.5)
-    return scaled.astype(np.uint8 if bits == 8 else np.uint16)
+    return quantize(np.nan_to_num(shown, nan=0.0), bits)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from vae_aug.data.nifti import AXES
+from vae_aug.data.nifti import is_nifti
 from vae_aug.errors import AnnotationError, VAEAugError
 
 _LEAST_SIDE_PX = 1e-3
@@ -93,7 +93,7 @@ class AnnotatedImage:
     @property
     def place(self) -> str:
         """Where in a file of many images this one is, for messages; `""` of other files."""
-        kind = "slice" if self.part in AXES else "record"
+        kind = "slice" if is_nifti(self.path) else "record"
         return f"{kind} {self.frame}" if self.part else ""
 
 
