@@ -82,6 +82,22 @@ def test_samples_of_known_noise(records):
     assert one.guarded == 0.0
 
 
+def test_interpolation_is_measured_when_asked_for(records, tmp_path):
+    class MovingVAE(FakeVAE):
+        """A variant is brighter by 0.1, if it is made by interpolating."""
+
+        def vary(self, images, *, mode, factor, seeds, alone=False):
+            return images, images + 0.1 * float(mode == "interpolate")
+
+    drawn = {"factors": (1.0,), "samples": 2, "guard": "off"}
+    (row,) = measure_diversity(records, MovingVAE(SIZE), mode="interpolate", out=tmp_path, **drawn)
+    assert row.change == pytest.approx(0.1, abs=2e-3)
+    (row,) = measure_diversity(records, MovingVAE(SIZE), **drawn)
+    assert row.change == 0.0
+    report = json.loads((tmp_path / "diversity.json").read_text())
+    assert report["settings"]["mode"] == "interpolate"
+
+
 def test_a_brighter_image_keeps_its_contrast_and_does_not_vary(records, tmp_path):
     (row,) = measure_diversity(
         records, BrighteningVAE(SIZE), factors=(0.2,), samples=3, guard="off", out=tmp_path

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig
+from vae_aug.data.phantom import make_phantom
 from vae_aug.model.checkpoint import load_checkpoint, save_checkpoint
 from vae_aug.model.ladder import LEVELS, LadderVAE, _code, _count_noise, _double_to
 from vae_aug.model.style import STYLE_DIM, apply_style
@@ -160,31 +161,51 @@ def test_interpolation_moves_towards_the_neighbours_global_latent(ladder):
     assert np.abs(moved - reconstruction).max() > 1e-6
 
 
-def test_moving_all_the_way_takes_the_others_global_latent(ladder):
+def test_moving_takes_the_others_global_latent(ladder):
     images = make_images(2, 32, 32, 1)
-    z_other = tf.random.normal([2, CONFIG.latent_dim // 2])
+    z_mean, _ = ladder.encode(images)
+    z_other = z_mean + tf.random.stateless_normal(z_mean.shape, [5, 6])
     reconstruction, still = ladder.move_towards(images, z_other, tf.zeros(2))
     np.testing.assert_allclose(still, reconstruction, atol=1e-6)
     np.testing.assert_allclose(reconstruction, ladder.reconstruct(images), atol=1e-6)
     _, moved = ladder.move_towards(images, z_other, tf.ones(2))
-    features = ladder._read(images, training=False)
-    drawn = tf.clip_by_value(ladder._draw(features, z_other, None)[0], 0.0, 1.0)
-    expected = apply_style(drawn, (z_other - features.z_mean)[:, :STYLE_DIM])
-    np.testing.assert_allclose(moved, expected, atol=1e-6)
+    drawn = tf.clip_by_value(
+        ladder._draw(ladder._read(images, training=False), z_other, None)[0], 0.0, 1.0
+    )
+    expected = apply_style(drawn, (z_other - z_mean)[:, :STYLE_DIM])
+    np.testing.assert_allclose(moved, expected, atol=1e-5)
 
 
-def test_a_known_style_centres_the_prior(ladder):
-    images = make_images(2, 32, 32, 1)
-    plain = ladder.forward(images)
-    style = tf.ones([2, STYLE_DIM])
-    styled = ladder.forward(images, style=style)
-    # KL of N(m, s^2) to N(1, 0.1^2): log(0.1 / s) + (s^2 + (m - 1)^2) / (2 * 0.1^2) - 1 / 2.
-    z_mean, z_log_var = (x.numpy() for x in ladder.encode(images))
-    head, s = z_mean[:, :STYLE_DIM], np.exp(0.5 * z_log_var[:, :STYLE_DIM])
-    expected = np.log(0.1 / s) + (s**2 + (head - 1) ** 2) / 0.02 - 0.5
-    np.testing.assert_allclose(styled.kls[0][:, :STYLE_DIM], expected, rtol=1e-4)
-    np.testing.assert_array_equal(styled.kls[0][:, STYLE_DIM:], plain.kls[0][:, STYLE_DIM:])
-    np.testing.assert_array_equal(styled.reconstruction, plain.reconstruction)
+def test_demo_takes_over_another_images_window():
+    demo = load_checkpoint("demo")
+    own = tf.constant(make_phantom("abdomen_ct", 3, size=128).image[None] / 255, tf.float32)
+    other = 0.85 * own + 0.05 * tf.minimum(own / 0.05, 1.0)
+    z_other, _ = demo.encode(other)
+    reconstruction, moved = demo.move_towards(own, z_other, tf.ones(1))
+    target = demo.reconstruct(other)
+    before, after = (np.abs(x - target).mean() for x in (reconstruction, moved))
+    assert after < 0.3 * before
+
+
+def test_a_style_is_moved_by_three_deviations_at_most(ladder):
+    images = make_images(1, 32, 32, 1)
+    z_mean, _ = ladder.encode(images)
+    shift = tf.pad(tf.ones([1, STYLE_DIM]), [[0, 0], [0, z_mean.shape[1] - STYLE_DIM]])
+    _, limit = ladder.move_towards(images, z_mean - 3.0 * shift, tf.ones(1))
+    _, beyond = ladder.move_towards(images, z_mean - 9.0 * shift, tf.ones(1))
+    np.testing.assert_array_equal(beyond, limit)
+
+
+def test_alone_a_style_is_drawn_around_the_images_own(ladder):
+    # The aggregate of a fresh network is 0, which no image's style is near.
+    images = tf.repeat(make_images(1, 32, 32, 1), 64, axis=0)
+    seeds = tf.stack([tf.range(64), tf.ones(64, tf.int32)], axis=1)
+    reconstruction, variants = ladder.vary(
+        images, mode="interpolate", factor=1.0, seeds=seeds, alone=True
+    )
+    change = (variants - reconstruction).numpy().mean(axis=(1, 2, 3))
+    assert change.std() > 0.003
+    assert abs(change.mean()) < change.std()
 
 
 def test_every_variable_has_a_name_of_its_own(ladder):

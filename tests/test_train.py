@@ -105,7 +105,7 @@ def test_patience_that_has_run_out_stays_so(records, tmp_path):
     train([records], tmp_path, model=MODEL, config=config, progress=forbid)
 
 
-def test_a_ladder_trains_on_images_of_known_style(records, tmp_path):
+def test_a_ladder_trains_on_restyled_images(records, tmp_path):
     model = dataclasses.replace(MODEL, profile="ladder", latent_dim=24)
     config = dataclasses.replace(
         CONFIG, steps=6, loss="sigma_each", ssim_weight=1.0, restyle=True, learning_rate=3e-3
@@ -141,12 +141,6 @@ def test_a_ladder_goes_on_from_a_checkpoint_at_another_size(records, tmp_path):
         train([records], tmp_path / "third", model=wider, config=still)
     with pytest.raises(ValueError, match="starts from encoder_weights or from start_from"):
         dataclasses.replace(still, encoder_weights="package")
-
-
-def test_a_style_is_refused_for_a_profile_without_one(records, tmp_path):
-    config = dataclasses.replace(CONFIG, restyle=True)
-    with pytest.raises(ValueError, match="restyle is for the profile 'ladder'"):
-        train([records], tmp_path, model=MODEL, config=config)
 
 
 def test_the_loss_falls(records, tmp_path):

@@ -801,6 +801,7 @@ def diversity(
     records: _Records,
     ckpt: _Checkpoint = "demo",
     split: Annotated[str, typer.Option(help="Split to measure on.")] = "validation",
+    mode: Annotated[Mode, typer.Option(help="As for augment.")] = Mode.sample,
     factor: Annotated[
         list[float], typer.Option(min=0.0, help="Strength of the samples; may be repeated.")
     ] = [0.5, 1.0, 2.0],  # noqa: B006
@@ -820,6 +821,7 @@ def diversity(
         records,
         ckpt,
         split=split,
+        mode=mode.value,
         factors=factor,
         samples=samples,
         limit=limit,

@@ -115,8 +115,7 @@ class TrainConfig(_Config):
         spatial_beta: The same of the ladder's latent maps.
         kl_warmup_steps: Steps over which the KL weight rises linearly from 0 to `beta`.
         free_bits: Nats per latent dimension that cost nothing.
-        restyle: Whether a random style (`vae_aug.model.style`) is laid over every training image,
-            which the global latent of a ladder learns to tell.
+        restyle: Whether a random style (`vae_aug.model.style`) is laid over every training image.
         box_weight: Weight of a pixel inside a box, relative to 1 outside.
         corruptions: Names from `vae_aug.corrupt` of which one is drawn per image.
         keep: Range of the share of information that the corruption leaves.
@@ -198,7 +197,6 @@ TRAIN_RECIPES: dict[str, dict[str, Any]] = {
     "ladder": {
         "loss": "sigma_each",
         "ssim_weight": 1.0,
-        "restyle": True,
         "learning_rate": 2e-3,
     },
 }

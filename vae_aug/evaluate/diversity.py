@@ -66,6 +66,7 @@ def measure_diversity(
     network: Network,
     *,
     split: str = "validation",
+    mode: str = "sample",
     factors: Sequence[float] = (0.5, 1.0, 2.0),
     samples: int = 16,
     limit: int | None = 32,
@@ -74,12 +75,13 @@ def measure_diversity(
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Diversity, ...]:
-    """Draw samples of every image with `mode="sample", detail=1` and measure them.
+    """Draw samples of every image with `detail=1` and measure them.
 
     Args:
         source_records: Folder of records, as `read_records` takes it.
         network: The network.
         split: The split.
+        mode: `"sample"` or `"interpolate"`, as `VAEAugment`.
         factors: Strengths, at least 0.
         samples: Samples of each image, at least 2.
         limit: Most images, evenly spaced over the split; None for all.
@@ -98,7 +100,7 @@ def measure_diversity(
     """
     check_range("samples", samples, 2)
     augments = {
-        factor: VAEAugment(network, mode="sample", factor=factor, seed=seed, guard=guard)  # type: ignore[arg-type]
+        factor: VAEAugment(network, mode=mode, factor=factor, seed=seed, guard=guard)  # type: ignore[arg-type]
         for factor in factors
     }
     dataset = read_records(source_records, split)
@@ -118,6 +120,7 @@ def measure_diversity(
             "source": os.fspath(source_records),
             "split": split,
             "images": len(elements),
+            "mode": mode,
             "samples": samples,
             "guard": guard,
             "seed": seed,

@@ -70,8 +70,7 @@ def make_training_feed(
         start: Batches to leave out.
 
     Returns:
-        Batches `(noisy, clean, weights, style)`: three times `[B, size, size, 1] float32`, and
-        the style that lies over the clean image, `[B, STYLE_DIM] float32`, 0 without `restyle`.
+        Batches `(noisy, clean, weights)`, each `[B, size, size, 1] float32`.
     """
     # Serialized records are shuffled and skipped; only those that are used get decoded.
     endless = [
@@ -87,14 +86,13 @@ def make_training_feed(
     def prepare(index: tf.Tensor, numbered: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         seeds = tf.unstack(tf.random.split([config.seed, tf.cast(index, tf.int32)], 4))
         clean, weight = _move(*fit_example(*numbered, seeds[3]), seeds[0])
-        style = tf.zeros([STYLE_DIM])
         if config.restyle:
-            style = tf.random.stateless_normal([STYLE_DIM], seeds[2])
-            clean = apply_style(clean[None], style[None])[0]
+            style = tf.random.stateless_normal([1, STYLE_DIM], seeds[2])
+            clean = apply_style(clean[None], style)[0]
         noisy = corrupt_randomly(
             clean, config.corruptions, config.keep, config.clean_share, seeds[1]
         )
-        return noisy, clean, weight, style
+        return noisy, clean, weight
 
     return (
         mixed.enumerate()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from vae_aug.model.latent import (
     split_latent,
 )
 from vae_aug.model.loss import kl_divergence
-from vae_aug.model.style import STYLE_DIM, apply_style
+from vae_aug.model.style import STYLE_DIM, apply_style, measure_style
 from vae_aug.model.vae import Draw, copy_centre
 
 STRIDE = 32
@@ -51,9 +50,9 @@ _START_LOG_VAR = -6.0
 """Where posteriors begin: so narrow that the maps carry what is read from the very first step.
 Begun wide, they are noise, which the levels learn to ignore before they learn to use them."""
 
-_KNOWN_STYLE_SPREAD = 0.1
-"""Spread of the prior around a style that is known. At 1 the posterior need not follow the style,
-for half a nat a value: then all images have the same code and interpolating does nothing."""
+_MAX_STYLE_MOVE = 3.0
+"""Standard deviations by which interpolating changes a value of the style at most: a window level
+that is moved further swallows what is dark."""
 
 _GLOBAL_NOISE, _STEP, _LEVEL_NOISE = 0, 1, 2
 """What a seed is folded with; the level's index is added to the last."""
@@ -68,7 +67,7 @@ class _Features(NamedTuple):
 
     Attributes:
         skips: Stride to `[B, H / stride, W / stride, C] float32`.
-        z_mean: `[B, d] float32`, of the global latent.
+        z_mean: `[B, d] float32`, of the global latent; the first `STYLE_DIM` are measured.
         z_log_var: `[B, d] float32`.
         pixels: `[B, H / 2, W / 2, 4] float32`, the first restoration, which the backbone reads.
     """
@@ -91,9 +90,9 @@ class LadderVAE(keras.Model):
     put out with a gain and an offset. What was read reaches the output through those draws alone:
     there is no plain skip that could starve them.
 
-    The first `STYLE_DIM` values of the global latent are the style of `vae_aug.model.style`: the
-    encoder learns to tell it, and moving it restyles the output, which leaves anatomy where it is.
-    The other values reach every level.
+    The first `STYLE_DIM` values of the global latent are the style of `vae_aug.model.style`, as
+    measured on the coarse restoration: moving it restyles the output, which leaves anatomy where it
+    is. The other values are learned and reach every level.
 
     Attributes:
         config: The `ModelConfig`.
@@ -170,7 +169,6 @@ class LadderVAE(keras.Model):
         seed: tf.Tensor | None = None,
         *,
         training: bool = False,
-        style: tf.Tensor | None = None,
     ) -> Draw:
         """Encode and decode images, with everything that a loss needs.
 
@@ -179,8 +177,6 @@ class LadderVAE(keras.Model):
             seed: `[2] int32` of the draws; None decodes posterior means.
             training: Whether batch normalisation uses the batch's statistics, and the
                 reconstruction is left unclipped.
-            style: `[B, STYLE_DIM] float32` that is known to lie over the images: the prior of the
-                global latent is narrow around it there. None for the standard normal prior.
 
         Returns:
             The draw, its maps in the size of `images`, `[B, H, W, 1]`, in the images' own style.
@@ -193,7 +189,9 @@ class LadderVAE(keras.Model):
         image, kls = self._draw(features, z, noise)
         coarse = tf.nn.depth_to_space(features.pixels, 2)
         image, coarse = (_crop(x, images) for x in (image, coarse))
-        kls = [self._compute_global_kl(features, style), *kls]
+        # The style is measured, not learned.
+        learned = (part[:, STYLE_DIM:] for part in (features.z_mean, features.z_log_var))
+        kls = [kl_divergence(*learned), *kls]
         if not training:
             image = tf.clip_by_value(image, 0.0, 1.0)
         return Draw(image, tuple(kls), features.z_mean, coarse)
@@ -218,8 +216,8 @@ class LadderVAE(keras.Model):
         """Reconstruct images and draw a variant of each.
 
         `"sample"` draws the style from its prior around the image's own and everything else from
-        the posterior; `"interpolate"` moves the global latent towards another image's. The maps
-        of anatomy are the image's own in all modes.
+        the posterior; `"interpolate"` moves the global latent towards another image's, its style
+        by three standard deviations at most. The maps of anatomy are the image's own in all modes.
 
         Args:
             images: `[B, H, W, 1] float32 in [0, 1]`.
@@ -227,7 +225,8 @@ class LadderVAE(keras.Model):
             factor: Strength from 0; 1 is the full spread, or the other image's appearance.
             seeds: `[B, 2] int32`; what is drawn for an image depends on its own seed alone.
             alone: For `"interpolate"`: the image has no neighbours in the batch, so it moves
-                towards a draw from the training set's aggregate posterior.
+                towards a draw: the style around its own, the rest from the training set's
+                aggregate posterior.
 
         Returns:
             Reconstruction and variant, each `[B, H, W, 1] float32 in [0, 1]`. For `"denoise"`
@@ -294,9 +293,11 @@ class LadderVAE(keras.Model):
             spread = tf.exp(0.5 * features.z_log_var[:, STYLE_DIM:])
             z = z_mean + factor * tf.concat([style, spread], axis=-1) * noise
             return self._finish(features, z, _make_seeded_noise(seeds, factor), images)
-        drawn = self.aggregate_mean + self.aggregate_std * noise
+        around = z_mean + noise
+        aggregate = self.aggregate_mean + self.aggregate_std * noise
+        drawn = tf.concat([around[:, :STYLE_DIM], aggregate[:, STYLE_DIM:]], axis=-1)
         share = factor * draw_uniform(fold_in(seeds, _STEP))
-        z = interpolate(z_mean, drawn, share, alone=alone)
+        z = _limit_style(z_mean, interpolate(z_mean, drawn, share, alone=alone))
         return self._finish(features, z, None, images)
 
     def move_towards(
@@ -314,6 +315,7 @@ class LadderVAE(keras.Model):
         """
         features = self._read(_pad(images), training=False)
         z = features.z_mean + share[:, None] * (z_other - features.z_mean)
+        z = _limit_style(features.z_mean, z)
         reconstruction = self._finish(features, None, None, images)
         return reconstruction, self._finish(features, z, None, images)
 
@@ -337,6 +339,7 @@ class LadderVAE(keras.Model):
         skips = self.bridge(fine, [at16, at32, at64])
         pooled = tf.concat([pooled, tf.reduce_mean(fine[-1], axis=(1, 2))], axis=-1)
         z_mean, z_log_var = split_latent(self.latent(pooled))
+        z_mean = tf.concat([measure_style(restored), z_mean[:, STYLE_DIM:]], axis=-1)
         return _Features(skips, z_mean, z_log_var, pixels)
 
     def _draw(
@@ -368,18 +371,12 @@ class LadderVAE(keras.Model):
         image = tf.clip_by_value(_crop(drawn, images), 0.0, 1.0)
         return image if z is None else apply_style(image, (z - features.z_mean)[:, :STYLE_DIM])
 
-    def _compute_global_kl(self, features: _Features, style: tf.Tensor | None) -> tf.Tensor:
-        """Compute the KL of the global latent: `[B, d] float32`, nats."""
-        z_mean, z_log_var = features.z_mean, features.z_log_var
-        if style is None:
-            return kl_divergence(z_mean, z_log_var)
-        # Relative to the prior N(style, _KNOWN_STYLE_SPREAD^2), the prior is N(0, 1).
-        head = (z_mean[:, :STYLE_DIM] - style) / _KNOWN_STYLE_SPREAD
-        head_log_var = z_log_var[:, :STYLE_DIM] - 2.0 * math.log(_KNOWN_STYLE_SPREAD)
-        return kl_divergence(
-            tf.concat([head, z_mean[:, STYLE_DIM:]], axis=-1),
-            tf.concat([head_log_var, z_log_var[:, STYLE_DIM:]], axis=-1),
-        )
+
+def _limit_style(z_mean: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    """Keep the style of moved latents `[B, d]` near that of `z_mean`."""
+    own = z_mean[:, :STYLE_DIM]
+    moved = tf.clip_by_value(z[:, :STYLE_DIM] - own, -_MAX_STYLE_MOVE, _MAX_STYLE_MOVE)
+    return tf.concat([own + moved, z[:, STYLE_DIM:]], axis=-1)
 
 
 def _make_batch_noise(seed: tf.Tensor) -> _Noise:

@@ -105,17 +105,12 @@ def train(
     Raises:
         RecordError: If a source has no training split or is damaged, or no source has a
             validation split.
-        ValueError: If `out` holds a run with other settings, `restyle` is asked of a profile
-            without style, or `start_from` is a network of another architecture.
+        ValueError: If `out` holds a run with other settings, or `start_from` is a network of
+            another architecture.
         CheckpointError: If `start_from` cannot be loaded.
         TrainingError: If the loss stops being finite.
     """
     model, config, out = model or ModelConfig(), config or TrainConfig(), Path(out)
-    if config.restyle and model.profile != "ladder":
-        raise ValueError(
-            f"restyle is for the profile 'ladder', whose latent holds a style; got profile "
-            f"{model.profile!r}."
-        )
     out.mkdir(parents=True, exist_ok=True)
     _keep_config(out / _CONFIG_NAME, model, config, sources)
     keras.utils.set_random_seed(config.seed)
@@ -145,7 +140,7 @@ def train(
 
 
 def make_train_step(state: _State, config: TrainConfig) -> Callable[..., Figures]:
-    """Make the graph of one optimiser step: `(noisy, clean, weights, style, step)` to figures."""
+    """Make the graph of one optimiser step: `(noisy, clean, weights, step)` to figures."""
     vae = state.vae
     variables = vae.trainable_variables
 
@@ -154,13 +149,11 @@ def make_train_step(state: _State, config: TrainConfig) -> Callable[..., Figures
         noisy: tf.Tensor,
         clean: tf.Tensor,
         weights: tf.Tensor,
-        style: tf.Tensor,
         step: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
         seed = tf.stack([config.seed + 1, step])
         with tf.GradientTape() as tape:
-            known = {"style": style} if config.restyle else {}
-            draw = vae.forward(noisy, seed, training=True, **known)
+            draw = vae.forward(noisy, seed, training=True)
             loss = compute_loss(draw, clean, weights, step, config)
             # Per value, so that the gradients have the size that optimisers are tuned for.
             scaled = loss / float(np.prod(draw.reconstruction.shape[1:]))
