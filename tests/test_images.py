@@ -73,7 +73,7 @@ def make_jpeg(path, *, mode="RGB", **options):
 def test_stored_jpeg_has_no_metadata_and_the_same_pixels(tmp_path):
     make_jpeg(tmp_path / "a.jpg", progressive=True, icc_profile=b"DOE^JANE" * 20)
     raw = (tmp_path / "a.jpg").read_bytes()
-    encoded = read_encoded(tmp_path / "a.jpg")
+    encoded, _ = read_encoded(tmp_path / "a.jpg")
     assert b"DOE^JANE" in raw and b"DOE^JANE" not in encoded.encoded
     assert (encoded.format, encoded.height, encoded.width) == ("jpeg", 16, 24)
     decode = tf.io.decode_jpeg
@@ -90,8 +90,8 @@ def test_stored_jpeg_has_nothing_between_scans_nor_behind_its_end(tmp_path, prog
     planted = raw.replace(b"\xff\xda", comment + b"\xff\xff\xff\xda") + raw + b"DOE^JANE"
     (tmp_path / "b.jpg").write_bytes(planted)
     assert planted.count(comment) == raw.count(b"\xff\xda") >= (2 if progressive else 1)
-    encoded = read_encoded(tmp_path / "b.jpg").encoded
-    assert encoded == read_encoded(tmp_path / "a.jpg").encoded and b"DOE^JANE" not in encoded
+    encoded = read_encoded(tmp_path / "b.jpg")[0].encoded
+    assert encoded == read_encoded(tmp_path / "a.jpg")[0].encoded and b"DOE^JANE" not in encoded
     cut = strip_jpeg_metadata(planted[: len(raw) // 2])
     assert cut.startswith(b"\xff\xd8") and cut.endswith(b"\xff\xd9")
 
@@ -99,8 +99,8 @@ def test_stored_jpeg_has_nothing_between_scans_nor_behind_its_end(tmp_path, prog
 def test_jpeg_of_equal_channels_counts_as_grey(tmp_path):
     make_jpeg(tmp_path / "a.jpg")
     Image.fromarray(make_noise((16, 24, 3), np.uint8)).save(tmp_path / "b.jpg")
-    assert read_encoded(tmp_path / "a.jpg").channels == 1
-    assert read_encoded(tmp_path / "b.jpg").channels == 3
+    assert read_encoded(tmp_path / "a.jpg")[0].channels == 1
+    assert read_encoded(tmp_path / "b.jpg")[0].channels == 3
 
 
 def test_stored_png_has_no_text(tmp_path):
@@ -110,7 +110,9 @@ def test_stored_png_has_no_text(tmp_path):
     info.add_text("Patient", "DOE^JANE")
     array = make_noise((5, 6), np.uint8)
     Image.fromarray(array).save(tmp_path / "a.png", pnginfo=info)
-    assert read_encoded(tmp_path / "a.png") == encode_image(array)
+    encoded, pixels = read_encoded(tmp_path / "a.png")
+    assert encoded == encode_image(array)
+    np.testing.assert_array_equal(pixels[..., 0], array)
 
 
 def test_size_from_the_header(tmp_path):

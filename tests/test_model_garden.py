@@ -22,7 +22,7 @@ IMAGES = {
     "grey": make_noise((7, 9, 1), np.uint8),
     "colour": make_noise((6, 5, 3), np.uint8),
     "deep": make_noise((8, 4, 1), np.uint16),
-    "jpeg": clean_encoded(tf.io.encode_jpeg(make_noise((16, 24, 3), np.uint8)).numpy()),
+    "jpeg": clean_encoded(tf.io.encode_jpeg(make_noise((16, 24, 3), np.uint8)).numpy())[0],
 }
 BOXES = np.array([[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], [0.7, 0.1, 0.9, 0.8]], np.float32)
 

@@ -20,7 +20,6 @@ from vae_aug.data.hounsfield import show_hounsfield
 from vae_aug.data.images import (
     EncodedImage,
     clean_encoded,
-    decode_image,
     encode_image,
     read_encoded,
     read_image,
@@ -172,7 +171,8 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
         )
         return _Loaded(encode_image(pixels), pixels, item.patient)
     if item.part:
-        return _wrap(clean_encoded(read_feature(item.path, item.offset, item.part)), item)
+        encoded = read_feature(item.path, item.offset, item.part)
+        return _Loaded(*clean_encoded(encoded), item.patient)
     if not is_dicom(item.path):
         if item.hounsfield is not None:
             pixels = read_image(item.path)
@@ -180,7 +180,7 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
                 window, bits = conversion.window, conversion.bits
                 pixels = show_hounsfield(pixels, item.hounsfield, window, bits)
                 return _Loaded(encode_image(pixels), pixels, item.patient)
-        return _wrap(read_encoded(item.path), item)
+        return _Loaded(*read_encoded(item.path), item.patient)
     dicom = read_dicom(item.path, conversion.window, bits=conversion.bits, frame=item.frame)
     pixels = dicom.pixels
     neighbours: tuple[NeighbourState, ...] = ()
@@ -194,10 +194,6 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
         burned_in=bool(dicom.burned_in_annotation),
         neighbours=neighbours,
     )
-
-
-def _wrap(image: EncodedImage, item: AnnotatedImage) -> _Loaded:
-    return _Loaded(image, decode_image(image.encoded), item.patient)
 
 
 def _name_scanner(manufacturer: str, modality: str) -> str:

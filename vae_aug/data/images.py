@@ -109,7 +109,7 @@ def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         raise VAEAugError(f"{os.fspath(path)}: {error}") from error
 
 
-def read_encoded(path: str | os.PathLike[str]) -> EncodedImage:
+def read_encoded(path: str | os.PathLike[str]) -> tuple[EncodedImage, np.ndarray]:
     """Read a PNG, JPEG or TIFF file as a record stores it.
 
     A JPEG keeps its compressed pixels, as another encoding would lose or bloat them, and loses
@@ -120,7 +120,7 @@ def read_encoded(path: str | os.PathLike[str]) -> EncodedImage:
         path: The file.
 
     Returns:
-        The encoded image; it has been decoded once, so it is known to be readable.
+        The encoded image, and its pixels as `read_image` returns them.
 
     Raises:
         VAEAugError: As `read_image`.
@@ -128,13 +128,14 @@ def read_encoded(path: str | os.PathLike[str]) -> EncodedImage:
     data = _read_bytes(path)
     try:
         if is_tiff(data):
-            return encode_image(decode_tiff(data, MAX_PIXELS))
+            pixels = decode_tiff(data, MAX_PIXELS)
+            return encode_image(pixels), pixels
         return clean_encoded(data)
     except VAEAugError as error:
         raise VAEAugError(f"{os.fspath(path)}: {error}") from error
 
 
-def clean_encoded(data: bytes) -> EncodedImage:
+def clean_encoded(data: bytes) -> tuple[EncodedImage, np.ndarray]:
     """Make of the bytes of a PNG or JPEG file what a record stores, as `read_encoded`.
 
     Args:
@@ -146,13 +147,13 @@ def clean_encoded(data: bytes) -> EncodedImage:
     Raises:
         VAEAugError: As `read_image`, without naming a file.
     """
-    array = decode_image(data)
+    pixels = decode_image(data)
     if not data.startswith(_JPEG_SIGNATURE):
-        return encode_image(array)
-    is_grey = array.shape[2] == 1 or bool((array == array[..., :1]).all())
+        return encode_image(pixels), pixels
+    is_grey = pixels.shape[2] == 1 or bool((pixels == pixels[..., :1]).all())
     stripped = strip_jpeg_metadata(data)
-    height, width = array.shape[:2]
-    return EncodedImage(stripped, "jpeg", height, width, 1 if is_grey else 3, 8)
+    height, width = pixels.shape[:2]
+    return EncodedImage(stripped, "jpeg", height, width, 1 if is_grey else 3, 8), pixels
 
 
 def decode_image(data: bytes) -> np.ndarray:
