@@ -219,7 +219,7 @@ def test_nnunet_channels_share_labels_and_patient(tmp_path):
     assert [i for i, image in enumerate(found.images) if len(image.boxes)] == [1, 7]
 
 
-@pytest.mark.parametrize("suffix", ["_mask", "_seg", "_label"])
+@pytest.mark.parametrize("suffix", ["_mask", "_seg", "_label", "_dseg", "-seg"])
 def test_labels_beside_the_volume(tmp_path, suffix):
     for folder in ("one", "two"):
         write_volume(tmp_path / folder / "scan.nii.gz", np.zeros(SHAPE, np.int16))
@@ -233,6 +233,46 @@ def test_labels_beside_the_volume(tmp_path, suffix):
     assert {image.patient for image in found.images} == {"one/scan", "two/scan"}
     (problem,) = found.problems
     assert problem.file == f"two/gone{suffix}.nii" and "without the one" in problem.reason
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (["c_1_flair", "c_1_t1ce"], "c_1_seg"),
+        (["c-1-t2f", "c-1-t1n"], "c-1-seg"),
+        (["c_FLAIR", "c_T1w"], "c_label-L_desc-lesion_mask"),
+    ],
+)
+def test_contrasts_of_an_examination_share_labels_and_patient(tmp_path, images, labels):
+    for name in images:
+        write_volume(tmp_path / f"{name}.nii.gz", np.zeros(SHAPE, np.int16))
+    write_volume(tmp_path / f"{labels}.nii.gz", mark(value_1=(1, 1, 1)))
+    found = read_nifti(tmp_path)
+    assert not found.problems and len({image.patient for image in found.images}) == 1
+    assert [i for i, image in enumerate(found.images) if len(image.boxes)] == [1, 7]
+    (alone,) = {image.patient for image in read_nifti(tmp_path / f"{images[1]}.nii.gz").images}
+    assert alone == found.images[0].patient
+
+
+def test_a_bids_subject_is_one_patient(tmp_path):
+    for session in "ses-1", "ses-2":
+        name = f"sub-07_{session}_space-MNI"
+        folder = tmp_path / "sub-07" / session / "anat"
+        write_volume(folder / f"{name}_T1w.nii.gz", np.zeros(SHAPE, np.int16))
+        write_volume(folder / f"{name}_label-L_mask.nii.gz", mark(value_1=(1, 1, 1)))
+        write_volume(folder / f"{name}_desc-brain_mask.nii.gz", mark(value_1=(0, 0, 0)))
+    found = read_nifti(tmp_path)
+    assert {image.patient for image in found.images} == {"sub-07"} and not found.problems
+    assert [i for i, image in enumerate(found.images) if len(image.boxes)] == [1, 7]
+    assert "2 masks of the brain mark no lesion and were left out" in found.notes
+
+
+def test_a_second_volume_of_labels_is_named(tmp_path):
+    write_volume(tmp_path / "a.nii", np.zeros(SHAPE, np.int16))
+    write_volume(tmp_path / "a_mask.nii", mark(value_1=(1, 1, 1)))
+    write_volume(tmp_path / "a_seg.nii", mark(value_1=(1, 1, 1)))
+    (problem,) = read_nifti(tmp_path).problems
+    assert problem.file == "a_seg.nii" and "a_mask.nii has labels" in problem.reason
 
 
 def test_labels_that_do_not_fit(tmp_path):

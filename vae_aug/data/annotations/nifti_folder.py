@@ -16,9 +16,20 @@ from vae_aug.data.nifti import Grid, check_axis, is_nifti, load_nibabel, read_gr
 from vae_aug.data.records import get_split_name
 from vae_aug.errors import AnnotationError, VAEAugError
 
-_LABEL_SUFFIXES = ("_mask", "_seg", "_label")
+_LABELS = re.compile(r"[_-](?:mask|seg|dseg|label)$", re.IGNORECASE)
 _CHANNEL = re.compile(r"_(\d{4})$")
 _DECATHLON = {"train": "Tr", "test": "Ts"}
+
+_CONTRAST = re.compile(
+    r"[_-](?:t1|t2|pd|t1w|t2w|pdw|t1n|t1c|t1ce|t1gd|t2f|flair|dwi|adc|swi|ct|pet)$", re.IGNORECASE
+)
+"""How names tell the images of one examination apart: BIDS' suffixes and those of BraTS."""
+
+_DESCRIPTION = re.compile(r"_(?:label|desc)-[A-Za-z0-9]+")
+"""What BIDS calls labels by, beyond the image that they lie on."""
+
+_BRAIN = re.compile(r"[_-]brain[_-](?:mask|seg|dseg|label)$", re.IGNORECASE)
+_SUBJECT = re.compile(r"sub-[A-Za-z0-9]+(?![A-Za-z0-9])")
 _Regions = list[tuple[int, list[float]]]
 
 
@@ -37,8 +48,10 @@ def read_nifti(
 
     Layouts: `imagesTr/` and `labelsTr/` (`imagesTs/` for the split test) as in the Medical
     Segmentation Decathlon, also with nnU-Net's numbers of channels, `NAME_0000.nii.gz` for the
-    labels `NAME.nii.gz`; or `NAME_mask`, `NAME_seg` or `NAME_label` beside `NAME.nii.gz`, in any
-    folder. Names of the labels are those of `dataset.json`, else as for masks. Every slice is an
+    labels `NAME.nii.gz`; or, in any folder, `NAME_mask`, `NAME_seg`, `NAME_dseg` or `NAME_label`
+    beside `NAME.nii.gz` or beside the contrasts of an examination, `NAME_flair.nii.gz` or
+    `NAME-t2f.nii.gz`, as in BraTS and BIDS, whose `label-` and `desc-` are not part of the name.
+    Names of the labels are those of `dataset.json`, else as for masks. Every slice is an
     image, also one without boxes; each 8-connected region of a value in it is a box. Of a fourth
     axis the first volume is read.
 
@@ -49,8 +62,8 @@ def read_nifti(
 
     Returns:
         The annotations; `source_id` is the path with `#` and the number of the slice from 0,
-        `patient` the name of the volume without its channel, and with its folder where another
-        folder has a volume of that name.
+        `patient` the subject of a BIDS name, else the name of the volume without its channel or
+        contrast, and with its folder where another folder has a volume of that name.
 
     Raises:
         ValueError: On another axis.
@@ -58,7 +71,8 @@ def read_nifti(
         AnnotationError: If the folder is missing or holds no volume.
 
     Reference:
-        Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 13 (2022).
+        Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 13 (2022);
+        Gorgolewski et al., The Brain Imaging Data Structure, Scientific Data 3 (2016).
     """
     check_axis(axis)
     load_nibabel()
@@ -112,21 +126,46 @@ def _pair_volumes(
 ) -> Iterator[_Pair]:
     """Yield the volumes of a split in the order of their paths; report labels without one."""
     if source.is_file():
-        yield _Pair(source, _get_stem(source), _find_beside(source))
+        labels = dict(_find_labels(_list_volumes(source.parent.iterdir())))
+        yield _Pair(source, _get_name(source), _find_beside(source, labels))
         return
     if not source.is_dir():
         raise AnnotationError(f"{source}: no such file or folder.")
     if (source / "imagesTr").is_dir():
         yield from _pair_decathlon(source, split, described)
         return
-    folder = find_split_folder(source, split) or source
-    for path in _list_volumes(folder.rglob("*")):
+    volumes = _list_volumes((find_split_folder(source, split) or source).rglob("*"))
+    labels = {}
+    for volume, path in _find_labels(volumes):
+        if labels.setdefault(volume, path) != path:
+            collector.report(path, f"{labels[volume].name} has labels of the same volume")
+    pairs = [
+        _Pair(path, _get_name(path), _find_beside(path, labels))
+        for path in volumes
+        if not _LABELS.search(_get_stem(path))
+    ]
+    yield from pairs
+    used = {pair.labels for pair in pairs}
+    for path in labels.values():
+        if path not in used:
+            collector.report(path, "a volume of labels, without the one that it is of")
+    brains = sum(_is_brain(path) for path in volumes)
+    if brains:
+        collector.notes.append(f"{brains} masks of the brain mark no lesion and were left out")
+
+
+def _find_labels(volumes: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield the volume that labels are of, without its ending, and the labels."""
+    for path in volumes:
         stem = _get_stem(path)
-        suffix = next((suffix for suffix in _LABEL_SUFFIXES if stem.endswith(suffix)), None)
-        if suffix is None:
-            yield _Pair(path, stem, _find_beside(path))
-        elif _find(path.parent, stem.removesuffix(suffix)) is None:
-            collector.report(path, f"a volume called {suffix}, without the one that it is of")
+        name = _LABELS.sub("", stem)
+        if name != stem and not _is_brain(path):
+            yield path.parent / _DESCRIPTION.sub("", name), path
+
+
+def _is_brain(path: Path) -> bool:
+    """Tell whether labels are a mask of the brain, which preprocessing leaves beside an image."""
+    return bool(_BRAIN.search(_get_stem(path)))
 
 
 def _pair_decathlon(source: Path, split: str, described: Mapping[str, Any]) -> Iterator[_Pair]:
@@ -156,9 +195,17 @@ def _get_stem(path: Path) -> str:
     return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
-def _find_beside(path: Path) -> Path | None:
-    found = (_find(path.parent, _get_stem(path) + suffix) for suffix in _LABEL_SUFFIXES)
-    return next(filter(None, found), None)
+def _get_name(path: Path) -> str:
+    """Return what the volumes of one examination have in common; of BIDS names, the subject."""
+    stem = _get_stem(path)
+    subject = _SUBJECT.match(stem)
+    return subject[0] if subject else _CONTRAST.sub("", stem)
+
+
+def _find_beside(path: Path, labels: Mapping[Path, Path]) -> Path | None:
+    """Return the labels of a volume, which are its own or those of its examination."""
+    stem = _get_stem(path)
+    return labels.get(path.parent / stem) or labels.get(path.parent / _CONTRAST.sub("", stem))
 
 
 def _find(folder: Path, stem: str) -> Path | None:
@@ -186,12 +233,14 @@ def _read_pair(pair: _Pair, axis: str, collector: Collector) -> tuple[Grid, list
 
 
 def _name_patients(pairs: Sequence[_Pair], collector: Collector) -> dict[_Pair, str]:
+    """Return the name of each patient, apart from those of the same name in other folders."""
     folders: dict[str, set[Path]] = {}
     for pair in pairs:
         folders.setdefault(pair.name, set()).add(pair.path.parent)
+    # A BIDS subject has a folder for each session and kind of image.
     return {
         pair: pair.name
-        if len(folders[pair.name]) == 1
+        if len(folders[pair.name]) == 1 or _SUBJECT.fullmatch(pair.name)
         else collector.relate(pair.path.parent / pair.name)
         for pair in pairs
     }
