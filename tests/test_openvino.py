@@ -47,6 +47,22 @@ def test_a_ladder_computes_what_tensorflow_computes(tiny_ladder, mode, seed):
     check_against_tensorflow(tiny_ladder, mode, seed)
 
 
+@pytest.mark.parametrize("mode", ["sample", "interpolate"])
+def test_drawing_does_not_run_the_network(tiny_ladder, mode, monkeypatch):
+    drawn = []
+    cut = module.cut_at_draws
+
+    def note(traced):
+        draw, rest = cut(traced)
+        drawn.append({operation.type for operation in draw.graph.get_operations()})
+        return draw, rest
+
+    monkeypatch.setattr(module, "cut_at_draws", note)
+    OpenVINOEngine(tiny_ladder, AugmentConfig(mode=mode, seed=1))(IMAGES, SEEDS)
+    assert drawn
+    assert not any("Conv2D" in kinds or "MatMul" in kinds for kinds in drawn)
+
+
 def test_a_seeded_image_has_the_same_bits_in_any_batch(tiny_ladder):
     engine = OpenVINOEngine(tiny_ladder, AugmentConfig(seed=1))
     whole = engine(IMAGES, SEEDS)
@@ -66,6 +82,21 @@ def test_sizes_that_follow_each_other(tiny_ladder):
         images = tf.random.stateless_uniform([2, height, width, 1], [height, width])
         expected = reference(images, SEEDS[:2])
         np.testing.assert_allclose(engine(images, SEEDS[:2]), expected, atol=ROUNDING)
+
+
+def test_sizes_are_compiled_for_only_where_few_can_be(tiny_ladder, monkeypatch):
+    compiled = []
+    make_queue = module._Inference._make_queue
+
+    def note(self, shapes):
+        compiled.append(dict(shapes)["input_0:0"][:2] if shapes else None)
+        return make_queue(self, shapes)
+
+    monkeypatch.setattr(module._Inference, "_make_queue", note)
+    engine = OpenVINOEngine(tiny_ladder, AugmentConfig(seed=1))
+    for height, width in [(32, 48), (33, 48), (32, 50), (48, 32), (32, 48), (41, 57)]:
+        engine(tf.zeros([1, height, width, 1]), SEEDS[:1])
+    assert compiled == [(32, 48), None, (48, 32)]
 
 
 def test_every_way_through_a_dataset_gives_the_same_bytes(tiny_vae):

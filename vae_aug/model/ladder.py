@@ -58,8 +58,8 @@ _GLOBAL_NOISE, _STEP, _LEVEL_NOISE = 0, 1, 2
 """What a seed is folded with; the level's index is added to the last."""
 
 
-_Noise = Callable[[int, tf.Tensor], tf.Tensor]
-"""From the index of a level (0: the global latent) and a shape to standard normal noise."""
+_Noise = Callable[[int, int, int], tf.Tensor]
+"""From the index of a level (from 1), its stride and its channels to standard normal noise."""
 
 
 class _Features(NamedTuple):
@@ -182,10 +182,11 @@ class LadderVAE(keras.Model):
             The draw, its maps in the size of `images`, `[B, H, W, 1]`, in the images' own style.
         """
         features = self._read(_pad(images), training)
-        noise = None if seed is None else _make_batch_noise(seed)
-        z = features.z_mean
-        if noise is not None:
-            z = sample_posterior(z, features.z_log_var, noise(0, tf.shape(z)))
+        z, noise = features.z_mean, None
+        if seed is not None:
+            noise = _make_batch_noise(seed, images)
+            drawn = tf.random.stateless_normal(tf.shape(z), tf.random.fold_in(seed, _GLOBAL_NOISE))
+            z = sample_posterior(z, features.z_log_var, drawn)
         image, kls = self._draw(features, z, noise)
         coarse = tf.nn.depth_to_space(features.pixels, 2)
         image, coarse = (_crop(x, images) for x in (image, coarse))
@@ -292,7 +293,7 @@ class LadderVAE(keras.Model):
             style = tf.ones_like(z_mean[:, :STYLE_DIM])
             spread = tf.exp(0.5 * features.z_log_var[:, STYLE_DIM:])
             z = z_mean + factor * tf.concat([style, spread], axis=-1) * noise
-            return self._finish(features, z, _make_seeded_noise(seeds, factor), images)
+            return self._finish(features, z, _make_seeded_noise(seeds, factor, images), images)
         around = z_mean + noise
         aggregate = self.aggregate_mean + self.aggregate_std * noise
         drawn = tf.concat([around[:, :STYLE_DIM], aggregate[:, STYLE_DIM:]], axis=-1)
@@ -379,18 +380,31 @@ def _limit_style(z_mean: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     return tf.concat([own + moved, z[:, STYLE_DIM:]], axis=-1)
 
 
-def _make_batch_noise(seed: tf.Tensor) -> _Noise:
+def _make_batch_noise(seed: tf.Tensor, images: tf.Tensor) -> _Noise:
     """Draw for a whole batch at once, which is fast and is what training needs."""
-    return lambda index, shape: tf.random.stateless_normal(shape, tf.random.fold_in(seed, index))
+    return lambda index, stride, channels: tf.random.stateless_normal(
+        _tell_map_shape(images, stride, channels), tf.random.fold_in(seed, index)
+    )
 
 
-def _make_seeded_noise(seeds: tf.Tensor, factor: float | tf.Tensor) -> _Noise:
+def _make_seeded_noise(seeds: tf.Tensor, factor: float | tf.Tensor, images: tf.Tensor) -> _Noise:
     """Draw for each image from its own seed, times `factor`."""
 
-    def draw(index: int, shape: tf.Tensor) -> tf.Tensor:
+    def draw(index: int, stride: int, channels: int) -> tf.Tensor:
+        shape = _tell_map_shape(images, stride, channels)
         return factor * draw_normal(fold_in(seeds, _LEVEL_NOISE + index), shape[1:])
 
     return draw
+
+
+def _tell_map_shape(images: tf.Tensor, stride: int, channels: int) -> tf.Tensor:
+    """Tell the shape `[4] int32` of a level's map from the images alone.
+
+    Asked of the map itself, an engine that draws apart from the network would run it for that.
+    """
+    batch, height, width, _ = tf.unstack(tf.shape(images))
+    sides = [-(-side // STRIDE) * (STRIDE // stride) for side in (height, width)]
+    return tf.stack([batch, *sides, channels])
 
 
 class _Level(keras.layers.Layer):
@@ -474,7 +488,7 @@ class _Level(keras.layers.Layer):
             mean += (pixels - prior_mean) * tf.exp(-0.5 * prior_log_var)
         residual = mean
         if noise is not None:
-            drawn_noise = tf.ensure_shape(noise(index, tf.shape(mean)), mean.shape)
+            drawn_noise = tf.ensure_shape(noise(index, self.stride, mean.shape[-1]), mean.shape)
             residual = sample_posterior(mean, log_var, drawn_noise)
         drawn = prior_mean + tf.exp(0.5 * prior_log_var) * residual
         state += self.take(drawn)
