@@ -17,11 +17,11 @@ from vae_aug.model.profiles import Network
 Known = dict[str, tf.Tensor]
 """What a network's `describe` returns."""
 
-MAX_PIXELS = 2**20
-"""Most pixels of a batch that a network sees at once at native resolution.
+MAX_PIXELS = 2**19
+"""Most pixels of a batch that a network sees at once, unless the user names a device.
 
-A ladder on Lite1 takes about 300 bytes a pixel beside its weights and graph, so that a batch stays
-near 0.3 GB; a single larger image goes through whole.
+A network takes 300 to 400 bytes a pixel beside its weights and graph, so that a batch stays near
+0.2 GB; a single larger image goes through whole. On a CPU larger batches are no faster.
 """
 
 
@@ -70,7 +70,7 @@ class TensorFlowEngine:
 
         Args:
             images: `[B, H, W, 1] float32 in [0, 1]`; H and W are `image_size`, if there is one.
-                More than `MAX_PIXELS` of any other size go through in parts.
+                More than `MAX_PIXELS` go through in parts.
             seeds: `[B, 2] int32`.
             known: From `describe`, which then need not be computed again; where there is an
                 `image_size`, the images themselves are not looked at.
@@ -84,7 +84,7 @@ class TensorFlowEngine:
         with tf.device(self._config.device):
             if self._goes_one_by_one and images.shape[0] != 1:
                 return self._compute_each(images, seeds, known)
-            if self.image_size is None:
+            if self._goes_in_parts:
                 return self._compute_in_parts(images, seeds, known)
             return self._compute(images, seeds, known)
 
@@ -106,6 +106,11 @@ class TensorFlowEngine:
         """Whether the network sees one image at a time, so that none depends on its batch."""
         return self._config.seed is not None and self._config.device is None
 
+    @property
+    def _goes_in_parts(self) -> bool:
+        """Whether the network sees `MAX_PIXELS` at a time; a device can take whole squares."""
+        return self.image_size is None or self._config.device is None
+
     def _compute_each(self, images: tf.Tensor, seeds: tf.Tensor, known: Known) -> tf.Tensor:
         """Compute a batch image by image, each as if it came alone."""
         return tf.map_fn(
@@ -116,13 +121,14 @@ class TensorFlowEngine:
         )
 
     def _compute_in_parts(self, images: tf.Tensor, seeds: tf.Tensor, known: Known) -> tf.Tensor:
-        """Compute a batch of native size, as many images at a time as `MAX_PIXELS` allows.
+        """Compute a batch in equal parts, as few as `MAX_PIXELS` allows.
 
         Neighbours, for `"interpolate"` without a seed, are those of the part.
         """
         count, height, width = tf.unstack(tf.shape(images)[:3])
-        at_once = tf.maximum(MAX_PIXELS // (height * width), 1)
-        needed = tf.maximum(-(-count // at_once), 1)
+        at_most = tf.maximum(MAX_PIXELS // (height * width), 1)
+        needed = tf.maximum(-(-count // at_most), 1)
+        at_once = -(-count // needed)
         parts = tf.TensorArray(
             tf.float32, size=needed, element_shape=[None, *images.shape[1:]], infer_shape=False
         )

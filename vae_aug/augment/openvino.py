@@ -55,6 +55,10 @@ class OpenVINOEngine(TensorFlowEngine):
 
     _goes_one_by_one = False  # it does so by itself
 
+    @property
+    def _goes_in_parts(self) -> bool:
+        return self._config.mode == "interpolate"
+
     def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
         """Convert and compile a traced network; see `TensorFlowEngine`."""
         draw, rest = cut_at_draws(traced)
