@@ -33,7 +33,7 @@ except ModuleNotFoundError as error:
 
 _FIXED_MULTIPLE = 16
 """Height and width that are multiples of this get a network compiled for them alone, which takes a
-second and runs 1.4 to 1.6 times as fast. It is the size alone that decides, since the two differ in
+second and runs 1.3 to 1.7 times as fast. It is the size alone that decides, since the two differ in
 the last bits; sets of all sizes, as cameras and cropping make them, hold few such."""
 
 _KEPT_SIZES = 4
@@ -57,6 +57,7 @@ class OpenVINOEngine(TensorFlowEngine):
 
     @property
     def _goes_in_parts(self) -> bool:
+        """Whether it may infer whole batches, which need room."""
         return self._config.mode == "interpolate"
 
     def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:

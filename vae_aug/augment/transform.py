@@ -99,7 +99,8 @@ class VAEAugment:
                 `"xla"`: compiled, for accelerators. `"openvino"`: on CPUs, in this process only
                 (extra `[openvino]`). Each gives the same bytes for the same seed; between them
                 grey levels may differ by rounding.
-            batch_size: Images that `apply` gives to the network at a time.
+            batch_size: Images that `apply` takes at a time. Without a `device` the network sees
+                at most `vae_aug.augment.engine.MAX_PIXELS` of them at once, ten of 224 pixels.
             device: Where the network runs, e.g. `"/GPU:0"`; None leaves it to TensorFlow.
             bounding_box_format: Format of the boxes, Keras's names. None for `"rel_yxyx"` under
                 the key `bbox` and `"xyxy"` under `boxes`. Only the guard looks at them.
