@@ -214,17 +214,25 @@ def test_processes_of_every_kind_give_the_same_bytes(tmp_path):
     assert untouched not in digests.values()
 
 
-def run_packaged(name, dtype):
-    """What a packaged network makes of the source."""
-    augment = VAEAugment(name, seed=3, guard="off")
-    return read_images(make_source(DTYPES[dtype]).apply(augment))
+PACKAGED = [(name, dtype) for name in ("demo", "vector") for dtype in DTYPES]
+
+
+def run_packaged():
+    """What the packaged networks make of the source."""
+    made = {}
+    for name, dtype in PACKAGED:
+        augment = VAEAugment(name, seed=3, guard="off")
+        made[name, dtype] = read_images(make_source(DTYPES[dtype]).apply(augment))
+    return made
 
 
 def save_packaged(path, threads):
     """Keep what the packaged networks make; in a process that has not begun yet."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    images = {f"{n} {d} {i}": x for n, d in PACKAGED for i, x in enumerate(run_packaged(n, d))}
-    np.savez(path, **images)
+    np.savez(
+        path,
+        **{f"{n} {d} {i}": x for (n, d), xs in run_packaged().items() for i, x in enumerate(xs)},
+    )
 
 
 def run_packaged_elsewhere(folder, threads=0):
@@ -234,22 +242,24 @@ def run_packaged_elsewhere(folder, threads=0):
         return {(n, d): [file[f"{n} {d} {i}"] for i in range(COUNT)] for n, d in PACKAGED}
 
 
-PACKAGED = [(name, dtype) for name in ("demo", "vector") for dtype in DTYPES]
+@pytest.fixture(scope="module")
+def packaged():
+    return run_packaged()
 
 
 @pytest.mark.slow
-def test_another_process_gives_the_same_bytes(tmp_path):
+def test_another_process_gives_the_same_bytes(packaged, tmp_path):
     elsewhere = run_packaged_elsewhere(tmp_path)
     assert digest(elsewhere["demo", "uint16"]) != digest(read_images(make_source(tf.uint16)))
     for key in PACKAGED:
-        assert digest(elsewhere[key]) == digest(run_packaged(*key)), key
+        assert digest(elsewhere[key]) == digest(packaged[key]), key
 
 
 @pytest.mark.slow
-def test_one_thread_moves_hardly_a_pixel_by_a_level(tmp_path):
+def test_one_thread_moves_hardly_a_pixel_by_a_level(packaged, tmp_path):
     one = run_packaged_elsewhere(tmp_path, threads=1)
     for key in PACKAGED:
-        many = np.concatenate([image.ravel() for image in run_packaged(*key)]).astype(int)
+        many = np.concatenate([image.ravel() for image in packaged[key]]).astype(int)
         moved = np.abs(many - np.concatenate([image.ravel() for image in one[key]]))
         assert moved.max() <= 1, key
         assert (moved > 0).mean() < 0.01, key

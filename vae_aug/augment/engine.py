@@ -18,7 +18,8 @@ Known = dict[str, tf.Tensor]
 """What a network's `describe` returns."""
 
 MAX_PIXELS = 2**19
-"""Most pixels of a batch that a network sees at once, unless the user names a device.
+"""Most pixels of a batch that a network sees at once. On a device that the user names, squares of
+`image_size` stay whole batches.
 
 A network takes 300 to 400 bytes a pixel beside its weights and graph, so that a batch stays near
 0.2 GB; a single larger image goes through whole. On a CPU larger batches are no faster.

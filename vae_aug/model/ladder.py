@@ -403,7 +403,7 @@ def _tell_map_shape(images: tf.Tensor, stride: int, channels: int) -> tf.Tensor:
     Asked of the map itself, an engine that draws apart from the network would run it for that.
     """
     batch, height, width, _ = tf.unstack(tf.shape(images))
-    sides = [-(-side // STRIDE) * (STRIDE // stride) for side in (height, width)]
+    sides = [_round_up(side) // stride for side in (height, width)]
     return tf.stack([batch, *sides, channels])
 
 
@@ -675,9 +675,14 @@ def _pad(images: tf.Tensor) -> tf.Tensor:
         if (images.shape[axis] or 1) % STRIDE == 0:
             continue
         length = tf.shape(images)[axis]
-        padded = -(-length // STRIDE) * STRIDE
-        images = tf.gather(images, tf.minimum(tf.range(padded), length - 1), axis=axis)
+        places = tf.minimum(tf.range(_round_up(length)), length - 1)
+        images = tf.gather(images, places, axis=axis)
     return images
+
+
+def _round_up(side: tf.Tensor) -> tf.Tensor:
+    """Round a side up to a multiple of `STRIDE`."""
+    return -(-side // STRIDE) * STRIDE
 
 
 def _crop(padded: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
