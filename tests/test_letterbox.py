@@ -38,6 +38,16 @@ def test_padding_is_black_and_content_is_kept():
 
 
 @settings(max_examples=20, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 3))
+def test_scaling_is_that_of_tensorflow(height, width, channels):
+    images = tf.random.stateless_uniform([2, height, width, channels], [1, 2])
+    top, left, *size = compute_content(tf.constant(height), tf.constant(width), 32)
+    content = letterbox(images, 32)[:, top : top + size[0], left : left + size[1]]
+    expected = tf.image.resize(images, size, antialias=True)
+    np.testing.assert_allclose(content, expected, atol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
 @given(st.integers(2, 60), st.integers(2, 60))
 def test_a_constant_survives_there_and_back(height, width):
     image = tf.fill([1, height, width, 1], 0.25)
