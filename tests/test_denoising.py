@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from rich.console import Console
 
+from vae_aug.augment import engine
 from vae_aug.config import ModelConfig
 from vae_aug.corrupt import corrupt
 from vae_aug.data.phantom import make_phantom
@@ -184,7 +185,7 @@ def test_large_squares_are_seen_in_smaller_batches(records, monkeypatch):
     largest = []
     arguments = {"corruptions": ("blend",), "limit": 4}
     expected = evaluate_denoising(records, {"it": Recording()}, **arguments).rows
-    monkeypatch.setattr(denoising, "MAX_PIXELS", 2 * SIZE**2)
+    monkeypatch.setattr(engine, "MAX_PIXELS", 2 * SIZE**2)
     assert repr(evaluate_denoising(records, {"it": Recording()}, **arguments).rows) == repr(
         expected
     )

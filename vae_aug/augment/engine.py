@@ -31,6 +31,11 @@ def find_input_size(vae: Network) -> int | None:
     return None if vae.config.profile == "ladder" else vae.config.image_size
 
 
+def find_batch_size(size: int, at_most: int) -> int:
+    """Return how many squares of a side go through a network at once, one at least."""
+    return max(min(at_most, MAX_PIXELS // size**2), 1)
+
+
 class TensorFlowEngine:
     """A VAE frozen into a graph: weights are constants, so that the function owns no resource.
 

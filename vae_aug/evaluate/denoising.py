@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.augment.engine import MAX_PIXELS, find_input_size
+from vae_aug.augment.engine import find_batch_size, find_input_size
 from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.config import check_range
 from vae_aug.corrupt import check_names, corrupt
@@ -338,7 +338,7 @@ class _Run:
                 yield _make_picture(index, element, self.size)
 
     def _read_batches(self) -> Iterator[list[_Picture]]:
-        at_once = max(min(_BATCH, MAX_PIXELS // self.size**2), 1)
+        at_once = find_batch_size(self.size, _BATCH)
         batch = []
         for picture in self._read(self._chosen):
             batch.append(picture)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.augment.engine import MAX_PIXELS
+from vae_aug.augment.engine import find_batch_size
 from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.model.latent import draw_normal
 from vae_aug.model.profiles import Network
@@ -70,7 +70,7 @@ class Probe:
         self._network, self._seed = network, seed
         self._size = network.config.image_size
         self.grid = min(GRID_PX, self._size)
-        self.batch = max(min(_BATCH, MAX_PIXELS // self._size**2), 1)
+        self.batch = find_batch_size(self._size, _BATCH)
         images = tf.TensorSpec([None, self._size, self._size, 1], tf.float32)
         numbers = tf.TensorSpec([None], tf.int32)
         grids = tf.TensorSpec([None, self.grid, self.grid], tf.float32)
