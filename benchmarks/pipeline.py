@@ -30,9 +30,6 @@ from vae_aug.data.atomic import write_atomic
 from vae_aug.data.records import find_records, parse_example, read_records, read_serialized
 from vae_aug.model.checkpoint import load_checkpoint
 
-# AutoGraph, as under a plain `map`, cannot convert the library that converts a network.
-do_not_convert = tf.autograph.experimental.do_not_convert
-
 _DISTINCT = 64
 _NETWORK_CALLS = 2  # as under `apply`
 
@@ -66,13 +63,11 @@ def make_pipelines(augment: VAEAugment, records: str) -> dict[str, tf.data.Datas
     elements = read_records(records).take(_DISTINCT)
     kept = keep(elements)
     batches = keep(make_requests(augment, kept).batch(batch_size, drop_remainder=True))
-
-    @do_not_convert
-    def compute(request: Request) -> dict[str, tf.Tensor]:
-        return {"image": augment._steps.compute(request)}
-
     return {
-        "network alone": batches.repeat().map(compute, num_parallel_calls=_NETWORK_CALLS),
+        "network alone": batches.repeat().map(
+            lambda request: {"image": augment._steps.compute(request)},
+            num_parallel_calls=_NETWORK_CALLS,
+        ),
         "elements in memory, apply": kept.repeat().apply(augment),
         "records, decode, apply, batch": elements.repeat()
         .apply(augment)
@@ -145,7 +140,7 @@ def make_steps(records: str, vae: Any, mode: str, engines: list[str]) -> dict[st
     }
     for engine in engines:
         steps[f"network, {engine}, 32 at a time"] = batches.map(
-            do_not_convert(VAEAugment(vae, mode=mode, engine=engine)._steps.compute)
+            VAEAugment(vae, mode=mode, engine=engine)._steps.compute  # type: ignore[arg-type]
         )
     for name, guard, source in (
         ("finish: restore the size, no boxes", "off", without_boxes),

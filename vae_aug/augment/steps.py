@@ -128,6 +128,8 @@ class Steps:
         images = read_parts(element, layout).images
         return hash_content(images)[0], self.engine.describe(self._prepare(images))
 
+    # AutoGraph would go on into the library that converts the network for an engine, and fail.
+    @tf.autograph.experimental.do_not_convert
     def compute(self, request: Request) -> tf.Tensor | tf.RaggedTensor:
         """Run the network on the chosen examples: float32 like its images, 0 for the others.
 
