@@ -20,12 +20,12 @@ from throughput import RESULTS, describe_machine
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.records import read_records
-from vae_aug.errors import MissingPackageError
+from vae_aug.errors import EngineError, MissingPackageError
 from vae_aug.model.checkpoint import load_checkpoint
 
 CHECKPOINTS = ("vector", "demo")
 MODES = ("denoise", "sample")
-ENGINES = ("tensorflow", "xla", "openvino")
+ENGINES = ("tensorflow", "xla", "openvino", "openvino-bfloat16")
 
 
 def measure_quality(records: str, limit: int) -> list[dict[str, Any]]:
@@ -56,7 +56,7 @@ def _compare(ckpt: str, mode: str, elements: list[Any]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"ckpt": ckpt, "mode": mode, "engine": engine}
         try:
             levels, values = _augment(vae, mode, engine, elements)
-        except MissingPackageError as error:
+        except (MissingPackageError, EngineError) as error:
             rows.append({**row, "missing": str(error)})
             continue
         except tf.errors.OpError as error:  # e.g. what XLA will not compile

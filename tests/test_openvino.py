@@ -9,6 +9,7 @@ from vae_aug.augment import openvino as module
 from vae_aug.augment.engine import TensorFlowEngine
 from vae_aug.augment.openvino import OpenVINOEngine
 from vae_aug.config import AugmentConfig
+from vae_aug.errors import EngineError
 
 IMAGES = tf.random.stateless_uniform([5, 32, 32, 1], [3, 3])
 ROUNDING = 1e-3  # which a network of random weights amplifies
@@ -132,6 +133,36 @@ def test_a_cache_that_cannot_be_written_is_done_without(tiny_vae, tmp_path, monk
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     OpenVINOEngine(tiny_vae, AugmentConfig(seed=1))(IMAGES, SEEDS)
     assert "converted again next time" in caplog.text
+
+
+def tell_of_processor(monkeypatch, *abilities):
+    class Core(module.openvino.Core):
+        def get_property(self, device, name):
+            return list(abilities)
+
+    monkeypatch.setattr(module.openvino, "Core", Core)
+
+
+def test_bfloat16_is_refused_where_the_processor_has_none(tiny_vae, monkeypatch):
+    tell_of_processor(monkeypatch, "FP32", "INT8")
+    with pytest.raises(EngineError, match=r"\(AVX512_BF16 or AMX\).* Choose engine='openvino'"):
+        VAEAugment(tiny_vae, engine="openvino-bfloat16")
+    VAEAugment(tiny_vae, engine="openvino")
+
+
+@pytest.mark.skipif(
+    "BF16" not in module.openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
+    reason="this processor has no bfloat16",
+)
+def test_bfloat16_is_near_and_the_same_in_any_batch(tiny_ladder):
+    config = AugmentConfig(seed=1, engine="openvino-bfloat16")
+    engine = OpenVINOEngine(tiny_ladder, config)
+    expected = TensorFlowEngine(tiny_ladder, config)(IMAGES, SEEDS).numpy()
+    batch = engine(IMAGES, SEEDS).numpy()
+    off = np.abs(batch - expected).max() / np.ptp(expected)
+    assert 1e-5 < off < 0.1
+    alone = [engine(IMAGES[i : i + 1], SEEDS[i : i + 1])[0] for i in range(len(IMAGES))]
+    np.testing.assert_array_equal(alone, batch)
 
 
 def test_a_device_is_refused(tiny_vae):

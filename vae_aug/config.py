@@ -11,7 +11,7 @@ Encoder = Literal["efficientnet-b1", "efficientnet-lite1"]
 Likelihood = Literal["paper", "sigma", "sigma_each"]
 Mode = Literal["denoise", "sample", "interpolate"]
 Guard = Literal["paste", "keep", "off"]
-Engine = Literal["tensorflow", "xla", "openvino"]
+Engine = Literal["tensorflow", "xla", "openvino", "openvino-bfloat16"]
 
 
 class _Config:
@@ -225,10 +225,10 @@ class AugmentConfig(_Config):
         check_choice("mode", self.mode, Mode)
         check_choice("guard", self.guard, Guard)
         check_choice("engine", self.engine, Engine)
-        if self.engine == "openvino" and self.device is not None:
+        if self.engine.startswith("openvino") and self.device is not None:
             raise ValueError(
-                f"engine='openvino' runs on the CPU; got device={self.device!r}. Leave the device "
-                "out, or choose the engine 'tensorflow' or 'xla'."
+                f"engine={self.engine!r} runs on the CPU; got device={self.device!r}. Leave the "
+                "device out, or choose the engine 'tensorflow' or 'xla'."
             )
         if self.detail is None:
             object.__setattr__(self, "detail", 0.0 if self.mode == "denoise" else 1.0)

@@ -34,3 +34,7 @@ class ConformanceError(VAEAugError):
 
 class MissingPackageError(VAEAugError, ImportError):
     """An optional package is not installed; the message holds the install command."""
+
+
+class EngineError(VAEAugError):
+    """An engine cannot run on this machine; the message names one that can."""

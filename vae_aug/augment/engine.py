@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from tensorflow.python.grappler import tf_optimizer
 
 from vae_aug.augment.draws import cut_at_draws
+from vae_aug.augment.optimize import optimize
 from vae_aug.config import AugmentConfig
 from vae_aug.model.profiles import Network
 
@@ -210,7 +210,7 @@ class TensorFlowEngine:
 
         with tf.init_scope():
             traced = tf.function(describe, autograph=False).get_concrete_function(self._image_spec)
-            return sorted(traced.structured_outputs), _optimize(traced)
+            return sorted(traced.structured_outputs), optimize(traced)
 
     @property
     def _image_spec(self) -> tf.TensorSpec:
@@ -240,7 +240,7 @@ class TensorFlowEngine:
         Returns:
             A function of the same tensors.
         """
-        optimized = _optimize(traced)
+        optimized = optimize(traced)
         return lambda *given: optimized(*given)[0]
 
 
@@ -259,28 +259,3 @@ class XLAEngine(TensorFlowEngine):
             return tf.ensure_shape(network(images, *known, *draw(images, seeds)), images.shape)
 
         return run
-
-
-def _optimize(traced: Any) -> Any:
-    """Fold constants and fuse operations once, instead of wherever the graph will run.
-
-    TensorFlow does it for a function that is called eagerly and hardly for one inside `tf.data`,
-    whose kernels then differ, and with them the last bits.
-
-    Args:
-        traced: Concrete function of tensors that captures nothing.
-
-    Returns:
-        The same function of the same tensors, one after the other; it returns a list.
-    """
-    definition = traced.graph.as_graph_def()
-    meta = tf.compat.v1.train.export_meta_graph(graph_def=definition, graph=traced.graph)
-    # What is listed as a training operation is what the optimiser has to keep.
-    names = [tensor.name for tensor in (*traced.inputs, *traced.outputs)]
-    meta.collection_def["train_op"].node_list.value.extend(names)
-    optimized = tf_optimizer.OptimizeGraph(tf.compat.v1.ConfigProto(), meta)
-    imported = tf.compat.v1.wrap_function(
-        lambda: tf.graph_util.import_graph_def(optimized, name=""), []
-    )
-    inputs, outputs = ([tensor.name for tensor in part] for part in (traced.inputs, traced.outputs))
-    return imported.prune(inputs, outputs)

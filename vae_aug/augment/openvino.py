@@ -20,8 +20,10 @@ import tensorflow as tf
 
 from vae_aug.augment.draws import cut_at_draws, name_input
 from vae_aug.augment.engine import TensorFlowEngine
+from vae_aug.config import AugmentConfig
 from vae_aug.data.atomic import make_temporary_path
-from vae_aug.errors import MissingPackageError
+from vae_aug.errors import EngineError, MissingPackageError
+from vae_aug.model.profiles import Network
 
 try:
     import openvino
@@ -43,7 +45,10 @@ _logger = logging.getLogger(__name__)
 
 
 class OpenVINOEngine(TensorFlowEngine):
-    """A VAE compiled by OpenVINO in float32, called by the graph as a NumPy function.
+    """A VAE compiled by OpenVINO, called by the graph as a NumPy function.
+
+    `"openvino"` computes in float32, `"openvino-bfloat16"` in bfloat16 where OpenVINO finds that it
+    pays: convolutions and matrix products.
 
     Images are inferred one at a time, as many at once as the CPU runs streams. So a batch never
     decides an image's bytes, and maps stay small enough for the caches. Only `"interpolate"`
@@ -54,6 +59,21 @@ class OpenVINOEngine(TensorFlowEngine):
     """
 
     _goes_one_by_one = False  # it does so by itself
+
+    def __init__(self, vae: Network, config: AugmentConfig) -> None:
+        """Check the processor, then as `TensorFlowEngine`.
+
+        Raises:
+            EngineError: If bfloat16 is asked of a processor without it.
+        """
+        self._precision = "bf16" if config.engine == "openvino-bfloat16" else "f32"
+        able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if self._precision == "bf16" and "BF16" not in able:
+            raise EngineError(
+                "engine='openvino-bfloat16' needs a processor with instructions for bfloat16 "
+                "(AVX512_BF16 or AMX), and this one has none. Choose engine='openvino'."
+            )
+        super().__init__(vae, config)
 
     @property
     def _goes_in_parts(self) -> bool:
@@ -66,7 +86,7 @@ class OpenVINOEngine(TensorFlowEngine):
         model = _convert(rest.definition)
         if alone:
             model.reshape({port: [1, *port.partial_shape[1:]] for port in model.inputs})
-        infer = _Inference(model, whole=not alone)
+        infer = _Inference(model, whole=not alone, precision=self._precision)
 
         def run(images: tf.Tensor, seeds: tf.Tensor, *known: tf.Tensor) -> tf.Tensor:
             given = [images, *known, *draw(images, seeds)]
@@ -79,8 +99,9 @@ class OpenVINOEngine(TensorFlowEngine):
 class _Inference:
     """A model as a function of arrays, safe to call from several threads."""
 
-    def __init__(self, model: openvino.Model, whole: bool) -> None:
+    def __init__(self, model: openvino.Model, whole: bool, precision: str) -> None:
         self._model = model
+        self._precision = precision
         self._names = {name for port in model.inputs for name in port.get_names()}
         self._whole = whole
         self._get_queue = functools.lru_cache(_KEPT_SIZES)(self._make_queue)
@@ -110,7 +131,7 @@ class _Inference:
         model = self._model.clone()
         if shapes:
             model.reshape({name: [1, *shape] for name, shape in shapes})
-        hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+        hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": self._precision}
         queue = openvino.AsyncInferQueue(openvino.Core().compile_model(model, "CPU", hints))
         queue.set_callback(_keep_result)
         return queue

@@ -16,7 +16,7 @@ import tensorflow as tf
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import Engine, Mode
 from vae_aug.data.phantom import KINDS, make_phantom
-from vae_aug.errors import MissingPackageError
+from vae_aug.errors import EngineError, MissingPackageError
 from vae_aug.model.profiles import Network
 
 WAYS = ("apply", "apply, seed", "cache, seed")
@@ -46,7 +46,7 @@ class Speed:
 def list_engines() -> list[Engine]:
     """Return the engines worth trying here: XLA compiles for minutes, and slowly, on a CPU."""
     accelerated: list[Engine] = ["xla"] if tf.config.list_physical_devices("GPU") else []
-    return ["tensorflow", "openvino", *accelerated]
+    return ["tensorflow", "openvino", "openvino-bfloat16", *accelerated]
 
 
 def measure_engines(
@@ -89,7 +89,7 @@ def measure_engines(
                 fresh, seeded = (
                     VAEAugment(network, mode=mode, seed=seed, engine=engine) for seed in (None, 0)
                 )
-            except MissingPackageError as error:
+            except (MissingPackageError, EngineError) as error:
                 missing[engine] = str(error)
                 continue
             # Descriptions are the same for all engines.
