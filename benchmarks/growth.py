@@ -153,7 +153,7 @@ def measure_start(engines: list[str], repeats: int) -> dict[str, Any]:
         for ckpt in CHECKPOINTS:
             for engine in engines:
                 with tempfile.TemporaryDirectory() as cache:
-                    runs = ("not cached", "cached") if engine == "openvino" else ("",)
+                    runs = ("not cached", "cached") if engine.startswith("openvino") else ("",)
                     for run in runs:
                         name = ", ".join(filter(None, (engine, ckpt, run)))
                         measured = _run_alone("start", engine, ckpt, XDG_CACHE_HOME=cache)

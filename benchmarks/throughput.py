@@ -33,6 +33,7 @@ import vae_aug
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import ModelConfig
 from vae_aug.data.phantom import KINDS, make_phantom
+from vae_aug.errors import EngineError, MissingPackageError
 from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.model.vae import VAE
 
@@ -91,6 +92,19 @@ def make_ways(augments: dict[str, VAEAugment], batch_size: int) -> dict[str, Way
         "apply": lambda dataset: dataset.apply(augment),
         **others,
     }
+
+
+def make_augments(
+    vae: Any, engines: list[str], **settings: Any
+) -> tuple[dict[str, VAEAugment], dict[str, str]]:
+    """Make a transform for every engine; return them, and why others cannot run here."""
+    augments, missing = {}, {}
+    for engine in engines:
+        try:
+            augments[engine] = VAEAugment(vae, engine=engine, **settings)  # type: ignore[arg-type]
+        except (MissingPackageError, EngineError) as error:
+            missing[engine] = str(error)
+    return augments, missing
 
 
 def count_rate(dataset: tf.data.Dataset, warm_up: int, count: int) -> tuple[float, float]:
@@ -195,7 +209,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--mode", default="sample", choices=["denoise", "sample", "interpolate"])
     parser.add_argument(
-        "--engines", nargs="*", default=["openvino"], help='beside "tensorflow"', metavar="ENGINE"
+        "--engines",
+        nargs="*",
+        default=["openvino", "openvino-bfloat16"],
+        help='beside "tensorflow"; what cannot run here is left out',
+        metavar="ENGINE",
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS / "throughput.json")
@@ -212,12 +230,13 @@ def main() -> None:
     machine = describe_machine()
     vae = load_checkpoint(arguments.ckpt) if arguments.ckpt else None
     vae = vae or VAE(ModelConfig(image_size=arguments.image_size))
-    augments = {
-        engine: VAEAugment(
-            vae, mode=arguments.mode, seed=0, batch_size=arguments.batch_size, engine=engine
-        )
-        for engine in ["tensorflow", *arguments.engines]
-    }
+    augments, missing = make_augments(
+        vae,
+        ["tensorflow", *arguments.engines],
+        mode=arguments.mode,
+        seed=0,
+        batch_size=arguments.batch_size,
+    )
     source = make_source(_DISTINCT, arguments.source_size).repeat()
     pipelines = {n: way(source) for n, way in make_ways(augments, arguments.batch_size).items()}
     measured = take_turns(
@@ -234,6 +253,7 @@ def main() -> None:
         "benchmark": "throughput",
         "settings": {**settings, "network": vae.config.to_dict(), "digest": vae.digest},
         "results": summarize(measured),
+        "missing": missing,
         "environment": machine,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -246,6 +266,8 @@ def main() -> None:
             f"   {rate['median']:.1f} images/s ({rate['lowest']:.1f} to {rate['highest']:.1f})"
             f"   first image after {start['median']:.1f} s"
         )
+    for engine, reason in missing.items():
+        print(f"{engine:38} left out: {reason}")
     print(f"written to {arguments.out}")
 
 
