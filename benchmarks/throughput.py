@@ -72,13 +72,20 @@ def make_plain(vae: Any, mode: str) -> Callable[[dict[str, tf.Tensor]], dict[str
     return change
 
 
-def make_ways(augments: dict[str, VAEAugment], batch_size: int) -> dict[str, Way]:
-    """Name the ways; each gives single elements, as a detector's own batching wants them."""
-    augment = augments["tensorflow"]
-    others = {
-        f"apply, {engine}": lambda dataset, other=other: dataset.apply(other)
-        for engine, other in augments.items()
-        if engine != "tensorflow"
+def make_ways(
+    seeded: dict[str, VAEAugment], fresh: dict[str, VAEAugment], batch_size: int
+) -> dict[str, Way]:
+    """Name the ways; each gives single elements, as a detector's own batching wants them.
+
+    Args:
+        seeded: A transform with a seed for every engine, TensorFlow first.
+        fresh: Likewise without a seed.
+        batch_size: Of the way that batches before it augments.
+    """
+    augment = seeded["tensorflow"]
+    applied = {
+        **{f"apply, {engine}": augment for engine, augment in seeded.items()},
+        **{f"apply, {engine}, without a seed": augment for engine, augment in fresh.items()},
     }
     return {
         NAIVE: lambda dataset: dataset.map(make_plain(augment.vae, augment.config.mode)),
@@ -89,8 +96,10 @@ def make_ways(augments: dict[str, VAEAugment], batch_size: int) -> dict[str, Way
         "map, batched": lambda dataset: dataset.padded_batch(
             batch_size, padding_values={"image": np.uint8(0), "bbox": -1.0}
         ).map(augment),
-        "apply": lambda dataset: dataset.apply(augment),
-        **others,
+        **{
+            name: functools.partial(tf.data.Dataset.apply, transformation_func=augment)
+            for name, augment in applied.items()
+        },
     }
 
 
@@ -230,15 +239,13 @@ def main() -> None:
     machine = describe_machine()
     vae = load_checkpoint(arguments.ckpt) if arguments.ckpt else None
     vae = vae or VAE(ModelConfig(image_size=arguments.image_size))
-    augments, missing = make_augments(
-        vae,
-        ["tensorflow", *arguments.engines],
-        mode=arguments.mode,
-        seed=0,
-        batch_size=arguments.batch_size,
-    )
+    engines = ["tensorflow", *arguments.engines]
+    settings = {"mode": arguments.mode, "batch_size": arguments.batch_size}
+    seeded, missing = make_augments(vae, engines, seed=0, **settings)
+    fresh, _ = make_augments(vae, engines, **settings)
+    ways = make_ways(seeded, fresh, arguments.batch_size)
     source = make_source(_DISTINCT, arguments.source_size).repeat()
-    pipelines = {n: way(source) for n, way in make_ways(augments, arguments.batch_size).items()}
+    pipelines = {name: way(source) for name, way in ways.items()}
     measured = take_turns(
         {
             name: functools.partial(
@@ -248,10 +255,13 @@ def main() -> None:
         },
         arguments.repeats,
     )
-    settings = {k: v for k, v in vars(arguments).items() if k != "out"}
     result = {
         "benchmark": "throughput",
-        "settings": {**settings, "network": vae.config.to_dict(), "digest": vae.digest},
+        "settings": {
+            **{k: v for k, v in vars(arguments).items() if k != "out"},
+            "network": vae.config.to_dict(),
+            "digest": vae.digest,
+        },
         "results": summarize(measured),
         "missing": missing,
         "environment": machine,

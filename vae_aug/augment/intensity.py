@@ -89,6 +89,6 @@ def change_luminance(
     values = tf.cast(images, tf.float32)
     changed = values + change * (high - low)
     changed = tf.clip_by_value(changed, tf.minimum(low, values), tf.maximum(high, values))
-    if images.dtype.is_integer:
-        changed = tf.round(changed)
+    if images.dtype.is_integer:  # exact in float32, so what does not change needs no care
+        return tf.cast(tf.round(changed), images.dtype)
     return tf.where(tf.equal(change, 0.0), images, tf.cast(changed, images.dtype))
