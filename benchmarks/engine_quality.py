@@ -40,8 +40,9 @@ def measure_quality(records: str, limit: int) -> list[dict[str, Any]]:
 
     Returns:
         For every checkpoint, mode and engine: `psnr_db` of all images together (None if nothing
-        differs) and `max_abs_difference` of grey in [0, 1]; `share_of_levels` that differ at all,
-        and `max_levels` by which one does.
+        differs) and `max_abs_difference` of grey in [0, 1]; `share_of_change`, the root mean square
+        of the difference as a share of that of what TensorFlow changes; `share_of_levels` that
+        differ at all, and `max_levels` by which one does.
     """
     elements = list(read_records(records).take(10 * limit).as_numpy_iterator())
     elements = elements[:: max(len(elements) // limit, 1)][:limit]
@@ -51,6 +52,7 @@ def measure_quality(records: str, limit: int) -> list[dict[str, Any]]:
 def _compare(ckpt: str, mode: str, elements: list[Any]) -> list[dict[str, Any]]:
     vae = load_checkpoint(ckpt)
     expected_levels, expected = _augment(vae, mode, ENGINES[0], elements)
+    change = _measure_rms(expected - _collect(_make_dataset(elements).map(_scale)))
     rows = []
     for engine in ENGINES[1:]:
         row: dict[str, Any] = {"ckpt": ckpt, "mode": mode, "engine": engine}
@@ -62,12 +64,13 @@ def _compare(ckpt: str, mode: str, elements: list[Any]) -> list[dict[str, Any]]:
         except tf.errors.OpError as error:  # e.g. what XLA will not compile
             rows.append({**row, "failed": error.message.splitlines()[0]})
             continue
-        error = float(np.mean((values - expected) ** 2))
+        error = _measure_rms(values - expected)
         rows.append(
             {
                 **row,
                 "images": len(elements),
-                "psnr_db": round(-10 * np.log10(error), 1) if error else None,
+                "psnr_db": round(-20 * np.log10(error), 1) if error else None,
+                "share_of_change": error / change,
                 "max_abs_difference": float(np.abs(values - expected).max()),
                 "share_of_levels": float(np.mean(levels != expected_levels)),
                 "max_levels": int(
@@ -78,6 +81,10 @@ def _compare(ckpt: str, mode: str, elements: list[Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def _measure_rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
 def _augment(
     vae: Any, mode: str, engine: str, elements: list[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -86,12 +93,14 @@ def _augment(
     levels = VAEAugment(vae, **settings)
     values = VAEAugment(vae, **settings, value_range=(0.0, 1.0))
 
-    def scale(element: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        image = element["image"]
-        return {**element, "image": tf.cast(image, tf.float32) / float(image.dtype.max)}
-
     dataset = _make_dataset(elements)
-    return _collect(dataset.apply(levels)), _collect(dataset.map(scale).apply(values))
+    return _collect(dataset.apply(levels)), _collect(dataset.map(_scale).apply(values))
+
+
+def _scale(element: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Turn integers into float32 in [0, 1]."""
+    image = element["image"]
+    return {**element, "image": tf.cast(image, tf.float32) / float(image.dtype.max)}
 
 
 def _make_dataset(elements: list[Any]) -> tf.data.Dataset:
