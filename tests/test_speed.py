@@ -5,6 +5,7 @@ import sys
 import pytest
 from fake_vae import FakeVAE
 
+from vae_aug.evaluate import speed as module
 from vae_aug.evaluate.speed import WAYS, list_engines, measure_engines
 
 
@@ -27,6 +28,20 @@ def test_every_way_of_every_engine_is_measured(monkeypatch):
     assert (
         list(missing) == ["openvino"] and "pip install 'vae-aug[openvino]'" in missing["openvino"]
     )
+
+
+def test_a_rate_leaves_out_how_a_pass_starts(monkeypatch):
+    """The images before the clock starts take 10 s each, those after it 0.5 s."""
+    now = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+
+    def yield_slowly():
+        for index in range(64 + 128 + 64):
+            now[0] += 10.0 if index <= 64 else 0.5
+            yield index
+
+    assert module._measure_rate(yield_slowly(), 128) == 2.0
+    assert now[0] == 65 * 10.0 + 128 * 0.5, "the pass goes on after the clock has stopped"
 
 
 def test_nothing_to_measure():

@@ -892,7 +892,10 @@ def bench(
     size: Annotated[
         int, typer.Option(min=32, max=4096, help="Height and width of the images, pixels.")
     ] = 224,
-    images: Annotated[int, typer.Option(min=1, help="Images in a round.")] = 32,
+    images: Annotated[
+        int,
+        typer.Option(min=1, help="Images timed in a round, rounded up to a multiple of 64."),
+    ] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, in which all ways take turns.")] = 3,
     engine: Annotated[
         list[Engine] | None,
