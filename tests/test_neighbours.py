@@ -78,7 +78,7 @@ def test_a_copy_is_at_no_distance_in_any_measure():
     for measure in MEASURES:
         found = find_neighbours(textures[:, None], textures, measure)
         assert found.indices[:, 0].tolist() == list(range(6))
-        assert found.distances[:, 0] == pytest.approx(0, abs=1e-5)
+        assert found.distances[:, 0] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_ratio_of_two_copies_is_one():

@@ -144,7 +144,11 @@ def _to_feature_vectors(features: np.ndarray) -> np.ndarray:
 def _find_neighbours(
     queries: np.ndarray, references: np.ndarray, vectorize: Callable[[np.ndarray], np.ndarray]
 ) -> Neighbours:
-    """Find neighbours in float64, in which the squares of near vectors still differ."""
+    """Find neighbours by `|x|^2 + |y|^2 - 2 x y`, and measure the found ones by their difference.
+
+    The former needs no difference of every pair, but leaves the rounding of the squares, which
+    depends on the processor, between a vector and its copy.
+    """
     count, views = queries.shape[:2]
     ours = vectorize(queries.reshape(count * views, *queries.shape[2:]))
     our_squares = np.sum(ours**2, axis=1, keepdims=True)
@@ -165,7 +169,14 @@ def _find_neighbours(
         )
         order = np.argsort(best, axis=1, kind="stable")[:, :2]
         best, indices, seen = (np.take_along_axis(x, order, axis=1) for x in (best, indices, seen))
-    return Neighbours(indices, np.sqrt(np.maximum(best, 0.0)), seen[:, 0])
+    found = vectorize(references[indices.ravel()]).reshape(count, 2, -1)
+    nearest_views = ours.reshape(count, views, -1)[np.arange(count)[:, None], seen]
+    distances = np.linalg.norm(nearest_views - found, axis=-1)
+    order = np.argsort(distances, axis=1, kind="stable")
+    indices, distances, seen = (
+        np.take_along_axis(x, order, axis=1) for x in (indices, distances, seen)
+    )
+    return Neighbours(indices, distances, seen[:, 0])
 
 
 _VECTORS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
