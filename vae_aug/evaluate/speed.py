@@ -58,7 +58,7 @@ def measure_engines(
     *,
     mode: Mode = "sample",
     image_size: int = 224,
-    images: int = 32,
+    images: int = 64,
     rounds: int = 3,
     progress: Callable[[], None] | None = None,
 ) -> tuple[list[Speed], dict[str, str]]:
