@@ -202,6 +202,22 @@ def test_identity_returns_the_dataset_itself():
     assert source.apply(VAEAugment(FakeVAE(), factor=0)) is source
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_the_tuner_that_holds_up_the_end_of_an_epoch_is_off(batched):
+    source = make_source().batch(2) if batched else make_source()
+    assert source.apply(VAEAugment(FakeVAE())).options().autotune.enabled is False
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_tuner_that_is_asked_for_stays(first):
+    options = tf.data.Options()
+    options.autotune.enabled = True
+    source, augment = make_source(), VAEAugment(FakeVAE())
+    asked = source.with_options(options).apply(augment)
+    asked_later = source.apply(augment).with_options(options)
+    assert (asked if first else asked_later).options().autotune.enabled is True
+
+
 def test_wrong_elements_are_refused_at_once():
     with pytest.raises(TypeError, match="received int64"):
         tf.data.Dataset.from_tensors(np.zeros((4, 4, 1), np.int64)).apply(VAEAugment(FakeVAE()))

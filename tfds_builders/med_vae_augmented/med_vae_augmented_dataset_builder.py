@@ -16,6 +16,7 @@ from vae_aug.augment.records import count_seen_patients, make_provenance
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import AugmentConfig, Guard, Mode
 from vae_aug.data import embedded, records
+from vae_aug.data.autotune import leave_untuned
 from vae_aug.version import __version__
 
 EMBEDDED = "embedded"
@@ -284,7 +285,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        for element, report in augmented.prefetch(1):
+        for element, report in leave_untuned(augmented).prefetch(1):
             yield _to_numpy(element), _to_numpy(report)
 
 

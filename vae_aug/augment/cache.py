@@ -25,6 +25,7 @@ from vae_aug.augment.elements import Layout
 from vae_aug.augment.engine import Known
 from vae_aug.augment.steps import Steps
 from vae_aug.data.atomic import make_temporary_path, write_atomic
+from vae_aug.data.autotune import leave_untuned
 from vae_aug.errors import CacheError
 
 ELEMENTS_PER_FILE = 256
@@ -141,7 +142,7 @@ def _describe_missing(
         index for index in itertools.count() if not (folder / _FILE.format(index)).is_file()
     )
     rest = tf.data.Dataset.zip((dataset,)).skip(whole * ELEMENTS_PER_FILE)
-    described = rest.map(describe, num_parallel_calls=2, deterministic=True)
+    described = leave_untuned(rest.map(describe, num_parallel_calls=2, deterministic=True))
     shapes = {name: spec.shape.as_list() for name, spec in described.element_spec[1].items()}
     manifest = {**wanted, "tensors": shapes, "elements": None}
     folder.mkdir(parents=True, exist_ok=True)

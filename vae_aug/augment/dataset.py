@@ -18,6 +18,7 @@ from vae_aug.augment.elements import Layout, find_layout, get_at, read_parts
 from vae_aug.augment.engine import Known
 from vae_aug.augment.seeds import count_epochs, hash_content
 from vae_aug.augment.steps import Request, Steps
+from vae_aug.data.autotune import leave_untuned
 
 # Nothing here branches in Python on tensors, and converted code is slow to trace and to debug.
 _do_not_convert = tf.autograph.experimental.do_not_convert
@@ -40,6 +41,8 @@ def augment_dataset(
 
     Order, cardinality and element structure are kept. With a seed, every pass over the returned
     dataset is an epoch of its own, see `vae_aug.augment.seeds.count_epochs`.
+
+    tf.data's tuner is switched off, see `vae_aug.data.autotune.leave_untuned`.
 
     At native resolution, images of one size run faster if their `element_spec` says so (see
     `tf.ensure_shape`): without it, the network runs on one at a time.
@@ -83,7 +86,7 @@ def augment_dataset(
 
     in_network = {"num_parallel_calls": _NETWORK_CALLS, "deterministic": True}
     if layout.batched:
-        return numbered.map(run, **in_network)
+        return leave_untuned(numbered.map(run, **in_network))
     around = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
     one_size = get_at(dataset.element_spec, layout.image).shape.is_fully_defined()
     batches = steps.engine.image_size is not None or one_size
@@ -98,7 +101,7 @@ def augment_dataset(
         .unbatch()
         .map(finish, **around)
     )
-    return _keep_cardinality(augmented, dataset)
+    return leave_untuned(_keep_cardinality(augmented, dataset))
 
 
 def _check_known(element: Any, layout: Layout, fingerprint: tf.Tensor, known: Known) -> Known:

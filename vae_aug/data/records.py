@@ -34,6 +34,7 @@ from vae_aug.data.atomic import (
     sync_file,
     write_atomic,
 )
+from vae_aug.data.autotune import leave_untuned
 from vae_aug.data.images import EncodedImage, encode_image, parse_image_header
 from vae_aug.data.tfrecord import get_values
 from vae_aug.errors import RecordError, VAEAugError
@@ -541,11 +542,11 @@ def read_records(
     Args:
         source: Folder of a data set; a file or pattern of files; or a list of files.
         split: The split of a folder; not needed if there is only one.
-        num_parallel_calls: Records decoded in parallel; None leaves it to tf.data.
+        num_parallel_calls: Records decoded in parallel; None for `tf.data.AUTOTUNE`.
 
     Returns:
         Elements as `parse_example` yields them. The number of elements is set where
-        `dataset.json` tells it.
+        `dataset.json` tells it. tf.data's tuner is switched off, see `read_serialized`.
 
     Raises:
         RecordError: If there are no such records, a shard is missing, or the first record
@@ -576,17 +577,20 @@ def read_serialized(files: Sequence[str | os.PathLike[str]]) -> tf.data.Dataset:
         files: The shards, in the order of their numbers.
 
     Returns:
-        Scalar strings, one `tf.train.Example` each.
+        Scalar strings, one `tf.train.Example` each. tf.data's tuner is switched off for them and
+        for all that is made of them, see `vae_aug.data.autotune`.
     """
     names = [os.fspath(path) for path in files]
     if len(names) == 1:
-        return tf.data.TFRecordDataset(names)
-    return tf.data.Dataset.from_tensor_slices(names).interleave(
-        tf.data.TFRecordDataset,
-        cycle_length=min(len(names), _CYCLE),
-        block_length=1,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
+        return leave_untuned(tf.data.TFRecordDataset(names))
+    return leave_untuned(
+        tf.data.Dataset.from_tensor_slices(names).interleave(
+            tf.data.TFRecordDataset,
+            cycle_length=min(len(names), _CYCLE),
+            block_length=1,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
     )
 
 
