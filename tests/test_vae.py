@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig
-from vae_aug.model.decoder import make_decoder
+from vae_aug.model.decoder import Conv2DTranspose, make_decoder
 from vae_aug.model.encoder import STAGES
 from vae_aug.model.vae import VAE
 
@@ -31,6 +32,23 @@ def test_published_architecture():
     assert vae.latent.units == 512
     assert vae.decoder.input_shape == (None, 256)
     assert vae.decoder.output_shape == (None, 224, 224, 3)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-6), ("mixed_bfloat16", 2e-2)])
+def test_transposed_convolution_is_keras_own_computed_in_another_way(dtype, atol):
+    settings = {"strides": 2, "padding": "same", "bias_initializer": "normal", "dtype": dtype}
+    ours = Conv2DTranspose(3, 4, **settings)
+    theirs = keras.layers.Conv2DTranspose(3, 4, **settings)
+    maps = tf.random.stateless_normal([2, 5, 7, 8], [1, 2])
+    weights = []
+    for layer in (ours, theirs):
+        layer.build(maps.shape)
+        weights = weights or layer.get_weights()
+        layer.set_weights(weights)
+    drawn = ours(maps)
+    assert drawn.shape == theirs(maps).shape == (2, 10, 14, 3)
+    assert drawn.dtype == theirs(maps).dtype
+    np.testing.assert_allclose(*(tf.cast(f(maps), tf.float32) for f in (ours, theirs)), atol=atol)
 
 
 def test_decoder_mirrors_the_encoders_stages(short_stages):

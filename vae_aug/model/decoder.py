@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import keras
+import tensorflow as tf
 
 from vae_aug.config import ModelConfig
 from vae_aug.model.encoder import STAGES, Stage
 
 _STEM_CHANNELS = 32
-_STEM_STRIDE = 2
 _TOTAL_STRIDE = 32
 _NORM_MOMENTUM = 0.9
 """Of the running statistics: at 0.99 they need five hundred steps to forget their start, and a
@@ -16,6 +16,30 @@ stack of twenty layers with statistics of the start shows nothing at all."""
 
 _SEED_CHANNELS = 64
 """Channels of the map that the latent vector is first laid out in, before it is widened."""
+
+
+class Conv2DTranspose(keras.layers.Conv2DTranspose):
+    """Keras's layer for filters of 4 by 4 pixels and a stride of 2, computed twice as fast.
+
+    The four pixels that a place of the map becomes are channels of one convolution of 2 by 2
+    places, laid out afterwards. Checkpoints find weights by the name of their layer's class, so it
+    goes by the name of Keras's.
+
+    Reference: Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient
+    Sub-Pixel Convolutional Neural Network (2016), for channels laid out as pixels.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Map `[B, H, W, C]` to `[B, 2 H, 2 W, filters]`."""
+        # Of each axis, pixel 2 j - 1 + q takes place j - 1 + a by row 2 - 2 a + q of the filter,
+        # with a and q either 0 or 1.
+        kernel = tf.reshape(self.kernel, [2, 2, 2, 2, self.filters, inputs.shape[-1]])
+        kernel = tf.transpose(kernel[::-1, :, ::-1], [0, 2, 5, 1, 3, 4])
+        kernel = tf.reshape(kernel, [2, 2, inputs.shape[-1], 4 * self.filters])
+        padding = [[0, 0], [1, 1], [1, 1], [0, 0]]
+        blocks = tf.nn.conv2d(inputs, kernel, 1, padding)
+        blocks = tf.nn.bias_add(blocks, tf.tile(self.bias, [4]))
+        return tf.nn.depth_to_space(blocks, 2)[:, 1:-1, 1:-1]
 
 
 def make_decoder(config: ModelConfig) -> keras.Model:
@@ -40,9 +64,7 @@ def make_decoder(config: ModelConfig) -> keras.Model:
     ends = [_STEM_CHANNELS, *(stage.channels for stage in stages[:-1])]
     for index in reversed(range(len(stages))):
         x = _mirror_stage(x, stages[index], ends[index], config.decoder_repeats, f"stage{index}")
-    x = keras.layers.Conv2DTranspose(
-        3, 2 * _STEM_STRIDE, strides=_STEM_STRIDE, padding="same", name="stem"
-    )(x)
+    x = Conv2DTranspose(3, 4, strides=2, padding="same", name="stem")(x)
     image = keras.layers.Activation("sigmoid", name="image")(x)
     return keras.Model(z, image, name="decoder")
 
