@@ -38,7 +38,7 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 # Differences from the row above, of which only runs and frequencies are coded: on CT and MR slices
 # a third of the time of TensorFlow's level 3 to write, and two thirds to nine tenths to read, for
-# files 5% smaller to 13% larger. The level comes first, since OpenCV takes back the strategy with it.
+# files 5% smaller to 13% larger. The level comes first: OpenCV takes back the strategy with it.
 _PNG_OPTIONS = (
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
