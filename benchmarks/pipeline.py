@@ -30,10 +30,10 @@ from vae_aug.data.atomic import write_atomic
 from vae_aug.data.records import find_records, parse_example, read_records, read_serialized
 from vae_aug.model.checkpoint import load_checkpoint
 
-_DISTINCT = 64
+_DISTINCT, _AT_ONCE = 64, 32
 _NETWORK_CALLS = 2  # as under `apply`
 
-_PASSES = 2  # over the images of a step
+_PASSES = 4  # over the images of a step
 
 Cost = tuple[float, float]
 """Milliseconds an image: of all processors together, and on the clock."""
@@ -98,10 +98,17 @@ def compare_pipelines(
     }
 
 
-def measure_cost(dataset: tf.data.Dataset, images: int) -> Cost:
-    """Iterate over a dataset of that many images, and take off what an iterator costs to make."""
-    once, again = _spend(dataset), _spend(dataset.repeat(1 + _PASSES))
-    processors, clock = (1e3 * (b - a) / _PASSES / images for a, b in zip(once, again, strict=True))
+def measure_cost(dataset: tf.data.Dataset, elements: int) -> Cost:
+    """Iterate over a step that has no end, and take off what an iterator costs to make.
+
+    Args:
+        dataset: The step. Were it the step that is repeated, and not its source, every pass would
+            make iterators anew.
+        elements: That hold `_DISTINCT` images.
+    """
+    once, again = (_spend(dataset.take(passes * elements)) for passes in (1, 1 + _PASSES))
+    images = _PASSES * _DISTINCT
+    processors, clock = (1e3 * (b - a) / images for a, b in zip(once, again, strict=True))
     return processors, clock
 
 
@@ -115,17 +122,27 @@ def _spend(dataset: tf.data.Dataset) -> Cost:
     return time.process_time() - processors, time.perf_counter() - begin
 
 
-def make_steps(records: str, vae: Any, mode: str, engines: list[str]) -> dict[str, Any]:
-    """Make datasets of `_DISTINCT` images, each of which does one thing to all of them."""
+def make_steps(
+    records: str, vae: Any, mode: str, engines: list[str]
+) -> dict[str, tuple[tf.data.Dataset, int]]:
+    """Make datasets without an end, each of which does one thing to `_DISTINCT` images.
+
+    Returns:
+        By name, a dataset and how many of its elements hold those images.
+    """
     files, info = find_records(records)
     dtype, channels = ("uint8", 1) if info is None else (info.dtype, info.channels)
     serialized = keep(read_serialized(files).take(_DISTINCT))
     elements = keep(serialized.map(lambda s: parse_example(s, dtype, channels)))
-    without_boxes = elements.map(lambda element: {"image": element["image"]})
+    without_boxes = keep(elements.map(lambda element: {"image": element["image"]}))
     augment = VAEAugment(vae, mode=mode)
     requests = keep(make_requests(augment, elements))
-    batches = keep(requests.batch(32))
-    squares = keep(requests.map(lambda request: request.images).batch(1))
+    batches = keep(requests.batch(_AT_ONCE)).repeat()
+    squares = keep(requests.map(lambda request: request.images).batch(1)).repeat()
+    computed = keep(requests.map(lambda request: (0.01 * request.images, request.chosen))).repeat()
+    serialized, elements, without_boxes = (
+        source.repeat() for source in (serialized, elements, without_boxes)
+    )
     size = vae.config.image_size
     encode = freeze(vae.encode, tf.TensorSpec([1, size, size, 1], tf.float32))
     steps = {
@@ -149,11 +166,13 @@ def make_steps(records: str, vae: Any, mode: str, engines: list[str]) -> dict[st
         ("finish: the same, guard of boxes off", "off", elements),
         ("finish: the same, boxes guarded", "paste", elements),
     ):
-        computed = keep(requests.map(lambda request: (0.01 * request.images, request.chosen)))
         steps[name] = tf.data.Dataset.zip((source, computed)).map(
             _finish(VAEAugment(vae, mode=mode, guard=guard), source)  # type: ignore[arg-type]
         )
-    return steps
+    return {
+        name: (step, _DISTINCT // _AT_ONCE if name.startswith("network") else _DISTINCT)
+        for name, step in steps.items()
+    }
 
 
 def _finish(augment: VAEAugment, source: tf.data.Dataset) -> Callable[..., Any]:
@@ -166,10 +185,12 @@ def _finish(augment: VAEAugment, source: tf.data.Dataset) -> Callable[..., Any]:
     return finish
 
 
-def measure_steps(steps: dict[str, Any], rounds: int) -> dict[str, dict[str, Any]]:
+def measure_steps(
+    steps: dict[str, tuple[tf.data.Dataset, int]], rounds: int
+) -> dict[str, dict[str, Any]]:
     """Return what an image costs in every step."""
     measured = take_turns(
-        {name: functools.partial(measure_cost, step, _DISTINCT) for name, step in steps.items()},
+        {name: functools.partial(measure_cost, *step) for name, step in steps.items()},
         rounds,
     )
     return {
