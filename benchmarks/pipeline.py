@@ -14,14 +14,13 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from flops import freeze
-from throughput import RESULTS, count_rate, describe, describe_machine, take_turns
+from throughput import RESULTS, count_rate, describe, describe_machine, spend_pass, take_turns
 
 from vae_aug.augment.elements import find_layout
 from vae_aug.augment.steps import Request
@@ -106,20 +105,10 @@ def measure_cost(dataset: tf.data.Dataset, elements: int) -> Cost:
             make iterators anew.
         elements: That hold `_DISTINCT` images.
     """
-    once, again = (_spend(dataset.take(passes * elements)) for passes in (1, 1 + _PASSES))
+    once, again = (spend_pass(dataset.take(passes * elements)) for passes in (1, 1 + _PASSES))
     images = _PASSES * _DISTINCT
     processors, clock = (1e3 * (b - a) / images for a, b in zip(once, again, strict=True))
     return processors, clock
-
-
-def _spend(dataset: tf.data.Dataset) -> Cost:
-    """Iterate over a dataset once: seconds of all processors, and on the clock."""
-    processors, begin = time.process_time(), time.perf_counter()
-    iterator = iter(dataset)
-    for _ in iterator:
-        pass
-    # The iterator is dropped afterwards, which may take long and no computing (ADR 0011).
-    return time.process_time() - processors, time.perf_counter() - begin
 
 
 def make_steps(
@@ -145,7 +134,7 @@ def make_steps(
     )
     size = vae.config.image_size
     encode = freeze(vae.encode, tf.TensorSpec([1, size, size, 1], tf.float32))
-    steps = {
+    singles = {
         "carry an element": elements,
         "decode a record": serialized.map(lambda s: parse_example(s, dtype, channels)),
         "ask: grey, square": make_requests(augment, elements),
@@ -153,12 +142,14 @@ def make_steps(
             VAEAugment(vae, mode=mode, seed=0), without_boxes
         ),
         "encoder, TensorFlow, an image at a time": squares.map(lambda images: encode(images)),
+    }
+    networks = {
         "network, TensorFlow, an image at a time (with a seed)": batches.map(
             VAEAugment(vae, mode=mode, seed=0)._steps.compute
         ),
     }
     for engine in engines:
-        steps[f"network, {engine}, 32 at a time"] = batches.map(
+        networks[f"network, {engine}, 32 at a time"] = batches.map(
             VAEAugment(vae, mode=mode, engine=engine)._steps.compute  # type: ignore[arg-type]
         )
     for name, guard, source in (
@@ -166,12 +157,12 @@ def make_steps(
         ("finish: the same, guard of boxes off", "off", elements),
         ("finish: the same, boxes guarded", "paste", elements),
     ):
-        steps[name] = tf.data.Dataset.zip((source, computed)).map(
+        singles[name] = tf.data.Dataset.zip((source, computed)).map(
             _finish(VAEAugment(vae, mode=mode, guard=guard), source)  # type: ignore[arg-type]
         )
     return {
-        name: (step, _DISTINCT // _AT_ONCE if name.startswith("network") else _DISTINCT)
-        for name, step in steps.items()
+        **{name: (step, _DISTINCT) for name, step in singles.items()},
+        **{name: (step, _DISTINCT // _AT_ONCE) for name, step in networks.items()},
     }
 
 

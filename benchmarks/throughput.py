@@ -141,6 +141,16 @@ def count_rate(dataset: tf.data.Dataset, warm_up: int, count: int) -> tuple[floa
     return first, (seen - warm_up) / (now - start)
 
 
+def spend_pass(dataset: tf.data.Dataset) -> tuple[float, float]:
+    """Iterate over a dataset once: seconds of all processors, and on the clock."""
+    processors, begin = time.process_time(), time.perf_counter()
+    iterator = iter(dataset)
+    for _ in iterator:
+        pass
+    # The iterator is dropped afterwards, which may take long and no computing (ADR 0011).
+    return time.process_time() - processors, time.perf_counter() - begin
+
+
 def take_turns(measures: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
     """Measure everything `rounds` times, in turn, after one round that does not count."""
     for measure in measures.values():

@@ -63,7 +63,7 @@ def augment_dataset(
     layout = find_layout(dataset.element_spec, steps.config.bounding_box_format)
     if steps.is_identity:
         return dataset
-    numbered = _number_epochs(dataset, steps.config.seed)
+    numbered = leave_untuned(_number_epochs(dataset, steps.config.seed))
 
     @_do_not_convert
     def run(epoch: tf.Tensor, element: Any) -> Any:
@@ -86,7 +86,7 @@ def augment_dataset(
 
     in_network = {"num_parallel_calls": _NETWORK_CALLS, "deterministic": True}
     if layout.batched:
-        return leave_untuned(numbered.map(run, **in_network))
+        return numbered.map(run, **in_network)
     around = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
     one_size = get_at(dataset.element_spec, layout.image).shape.is_fully_defined()
     batches = steps.engine.image_size is not None or one_size
@@ -101,7 +101,7 @@ def augment_dataset(
         .unbatch()
         .map(finish, **around)
     )
-    return leave_untuned(_keep_cardinality(augmented, dataset))
+    return _keep_cardinality(augmented, dataset)
 
 
 def _check_known(element: Any, layout: Layout, fingerprint: tf.Tensor, known: Known) -> Known:

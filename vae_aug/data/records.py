@@ -582,16 +582,16 @@ def read_serialized(files: Sequence[str | os.PathLike[str]]) -> tf.data.Dataset:
     """
     names = [os.fspath(path) for path in files]
     if len(names) == 1:
-        return leave_untuned(tf.data.TFRecordDataset(names))
-    return leave_untuned(
-        tf.data.Dataset.from_tensor_slices(names).interleave(
+        dataset = tf.data.TFRecordDataset(names)
+    else:
+        dataset = tf.data.Dataset.from_tensor_slices(names).interleave(
             tf.data.TFRecordDataset,
             cycle_length=min(len(names), _CYCLE),
             block_length=1,
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-    )
+    return leave_untuned(dataset)
 
 
 def find_records(
