@@ -1,5 +1,11 @@
 """The engine `"openvino"` against TensorFlow's, its bytes, and its cache of converted networks."""
 
+import queue
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -87,17 +93,78 @@ def test_sizes_that_follow_each_other(tiny_ladder):
 
 def test_sizes_are_compiled_for_only_where_few_can_be(tiny_ladder, monkeypatch):
     compiled = []
-    make_queue = module._Inference._make_queue
+    make_requests = module._Inference._make_requests
 
     def note(self, shapes):
         compiled.append(dict(shapes)["input_0:0"][:2] if shapes else None)
-        return make_queue(self, shapes)
+        return make_requests(self, shapes)
 
-    monkeypatch.setattr(module._Inference, "_make_queue", note)
+    monkeypatch.setattr(module._Inference, "_make_requests", note)
     engine = OpenVINOEngine(tiny_ladder, AugmentConfig(seed=1))
     for height, width in [(32, 48), (33, 48), (32, 50), (48, 32), (32, 48), (41, 57)]:
         engine(tf.zeros([1, height, width, 1]), SEEDS[:1])
     assert compiled == [(32, 48), None, (48, 32)]
+
+
+def test_calls_at_once_share_the_processor_and_nothing_else(tiny_ladder):
+    engine = OpenVINOEngine(tiny_ladder, AugmentConfig(seed=1))
+    sides = [32, 35, 48] * 4
+    images = [
+        tf.random.stateless_uniform([5, side, 32, 1], [side, i]) for i, side in enumerate(sides)
+    ]
+    expected = [engine(image, SEEDS).numpy() for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        computed = list(pool.map(lambda image: engine(image, SEEDS).numpy(), images))
+    for one, other in zip(computed, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_failure_takes_no_request_away(monkeypatch):
+    class Broken:
+        def start_async(self, inputs):
+            assert inputs["input_0:0"].shape == (1, 4, 4, 1)
+
+        def wait(self):
+            raise RuntimeError("broken")
+
+    idle = queue.SimpleQueue()
+    idle.put(Broken())
+    idle.put(Broken())
+    monkeypatch.setattr(module._Inference, "_make_requests", lambda self, shapes: idle)
+    port = SimpleNamespace(get_names=lambda: {"input_0:0"})
+    infer = module._Inference(SimpleNamespace(inputs=[port]), whole=False, precision="f32")
+    with pytest.raises(RuntimeError, match="broken"):
+        infer(np.zeros([5, 4, 4, 1], np.float32))
+    assert idle.qsize() == 2
+
+
+FIRST_CALLS = """
+import sys, threading
+import numpy as np
+import openvino
+import openvino.opset13 as ops
+import vae_aug.augment.openvino
+
+sys.setswitchinterval(1e-6)
+pixels = ops.parameter([1, 64, 64, 1], np.float32)
+compiled = openvino.Core().compile_model(openvino.Model([ops.relu(pixels)], [pixels]), "CPU")
+together = threading.Barrier(16)
+
+def call(request):
+    together.wait()
+    request.infer([np.ones([1, 64, 64, 1], np.float32)])
+
+requests = [compiled.create_infer_request() for _ in range(16)]
+threads = [threading.Thread(target=call, args=[request]) for request in requests]
+for part in (threading.Thread.start, threading.Thread.join):
+    for thread in threads:
+        part(thread)
+"""
+
+
+def test_first_calls_at_once_do_not_wait_for_each_other():
+    # Without the look at a tensor that the module takes, one process in three hangs.
+    subprocess.run([sys.executable, "-c", FIRST_CALLS], check=True, timeout=120)
 
 
 def test_every_way_through_a_dataset_gives_the_same_bytes(tiny_vae):

@@ -6,10 +6,13 @@ rest of the network is converted once, kept in the user's cache, and called from
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import functools
 import hashlib
 import logging
 import os
+import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +45,10 @@ _KEPT_SIZES = 4
 """Compiled networks in memory at a time."""
 
 _logger = logging.getLogger(__name__)
+
+# OpenVINO's binding sets NumPy's interface up when a tensor is first seen as an array. Two threads
+# that both do so wait for each other for ever: one has Python's lock, the other the binding's.
+_ = openvino.Tensor(np.zeros(1, np.float32)).data
 
 
 class OpenVINOEngine(TensorFlowEngine):
@@ -104,8 +111,8 @@ class _Inference:
         self._precision = precision
         self._names = {name for port in model.inputs for name in port.get_names()}
         self._whole = whole
-        self._get_queue = functools.lru_cache(_KEPT_SIZES)(self._make_queue)
-        self._lock = threading.Lock()  # a queue has work for every core already
+        self._get_requests = functools.lru_cache(_KEPT_SIZES)(self._make_requests)
+        self._lock = threading.Lock()
 
     def __call__(self, images: np.ndarray, *others: np.ndarray) -> np.ndarray:
         """Return `[B, H, W, 1] float32` for as many images."""
@@ -114,32 +121,51 @@ class _Inference:
         used = {name: part for name, part in named.items() if name in self._names}
         fixed = not self._whole and not any(n % _FIXED_MULTIPLE for n in images.shape[1:3])
         shapes = tuple((name, part.shape[1:]) for name, part in used.items()) if fixed else None
+        with self._lock:  # so that no size is compiled twice
+            idle = self._get_requests(shapes)
         computed = np.empty_like(images)
         at_once = len(images) if self._whole else 1
-        with self._lock:
-            queue = self._get_queue(shapes)
+        under_way: collections.deque[tuple[openvino.InferRequest, np.ndarray]] = collections.deque()
+        try:
             for start in range(0, len(images), at_once or 1):
+                if under_way and idle.empty():  # other calls may have the rest
+                    _finish(*under_way.popleft(), idle)
                 rows = slice(start, start + at_once)
-                queue.start_async({n: part[rows] for n, part in used.items()}, computed[rows])
-            queue.wait_all()
+                request = idle.get()
+                under_way.append((request, computed[rows]))
+                request.start_async({name: part[rows] for name, part in used.items()})
+        finally:
+            with contextlib.ExitStack() as stack:  # whatever fails, all are given back
+                for request, rest in under_way:
+                    stack.callback(_finish, request, rest, idle)
         return computed
 
-    def _make_queue(
+    def _make_requests(
         self, shapes: tuple[tuple[str, tuple[int, ...]], ...] | None
-    ) -> openvino.AsyncInferQueue:
-        """Compile the model, for inputs of these shapes if there are any."""
+    ) -> queue.SimpleQueue[openvino.InferRequest]:
+        """Compile the model, for inputs of these shapes if there are any; return idle requests."""
         model = self._model.clone()
         if shapes:
             model.reshape({name: [1, *shape] for name, shape in shapes})
         hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": self._precision}
-        queue = openvino.AsyncInferQueue(openvino.Core().compile_model(model, "CPU", hints))
-        queue.set_callback(_keep_result)
-        return queue
+        compiled = openvino.Core().compile_model(model, "CPU", hints)
+        idle: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
+        for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+            idle.put(compiled.create_infer_request())
+        return idle
 
 
-def _keep_result(request: openvino.InferRequest, computed: np.ndarray) -> None:
-    """Copy a request's result out of its buffer, which the next request reuses."""
-    computed[...] = request.get_output_tensor(0).data
+def _finish(
+    request: openvino.InferRequest,
+    computed: np.ndarray,
+    idle: queue.SimpleQueue[openvino.InferRequest],
+) -> None:
+    """Wait for a request, copy its result, and give it back."""
+    try:
+        request.wait()
+        computed[...] = request.get_output_tensor(0).data
+    finally:
+        idle.put(request)
 
 
 def _convert(definition: tf.compat.v1.GraphDef) -> openvino.Model:
