@@ -88,6 +88,12 @@ def test_at_native_resolution_mixed_sizes_keep_order_structure_and_spec():
     pairs = zip(as_floats, as_floats.apply(counting), strict=True)
     for before, after in pairs:
         np.testing.assert_allclose(after - before, 0.01, atol=1e-6)  # alone in its batch
+    counting = VAEAugment(CountingVAE(profile="ladder"), batch_size=3, guard="off", device="/CPU:0")
+    placed = as_floats.apply(counting)
+    assert placed.element_spec == as_floats.element_spec
+    met = [2, 1, 2, 1, 1]  # the first and the third of three have one size
+    for before, after, count in zip(as_floats, placed, met, strict=True):
+        np.testing.assert_allclose(after - before, 0.01 * count, atol=1e-6)
 
 
 def test_unknown_and_infinite_cardinality():

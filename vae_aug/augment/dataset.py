@@ -2,8 +2,9 @@
 
     element -> (element, question) -> batch -> network -> unbatch -> (element, answer) -> element
 
-Images of mixed sizes meet only as the network's squares; a network that sees them in their own
-size gets them in batches only where `element_spec` promises one size, else one at a time. The
+Images of mixed sizes meet as the network's squares. A network that sees them in their own size gets
+those of one size together where `element_spec` promises it, and out of ragged batches on a device
+that the user names; else one at a time, which spares the memory of a batch of large images. The
 elements themselves are carried past the network boxed as scalar variants
 (`tf.data.experimental.Optional`), which batch and unbatch whatever is inside and copy nothing.
 """
@@ -44,8 +45,8 @@ def augment_dataset(
 
     tf.data's tuner is switched off, see `vae_aug.data.autotune.leave_untuned`.
 
-    At native resolution, images of one size run faster if their `element_spec` says so (see
-    `tf.ensure_shape`): without it, the network runs on one at a time.
+    At native resolution on a CPU, images of one size run faster if their `element_spec` says so
+    (see `tf.ensure_shape`): without it, the network runs on one at a time.
 
     Args:
         dataset: Of elements or of batches.
@@ -80,27 +81,29 @@ def augment_dataset(
         return boxed, steps.compute(request), request.chosen
 
     @_do_not_convert
-    def finish(boxed: tf.Tensor, computed: tf.Tensor, chosen: tf.Tensor) -> Any:
+    def finish(boxed: tf.Tensor, computed: tf.Tensor | tf.RaggedTensor, chosen: tf.Tensor) -> Any:
         element = _unbox(boxed, dataset.element_spec)
+        if isinstance(computed, tf.RaggedTensor):
+            computed = computed.to_tensor()
         return steps.finish(element, layout, computed[None], chosen[None])[0]
 
     in_network = {"num_parallel_calls": _NETWORK_CALLS, "deterministic": True}
     if layout.batched:
         return numbered.map(run, **in_network)
     around = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
-    one_size = get_at(dataset.element_spec, layout.image).shape.is_fully_defined()
-    batches = steps.engine.image_size is not None or one_size
     if described is not None:
         numbered = tf.data.Dataset.zip((numbered, described)).map(
             _do_not_convert(lambda pair, told: (*pair, *told))
         )
-    augmented = (
-        numbered.map(ask, **around)
-        .batch(steps.config.batch_size if batches else 1)
-        .map(compute, **in_network)
-        .unbatch()
-        .map(finish, **around)
-    )
+    one_size = get_at(dataset.element_spec, layout.image).shape.is_fully_defined()
+    asked = numbered.map(ask, **around)
+    if steps.engine.image_size is not None or one_size:
+        batches = asked.batch(steps.config.batch_size)
+    elif steps.config.device is not None:
+        batches = asked.ragged_batch(steps.config.batch_size)
+    else:
+        batches = asked.batch(1)
+    augmented = batches.map(compute, **in_network).unbatch().map(finish, **around)
     return _keep_cardinality(augmented, dataset)
 
 

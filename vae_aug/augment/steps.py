@@ -133,18 +133,13 @@ class Steps:
     def compute(self, request: Request) -> tf.Tensor | tf.RaggedTensor:
         """Run the network on the chosen examples: float32 like its images, 0 for the others.
 
-        A batch of one size goes through at once (in parts, if it is large), a ragged one of
-        native sizes image by image, which leaves a GPU, and many cores, partly idle.
+        Images of one size go through at once (in parts, if they are large), so a ragged batch goes
+        size by size.
         """
         if self.is_identity:
             return tf.zeros_like(request.images)
         if isinstance(request.images, tf.RaggedTensor):
-            return _map_ragged(
-                lambda image, seed, chosen: self._compute_chosen(Request(image, seed, chosen, {})),
-                request.images,
-                request.seeds,
-                request.chosen,
-            )
+            return _map_sizes(self._compute_chosen, request)
         return self._compute_chosen(request)
 
     def _compute_chosen(self, request: Request) -> tf.Tensor:
@@ -285,29 +280,57 @@ class Steps:
         return images.with_flat_values(changed.flat_values), told
 
 
-def _map_ragged(
-    function: Callable[..., tf.Tensor], images: tf.RaggedTensor, *others: tf.Tensor
-) -> tf.RaggedTensor:
-    """Apply a function of batches, to `[B, H, W, 1] float32`, to ragged images one by one.
+def _map_sizes(function: Callable[[Request], tf.Tensor], request: Request) -> tf.RaggedTensor:
+    """Apply a function of dense requests to a ragged one, all images of a size together.
 
     Args:
-        function: Takes a dense batch of images, and the rows of `others` that go with them.
-        images: `[B, (H), (W), C]`.
-        *others: `[B, ...]`.
+        function: Returns `[B, H, W, 1] float32` for as many images.
+        request: Of images `[B, (H), (W), 1]`.
 
     Returns:
         `[B, (H), (W), 1] float32`.
     """
+    images = request.images
+    ends = tf.gather(images.values.row_splits, images.row_splits)
+    sizes = tf.stack([images.row_lengths(), ends[1:] - ends[:-1]], axis=1)  # rows, and pixels
+    distinct, of_image = tf.raw_ops.UniqueV2(x=sizes, axis=[0])
 
-    def apply_to_one(inputs: tuple[Any, ...]) -> tf.RaggedTensor:
-        image, *rest = inputs
-        result = function(image.to_tensor()[None], *(other[None] for other in rest))
-        return tf.RaggedTensor.from_tensor(result[0])
+    def apply_to_size(index: tf.Tensor) -> tf.RaggedTensor:
+        members = tf.where(of_image == index)[:, 0]
+        result = function(tf.nest.map_structure(lambda whole: _take(whole, members), request))
+        return tf.RaggedTensor.from_tensor(result, ragged_rank=2)
 
-    mapped = tf.map_fn(
-        apply_to_one,
-        (images, *others),
-        fn_output_signature=tf.RaggedTensorSpec([None, None, 1], tf.float32, 1),
+    grouped = tf.map_fn(
+        apply_to_size,
+        tf.range(tf.shape(distinct)[0]),
+        fn_output_signature=tf.RaggedTensorSpec([None, None, None, 1], tf.float32, 2),
         parallel_iterations=1,  # several at a time would need the memory of several
+    )
+    places = tf.math.invert_permutation(tf.argsort(of_image, stable=True))
+    return images.with_flat_values(tf.gather(grouped.values, places).flat_values)
+
+
+def _take(whole: tf.Tensor | tf.RaggedTensor, members: tf.Tensor) -> tf.Tensor:
+    """Take some rows, which have one size."""
+    rows = tf.gather(whole, members)
+    return rows.to_tensor() if isinstance(rows, tf.RaggedTensor) else rows
+
+
+def _map_ragged(
+    function: Callable[[tf.Tensor], tf.Tensor], images: tf.RaggedTensor
+) -> tf.RaggedTensor:
+    """Apply a function of batches, to `[B, H, W, 1] float32`, to ragged images one by one.
+
+    Args:
+        function: Takes a dense batch of images.
+        images: `[B, (H), (W), C]`.
+
+    Returns:
+        `[B, (H), (W), 1] float32`.
+    """
+    mapped = tf.map_fn(
+        lambda image: tf.RaggedTensor.from_tensor(function(image.to_tensor()[None])[0]),
+        images,
+        fn_output_signature=tf.RaggedTensorSpec([None, None, 1], tf.float32, 1),
     )
     return images.with_flat_values(mapped.flat_values)

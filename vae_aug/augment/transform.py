@@ -41,8 +41,9 @@ class VAEAugment:
         denoise:              x + factor (1 - detail) (up(r) - x)
 
     A ladder takes 0.3 GB of memory a megapixel beside its weights, of a megapixel at a time or of
-    one image that is larger; twice that under `apply`, which has two batches under way. Images of
-    mixed sizes (a ragged batch, or elements of unknown size under `apply`) run one by one.
+    one image that is larger; twice that under `apply`, which has two batches under way. Of a ragged
+    batch those of one size run together; elements of unknown size under `apply` run one by one, or,
+    on a `device`, as ragged batches of `batch_size`.
 
     Elements may be single or batched: TFDS (`{"image", "objects": {"bbox", ...}}`), Keras
     (`{"images", "bounding_boxes": {"boxes", ...}}`), `(image, target)` or a bare image, as tensors
@@ -81,8 +82,7 @@ class VAEAugment:
                 sigma * eps. `"interpolate"`: move z towards another image's of the batch by up to
                 `factor`; an image alone, and every image if there is a `seed`, moves towards a
                 draw from the training set's aggregate posterior instead; a ladder draws its
-                style around the image's own. Where a ladder runs images one by one, each is
-                alone.
+                style around the image's own, and for it only images of one size are neighbours.
             factor: Strength, linear, from 0. `factor=0, detail=1` returns the input bit for bit.
             detail: Share of what the VAE cannot represent that is put back, in [0, 1]. None for 0
                 if the mode is `"denoise"`, else 1.
