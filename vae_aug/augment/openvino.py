@@ -121,19 +121,19 @@ class _Inference:
         used = {name: part for name, part in named.items() if name in self._names}
         fixed = not self._whole and not any(n % _FIXED_MULTIPLE for n in images.shape[1:3])
         shapes = tuple((name, part.shape[1:]) for name, part in used.items()) if fixed else None
-        with self._lock:  # so that no size is compiled twice
-            idle = self._get_requests(shapes)
         computed = np.empty_like(images)
         at_once = len(images) if self._whole else 1
         under_way: collections.deque[tuple[openvino.InferRequest, np.ndarray]] = collections.deque()
         try:
-            for start in range(0, len(images), at_once or 1):
-                if under_way and idle.empty():  # other calls may have the rest
-                    _finish(*under_way.popleft(), idle)
-                rows = slice(start, start + at_once)
-                request = idle.get()
-                under_way.append((request, computed[rows]))
-                request.start_async({name: part[rows] for name, part in used.items()})
+            with self._lock:  # Calls start their images in turn, and end side by side.
+                idle = self._get_requests(shapes)
+                for start in range(0, len(images), at_once or 1):
+                    if under_way and idle.empty():  # other calls may have the rest
+                        _finish(*under_way.popleft(), idle)
+                    rows = slice(start, start + at_once)
+                    request = idle.get()
+                    under_way.append((request, computed[rows]))
+                    request.start_async({name: part[rows] for name, part in used.items()})
         finally:
             with contextlib.ExitStack() as stack:  # whatever fails, all are given back
                 for request, rest in under_way:
