@@ -229,13 +229,37 @@ def run_onnx_runtime(track: Track, at_once: int) -> Round:
     return track.call(infer, at_once)
 
 
+def _put_channels_first(model: Any) -> None:
+    """Lay `DepthToSpace` out as PyTorch's `pixel_shuffle`, the only way onnx2torch knows.
+
+    TensorFlow's channels go through the pixels of a block first, then through the three colours.
+    """
+    import onnx
+
+    for index, node in reversed([*enumerate(model.graph.node)]):
+        if node.op_type != "DepthToSpace":
+            continue
+        (block,) = (a.i for a in node.attribute if a.name == "blocksize")
+        order = np.arange(3 * block**2).reshape(-1, 3).T.ravel()
+        model.graph.initializer.append(onnx.numpy_helper.from_array(order, f"{node.name}/order"))
+        names = [node.input[0], f"{node.name}/order"]
+        shuffled = onnx.helper.make_node("Gather", names, [f"{node.name}/shuffled"], axis=1)
+        node.input[0] = shuffled.output[0]
+        del node.attribute[:]
+        settings = {"blocksize": block, "mode": "CRD"}
+        node.attribute.extend(onnx.helper.make_attribute(*pair) for pair in settings.items())
+        model.graph.node.insert(index, shuffled)
+
+
 def run_pytorch(track: Track, at_once: int, how: str) -> Round:
     """PyTorch on the ONNX network: `"eager"`, frozen by `"TorchScript"`, or `"torch.compile"`."""
     import onnx
     import onnx2torch
     import torch
 
-    model = onnx2torch.convert(onnx.load_from_string(_convert_to_onnx(track))).eval()
+    graph = onnx.load_from_string(_convert_to_onnx(track))
+    _put_channels_first(graph)
+    model = onnx2torch.convert(graph).eval()
     images, noise = torch.from_numpy(track.images), torch.from_numpy(track.noise)
     if how == "TorchScript":
         with torch.no_grad():
