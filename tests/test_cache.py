@@ -51,6 +51,25 @@ def test_outputs_are_those_of_apply(tmp_path, request, monkeypatch, name, mode):
     assert np.abs(expected - read_images(dataset)).max() > 1
 
 
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_sizes_that_nobody_promised_meet_on_a_device(tmp_path, tiny_ladder, monkeypatch, axis):
+    monkeypatch.setattr(tiny_ladder, "digest", "a" * 64)
+
+    def crop(index, element):
+        size = 24 + 8 * tf.cast(index % 2, tf.int32)
+        rows, columns = (size if axis in (side, None) else None for side in (0, 1))
+        return {**element, "image": element["image"][:rows, :columns]}
+
+    dataset = make_dataset().enumerate().map(crop)
+    augment = VAEAugment(tiny_ladder, seed=3, guard="off", device="/CPU:0", batch_size=5)
+    cached = augment.cache(dataset, tmp_path)
+    for before, expected, found in zip(dataset, dataset.apply(augment), cached, strict=True):
+        assert found["image"].shape == before["image"].shape
+        values = [one["image"].numpy().astype(int) for one in (before, expected, found)]
+        assert np.abs(values[2] - values[1]).max() <= 1
+        assert np.abs(values[1] - values[0]).max() > 1
+
+
 def test_a_cache_is_read_again(tmp_path, vae):
     dataset = make_dataset()
     first = read_images(VAEAugment(vae, seed=3).cache(dataset, tmp_path))

@@ -285,25 +285,29 @@ def _map_sizes(function: Callable[[Request], tf.Tensor], request: Request) -> tf
 
     Args:
         function: Returns `[B, H, W, 1] float32` for as many images.
-        request: Of images `[B, (H), (W), 1]`.
+        request: Of images `[B, (H), (W), 1]`, or `[B, (H), W, 1]` where all have one width.
 
     Returns:
-        `[B, (H), (W), 1] float32`.
+        Ragged as the images are, float32.
     """
     images = request.images
-    ends = tf.gather(images.values.row_splits, images.row_splits)
-    sizes = tf.stack([images.row_lengths(), ends[1:] - ends[:-1]], axis=1)  # rows, and pixels
-    distinct, of_image = tf.raw_ops.UniqueV2(x=sizes, axis=[0])
+    lengths = [images.row_lengths()]
+    if images.ragged_rank == 2:
+        ends = tf.gather(images.values.row_splits, images.row_splits)
+        lengths.append(ends[1:] - ends[:-1])  # pixels
+    distinct, of_image = tf.raw_ops.UniqueV2(x=tf.stack(lengths, axis=1), axis=[0])
 
     def apply_to_size(index: tf.Tensor) -> tf.RaggedTensor:
         members = tf.where(of_image == index)[:, 0]
         result = function(tf.nest.map_structure(lambda whole: _take(whole, members), request))
-        return tf.RaggedTensor.from_tensor(result, ragged_rank=2)
+        return tf.RaggedTensor.from_tensor(result, ragged_rank=images.ragged_rank)
 
     grouped = tf.map_fn(
         apply_to_size,
         tf.range(tf.shape(distinct)[0]),
-        fn_output_signature=tf.RaggedTensorSpec([None, None, None, 1], tf.float32, 2),
+        fn_output_signature=tf.RaggedTensorSpec(
+            [None, *images.shape[1:]], tf.float32, images.ragged_rank
+        ),
         parallel_iterations=1,  # several at a time would need the memory of several
     )
     places = tf.math.invert_permutation(tf.argsort(of_image, stable=True))
