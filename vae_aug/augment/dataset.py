@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vae_aug.augment.elements import Layout, find_layout, get_at, read_parts
+from vae_aug.augment.elements import Layout, find_layout, get_at, make_dense, read_parts
 from vae_aug.augment.engine import Known
 from vae_aug.augment.seeds import count_epochs, hash_content
 from vae_aug.augment.steps import Request, Steps
@@ -83,9 +83,7 @@ def augment_dataset(
     @_do_not_convert
     def finish(boxed: tf.Tensor, computed: tf.Tensor | tf.RaggedTensor, chosen: tf.Tensor) -> Any:
         element = _unbox(boxed, dataset.element_spec)
-        if isinstance(computed, tf.RaggedTensor):
-            computed = computed.to_tensor()
-        return steps.finish(element, layout, computed[None], chosen[None])[0]
+        return steps.finish(element, layout, make_dense(computed)[None], chosen[None])[0]
 
     in_network = {"num_parallel_calls": _NETWORK_CALLS, "deterministic": True}
     if layout.batched:

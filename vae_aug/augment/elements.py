@@ -213,6 +213,11 @@ def _check_image(image: Any, path: Path) -> tuple[bool, bool]:
     return shape.rank == 4, ragged
 
 
+def make_dense(tensor: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
+    """Return as a plain tensor what is ragged though its rows have one length, as an image's do."""
+    return tensor.to_tensor() if isinstance(tensor, tf.RaggedTensor) else tensor
+
+
 def _check_boxes(boxes: Any, path: Path, batched: bool) -> None:
     """Check that boxes are `[N, 4]`, or `[B, N, 4]` in a batch."""
     shape = tf.TensorShape(boxes.shape if _is_array(boxes) else np.shape(boxes))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from vae_aug.augment.elements import make_dense
+
 COUNTED_EPOCHS = 1024
 """Passes over a dataset that `count_epochs` numbers 0, 1, 2, ..."""
 
@@ -23,12 +25,11 @@ def hash_content(images: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
     Returns:
         `[B] string`, 64-bit fingerprints in decimal.
     """
-
-    def serialize(image: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
-        dense = image.to_tensor() if isinstance(image, tf.RaggedTensor) else image
-        return tf.io.serialize_tensor(dense)
-
-    serialized = tf.map_fn(serialize, images, fn_output_signature=tf.TensorSpec([], tf.string))
+    serialized = tf.map_fn(
+        lambda image: tf.io.serialize_tensor(make_dense(image)),
+        images,
+        fn_output_signature=tf.TensorSpec([], tf.string),
+    )
     return tf.strings.as_string(tf.strings.to_hash_bucket_fast(serialized, tf.int64.max))
 
 

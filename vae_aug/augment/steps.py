@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from vae_aug.augment.elements import Layout, get_at, read_parts, replace_at
+from vae_aug.augment.elements import Layout, get_at, make_dense, read_parts, replace_at
 from vae_aug.augment.engine import Known, TensorFlowEngine
 from vae_aug.augment.guard import change_guarded, measure_contrast_ratio
 from vae_aug.augment.intensity import compute_grey, find_range
@@ -196,13 +196,20 @@ class Steps:
         """Make what the network sees of a batch."""
         if not isinstance(images, tf.RaggedTensor):
             return self._prepare_dense(images)
-        if self.engine.image_size is None:
-            return _map_ragged(self._prepare_dense, images)
-        return tf.map_fn(
-            lambda image: self._prepare_dense(image.to_tensor()[None])[0],
+
+        def prepare_one(image: tf.RaggedTensor) -> tf.Tensor | tf.RaggedTensor:
+            prepared = self._prepare_dense(image.to_tensor()[None])[0]
+            return prepared if square else tf.RaggedTensor.from_tensor(prepared)
+
+        square = self.engine.image_size is not None
+        native = tf.RaggedTensorSpec([None, None, 1], tf.float32, 1)
+        prepared = tf.map_fn(
+            prepare_one,
             images,
-            fn_output_signature=tf.float32,
+            fn_output_signature=tf.float32 if square else native,
+            parallel_iterations=1,  # several at a time would need the memory of several
         )
+        return prepared if square else images.with_flat_values(prepared.flat_values)
 
     def _prepare_dense(self, images: tf.Tensor) -> tf.Tensor:
         """Turn `[B, H, W, C]` into grey, and fit it into the network's square if it has one."""
@@ -256,10 +263,12 @@ class Steps:
 
         def change_one(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             image, boxes, computed, chosen = inputs
-            if isinstance(computed, tf.RaggedTensor):
-                computed = computed.to_tensor()
             changed, told = self._change(
-                image.to_tensor()[None], boxes[None], computed[None], chosen[None], layout
+                image.to_tensor()[None],
+                boxes[None],
+                make_dense(computed)[None],
+                chosen[None],
+                layout,
             )
             told = {name: values[0] for name, values in told.items()}
             return tf.RaggedTensor.from_tensor(changed[0]), told
@@ -299,7 +308,9 @@ def _map_sizes(function: Callable[[Request], tf.Tensor], request: Request) -> tf
 
     def apply_to_size(index: tf.Tensor) -> tf.RaggedTensor:
         members = tf.where(of_image == index)[:, 0]
-        result = function(tf.nest.map_structure(lambda whole: _take(whole, members), request))
+        result = function(
+            tf.nest.map_structure(lambda whole: make_dense(tf.gather(whole, members)), request)
+        )
         return tf.RaggedTensor.from_tensor(result, ragged_rank=images.ragged_rank)
 
     grouped = tf.map_fn(
@@ -312,29 +323,3 @@ def _map_sizes(function: Callable[[Request], tf.Tensor], request: Request) -> tf
     )
     places = tf.math.invert_permutation(tf.argsort(of_image, stable=True))
     return images.with_flat_values(tf.gather(grouped.values, places).flat_values)
-
-
-def _take(whole: tf.Tensor | tf.RaggedTensor, members: tf.Tensor) -> tf.Tensor:
-    """Take some rows, which have one size."""
-    rows = tf.gather(whole, members)
-    return rows.to_tensor() if isinstance(rows, tf.RaggedTensor) else rows
-
-
-def _map_ragged(
-    function: Callable[[tf.Tensor], tf.Tensor], images: tf.RaggedTensor
-) -> tf.RaggedTensor:
-    """Apply a function of batches, to `[B, H, W, 1] float32`, to ragged images one by one.
-
-    Args:
-        function: Takes a dense batch of images.
-        images: `[B, (H), (W), C]`.
-
-    Returns:
-        `[B, (H), (W), 1] float32`.
-    """
-    mapped = tf.map_fn(
-        lambda image: tf.RaggedTensor.from_tensor(function(image.to_tensor()[None])[0]),
-        images,
-        fn_output_signature=tf.RaggedTensorSpec([None, None, 1], tf.float32, 1),
-    )
-    return images.with_flat_values(mapped.flat_values)
