@@ -89,6 +89,7 @@ class Engine(enum.StrEnum):
     xla = "xla"
     openvino = "openvino"
     openvino_bfloat16 = "openvino-bfloat16"
+    openvino_int8 = "openvino-int8"
 
 
 class DicomAs(enum.StrEnum):

@@ -11,7 +11,7 @@ Encoder = Literal["efficientnet-b1", "efficientnet-lite1"]
 Likelihood = Literal["paper", "sigma", "sigma_each"]
 Mode = Literal["denoise", "sample", "interpolate"]
 Guard = Literal["paste", "keep", "off"]
-Engine = Literal["tensorflow", "xla", "openvino", "openvino-bfloat16"]
+Engine = Literal["tensorflow", "xla", "openvino", "openvino-bfloat16", "openvino-int8"]
 
 
 class _Config:

@@ -27,11 +27,12 @@ def find_range(
     Raises:
         tf.errors.InvalidArgumentError: If an image of a floating-point dtype fits neither range.
     """
-    ones = tf.ones([tf.shape(images)[0], 1, 1, 1])
+    if value_range is None and images.dtype.is_integer:
+        value_range = images.dtype.limits
     if value_range is not None:
-        return ones * value_range[0], ones * value_range[1]
-    if images.dtype.is_integer:
-        return ones * 0.0, ones * float(images.dtype.max)
+        low, high = (tf.constant(value, tf.float32, [1, 1, 1, 1]) for value in value_range)
+        return low, high
+    ones = tf.ones([tf.shape(images)[0], 1, 1, 1])
     values = tf.cast(images, tf.float32)
     brightest = tf.reduce_max(values, axis=[1, 2, 3], keepdims=True)
     high = tf.where(brightest <= _UNIT_MAX, ones, ones * 255.0)
@@ -88,7 +89,10 @@ def change_luminance(
     """
     values = tf.cast(images, tf.float32)
     changed = values + change * (high - low)
-    changed = tf.clip_by_value(changed, tf.minimum(low, values), tf.maximum(high, values))
+    limits = [tf.get_static_value(limit) for limit in (low, high)]
+    if not (images.dtype.is_integer and limits == list(images.dtype.limits)):
+        low, high = tf.minimum(low, values), tf.maximum(high, values)
+    changed = tf.clip_by_value(changed, low, high)
     if images.dtype.is_integer:  # exact in float32, so what does not change needs no care
         return tf.cast(tf.round(changed), images.dtype)
     return tf.where(tf.equal(change, 0.0), images, tf.cast(changed, images.dtype))

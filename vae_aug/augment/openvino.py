@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,14 +23,21 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.augment.draws import cut_at_draws, name_input
+from vae_aug.augment.early import find_early_end
 from vae_aug.augment.engine import TensorFlowEngine
 from vae_aug.config import AugmentConfig
 from vae_aug.data.atomic import make_temporary_path
+from vae_aug.data.phantom import KINDS, make_phantom
 from vae_aug.errors import EngineError, MissingPackageError
 from vae_aug.model.profiles import Network
 
+# With this package OpenVINO and NNCF report to their makers whenever they are imported or convert
+# something, unless the user has opted out. Without it they do not.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
 try:
     import openvino
+    import openvino.opset13 as operations
 except ModuleNotFoundError as error:
     raise MissingPackageError(
         "engine='openvino' needs the PyPI package openvino, which is not installed. "
@@ -44,6 +52,12 @@ the last bits; sets of all sizes, as cameras and cropping make them, hold few su
 _KEPT_SIZES = 4
 """Compiled networks in memory at a time."""
 
+_EXAMPLES, _EXAMPLE_SIZE = 16, 224
+"""Batches of phantoms by which int8 finds its ranges, and the side of the phantoms for a network
+without a size of its own."""
+
+_Infer = Callable[..., np.ndarray]
+
 _logger = logging.getLogger(__name__)
 
 # OpenVINO's binding sets NumPy's interface up when a tensor is first seen as an array. Two threads
@@ -55,7 +69,9 @@ class OpenVINOEngine(TensorFlowEngine):
     """A VAE compiled by OpenVINO, called by the graph as a NumPy function.
 
     `"openvino"` computes in float32, `"openvino-bfloat16"` in bfloat16 where OpenVINO finds that it
-    pays: convolutions and matrix products.
+    pays: convolutions and matrix products. `"openvino-int8"` quantizes most convolutions, see
+    `vae_aug.augment.quantize`, but not where a cache has done the encoder's part. The early part of
+    a `vector`'s encoder stays in float32 in all.
 
     Images are inferred one at a time, as many at once as the CPU runs streams. So a batch never
     decides an image's bytes, and maps stay small enough for the caches. Only `"interpolate"`
@@ -68,10 +84,11 @@ class OpenVINOEngine(TensorFlowEngine):
     _goes_one_by_one = False  # it does so by itself
 
     def __init__(self, vae: Network, config: AugmentConfig) -> None:
-        """Check the processor, then as `TensorFlowEngine`.
+        """Check the processor and packages, then as `TensorFlowEngine`.
 
         Raises:
             EngineError: If bfloat16 is asked of a processor without it.
+            MissingPackageError: If int8 is asked for without the extra `[int8]`.
         """
         self._precision = "bf16" if config.engine == "openvino-bfloat16" else "f32"
         able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -80,6 +97,12 @@ class OpenVINOEngine(TensorFlowEngine):
                 "engine='openvino-bfloat16' needs a processor with instructions for bfloat16 "
                 "(AVX512_BF16 or AMX), and this one has none. Choose engine='openvino'."
             )
+        self._int8: Any = None
+        if config.engine == "openvino-int8":
+            # An extra of its own, which the other precisions do without.
+            from vae_aug.augment import quantize
+
+            self._int8 = quantize
         super().__init__(vae, config)
 
     @property
@@ -90,10 +113,21 @@ class OpenVINOEngine(TensorFlowEngine):
     def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
         """Convert and compile a traced network; see `TensorFlowEngine`."""
         draw, rest = cut_at_draws(traced)
-        model = _convert(rest.definition)
+        digest = hashlib.sha256(openvino.__version__.encode())
+        digest.update(rest.definition.SerializeToString(deterministic=True))
+        model = _keep(digest.hexdigest(), lambda: _convert(rest.definition))
+        reads_images = name_input(0) in _list_inputs(model)
+        if self._int8 is not None and reads_images:
+            model = self._quantize(model, draw, digest)
         if alone:
             model.reshape({port: [1, *port.partial_shape[1:]] for port in model.inputs})
-        infer = _Inference(model, whole=not alone, precision=self._precision)
+        infer: _Infer = _Inference(model, whole=not alone, precision=self._precision)
+        if self._precision == "bf16" and reads_images and self.image_size is not None:
+            early, late = _split(model)
+            infer = _chain(
+                _Inference(early, whole=not alone, precision="f32"),
+                _Inference(late, whole=not alone, precision="bf16"),
+            )
 
         def run(images: tf.Tensor, seeds: tf.Tensor, *known: tf.Tensor) -> tf.Tensor:
             given = [images, *known, *draw(images, seeds)]
@@ -102,6 +136,29 @@ class OpenVINOEngine(TensorFlowEngine):
 
         return run
 
+    def _quantize(
+        self, model: openvino.Model, draw: Callable[..., list[tf.Tensor]], digest: Any
+    ) -> openvino.Model:
+        """Quantize a model by phantoms, or read what became of it before.
+
+        Args:
+            model: That reads images.
+            draw: What else it reads, as a function of images and seeds.
+            digest: `hashlib` object that has seen all that the model depends on; it is changed.
+        """
+        used = _list_inputs(model)
+        size = self.image_size or _EXAMPLE_SIZE
+        examples = []
+        for index in range(_EXAMPLES):  # a batch with one image of every kind
+            phantoms = [make_phantom(kind, seed=index, size=size) for kind in KINDS]
+            images = tf.constant(np.stack([p.image for p in phantoms]) / np.float32(255))
+            seeds = tf.constant([[index, place] for place in range(len(KINDS))])
+            given = [images, *draw(images, seeds)]
+            named = {name_input(place): part.numpy() for place, part in enumerate(given)}
+            examples.append({name: part for name, part in named.items() if name in used})
+        digest.update(f"{self._int8.RECIPE}, {_EXAMPLES}, {_EXAMPLE_SIZE}".encode())
+        return _keep(digest.hexdigest(), lambda: self._int8.quantize(model, examples))
+
 
 class _Inference:
     """A model as a function of arrays, safe to call from several threads."""
@@ -109,19 +166,21 @@ class _Inference:
     def __init__(self, model: openvino.Model, whole: bool, precision: str) -> None:
         self._model = model
         self._precision = precision
-        self._names = {name for port in model.inputs for name in port.get_names()}
+        self._names = _list_inputs(model)
         self._whole = whole
         self._get_requests = functools.lru_cache(_KEPT_SIZES)(self._make_requests)
         self._lock = threading.Lock()
 
     def __call__(self, images: np.ndarray, *others: np.ndarray) -> np.ndarray:
-        """Return `[B, H, W, 1] float32` for as many images."""
+        """Return float32 for as many images, or maps: of their shape if the model has no other."""
         # A network need not use all that it is given.
         named = {name_input(index): part for index, part in enumerate((images, *others))}
         used = {name: part for name, part in named.items() if name in self._names}
         fixed = not self._whole and not any(n % _FIXED_MULTIPLE for n in images.shape[1:3])
         shapes = tuple((name, part.shape[1:]) for name, part in used.items()) if fixed else None
-        computed = np.empty_like(images)
+        shape = self._model.output(0).partial_shape[1:]
+        of_one = shape.to_shape() if shape.is_static else images.shape[1:]
+        computed = np.empty((len(images), *of_one), np.float32)
         at_once = len(images) if self._whole else 1
         under_way: collections.deque[tuple[openvino.InferRequest, np.ndarray]] = collections.deque()
         try:
@@ -168,20 +227,49 @@ def _finish(
         idle.put(request)
 
 
-def _convert(definition: tf.compat.v1.GraphDef) -> openvino.Model:
-    """Convert a graph, or read what became of it before from the user's cache.
+def _chain(first: _Infer, then: _Infer) -> _Infer:
+    """Give the second what the first makes of images."""
+    return lambda images, *others: then(first(images), *others)
 
-    The key is a digest of the whole graph, weights included, and of OpenVINO's version, so that
-    nothing stale or foreign is ever taken for it. A cache that cannot be written is done without.
+
+def _list_inputs(model: openvino.Model) -> set[str]:
+    """Return the names of a model's inputs."""
+    return {name for port in model.inputs for name in port.get_names()}
+
+
+def _split(model: openvino.Model) -> tuple[openvino.Model, openvino.Model]:
+    """Cut a model in two where the early part ends; the second takes maps in the images' place.
+
+    Args:
+        model: See `find_early_end`; it is changed.
     """
-    digest = hashlib.sha256(openvino.__version__.encode())
-    digest.update(definition.SerializeToString(deterministic=True))
-    path = get_cache_dir() / f"{digest.hexdigest()}.xml"
-    if path.is_file() and path.with_suffix(".bin").is_file():
-        return openvino.Core().read_model(path)
+    end, images = find_early_end(model), model.input(name_input(0))
+    early = openvino.Model([end], [images.get_node()]).clone()
+    maps = operations.parameter(end.get_partial_shape(), np.float32)
+    maps.output(0).set_names({name_input(0)})
+    for reader in end.get_target_inputs():
+        reader.replace_source_output(maps.output(0))
+    others = [port.get_node() for port in model.inputs if port != images]
+    return early, openvino.Model(model.get_results(), [maps, *others])
+
+
+def _convert(definition: tf.compat.v1.GraphDef) -> openvino.Model:
+    """Convert a graph."""
     with tf.Graph().as_default() as graph:
         tf.graph_util.import_graph_def(definition, name="")
-    model = openvino.convert_model(graph)
+    return openvino.convert_model(graph)
+
+
+def _keep(digest: str, make: Callable[[], openvino.Model]) -> openvino.Model:
+    """Read a model from the user's cache, or make it and keep it there.
+
+    The digest is of all that the model depends on, weights and OpenVINO's version included, so that
+    nothing stale or foreign is ever taken for it. A cache that cannot be written is done without.
+    """
+    path = get_cache_dir() / f"{digest}.xml"
+    if path.is_file() and path.with_suffix(".bin").is_file():
+        return openvino.Core().read_model(path)
+    model = make()
     try:
         _save(model, path)
     except OSError as error:

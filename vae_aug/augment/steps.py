@@ -214,7 +214,8 @@ class Steps:
     def _prepare_dense(self, images: tf.Tensor) -> tf.Tensor:
         """Turn `[B, H, W, C]` into grey, and fit it into the network's square if it has one."""
         grey = compute_grey(images, *find_range(images, self.config.value_range))
-        grey = tf.clip_by_value(grey, 0.0, 1.0)
+        if self.config.value_range is not None or not images.dtype.is_integer:
+            grey = tf.clip_by_value(grey, 0.0, 1.0)
         size = self.engine.image_size
         return grey if size is None else letterbox(grey, size)
 
@@ -235,7 +236,8 @@ class Steps:
             change = unletterbox(computed, height, width)
         if self._replaced:
             change -= self._replaced * grey
-        change = tf.where(chosen[:, None, None, None], change, 0.0)
+        if self.config.p < 1:
+            change = tf.where(chosen[:, None, None, None], change, 0.0)
         boxes = convert_boxes(boxes, layout.box_format, "rel_yxyx", height=height, width=width)
         changed, fidelity, failed = change_guarded(
             images,
