@@ -198,8 +198,8 @@ def change_guarded(
         images: `[B, H, W, C]` of any dtype that `change_luminance` takes.
         change: `[B, H, W, 1] float32`, the change of grey that the network wants.
         boxes: `[B, N, 4] float32`, `rel_yxyx`.
-        low: `[B, 1, 1, 1] float32`, the value of black.
-        high: `[B, 1, 1, 1] float32`, of white.
+        low: `[B or 1, 1, 1, 1] float32`, the value of black.
+        high: `[B or 1, 1, 1, 1] float32`, of white.
         guard: As of `guard_change`.
         min_fidelity: Fidelity below which a box has failed.
         denoised: As of `measure_fidelity`.

@@ -22,7 +22,7 @@ def find_range(
             and for [0, 1] or [0, 255] by the image's maximum in a floating-point dtype.
 
     Returns:
-        `(low, high)`, both `[B, 1, 1, 1] float32`.
+        `(low, high)`, both `[B, 1, 1, 1] float32`, or `[1, 1, 1, 1]` where all have the same.
 
     Raises:
         tf.errors.InvalidArgumentError: If an image of a floating-point dtype fits neither range.
@@ -57,8 +57,8 @@ def compute_grey(images: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tenso
 
     Args:
         images: `[B, H, W, 1 or 3]`.
-        low: `[B, 1, 1, 1] float32`.
-        high: `[B, 1, 1, 1] float32`.
+        low: `[B or 1, 1, 1, 1] float32`.
+        high: `[B or 1, 1, 1, 1] float32`.
 
     Returns:
         `[B, H, W, 1] float32`. Three equal channels give exactly what one of them gives.
@@ -80,8 +80,8 @@ def change_luminance(
     Args:
         images: `[B, H, W, C]`.
         change: `[B, H, W, 1] float32`, in units where black is 0 and white 1.
-        low: `[B, 1, 1, 1] float32`.
-        high: `[B, 1, 1, 1] float32`.
+        low: `[B or 1, 1, 1, 1] float32`.
+        high: `[B or 1, 1, 1, 1] float32`.
 
     Returns:
         As `images`. Where the change is 0 the pixel is the same bit for bit; elsewhere it stays
@@ -89,10 +89,18 @@ def change_luminance(
     """
     values = tf.cast(images, tf.float32)
     changed = values + change * (high - low)
-    limits = [tf.get_static_value(limit) for limit in (low, high)]
-    if not (images.dtype.is_integer and limits == list(images.dtype.limits)):
+    if not _is_whole_range(images.dtype, low, high):
         low, high = tf.minimum(low, values), tf.maximum(high, values)
     changed = tf.clip_by_value(changed, low, high)
     if images.dtype.is_integer:  # exact in float32, so what does not change needs no care
         return tf.cast(tf.round(changed), images.dtype)
     return tf.where(tf.equal(change, 0.0), images, tf.cast(changed, images.dtype))
+
+
+def _is_whole_range(dtype: tf.DType, low: tf.Tensor, high: tf.Tensor) -> bool:
+    """Tell if, as is known before the graph runs, no value lies below `low` or above `high`."""
+    if not dtype.is_integer:
+        return False
+    known = [tf.get_static_value(limit) for limit in (low, high)]
+    pairs = zip(known, dtype.limits, strict=True)
+    return all(value is not None and (value == limit).all() for value, limit in pairs)

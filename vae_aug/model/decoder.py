@@ -31,6 +31,10 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Map `[B, H, W, C]` to `[B, 2 H, 2 W, filters]`."""
+        return lay_out(self.compute_blocks(inputs))
+
+    def compute_blocks(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Map `[B, H, W, C]` to `[B, H + 1, W + 1, 4 filters]`, see `lay_out`."""
         # Of each axis, pixel 2 j - 1 + q takes place j - 1 + a by row 2 - 2 a + q of the filter,
         # with a and q either 0 or 1.
         kernel = tf.reshape(self.kernel, [2, 2, 2, 2, self.filters, inputs.shape[-1]])
@@ -38,8 +42,17 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
         kernel = tf.reshape(kernel, [2, 2, inputs.shape[-1], 4 * self.filters])
         padding = [[0, 0], [1, 1], [1, 1], [0, 0]]
         blocks = tf.nn.conv2d(inputs, kernel, 1, padding)
-        blocks = tf.nn.bias_add(blocks, tf.tile(self.bias, [4]))
-        return tf.nn.depth_to_space(blocks, 2)[:, 1:-1, 1:-1]
+        return tf.nn.bias_add(blocks, tf.tile(self.bias, [4]))
+
+
+def lay_out(blocks: tf.Tensor) -> tf.Tensor:
+    """Lay channels out as pixels: `[B, H + 1, W + 1, 4 C]` to `[B, 2 H, 2 W, C]`.
+
+    Args:
+        blocks: Channels of the upper left pixel, the upper right, the lower left, the lower right;
+            the outermost pixels lie outside of the image.
+    """
+    return tf.nn.depth_to_space(blocks, 2)[:, 1:-1, 1:-1]
 
 
 def make_decoder(config: ModelConfig) -> keras.Model:

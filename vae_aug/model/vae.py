@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig
-from vae_aug.model.decoder import make_decoder
+from vae_aug.model.decoder import lay_out, make_decoder
 from vae_aug.model.encoder import make_encoder
 from vae_aug.model.latent import (
     draw_normal,
@@ -113,6 +114,22 @@ class VAE(keras.Model):
         """
         return tf.cast(self.decoder(z, training=training), tf.float32)
 
+    def _decode_grey(self, z: tf.Tensor) -> tf.Tensor:
+        """Average the channels of `decode`: `[B, latent_dim / 2]` to `[B, S, S, 1]`.
+
+        They are averaged before the last layer lays them out as pixels, which is a third of the
+        work then.
+        """
+        blocks = self.decoder.get_layer("stem").compute_blocks(self._trunk(z))
+        coloured = tf.sigmoid(tf.cast(blocks, tf.float32))  # three channels for each of four pixels
+        averages = np.kron(np.eye(4), np.full([3, 1], 1 / 3))[None, None]
+        return lay_out(tf.nn.conv2d(coloured, tf.constant(averages, tf.float32), 1, "VALID"))
+
+    @functools.cached_property
+    def _trunk(self) -> keras.Model:
+        """The decoder up to its last layer; as a cached property, not one of the layers to save."""
+        return keras.Model(self.decoder.input, self.decoder.get_layer("stem").input)
+
     def forward(
         self, images: tf.Tensor, seed: tf.Tensor | None = None, *, training: bool = False
     ) -> Draw:
@@ -166,10 +183,10 @@ class VAE(keras.Model):
         """
         z_mean, z_log_var = self.encode(images)
         if mode == "denoise":
-            reconstruction = _to_grey(self.decode(z_mean))
+            reconstruction = self._decode_grey(z_mean)
             return reconstruction, reconstruction
         z = self._draw(z_mean, z_log_var, mode, factor, seeds, alone)
-        both = _to_grey(self.decode(tf.concat([z_mean, z], axis=0)))
+        both = self._decode_grey(tf.concat([z_mean, z], axis=0))
         reconstruction, variant = tf.split(both, 2, axis=0)
         return reconstruction, variant
 
@@ -184,7 +201,7 @@ class VAE(keras.Model):
             each `[B, latent_dim / 2] float32`.
         """
         z_mean, z_log_var = self.encode(images)
-        reconstruction = _to_grey(self.decode(z_mean))
+        reconstruction = self._decode_grey(z_mean)
         return {"reconstruction": reconstruction, "z_mean": z_mean, "z_log_var": z_log_var}
 
     def redraw(
@@ -209,7 +226,7 @@ class VAE(keras.Model):
             `[B, S, S, 1] float32 in [0, 1]`.
         """
         z = self._draw(known["z_mean"], known["z_log_var"], mode, factor, seeds, alone)
-        return _to_grey(self.decode(z))
+        return self._decode_grey(z)
 
     def _draw(
         self,
@@ -243,7 +260,7 @@ class VAE(keras.Model):
         """
         z_mean, _ = self.encode(images)
         moved = z_mean + share[:, None] * (z_other - z_mean)
-        return _to_grey(self.decode(z_mean)), _to_grey(self.decode(moved))
+        return self._decode_grey(z_mean), self._decode_grey(moved)
 
     def get_config(self) -> dict[str, Any]:
         """Return the configuration from which `from_config` builds the same architecture."""
@@ -253,11 +270,6 @@ class VAE(keras.Model):
     def from_config(cls, config: dict[str, Any]) -> VAE:
         """Build the architecture of a `get_config`, with random weights."""
         return cls(ModelConfig.from_dict(config["config"]), name=config["name"])
-
-
-def _to_grey(images: tf.Tensor) -> tf.Tensor:
-    """Average the channels: `[B, S, S, 3]` to `[B, S, S, 1]`."""
-    return tf.reduce_mean(images, axis=-1, keepdims=True)
 
 
 def copy_centre(shape: tuple[int, ...], dtype: Any = None) -> np.ndarray:
