@@ -202,6 +202,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=128, help="timed in a round")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--intra-op-threads", type=int, default=0, help="TensorFlow's; 0: its own")
     parser.add_argument("--out", type=Path, default=RESULTS / "pipeline.json")
     arguments = parser.parse_args()
     if _DISTINCT % arguments.batch_size or arguments.images % (2 * arguments.batch_size):
@@ -211,6 +212,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    tf.config.threading.set_intra_op_parallelism_threads(arguments.intra_op_threads)
     machine = describe_machine()
     vae = load_checkpoint(arguments.ckpt)
     pipelines = {

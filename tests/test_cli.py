@@ -26,6 +26,7 @@ from vae_aug.data.images import read_image, write_image
 from vae_aug.data.nifti import AXES
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example, read_info, read_records, write_records
+from vae_aug.evaluate.speed import WAYS, Speed
 from vae_aug.model import tune
 from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.model.vae import VAE
@@ -474,6 +475,17 @@ def test_bench_names_the_fastest(brighten):
     assert result.exit_code == 0, result.output
     assert "dataset.apply(VAEAugment('demo', engine='tensorflow'))" in result.stdout
     assert result.stdout.count("tensorflow") == 4  # three ways, and the sentence
+
+
+def test_bench_names_the_fastest_in_float32_too(monkeypatch):
+    rates = {"openvino-bfloat16": 3.0, "openvino-int8": 2.0, "openvino": 1.5, "tensorflow": 1.0}
+    speeds = [Speed(engine, WAYS[0], (rate,)) for engine, rate in rates.items()]
+    monkeypatch.setattr("vae_aug.commands.measure_engines", lambda *_, **__: (speeds, {}))
+    lines = run("bench").stdout.splitlines()
+    assert [line.rpartition("engine=")[2] for line in lines if line.startswith("Fastest")] == [
+        "'openvino-bfloat16'))",
+        "'openvino'))",
+    ]
 
 
 def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):

@@ -12,6 +12,8 @@ Likelihood = Literal["paper", "sigma", "sigma_each"]
 Mode = Literal["denoise", "sample", "interpolate"]
 Guard = Literal["paste", "keep", "off"]
 Engine = Literal["tensorflow", "xla", "openvino", "openvino-bfloat16", "openvino-int8"]
+EXACT_ENGINES: tuple[Engine, ...] = ("tensorflow", "xla", "openvino")
+"""Those that compute in float32."""
 
 
 class _Config:

@@ -49,7 +49,7 @@ class Speed:
 def list_engines() -> list[Engine]:
     """Return the engines worth trying here: XLA compiles for minutes, and slowly, on a CPU."""
     accelerated: list[Engine] = ["xla"] if tf.config.list_physical_devices("GPU") else []
-    return ["tensorflow", "openvino", "openvino-bfloat16", *accelerated]
+    return ["tensorflow", "openvino", "openvino-bfloat16", "openvino-int8", *accelerated]
 
 
 def measure_engines(
