@@ -275,8 +275,8 @@ def test_a_network_in_two_parts_computes_what_it_did(encoder, monkeypatch):
     early, late = module._split(models[0])
     assert list(early.output(0).partial_shape)[1:] == [40, 8, 8]
     assert early.output(0).partial_shape == late.input("input_0:0").partial_shape
-    early, late = (module._Inference(part, whole=False, precision="f32") for part in (early, late))
-    np.testing.assert_allclose(module._chain(early, late)(images.numpy()), expected, atol=1e-6)
+    parts = [module._Inference(part, whole=False, precision="f32") for part in (early, late)]
+    np.testing.assert_allclose(module._chain(parts)(images.numpy()), expected, atol=1e-6)
 
 
 def test_int8_is_quantized_once_and_always_alike(tiny_vae, cache_dir, monkeypatch):

@@ -15,7 +15,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,16 +118,19 @@ class OpenVINOEngine(TensorFlowEngine):
         model = _keep(digest.hexdigest(), lambda: _convert(rest.definition))
         reads_images = name_input(0) in _list_inputs(model)
         if self._int8 is not None and reads_images:
-            model = self._quantize(model, draw, digest)
+            digest.update(f"{self._int8.RECIPE}, {_EXAMPLES}, {_EXAMPLE_SIZE}".encode())
+            float32 = model
+            model = _keep(
+                digest.hexdigest(),
+                lambda: self._int8.quantize(float32, self._make_examples(float32, draw)),
+            )
         if alone:
             model.reshape({port: [1, *port.partial_shape[1:]] for port in model.inputs})
-        infer: _Infer = _Inference(model, whole=not alone, precision=self._precision)
+        parts = [(model, self._precision)]
+        # A ladder's early part cannot be cut off in one place: its skips lead around it.
         if self._precision == "bf16" and reads_images and self.image_size is not None:
-            early, late = _split(model)
-            infer = _chain(
-                _Inference(early, whole=not alone, precision="f32"),
-                _Inference(late, whole=not alone, precision="bf16"),
-            )
+            parts = list(zip(_split(model), ("f32", "bf16"), strict=True))
+        infer = _chain([_Inference(part, not alone, precision) for part, precision in parts])
 
         def run(images: tf.Tensor, seeds: tf.Tensor, *known: tf.Tensor) -> tf.Tensor:
             given = [images, *known, *draw(images, seeds)]
@@ -136,16 +139,10 @@ class OpenVINOEngine(TensorFlowEngine):
 
         return run
 
-    def _quantize(
-        self, model: openvino.Model, draw: Callable[..., list[tf.Tensor]], digest: Any
-    ) -> openvino.Model:
-        """Quantize a model by phantoms, or read what became of it before.
-
-        Args:
-            model: That reads images.
-            draw: What else it reads, as a function of images and seeds.
-            digest: `hashlib` object that has seen all that the model depends on; it is changed.
-        """
+    def _make_examples(
+        self, model: openvino.Model, draw: Callable[..., list[tf.Tensor]]
+    ) -> list[dict[str, np.ndarray]]:
+        """Make inputs of a model that reads images, and of what else it reads what `draw` gives."""
         used = _list_inputs(model)
         size = self.image_size or _EXAMPLE_SIZE
         examples = []
@@ -156,8 +153,7 @@ class OpenVINOEngine(TensorFlowEngine):
             given = [images, *draw(images, seeds)]
             named = {name_input(place): part.numpy() for place, part in enumerate(given)}
             examples.append({name: part for name, part in named.items() if name in used})
-        digest.update(f"{self._int8.RECIPE}, {_EXAMPLES}, {_EXAMPLE_SIZE}".encode())
-        return _keep(digest.hexdigest(), lambda: self._int8.quantize(model, examples))
+        return examples
 
 
 class _Inference:
@@ -227,9 +223,16 @@ def _finish(
         idle.put(request)
 
 
-def _chain(first: _Infer, then: _Infer) -> _Infer:
-    """Give the second what the first makes of images."""
-    return lambda images, *others: then(first(images), *others)
+def _chain(parts: Sequence[_Infer]) -> _Infer:
+    """Compute images by each in turn; the last is also given all that is not an image."""
+    *first, last = parts
+
+    def infer(images: np.ndarray, *others: np.ndarray) -> np.ndarray:
+        for part in first:
+            images = part(images)
+        return last(images, *others)
+
+    return infer
 
 
 def _list_inputs(model: openvino.Model) -> set[str]:
