@@ -98,6 +98,12 @@ def test_denoise_decodes_the_mean(vae, images):
     np.testing.assert_allclose(reconstruction, mean, atol=1e-6)
 
 
+def test_decoding_to_grey_leaves_nothing_to_save(vae, images):
+    before = [weight.path for weight in vae.weights], [layer.name for layer in vae.layers]
+    vary(vae, images, mode="denoise", factor=1.0)
+    assert ([weight.path for weight in vae.weights], [layer.name for layer in vae.layers]) == before
+
+
 def test_factor_zero_changes_nothing(vae, images):
     for mode in "sample", "interpolate":
         reconstruction, variant = vary(vae, images, mode=mode, factor=0.0)
