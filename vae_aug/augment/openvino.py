@@ -71,7 +71,7 @@ class OpenVINOEngine(TensorFlowEngine):
     `"openvino"` computes in float32, `"openvino-bfloat16"` in bfloat16 where OpenVINO finds that it
     pays: convolutions and matrix products. `"openvino-int8"` quantizes most convolutions, see
     `vae_aug.augment.quantize`, but not where a cache has done the encoder's part. The early part of
-    a `vector`'s encoder stays in float32 in all.
+    the encoder stays in float32 in int8, and in bfloat16 where its error would show.
 
     Images are inferred one at a time, as many at once as the CPU runs streams. So a batch never
     decides an image's bytes, and maps stay small enough for the caches. Only `"interpolate"`
@@ -110,6 +110,16 @@ class OpenVINOEngine(TensorFlowEngine):
         """Whether it may infer whole batches, which need room."""
         return self._config.mode == "interpolate"
 
+    @property
+    def _divides(self) -> bool:
+        """Whether the early part of the encoder stays in float32 where the rest is rounded.
+
+        In a sample its error moves reconstruction and variant alike, and is gone from their
+        difference. A ladder's cannot be cut off in one place: its skips lead around it.
+        """
+        rounded = self._precision == "bf16" and self._config.mode != "sample"
+        return rounded and self.image_size is not None
+
     def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
         """Convert and compile a traced network; see `TensorFlowEngine`."""
         draw, rest = cut_at_draws(traced)
@@ -127,9 +137,8 @@ class OpenVINOEngine(TensorFlowEngine):
         if alone:
             model.reshape({port: [1, *port.partial_shape[1:]] for port in model.inputs})
         parts = [(model, self._precision)]
-        # A ladder's early part cannot be cut off in one place: its skips lead around it.
-        if self._precision == "bf16" and reads_images and self.image_size is not None:
-            parts = list(zip(_split(model), ("f32", "bf16"), strict=True))
+        if reads_images and self._divides:
+            parts = list(zip(_split(model), ("f32", self._precision), strict=True))
         infer = _chain([_Inference(part, not alone, precision) for part, precision in parts])
 
         def run(images: tf.Tensor, seeds: tf.Tensor, *known: tf.Tensor) -> tf.Tensor:

@@ -122,8 +122,9 @@ class VAE(keras.Model):
         """
         blocks = self.decoder.get_layer("stem").compute_blocks(self._trunk(z))
         coloured = tf.sigmoid(tf.cast(blocks, tf.float32))  # three channels for each of four pixels
-        averages = np.kron(np.eye(4), np.full([3, 1], 1 / 3))[None, None]
-        return lay_out(tf.nn.conv2d(coloured, tf.constant(averages, tf.float32), 1, "VALID"))
+        height, width = blocks.shape[1:3]
+        grey = tf.reduce_mean(tf.reshape(coloured, [-1, height, width, 4, 3]), axis=-1)
+        return lay_out(grey)
 
     @functools.cached_property
     def _trunk(self) -> keras.Model:
