@@ -1,7 +1,7 @@
 """The part of an encoder that stays in float32 where the rest of a network is rounded.
 
-Rounding the first maps of an image moves its latent most: in bfloat16 they alone made nine tenths
-of the error of a `vector` (`benchmarks/results/engine-quality.json`).
+Rounding the first maps of an image moves its latent most: with them in bfloat16 `vector` restores
+46 dB from float32, without at 63 (ADR 0009).
 """
 
 from __future__ import annotations
