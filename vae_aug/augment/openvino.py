@@ -117,8 +117,8 @@ class OpenVINOEngine(TensorFlowEngine):
         In a sample its error moves reconstruction and variant alike, and is gone from their
         difference. A ladder's cannot be cut off in one place: its skips lead around it.
         """
-        rounded = self._precision == "bf16" and self._config.mode != "sample"
-        return rounded and self.image_size is not None
+        cancelled = self._config.mode == "sample" and self._config.detail == 1
+        return self._precision == "bf16" and not cancelled and self.image_size is not None
 
     def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
         """Convert and compile a traced network; see `TensorFlowEngine`."""
