@@ -87,6 +87,7 @@ class VAE(keras.Model):
         self.aggregate_std = self.add_weight(
             shape=(depth,), initializer="ones", trainable=False, name="aggregate_std"
         )
+        _ = self._trunk  # made during a trace, it would leave its mark on the graph's names
         self.built = True
 
     def encode(self, images: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
@@ -129,7 +130,9 @@ class VAE(keras.Model):
     @functools.cached_property
     def _trunk(self) -> keras.Model:
         """The decoder up to its last layer; as a cached property, not one of the layers to save."""
-        return keras.Model(self.decoder.input, self.decoder.get_layer("stem").input)
+        # The name is in every traced graph, and so in the digest that a converted one is kept by.
+        stem = self.decoder.get_layer("stem")
+        return keras.Model(self.decoder.input, stem.input, name="decoder_trunk")
 
     def forward(
         self, images: tf.Tensor, seed: tf.Tensor | None = None, *, training: bool = False
