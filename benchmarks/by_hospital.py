@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vae_aug.data.annotations.layout import find_file
+from vae_aug.data.annotations.layout import FileFinder
 from vae_aug.data.atomic import write_atomic
 
 TCGA = r"TCGA[-_](\w\w)[-_]"
@@ -40,7 +40,7 @@ def split_by_hospital(coco: dict[str, Any], folder: Path, pattern: str) -> dict[
         if match is None:
             raise ValueError(f"image {image['id']}: its patient does not have {pattern!r}.")
         name = image["file_name"]
-        path = find_file((folder, folder / "images"), name) or folder / "images" / name
+        path = FileFinder((folder, folder / "images")).find(name) or folder / "images" / name
         sites.setdefault(match[1], []).append({**image, "file_name": str(path.resolve())})
     return {site: _keep(coco, images) for site, images in sites.items()}
 

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from vae_aug.data.annotations.layout import find_file
+from vae_aug.data.annotations.layout import FileFinder
 from vae_aug.data.letterbox import letterbox, letterbox_boxes
 from vae_aug.model.lite1 import find_package_weights, load_lite1, make_lite1
 
@@ -94,7 +94,7 @@ def read_coco(path: Path, size: int) -> Samples:
     images, boxes = [], []
     for image in coco["images"]:
         folder, name = path.parent, image["file_name"]
-        file = find_file((folder, folder / "images"), name) or folder / "images" / name
+        file = FileFinder((folder, folder / "images")).find(name) or folder / "images" / name
         grey = np.asarray(Image.open(file).convert("L"), np.float32)
         square = letterbox(grey[None, ..., None], size)[0].numpy()
         images.append(np.clip(np.rint(square), 0, 255).astype(np.uint8))

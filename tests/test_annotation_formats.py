@@ -52,7 +52,8 @@ def test_labelme_shapes_become_boxes(tmp_path):
     write_text(tmp_path / "d.json", make_labelme(image="gone.png"))
     found = read_labelme(tmp_path)
     assert found.label_names == ("cyst", "stone")
-    assert list_ids(found) == ["a.png", "b.png"]
+    assert list_ids(found) == ["a.png", "b.png", "c.png"]
+    assert [image.annotation for image in found.images] == ["faulty", "none", "faulty"]
     assert (found.images[0].height, found.images[0].width) == (HEIGHT, WIDTH)
     assert list_boxes(found.images[0]) == [
         ("stone", [10, 5.5, 30, 20]),
@@ -61,14 +62,15 @@ def test_labelme_shapes_become_boxes(tmp_path):
         ("cyst", [15, 15, 25, 25]),
         ("stone", [4, 5, 8, 10]),
     ]
-    assert list_boxes(found.images[1]) == []
-    assert list_reasons(found) == [
-        ("c.json", "skipped", "no valid JSON of LabelMe; the image of its name is left out"),
-        ("d.json", "skipped", "the image that it describes is missing"),
+    assert list_boxes(found.images[1]) == list_boxes(found.images[2]) == []
+    *reasons, broken, missing = list_reasons(found)
+    assert reasons == [
         ("a.json", "dropped", "shapes[4]: a point or line has no area"),
         ("a.json", "dropped", "shapes[5]: a polygon wants at least 3 points; got 2"),
-        ("a.json", "dropped", "box 4: has no label"),
+        ("a.json", "dropped", "box 6: has no label"),
     ]
+    assert broken[:2] == ("c.json", "unread") and "no valid JSON" in broken[2]
+    assert missing == ("d.json", "skipped", "the image that it describes is missing")
 
 
 @pytest.mark.parametrize("content", ["[]", '{"shapes": 3}', "\xff", "[" * 100_000])
@@ -84,7 +86,7 @@ def test_labelme_points_of_any_kind_are_reported_not_raised(tmp_path, points):
     write_images(tmp_path, "a.png")
     write_text(tmp_path / "a.json", make_labelme(("stone", "rectangle", points)))
     report = ingest(tmp_path, tmp_path / "out", format="labelme", labels=["stone"])
-    assert (report.images, report.boxes, report.dropped) == (1, 0, 1)
+    assert (report.images, report.faulty, report.dropped) == (0, 1, 1)
 
 
 # --- CVAT
@@ -119,16 +121,17 @@ def test_cvat_shapes_become_boxes(tmp_path):
     assert found.label_names == ("stone", "cyst")
     assert list_ids(found) == ["images/a.png", "images/b.png"]
     boxes = list_boxes(found.images[0])
-    assert boxes[:5] == [
+    assert boxes == [
         ("stone", [10, 5.5, 30, 20]),
         ("stone", [16, 6, 24, 26]),
         ("cyst", [1, 2, 9, 12]),
         ("cyst", [17, 10, 23, 20]),
         ("cyst", [4, 5, 10, 12]),
     ]
-    assert np.isnan(boxes[5][1]).all()
+    assert [image.annotation for image in found.images] == ["faulty", "complete"]
     assert list_reasons(found) == [
         ("annotations.xml", "dropped", "image 0, shape 5: a points is no box"),
+        ("annotations.xml", "dropped", "image 0, shape 6: a polygon wants at least 3 points x,y"),
         ("gone.png", "skipped", "the annotations name this image, the file is missing"),
     ]
 
@@ -144,7 +147,7 @@ def test_cvat_subsets_are_splits(tmp_path):
     assert list_ids(read_cvat(tmp_path, "train")) == ["images/train/a.png"]
 
 
-@pytest.mark.parametrize("content", ["", "<annotation/>", "<annotations><track/></annotations>"])
+@pytest.mark.parametrize("content", ["<annotation/>", "<annotations/>"])
 def test_cvat_refuses_what_is_none(tmp_path, content):
     write_text(tmp_path / "annotations.xml", content)
     with pytest.raises(AnnotationError, match="expected an export 'CVAT for images"):
@@ -199,12 +202,12 @@ def test_mask_values_are_classes(tmp_path):
     assert found.label_names == ("1", "3")
     expected = [("1", [20, 5, 23, 10]), ("3", [23, 5, 26, 10]), ("1", [26, 10, 30, 12])]
     assert list_boxes(found.images[0])[:3] == expected
-    assert [(p.file, p.effect) for p in found.problems] == [("images/b.png", "skipped")]
+    assert [(p.file, p.effect) for p in found.problems] == [("masks/b.png", "unread")]
     write_text(tmp_path / "classes.txt", "stone\ncyst\n")
     named = read_masks(tmp_path)
     assert named.label_names == ("stone", "cyst")
     assert named.images[0].labels == ("stone", "stone", "stone")
-    assert "a region of value 3" in named.problems[-1].reason
+    assert "a region of value 3" in named.problems[0].reason
 
 
 # --- Public tables
@@ -311,7 +314,9 @@ def test_deeplesion_noisy_boxes_are_dropped(tmp_path):
         '000002_01_01_109.png,2,"0, 0, 2, 1",5,1,"-175, 275",1',
     )
     found = read_csv(tmp_path)
-    assert list_ids(found) == ["Images_png/000001_01_01/109.png"]
+    folders = ("000001_01_01", "000002_01_01")
+    assert list_ids(found) == [f"Images_png/{folder}/109.png" for folder in folders]
+    assert [image.annotation for image in found.images] == ["faulty", "faulty"]
     assert list_boxes(found.images[0]) == [("lung", [1, 0, 3, 1])]
     assert [problem.effect for problem in found.problems] == ["dropped", "dropped"]
     assert "possibly noisy" in found.problems[0].reason
@@ -418,13 +423,13 @@ def test_the_format_is_told_from_the_files(tmp_path, format):
     write_text(tmp_path / "in" / "README.txt", "0 is the background")
     assert detect_format(tmp_path / "in").format == format
     report = ingest(tmp_path / "in", tmp_path / "out", keep_ids=True)
-    assert report.format == format and report.images >= 1
+    assert report.format == format and report.images + report.unannotated + report.faulty >= 1
 
 
 def test_dicom_is_told_with_and_without_xml(tmp_path):
     write_dicom(tmp_path / "IM0001", BLANK)
     found = detect_format(tmp_path)
-    assert found == ("dicom", "found DICOM", "IM0001")
+    assert found == ("dicom", "found DICOM", "IM0001", ())
     write_text(tmp_path / "annotations" / "1.2.3.xml", make_voc())
     assert detect_format(tmp_path).format == "dicom"
 

@@ -154,7 +154,7 @@ def test_coco_problems_are_named(tmp_path):
     expected = [("train.json", "dropped")] * 5 + [("b.png", "skipped")]
     assert list_problems(result) == expected
     assert result.problems[0].reason == "annotations[0]: its image_id is not among the images"
-    assert "category_id" in result.problems[1].reason and "bbox" in result.problems[2].reason
+    assert "category_id" in result.problems[2].reason and "bbox" in result.problems[3].reason
     # A value that is no number is left to `clean_boxes`.
     assert np.isnan(result.images[0].boxes).any()
 
@@ -253,12 +253,16 @@ def test_voc_problems_are_named(tmp_path):
     write_text(tmp_path / "renamed.xml", make_voc(filename="C:\\scans\\other.png"))
     write_text(tmp_path / "unnamed.xml", make_voc(("", 0, (1, 1, 2, 2))))
     result = read_voc(tmp_path)
-    # The image of broken.xml must not pass as one without boxes.
-    assert list_ids(result) == ["a.png", "other.png", "unnamed.png"]
+    # No image may pass as one without boxes: broken.xml and foreign.xml may describe any of those
+    # that have no file of their own name.
+    assert list_ids(result) == ["a.png", "broken.png", "other.png", "unnamed.png"]
+    states = [image.annotation for image in result.images]
+    assert states == ["complete", "faulty", "faulty", "faulty"]
     assert list_problems(result) == [
-        ("broken.xml", "skipped"),
+        ("broken.xml", "unread"),
         ("foreign.xml", "skipped"),
         ("lost.xml", "skipped"),
+        ("renamed.xml", "unread"),
         ("unnamed.xml", "dropped"),
     ]
     first = result.images[0]
@@ -309,7 +313,6 @@ def test_yolo_layouts(tmp_path, labels, images, names_file, names):
 def test_yolo_problems_are_named(tmp_path):
     write_images(tmp_path, "a.png", "bytes.png")
     (tmp_path / "bad.png").write_bytes(b"x")
-    (tmp_path / "old.tif").write_bytes(b"II*")
     lines = [
         "2 .5 .5 .1 .1",
         "9" * 5000 + " 0 0 1 1",
@@ -319,19 +322,19 @@ def test_yolo_problems_are_named(tmp_path):
         "0 .1 .2 .3 .2 .3 .6",
     ]
     write_text(tmp_path / "a.txt", "\n".join(lines))
+    write_text(tmp_path / "bad.txt", "0 .5 .5 .1 .1")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     write_text(tmp_path / "data.yaml", "names: [p, q]")
     result = read_yolo(tmp_path / "data.yaml")
-    assert list_problems(result) == [("a.txt", "dropped")] * 4 + [
+    assert list_problems(result) == [("a.txt", "dropped")] * 5 + [
         ("bad.png", "skipped"),
-        ("bytes.txt", "skipped"),
-        ("old.tif", "skipped"),
+        ("bytes.txt", "unread"),
     ]
     assert result.problems[0].reason == "line 1: class '2' is not one of the 2 names"
-    (image,) = result.images
-    assert np.isnan(image.boxes[0]).any()
+    first, second = result.images
+    assert (first.annotation, second.annotation) == ("faulty", "faulty")
     # The last line is a polygon: its bounding box.
-    np.testing.assert_allclose(image.boxes[1], [8, 8, 24, 24])
+    np.testing.assert_allclose(first.boxes, [[8, 8, 24, 24]])
 
 
 def test_yolo_that_is_none(tmp_path):
@@ -389,7 +392,7 @@ def test_csv_problems_are_named(tmp_path):
     write_text(tmp_path / "train.csv", "\n".join(["filename,xmin,ymin,xmax,ymax,label", *rows]))
     result = read_csv(tmp_path)
     assert list_problems(result) == [
-        ("a.png", "dropped"),
+        ("train.csv", "dropped"),
         ("gone.png", "skipped"),
         ("twice.png", "skipped"),
     ]
@@ -406,7 +409,7 @@ def test_csv_that_is_none(tmp_path):
     with pytest.raises(AnnotationError, match=r"filename, xmin, .* missing from"):
         read_csv(tmp_path)
     (tmp_path / "train.csv").write_bytes(b"\xff\xff\xff")
-    with pytest.raises(AnnotationError, match="no readable table in UTF-8"):
+    with pytest.raises(AnnotationError, match="is no text in UTF-8"):
         read_csv(tmp_path)
 
 
@@ -428,13 +431,14 @@ def test_dicom_with_voc_named_by_uid(tmp_path):
     write_text(tmp_path / "broken.dcm", "no DICOM")
     result = read_dicom_folder(tmp_path)
     assert result.label_names == ("A", "B")
-    assert list_ids(result) == uids[:2]
-    assert [len(image.boxes) for image in result.images] == [0, 1]
+    assert list_ids(result) == uids
+    assert [image.annotation for image in result.images] == ["none", "complete", "faulty"]
+    assert [len(image.boxes) for image in result.images] == [0, 1, 0]
     assert {image.patient for image in result.images} == {"ID-4711"}
     assert list_problems(result) == [
         ("broken.dcm", "skipped"),
-        ("series/2.dcm", "skipped"),
         ("annotations/1.2.3.xml", "skipped"),
+        (f"annotations/{uids[2]}.xml", "unread"),
     ]
 
 

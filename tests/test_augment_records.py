@@ -11,12 +11,14 @@ from fake_vae import BrighteningVAE, ErasingVAE, FakeVAE
 
 from vae_aug.augment.records import augment_records, summarize_records
 from vae_aug.augment.transform import VAEAugment
+from vae_aug.data.atomic import lock_folder
+from vae_aug.data.check import check_records
 from vae_aug.data.images import EncodedImage, decode_image
 from vae_aug.data.records import (
-    check_records,
     find_records,
     iterate_examples,
     make_example,
+    read_info,
     read_records,
     write_records,
 )
@@ -100,8 +102,13 @@ def test_other_splits_are_copied_byte_for_byte(records, tmp_path):
     for split in ("validation", "test"):
         name = f"{split}-00000-of-00001.tfrecord"
         assert (out / name).read_bytes() == (records / name).read_bytes()
-    for name in ("dataset.json", "label_map.pbtxt"):
-        assert (out / name).read_bytes() == (records / name).read_bytes()
+    assert (out / "label_map.pbtxt").read_bytes() == (records / "label_map.pbtxt").read_bytes()
+    before, after = (json.loads((folder / "dataset.json").read_text()) for folder in (records, out))
+    # The augmented images are other files.
+    assert before["splits"]["train"].pop("shard_bytes") != after["splits"]["train"].pop(
+        "shard_bytes"
+    )
+    assert after == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "records"]
 
 
@@ -365,3 +372,49 @@ def test_a_summary_counts_and_names_nobody(records, tmp_path):
     assert "patient" not in json.dumps(settings) and "train-" not in settings
     untouched = summarize_records(find_records(tmp_path / "out", "test")[0])
     assert untouched.augmented == 0 and not untouched.settings
+
+
+# --- Folders that another run holds, or left; records that are damaged
+
+
+def test_a_second_run_into_the_same_folder_is_refused(records, tmp_path):
+    with (
+        lock_folder(tmp_path / "out", beside=True),
+        pytest.raises(RecordError, match="another run writes to this folder"),
+    ):
+        augment_records(records, tmp_path / "out", make_augment())
+    augment_records(records, tmp_path / "out", make_augment())
+
+
+def test_what_a_killed_run_left_is_removed(records, tmp_path):
+    left = tmp_path / ".out.0123abcd.tmp"
+    left.mkdir()
+    (left / "train-00000-of-00001.tfrecord").write_bytes(b"half")
+    other = tmp_path / ".other.0123abcd.tmp"
+    other.mkdir()
+    augment_records(records, tmp_path / "out", make_augment())
+    assert not left.exists() and other.is_dir()
+
+
+def test_a_damaged_split_is_refused_or_its_loss_is_told(records, tmp_path):
+    (path,) = records.glob("train-*")
+    whole = read_info(records).splits["train"].examples
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(RecordError, match="train-00000-of-00001"):
+        augment_records(records, tmp_path / "out", make_augment())
+    assert not (tmp_path / "out").exists()
+    report = augment_records(records, tmp_path / "out", make_augment(), allow_damaged=True)
+    assert report.augmented["train"].lost == 1
+    written = read_info(tmp_path / "out").splits["train"]
+    assert (written.examples, written.lost) == (whole - 1, 1)
+    assert check_records(tmp_path / "out", "train") == whole - 1
+
+
+def test_unannotated_images_are_copied(records, tmp_path):
+    info = read_info(records)
+    example = read_examples(records, "train")[0]
+    write_records([example], records, "train_unannotated", label_names=info.label_names)
+    augment_records(records, tmp_path / "out", make_augment())
+    name = "train_unannotated-00000-of-00001.tfrecord"
+    assert (tmp_path / "out" / name).read_bytes() == (records / name).read_bytes()
+    assert list(read_info(tmp_path / "out").unannotated) == ["train_unannotated"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import h5py
@@ -11,28 +14,42 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import shorten_stages
 
 from vae_aug.errors import CheckpointError
 from vae_aug.model.checkpoint import (
+    _check_keras_config,
     load_checkpoint,
     read_card,
     read_manifest,
     save_checkpoint,
 )
+from vae_aug.model.profiles import make_vae
 from vae_aug.model.vae import VAE
+from vae_aug.model.weights import load_weights
+
+pytestmark = pytest.mark.usefixtures("short_stages")
 
 IMAGES = tf.random.stateless_uniform([2, 32, 32, 1], [3, 3])
 
 
 @pytest.fixture(scope="module")
-def saved(tiny_vae, tmp_path_factory):
+def saved(short_vae, tmp_path_factory):
     """A network and the folder that it was saved in."""
-    vae = tiny_vae
+    vae = short_vae
     folder = tmp_path_factory.mktemp("saved") / "checkpoint"
     digest = save_checkpoint(
         vae, folder, training={"steps": 3}, fingerprint={"patients": ["ab12"]}, card="# Card\n"
     )
     return vae, folder, digest
+
+
+@pytest.fixture(scope="module")
+def network(saved):
+    """A network like the saved one, for weights to be loaded into."""
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_stages(patch)
+        return make_vae(saved[0].config)
 
 
 @pytest.fixture
@@ -120,6 +137,159 @@ def test_missing_and_damaged_members(folder, member):
         load_checkpoint(folder)
 
 
+def put(file, name, values):
+    """Put an array in the place of another."""
+    del file[name]
+    file.create_dataset(name, data=values)
+
+
+def swap(file):
+    """Give each of two arrays of one shape the name of the other."""
+    file.move("vars/0", "vars/2")
+    file.move("vars/1", "vars/0")
+    file.move("vars/2", "vars/1")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda f: f.pop("latent/vars/1"), "has 224 arrays of .* weights; the manifest has 225"),
+        (lambda f: f.create_dataset("latent/vars/2", data=np.zeros(1, "f4")), "has 226 arrays"),
+        (lambda f: put(f, "latent/vars/1", np.zeros(17, "f4")), "has 225 arrays of"),
+        (lambda f: put(f, "latent/vars/1", np.zeros((4, 4), "f4")), "does not fit: .*latent"),
+        (lambda f: f.move("latent", "other"), "does not fit: .*latent"),
+        (swap, "variable vae/aggregate_.* differs from its SHA-256"),
+        (
+            lambda f: put(f, "latent/vars/1", np.full(16, np.nan, "f4")),
+            "variable latent/bias has values that are no numbers",
+        ),
+        (
+            lambda f: put(f, "latent/vars/1", np.full(16, np.inf, "f2")),
+            "variable latent/bias has values that are no numbers",
+        ),
+        (lambda f: f.update({"more": h5py.ExternalLink("/dev/zero", "x")}), "root: message 0x2"),
+    ],
+)
+def test_weights_that_are_not_the_manifests_are_refused(network, folder, edit, message):
+    with h5py.File(folder / "model.weights.h5", "r+") as file:
+        edit(file)
+    content = (folder / "model.weights.h5").read_bytes()
+    variables = read_manifest(folder)["variables"]
+    with pytest.raises(CheckpointError, match=message) as error:
+        load_weights(folder, network, content, variables)
+    assert str(error.value).startswith(f"{folder}: ")
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "message"),
+    [
+        ("config.json", b"\xff", "config.json is not valid"),
+        ("config.json", b"[" * 10**6, "config.json is not valid"),
+        ("config.json", b"{}", "module must be 'vae_aug.model.vae'; got None"),
+        (
+            "config.json",
+            b'{"module": "keras.layers", "class_name": "Lambda", "config": {"function": "x"}}',
+            "module must be .*; got 'keras.layers'",
+        ),
+        ("metadata.json", b"[]", "metadata.json must hold an object"),
+        ("metadata.json", None, "has no metadata.json"),
+    ],
+)
+def test_what_keras_would_build_is_checked(network, folder, member, content, message):
+    (folder / member).unlink()
+    if content is not None:
+        (folder / member).write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        _check_keras_config(folder, network)
+
+
+def test_a_loss_that_keras_would_restore_is_refused(folder):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "compile_config": {"loss": {"class_name": "Lambda"}}}))
+    with pytest.raises(CheckpointError, match=r"compile_config must be \{\}"):
+        load_checkpoint(folder)
+
+
+def test_a_card_that_is_no_text_is_refused(folder):
+    (folder / "MODEL_CARD.md").write_bytes(b"\xff")
+    with pytest.raises(CheckpointError, match=r"MODEL_CARD\.md is no UTF-8"):
+        read_card(folder)
+
+
+def test_another_programs_keras_file_is_refused(tmp_path):
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Lambda(lambda x: x * 2)(inputs))
+    model.save(tmp_path / "x.keras")
+    with pytest.raises(CheckpointError, match=r"has no manifest\.json, only config\.json"):
+        load_checkpoint(tmp_path / "x.keras")
+
+
+HOSTILE = """
+import json, resource, sys, time
+from vae_aug.errors import CheckpointError
+from vae_aug.model.checkpoint import load_checkpoint
+_, hard = resource.getrlimit(resource.RLIMIT_CPU)
+for path in sys.argv[1:]:
+    spent = time.process_time()
+    # A signal ends the process: the slowest takes 3 s, and several times as long on a busy machine.
+    resource.setrlimit(resource.RLIMIT_CPU, (int(spent) + 20, hard))
+    try:
+        load_checkpoint(path)
+    except CheckpointError as error:
+        assert str(error).startswith(path), error
+        print(json.dumps(str(error)), flush=True)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def write_hostile(whole, folder):
+    """Write checkpoints that claim to be large; return their paths and what is said of them."""
+    members = {file.name: file.read_bytes() for file in whole.iterdir()}
+    manifest = json.loads(members["manifest.json"])
+
+    def write(name, compression=zipfile.ZIP_DEFLATED, **changes):
+        path = folder / f"{name}.keras"
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            for member, content in {**members, **changes}.items():
+                archive.writestr(member, content)
+        return str(path)
+
+    def resize(name, **settings):
+        model = {**manifest["model"], **settings}
+        text = json.dumps({**manifest, "model": model})
+        return write(name, **{"manifest.json": text})
+
+    os.mkfifo(folder / "pipe")
+    (folder / "pipes").mkdir()
+    os.mkfifo(folder / "pipes" / "manifest.json")
+    return {
+        str(folder / "pipe"): "neither a file nor a folder",
+        str(folder / "pipes"): "no regular file",
+        write("bomb", **{"model.weights.h5": bytes(2**27)}): "has 134217728 bytes; at most",
+        resize("long", latent_dim=10**9): "a network has at most",
+        resize("wide", image_size=32 * 10**6): "image_size must be at most 8192",
+        resize("deep", decoder_repeats=10**6): "decoder_repeats must be at most 4",
+        # The largest that are let through are built, and found to be another network.
+        resize("largest", latent_dim=51_000): "must be",
+        resize("deepest", encoder="efficientnet-b1", decoder_repeats=4, image_size=8192): "must be",
+        write("flat", **{"manifest.json": b"[" + b"[]," * 2_700_000 + b"0]"}): "hold an object",
+        write("nested", **{"manifest.json": b'{"a":' * 1_600_000}): "is not valid",
+    }
+
+
+def test_hostile_checkpoints_cost_neither_time_nor_memory(saved, tmp_path):
+    expected = write_hostile(saved[1], tmp_path)
+    result = subprocess.run(
+        [sys.executable, "-c", HOSTILE, *expected], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    *messages, kilobytes = result.stdout.splitlines()
+    for (path, part), message in zip(expected.items(), messages, strict=True):
+        assert part in message, (path, message)
+    assert int(kilobytes) < 2 * 2**20
+
+
 def test_not_an_archive(tmp_path):
     (tmp_path / "x.keras").write_bytes(b"PK not a zip")
     with pytest.raises(CheckpointError, match="is no checkpoint"):
@@ -151,3 +321,34 @@ def test_a_failed_save_leaves_the_old_checkpoint(saved, tmp_path, monkeypatch):
         save_checkpoint(saved[0], path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["network.keras"]
+
+
+def test_only_a_checkpoints_folder_is_replaced(short_vae, tmp_path):
+    records = tmp_path / "records"
+    records.mkdir()
+    (records / "train-00000-of-00001.tfrecord").write_bytes(b"kept")
+    with pytest.raises(CheckpointError, match="records: is a folder of something else"):
+        save_checkpoint(short_vae, records)
+    assert (records / "train-00000-of-00001.tfrecord").read_bytes() == b"kept"
+    for steps in (1, 2):
+        save_checkpoint(short_vae, tmp_path / "checkpoint", training={"steps": steps})
+    assert read_manifest(tmp_path / "checkpoint")["training"] == {"steps": 2}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "records"]
+
+
+def test_what_could_not_be_loaded_is_not_saved(short_vae, tmp_path):
+    with pytest.raises(CheckpointError, match=r"fingerprint\.patients must be a string, got 7"):
+        save_checkpoint(short_vae, tmp_path / "x.keras", fingerprint={"patients": [7]})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("demo", "eab05167a2207ab16c6c70f45ff73ac0b8ca1af7c04e759945de675ad037c199"),
+        ("vector", "749edcb88714736b16ed56d60d00ff2c788f60bd906492926f62a1d076192ace"),
+    ],
+)
+def test_the_packaged_checkpoints_are_those_of_before(name, digest):
+    assert read_manifest(name)["digest"] == digest
+    assert read_card(name).startswith("# ")

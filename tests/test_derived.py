@@ -230,3 +230,22 @@ def test_colour_and_other_files_are_refused():
     for name in ("SC_rgb_small_odd.dcm", "reportsi.dcm", "README.txt"):
         with pytest.raises(DicomError):
             read_picture(get_testdata_file(name))
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"RescaleSlope": None, "RescaleIntercept": None},
+        {"RescaleSlope": 1},
+        {"VOILUTSequence": [pydicom.Dataset()]},
+        {"WindowCenter": [1, 500.5], "WindowWidth": [0, 1001]},
+    ],
+)
+def test_windows_and_rescales_are_those_of_read_dicom(tmp_path, elements):
+    """The window shows 0 to 1000, so that a quarter of it is 250 stored values."""
+    path = tmp_path / "a.dcm"
+    elements = {"WindowCenter": 500.5, "WindowWidth": 1001, **elements}
+    write_dicom(path, np.array([[0, 500, 1000]], np.uint16), **elements)
+    shown = read_dicom(path).pixels / 65535
+    np.testing.assert_allclose(read_picture(path).pixels, shown, atol=1e-5)
+    np.testing.assert_array_equal(derive(path, 0.25).pixel_array, [[250, 750, 1000]])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import struct
 
 import numpy as np
 import pydicom
@@ -13,7 +14,7 @@ from pydicom.uid import (
 )
 from test_dicom import RAMP, write_dicom
 
-from vae_aug.data.dicom_regions import read_regions
+from vae_aug.data.dicom_regions import read_drawn, read_regions
 from vae_aug.errors import DicomError
 
 
@@ -280,3 +281,185 @@ def test_real_report(data_dir):
     path = data_dir / "dicom_objects" / "sr_document_with_multiple_groups.dcm"
     found = [(region.label, region.box) for region in read_regions(path)]
     assert found == [("Nodule", (35, 45, 55, 65)), ("Aorta", (25, 45, 45, 65))]
+
+
+def refer_to(*uids):
+    """Return a (0008,1115) Referenced Series Sequence of images."""
+    instances = [make_item(ReferencedSOPInstanceUID=uid) for uid in uids]
+    return [make_item(ReferencedInstanceSequence=instances)]
+
+
+def test_a_segmentation_covers_what_it_was_made_from(tmp_path, mask):
+    """Frame 1 has no pixel set, and the image 1.5 no frame at all: both were looked at."""
+    frames = np.concatenate([mask, np.zeros_like(mask)])
+    groups = [
+        make_frame(1, make_source("1.3", ReferencedFrameNumber=4)),
+        make_frame(1, make_source("1.4")),
+    ]
+    series = refer_to("1.3", "1.4", "1.5")
+    write_segmentation(tmp_path / "a.dcm", frames, groups, ReferencedSeriesSequence=series)
+    drawn = read_drawn(tmp_path / "a.dcm", whole_segments=True)
+    assert drawn.regions == [("1.3", 3, "nodule", (0, 1, 5, 8))] and drawn.faults == []
+    assert drawn.covered == {("1.3", 3), ("1.4", None), ("1.3", None), ("1.5", None)}
+    assert drawn.unframed == {"1.4"}
+
+
+@pytest.mark.parametrize(
+    ("group", "places"),
+    [
+        (make_frame(sources=[]), [("", None)]),
+        (make_frame(5), [("1.2.3", 0)]),
+        (
+            make_frame(sources=make_source(ReferencedFrameNumber=[1, 2])),
+            [("1.2.3", 0), ("1.2.3", 1)],
+        ),
+        (make_frame(sources=make_source(ReferencedFrameNumber=0)), [("1.2.3", None)]),
+        (make_frame(sources=make_source(SpatialLocationsPreserved="NO")), [("1.2.3", None)]),
+        (make_item(DerivationImageSequence=make_source()), [("1.2.3", None)]),
+    ],
+)
+def test_what_a_segmentation_marks_without_a_box_is_a_fault_of_its_image(
+    tmp_path, mask, group, places
+):
+    """The other frame is read all the same."""
+    frames = np.concatenate([mask, mask])
+    write_segmentation(tmp_path / "a.dcm", frames, [group, make_frame(1, make_source("1.9"))])
+    drawn = read_drawn(tmp_path / "a.dcm", whole_segments=True)
+    assert [fault[:2] for fault in drawn.faults] == places
+    assert not any(fault.is_legal for fault in drawn.faults)
+    assert [region.sop_instance_uid for region in drawn.regions] == ["1.9"]
+
+
+def test_a_segment_without_a_label_is_a_fault(tmp_path, mask):
+    write_segmentation(tmp_path / "a.dcm", mask, [make_frame()])
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    dataset.SegmentSequence[0].SegmentLabel = ""
+    dataset.save_as(tmp_path / "a.dcm")
+    drawn = read_drawn(tmp_path / "a.dcm", whole_segments=True)
+    assert drawn.regions == [] and [fault[:2] for fault in drawn.faults] == [("1.2.3", 0)]
+
+
+def test_marks_of_a_report_that_are_no_boxes_are_faults(tmp_path):
+    nowhere = make_item(ReferencedContentItemIdentifier=[1, 9, 9])
+    write_report(
+        tmp_path / "a.dcm",
+        [
+            make_outline("CIRCLE", [5, 5, 5, 6]),
+            make_outline("POINT", [1, 2]),
+            make_outline("MULTIPOINT", [1, 2, 8, 9]),
+            make_outline("POLYLINE", [1, 2, 8, 2]),  # a line along a row
+            make_outline("CIRCLE", [5, 5, 5, 5]),
+            make_outline("SQUARE", [1, 2, 3, 4]),
+            make_outline("CIRCLE", [1, 2, 3]),
+            make_outline("CIRCLE", [1, 2, 3, 4], []),
+            make_outline("CIRCLE", [1, 2, 3, 4], [nowhere]),
+        ],
+    )
+    drawn = read_drawn(tmp_path / "a.dcm")
+    assert [region.box for region in drawn.regions] == [(4, 4, 6, 6)]
+    assert drawn.covered == {("1.2.3", None)} and drawn.unframed == {"1.2.3"}
+    reasons = [(fault.sop_instance_uid, fault.is_legal, fault.reason) for fault in drawn.faults]
+    assert reasons == [
+        ("1.2.3", True, "has a POINT, which has no area."),
+        ("1.2.3", True, "has a MULTIPOINT, which has no area."),
+        ("1.2.3", True, "has a POLYLINE, which encloses no area."),
+        ("1.2.3", True, "has a CIRCLE, which encloses no area."),
+        (
+            "1.2.3",
+            False,
+            "(0070,0023) Graphic Type must be POLYLINE, CIRCLE or ELLIPSE; got another.",
+        ),
+        ("1.2.3", False, "(0070,0022) Graphic Data do not suit a CIRCLE: 1.5 points."),
+        ("", False, "has a region that is drawn in no image."),
+        ("", False, "(0040,DB73) Referenced Content Item Identifier leads nowhere."),
+    ]
+    with pytest.raises(DicomError, match="Graphic Type must be"):
+        read_regions(tmp_path / "a.dcm")
+
+
+def test_regions_in_space_are_faults_of_the_images_of_the_report(tmp_path):
+    write_report(tmp_path / "a.dcm", [make_item(ValueType="SCOORD3D", GraphicType="POLYGON")])
+    assert [fault[:2] for fault in read_drawn(tmp_path / "a.dcm").faults] == [("", None)]
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    series = make_item(ReferencedSOPSequence=[make_item(ReferencedSOPInstanceUID="1.7")])
+    evidence = [make_item(ReferencedSeriesSequence=[series])]
+    dataset.CurrentRequestedProcedureEvidenceSequence = evidence
+    dataset.save_as(tmp_path / "a.dcm")
+    drawn = read_drawn(tmp_path / "a.dcm")
+    assert drawn.faults == [
+        ("1.7", None, "has 1 regions in space, SCOORD3D, which are not read.", True)
+    ]
+    assert read_regions(tmp_path / "a.dcm") == [] and drawn.covered == frozenset()
+
+
+def test_a_report_without_end_is_refused(tmp_path):
+    """100,000 levels of stated length, in 2 MB."""
+    write_report(tmp_path / "a.dcm", [make_outline("CIRCLE", [1, 2, 3, 4])])
+    data = (tmp_path / "a.dcm").read_bytes()
+    head = data[: data.index(b"\x40\x00\x30\xa7SQ")]
+    for depth in (100, 100_000):
+        lengths = [20 * (depth - 1 - level) for level in range(depth)]
+        levels = (
+            b"\x40\x00\x30\xa7SQ\0\0"
+            + struct.pack("<L", n + 8)
+            + b"\xfe\xff\x00\xe0"
+            + struct.pack("<L", n)
+            for n in lengths
+        )
+        (tmp_path / "a.dcm").write_bytes(head + b"".join(levels))
+        with pytest.raises(
+            DicomError, match=r"\(0040,A730\) Content Sequence is nested deeper than 64"
+        ):
+            read_drawn(tmp_path / "a.dcm")
+
+
+def test_an_outline_of_many_points(tmp_path):
+    """A million points, as bytes; as objects they would take seconds."""
+    points = np.random.default_rng(4).uniform(10, 20, 2 * 10**6).round(3)
+    points[:4] = 10, 10, 20, 20
+    with pytest.warns(UserWarning, match="VR is changed from 'FL' to 'UN'"):
+        write_report(tmp_path / "a.dcm", [make_outline("POLYLINE", points.tolist())])
+    (region,) = read_regions(tmp_path / "a.dcm")
+    assert region.box == (10, 10, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("elements", "message"),
+    [
+        ({"NumberOfFrames": 30_000}, r"\(0028,0008\) Number of Frames is 30000, .*room for 2"),
+        ({"NumberOfFrames": 10**6}, "has 1000000 frames; at most 32768"),
+        ({"Rows": 65535, "Columns": 65535}, "declares 65535 x 65535 pixels"),
+        ({"BitsAllocated": 3}, r"\(0028,0100\) Bits Allocated must be 1, 8"),
+    ],
+)
+def test_segmentations_beyond_the_bounds(tmp_path, mask, elements, message):
+    write_segmentation(tmp_path / "a.dcm", np.concatenate([mask, mask]), [make_frame()] * 2)
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(tmp_path / "a.dcm")
+    with pytest.raises(DicomError, match=message):
+        read_drawn(tmp_path / "a.dcm")
+
+
+def test_bounds_of_parts_and_pixels(tmp_path, mask, monkeypatch):
+    write_segmentation(tmp_path / "a.dcm", mask, [make_frame()])
+    monkeypatch.setattr("vae_aug.data.dicom_regions.MAX_PARTS", 1)
+    with pytest.raises(DicomError, match="has more than 1 parts"):
+        read_drawn(tmp_path / "a.dcm")
+    # A quarter of 8 x 8, and twice the 7 x 5 pixels around the segment: 16 + 70.
+    monkeypatch.setattr("vae_aug.data.dicom_regions.MAX_PARTS", 2)
+    monkeypatch.setattr("vae_aug.data.dicom_regions.MAX_MARKED_PIXELS", 86)
+    assert len(read_drawn(tmp_path / "a.dcm").regions) == 2
+    monkeypatch.setattr("vae_aug.data.dicom_regions.MAX_MARKED_PIXELS", 85)
+    with pytest.raises(DicomError, match="has more than 85 pixels in its frames"):
+        read_drawn(tmp_path / "a.dcm")
+
+
+def test_frames_that_begin_within_a_byte(tmp_path):
+    """Nine frames of 11 pixels, of which frame n has the pixel n set."""
+    frames = np.zeros((9, 1, 11), np.uint8)
+    frames[range(9), 0, range(9)] = 1
+    write_segmentation(tmp_path / "a.dcm", frames, [make_frame()] * 9)
+    boxes = [region.box for region in read_regions(tmp_path / "a.dcm")]
+    assert boxes == [(n, 0, n + 1, 1) for n in range(9)]

@@ -1,25 +1,43 @@
 from __future__ import annotations
 
+import io
+import os
+import re
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vae_aug.data import images
 from vae_aug.data.images import (
+    clean_encoded,
+    decode_image,
     encode_image,
     encode_png,
     parse_image_header,
     read_encoded,
     read_image,
     read_image_size,
-    strip_jpeg_metadata,
+    read_orientation,
     write_image,
 )
+from vae_aug.data.jpeg import strip_jpeg_metadata
+from vae_aug.data.png import strip_png_metadata
 from vae_aug.errors import VAEAugError
+
+
+@pytest.fixture
+def cases_dir():
+    """The folder of annotated cases that people reported; skips without one."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"no cases: {folder} is not a folder")
+    return folder
 
 
 def make_noise(shape, dtype):
@@ -98,8 +116,8 @@ def test_stored_jpeg_has_nothing_between_scans_nor_behind_its_end(tmp_path, prog
     assert planted.count(comment) == raw.count(b"\xff\xda") >= (2 if progressive else 1)
     encoded = read_encoded(tmp_path / "b.jpg")[0].encoded
     assert encoded == read_encoded(tmp_path / "a.jpg")[0].encoded and b"DOE^JANE" not in encoded
-    cut = strip_jpeg_metadata(planted[: len(raw) // 2])
-    assert cut.startswith(b"\xff\xd8") and cut.endswith(b"\xff\xd9")
+    with pytest.raises(VAEAugError, match="cut short"):
+        strip_jpeg_metadata(planted[: len(raw) // 2])
 
 
 def test_jpeg_of_equal_channels_counts_as_grey(tmp_path):
@@ -143,11 +161,20 @@ def test_bad_files_are_named(tmp_path):
     jpeg = (tmp_path / "good.jpg").read_bytes()
     cases = {
         "text.png": (b"no image at all", "neither PNG nor JPEG"),
-        "empty.png": (b"", "neither PNG nor JPEG"),
+        "empty.png": (b"", "neither PNG nor JPEG but an empty file"),
+        "a.bmp": (b"BM" + bytes(60), "but a BMP; convert"),
+        "a.gif": (b"GIF89a", "but a GIF"),
+        "a.webp": (b"RIFF\x08\0\0\0WEBPVP8 ", "but a WebP"),
+        "a.heic": (b"\0\0\0\x18ftypheic", "but a HEIC"),
+        "a.jp2": (b"\0\0\0\x0cjP  \r\n\x87\n", "but a JPEG 2000"),
+        "a.jxl": (b"\xff\x0a\xfa\x1f", "but a JPEG XL"),
+        "lfs.png": (b"version https://git-lfs.github.com/spec/v1", "pointer of Git LFS"),
+        "dicom.png": (bytes(128) + b"DICM", "a DICOM file, where PNG, JPEG or TIFF is expected"),
         "short.png": (good[: len(good) // 2], "damaged or cut short"),
         "header.png": (good[:20], "damaged or cut short"),
         "short.jpg": (jpeg[: len(jpeg) // 2], "damaged or cut short"),
         "header.jpg": (jpeg[:30], "header is damaged or cut short"),
+        "huge.jpg": (jpeg.replace(struct.pack(">HH", 16, 24), b"\xff\xdc" * 2, 1), "65500 x 65500"),
         "bomb.png": (make_png_bomb(60000, 60000), "60000 x 60000"),
     }
     for name, (data, message) in cases.items():
@@ -189,3 +216,302 @@ def test_interrupted_writing_leaves_the_former_file(tmp_path, monkeypatch):
         images.write_image(tmp_path / "a.png", np.ones((2, 2, 1), np.uint8))
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == former
+
+
+# What each orientation does to two rows, abc and def (TIFF 6.0, section 8: 6, for example, has its
+# first row at the right and its first column at the top).
+TURNED = {
+    1: ["abc", "def"],
+    2: ["cba", "fed"],
+    3: ["fed", "cba"],
+    4: ["def", "abc"],
+    5: ["ad", "be", "cf"],
+    6: ["da", "eb", "fc"],
+    7: ["fc", "eb", "da"],
+    8: ["cf", "be", "ad"],
+}
+
+
+def make_exif(orientation, *, order="<", kind=3, count=1):
+    """An EXIF block: the tags Make and Orientation, then the directory of a thumbnail."""
+    first = struct.pack(order + "HHHI4s", 2, 271, 2, 4, b"Doe\0")
+    first += struct.pack(order + "HHIHH", 274, kind, count, orientation, 0)
+    second = struct.pack(order + "HHHIHHI", 1, 274, 3, 1, 8, 0, 0)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+    return head + first + struct.pack(order + "I", 8 + len(first) + 4) + second
+
+
+def plant_exif(data, block):
+    """Put an EXIF block into a JPEG, behind two other APP1 segments, or into a PNG."""
+    if data.startswith(b"\x89PNG"):
+        chunk = b"eXIf" + block
+        chunk = struct.pack(">I", len(block)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        return data[:-12] + chunk + data[-12:]  # behind the pixels, where it may lie too
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="8"/>'
+    payloads = (xmp, b"Other\0" + make_exif(4), b"Exif\0\0" + block)
+    segments = (b"\xff\xe1" + struct.pack(">H", len(p) + 2) + p for p in payloads)
+    return data[:2] + b"".join(segments) + data[2:]
+
+
+def make_blocks(letters):
+    """Rows of letters as squares of 16 pixels, which a JPEG keeps apart."""
+    rows = np.array([[(ord(letter) - 96) * 40 for letter in row] for row in letters], np.uint8)
+    return np.repeat(np.repeat(rows, 16, axis=0), 16, axis=1)[..., None]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_exif_turns_the_pixels(tmp_path, suffix, order, orientation, channels):
+    path = tmp_path / f"a.{suffix}"
+    stored = np.repeat(make_blocks(TURNED[1]), channels, axis=2)
+    write_image(path, stored)
+    data = path.read_bytes()
+    path.write_bytes(plant_exif(data, make_exif(orientation, order=order)))
+    assert read_orientation(path) == orientation
+    expected = np.repeat(make_blocks(TURNED[orientation]), channels, axis=2)
+    read = read_image(path)
+    np.testing.assert_allclose(read.astype(int), expected, atol=2)
+    assert read_image_size(path) == expected.shape[:2]
+    with Image.open(path) as image:
+        peer = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(read, peer.reshape(expected.shape))
+
+    encoded, pixels = read_encoded(path)
+    np.testing.assert_array_equal(pixels, read)
+    assert (encoded.height, encoded.width) == expected.shape[:2]
+    assert b"Exif" not in encoded.encoded and b"Doe" not in encoded.encoded
+    if suffix == "jpg" and orientation == 1:
+        assert encoded.encoded == strip_jpeg_metadata(data)
+    else:
+        assert (encoded.format, encoded.channels) == ("png", 1 if suffix == "jpg" else channels)
+        np.testing.assert_array_equal(decode_image(encoded.encoded)[..., 0], read[..., 0])
+
+    as_stored = read_image(path, exif="ignore")
+    np.testing.assert_array_equal(as_stored, decode_image(data))
+    assert read_image_size(path, exif="ignore") == stored.shape[:2]
+    assert read_encoded(path, exif="ignore")[0].format == {"jpg": "jpeg", "png": "png"}[suffix]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        make_exif(0),
+        make_exif(9),
+        make_exif(6, kind=4),
+        make_exif(6, count=2),
+        make_exif(6)[:20],
+        make_exif(6)[:4] + b"\xff\xff\xff\x7f" + make_exif(6)[8:],
+        b"",
+        b"XX" + make_exif(6)[2:],
+        make_exif(6).replace(struct.pack("<H", 274), struct.pack("<H", 275), 1),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_damaged_exif_is_no_orientation(tmp_path, suffix, block):
+    path = tmp_path / f"a.{suffix}"
+    write_image(path, make_blocks(TURNED[1]))
+    data = path.read_bytes()
+    path.write_bytes(plant_exif(data, block))
+    assert read_orientation(path) == 1
+    np.testing.assert_array_equal(read_image(path), decode_image(data))
+
+
+def test_exif_is_applied_or_ignored(tmp_path):
+    write_image(tmp_path / "a.png", make_blocks(TURNED[1]))
+    with pytest.raises(ValueError, match="'apply' or 'ignore'; got 'on'"):
+        read_image(tmp_path / "a.png", exif="on")
+
+
+@pytest.mark.parametrize(
+    ("name", "orientation", "box"),
+    [("exif6yolo/images", 6, [36, 40, 44, 60]), ("exif3lm", 3, [4, 36, 24, 44])],
+)
+def test_a_lesion_lies_where_annotation_tools_show_it(cases_dir, name, orientation, box):
+    """Both are stored with the lesion at x 40 to 60, y 4 to 12 of 64 x 48 pixels."""
+    path = cases_dir / "field" / "07-exif-orientation" / name / "a.jpg"
+    assert read_orientation(path) == orientation
+    rows, columns = np.nonzero(read_image(path)[..., 0] > 128)
+    assert [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] == box
+
+
+def make_astronaut_jpeg(**options):
+    file = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(skimage.data.astronaut()[180:300, 180:301]))
+    image.save(file, "JPEG", quality=85, **options)
+    return file.getvalue()
+
+
+JPEG_OPTIONS = [
+    {},
+    {"progressive": True},
+    {"restart_marker_rows": 2},
+    {"optimize": True, "subsampling": 0},
+]
+
+
+@pytest.mark.parametrize("options", JPEG_OPTIONS)
+def test_jpeg_cut_anywhere_is_refused(options):
+    whole = make_astronaut_jpeg(**options)
+    clean_encoded(whole)
+    for tenth in range(1, 10):
+        cut = whole[: len(whole) * tenth // 10]
+        zeros = bytes(len(whole) - len(cut) - 2)
+        for data in (cut, cut.rstrip(b"\xff") + b"\xff\xd9", cut + zeros + b"\xff\xd9"):
+            with pytest.raises(VAEAugError, match="JPEG"):
+                clean_encoded(data)
+    # The end of the image is missing, or the last of its data.
+    for data in (whole[:-1], whole[:-2], whole[:-40].rstrip(b"\xff") + b"\xff\xd9"):
+        with pytest.raises(VAEAugError, match="cut short"):
+            clean_encoded(data)
+
+
+def test_jpeg_of_ones_is_refused():
+    whole = make_astronaut_jpeg()
+    with pytest.raises(VAEAugError, match="cut short"):
+        clean_encoded(whole[: len(whole) // 2].rstrip(b"\xff") + b"\xff\0" * 9999 + b"\xff\xd9")
+
+
+def test_jpeg_without_some_scans_or_restart_markers_is_refused():
+    progressive = make_astronaut_jpeg(progressive=True)
+    start = progressive.rfind(b"\xff\xda")
+    tables = progressive.rfind(b"\xff\xc4", 0, start)
+    with pytest.raises(VAEAugError, match="a scan of the JPEG is missing"):
+        clean_encoded(progressive[:tables] + b"\xff\xd9")
+    restarting = make_astronaut_jpeg(restart_marker_blocks=3)
+    for data in (
+        restarting.replace(b"\xff\xd2", b"", 1),
+        re.sub(rb"\xff[\xd0-\xd7]", b"", restarting),
+        restarting.replace(b"\xff\xd1", b"\xff\xd3", 1),
+    ):
+        with pytest.raises(VAEAugError, match="restart markers of the JPEG are missing"):
+            clean_encoded(data)
+
+
+@pytest.mark.parametrize("options", JPEG_OPTIONS)
+def test_whole_jpeg_is_read_whatever_lies_behind_it(options):
+    whole = make_astronaut_jpeg(**options)
+    expected = clean_encoded(whole)
+    for data in (whole + whole, whole + b"garbage" * 9, whole[:-2] + b"\xff\xff\xff\xd9"):
+        encoded, pixels = clean_encoded(data)
+        assert encoded == expected[0]
+        np.testing.assert_array_equal(pixels, expected[1])
+
+
+@pytest.mark.parametrize("progressive", [True, False])
+@pytest.mark.parametrize("optimize", [True, False])
+def test_even_jpeg_is_whole(progressive, optimize):
+    """Its codes are long runs of zeros if the tables are made for it."""
+    for mode, size in (("L", (1000, 999)), ("RGB", (640, 8)), ("L", (1, 1))):
+        file = io.BytesIO()
+        Image.new(mode, size).save(file, "JPEG", progressive=progressive, optimize=optimize)
+        assert not clean_encoded(file.getvalue())[1].any()
+
+
+def test_jpeg_of_other_processes_is_named():
+    whole = make_astronaut_jpeg()
+    file = io.BytesIO()
+    Image.new("CMYK", (9, 9)).save(file, "JPEG")
+    for data, message in (
+        (file.getvalue(), "JPEG of CMYK or YCCK"),
+        (whole.replace(b"\xff\xc0", b"\xff\xc9", 1), "process SOF9"),
+        (whole.replace(b"\xff\xc0", b"\xff\xc3", 1), "process SOF3"),
+        (whole.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc1\x00\x11\x0c"), "JPEG with 12 bits"),
+        (whole[:2] + b"\xff\xe0\0\2" * 20_000 + whole[2:], "damaged|more than 16384 segments"),
+    ):
+        with pytest.raises(VAEAugError, match=message):
+            clean_encoded(data)
+
+
+def test_colours_survive_without_a_thumbnail():
+    """JFIF says YCbCr, against which Adobe's RGB does not count: it must stay, thumbnail or not."""
+    whole = make_astronaut_jpeg()
+    thumbnail = b"\xff\xe0\x00\x13" + whole[6:18] + b"\1\1abc"
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0\0"
+    encoded, pixels = clean_encoded(whole[:2] + thumbnail + adobe + whole[20:])
+    assert b"abc" not in encoded.encoded[:40]
+    np.testing.assert_array_equal(decode_image(encoded.encoded), pixels)
+    np.testing.assert_array_equal(pixels, decode_image(whole))
+
+
+def make_chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def make_png(*, rows=20, extra=b"", pixels=None, end=None):
+    """A grey PNG of 20 x 30, of which `rows` are there."""
+    array = make_noise((rows, 30), np.uint8)
+    raw = b"".join(b"\0" + row.tobytes() for row in array)
+    header = make_chunk(b"IHDR", struct.pack(">IIBBBBB", 30, 20, 8, 0, 0, 0, 0))
+    body = make_chunk(b"IDAT", zlib.compress(raw)) if pixels is None else pixels
+    end = make_chunk(b"IEND", b"") if end is None else end
+    return b"\x89PNG\r\n\x1a\n" + header + extra + body + end
+
+
+def test_damaged_png_is_refused():
+    whole = make_png()
+    compressed = zlib.compress(b"".join(b"\0" + bytes(30) for _ in range(20)))
+    damaged = [
+        *(whole[: len(whole) * tenth // 10] for tenth in range(1, 10)),
+        whole[:-1],
+        make_png(end=b""),
+        make_png(rows=19),
+        make_png(pixels=make_chunk(b"IDAT", b"")),
+        make_png(pixels=b""),
+        make_png(pixels=make_chunk(b"IDAT", compressed)[:-4] + bytes(4)),
+        make_png(pixels=make_chunk(b"IDAT", compressed[:-4] + bytes(4))),
+        whole[:33] + b"\x7f" + whole[34:],
+    ]
+    for data in damaged:
+        with pytest.raises(VAEAugError, match=r"PNG (data|header)"):
+            clean_encoded(data)
+    for data in (whole, make_png(rows=25), whole + b"junk"):
+        np.testing.assert_array_equal(clean_encoded(data)[1], clean_encoded(whole)[1])
+
+
+def test_png_texts_are_not_inflated():
+    """libpng would, one after the other."""
+    texts = make_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(7_000_000))) * 3
+    texts += make_chunk(b"iTXt", b"a\0\1\0\0\0" + zlib.compress(bytes(9)))
+    planted = make_png(extra=texts)
+    assert strip_png_metadata(planted) == make_png()
+    np.testing.assert_array_equal(clean_encoded(planted)[1], clean_encoded(make_png())[1])
+    with pytest.raises(VAEAugError, match="more than 131072 chunks"):
+        clean_encoded(make_png(extra=make_chunk(b"teSt", b"") * 140_000))
+
+
+def test_png_of_several_frames_is_refused():
+    def animate(frames):
+        return make_png(extra=make_chunk(b"acTL", struct.pack(">II", frames, 0)))
+
+    with pytest.raises(VAEAugError, match=r"the PNG has 3 frames \(APNG\)"):
+        clean_encoded(animate(3))
+    clean_encoded(animate(1))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_png_of_few_bits_is_widened(depth):
+    values = np.random.default_rng(0).integers(0, 2**depth, (7, 16), np.uint8)
+    bits = np.unpackbits(values[..., None], axis=-1)[..., 8 - depth :].reshape(7, -1)
+    raw = b"".join(b"\0" + np.packbits(row).tobytes() for row in bits)
+    body = make_chunk(b"IDAT", zlib.compress(raw)) + make_chunk(b"IEND", b"")
+
+    def decode(colour_type, extra=b""):
+        header = make_chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 7, depth, colour_type, 0, 0, 0))
+        return clean_encoded(b"\x89PNG\r\n\x1a\n" + header + extra + body)[1]
+
+    np.testing.assert_array_equal(decode(0)[..., 0], values * (255 // (2**depth - 1)))
+    palette = make_chunk(b"PLTE", bytes(v for i in range(2**depth) for v in (3 * i, 200 - i, 7)))
+    expected = np.stack([3 * values, 200 - values, np.full_like(values, 7)], axis=-1)
+    np.testing.assert_array_equal(decode(3, palette + make_chunk(b"tRNS", b"\0\x80")), expected)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "folder.png", "device.png"):
+        for read in (read_image, read_image_size, read_encoded, read_orientation):
+            with pytest.raises(VAEAugError, match="is no regular file"):
+                read(tmp_path / name)

@@ -14,11 +14,12 @@ from PIL import Image
 from test_dicom import write_dicom
 
 from vae_aug.data import blocks
+from vae_aug.data.check import check_records
 from vae_aug.data.convert import convert_image
 from vae_aug.data.images import read_image, write_image
 from vae_aug.data.ingest import ingest, ingest_by_patient
 from vae_aug.data.privacy import hash_identifier
-from vae_aug.data.records import check_records, read_info, read_records
+from vae_aug.data.records import read_info, read_records
 from vae_aug.data.splits import find_leaks
 from vae_aug.errors import AnnotationError, RecordError
 
@@ -48,8 +49,8 @@ def write_coco(folder, boxes_by_name, *, split="train", labels=("lesion", "stone
         entry = {"id": index, "file_name": name, "width": width, "height": height}
         images.append({**entry, "patient": name.split("_")[0]})
         annotations += [
-            {"id": len(annotations), "image_id": index, "category_id": c, "bbox": [x, y, w, h]}
-            for x, y, w, h, c in boxes
+            {"id": number, "image_id": index, "category_id": c, "bbox": [x, y, w, h]}
+            for number, (x, y, w, h, c) in enumerate(boxes, start=len(annotations))
         ]
     categories = [{"id": i, "name": name} for i, name in enumerate(labels, start=1)]
     content = {"images": images, "annotations": annotations, "categories": categories}
@@ -110,11 +111,12 @@ def test_nothing_written_names_a_patient(tmp_path):
     source = write_coco(tmp_path / "in", boxes)
     (source / "images" / "DOE_gone.png").unlink()
     report = ingest(source, tmp_path / "out", format="coco")
-    assert [p.effect for p in report.problems] == ["skipped", "dropped"]
+    assert [p.effect for p in report.problems] == ["skipped", "dropped", "unannotated"]
     for path in (tmp_path / "out").iterdir():
         assert b"DOE" not in path.read_bytes() and b"ROE" not in path.read_bytes()
     written = json.loads((tmp_path / "out" / "ingest_train.json").read_text())
-    assert (written["images"], written["skipped"], written["dropped"]) == (4, 1, 1)
+    assert (written["images"], written["skipped"], written["dropped"]) == (3, 1, 1)
+    assert (written["faulty"], written["unannotated"]) == (1, 0)
     salt = (tmp_path / "config" / "vae-aug" / "salt").read_bytes().strip()
     assert written["problems"][0]["file"] == hash_identifier("source", "DOE_gone.png", salt)
 
@@ -141,7 +143,8 @@ def test_bad_input_is_named_counted_and_left_out(tmp_path):
     source = write_coco(tmp_path / "in", BAD)
     (source / "images" / "text.png").write_text("no image")
     report = ingest(source, tmp_path / "out", format="coco", keep_ids=True)
-    assert (report.images, report.boxes) == (3, 2 + 1 + 3)
+    # Of drop.png three boxes of four cannot be used, so a detector must not see it.
+    assert (report.images, report.boxes, report.faulty) == (2, 2 + 3, 1)
     assert (report.clipped, report.dropped, report.duplicates) == (2, 3, 1)
     assert report.skipped == (
         ("images/text.png", "neither PNG nor JPEG; convert the image to one of them"),
@@ -155,7 +158,19 @@ def test_bad_input_is_named_counted_and_left_out(tmp_path):
     ]
     first = next(iter(read_records(tmp_path / "out")))
     np.testing.assert_allclose(to_pixels(first), [[70, 30, 80, 40], [0, 0, 80, 40]], atol=1e-5)
-    assert check_records(tmp_path / "out") == 3
+    assert check_records(tmp_path / "out") == 2
+    (faulty,) = read_records(tmp_path / "out", "train_unannotated")
+    assert faulty["image/source_id"] == b"images/drop.png" and not len(faulty["objects"]["bbox"])
+
+
+def test_partial_annotations_are_kept_if_asked_for(tmp_path):
+    lost = {"lost.png": [(90, 0, 5, 5, 1)]}
+    source = write_coco(tmp_path / "in", BAD | lost)
+    report = ingest(source, tmp_path / "out", keep_ids=True, keep_partial=True)
+    assert (report.images, report.boxes, report.faulty) == (4, 2 + 1 + 3 + 0, 1)
+    (faulty,) = read_records(tmp_path / "out", "train_unannotated")
+    # No box is left of it, and without one it would be a negative.
+    assert faulty["image/source_id"] == b"images/lost.png"
 
 
 @pytest.mark.parametrize("name", ["clip.png", "drop.png", "text.png"])
@@ -245,7 +260,7 @@ def test_splits_of_patients_go_on_too(tmp_path, monkeypatch):
     source, out = write_many(tmp_path / "in"), tmp_path / "out"
     shares = (0.6, 0.4)
     whole = ingest_by_patient(source, tmp_path / "whole", shares, salt="s")
-    of_train = whole[0].images + len(whole[0].skipped)
+    of_train = whole[0].images + whole[0].faulty + len(whole[0].skipped)
     calls = []
 
     def interrupt(done, total):
@@ -348,9 +363,13 @@ def test_splits_share_their_labels(tmp_path):
 def test_given_labels_rule(tmp_path):
     source = write_coco(tmp_path / "in", GOOD)
     report = ingest(source, tmp_path / "out", format="coco", labels=["stone", "cyst"])
-    assert report.class_counts == {"stone": 2, "cyst": 0} and report.dropped == 1
+    # An image of which a box was dropped is no example of the others.
+    assert report.class_counts == {"stone": 1, "cyst": 0}
+    assert (report.dropped, report.faulty) == (1, 1)
     assert "the label is not in the list ['stone', 'cyst']" in report.problems[0].reason
     assert (tmp_path / "out" / "label_map.pbtxt").read_text().count("item {") == 2
+    with pytest.raises(AnnotationError, match=r"none of \['Stone'\] is a label of the source"):
+        ingest(source, tmp_path / "out2", format="coco", labels=["Stone"])
 
 
 def test_grey_jpeg_and_colour_png(tmp_path):
@@ -378,13 +397,14 @@ def test_dicom_window_and_depth(tmp_path):
     write_dicom(tmp_path / "in" / "2.dcm", stored, NumberOfFrames=2)
     report = ingest(tmp_path / "in", tmp_path / "a", format="dicom", salt="s")
     # It declares two frames and holds the pixels of one.
-    assert report.images == 2 and [file for file, _ in report.skipped] == ["2.dcm"]
-    assert "do not fit the header" in report.skipped[0][1]
+    assert (report.images, report.unannotated) == (0, 1)
+    assert [file for file, _ in report.skipped] == ["2.dcm"]
+    assert "(0028,0008) Number of Frames" in report.skipped[0][1]
     assert report.patients == 1 and read_info(tmp_path / "a").dtype == "uint16"
-    element = next(iter(read_records(tmp_path / "a")))
+    element = next(iter(read_records(tmp_path / "a", unannotated=True)))
     np.testing.assert_array_equal(element["image"][..., 0], [[0, 21845], [43690, 65535]])
     ingest(tmp_path / "in", tmp_path / "b", format="dicom", window=(1000, 2), bits=8)
-    element = next(iter(read_records(tmp_path / "b")))
+    element = next(iter(read_records(tmp_path / "b", unannotated=True)))
     np.testing.assert_array_equal(element["image"][..., 0], [[0, 255], [255, 255]])
 
 
@@ -442,7 +462,7 @@ def test_arguments_are_checked_before_anything_is_read(tmp_path):
 def test_folder_that_cannot_be_written(tmp_path):
     source = write_coco(tmp_path / "in", GOOD)
     (tmp_path / "file").write_text("")
-    with pytest.raises(RecordError, match=r"writing the split 'train' failed"):
+    with pytest.raises(RecordError, match="out: cannot be written"):
         ingest(source, tmp_path / "file" / "out", format="coco")
 
 
@@ -499,16 +519,16 @@ def test_real_coco(data_dir, tmp_path, name, file, split, images, boxes, patient
 def test_real_voc_and_csv(data_dir, tmp_path, format):
     source = data_dir / "bccd" / ("test.csv" if format == "csv" else "")
     report = ingest(source, tmp_path, format=format, split="all", keep_ids=True)
-    assert (report.images, report.boxes, report.dropped) == (364, 4886, 2)
-    assert report.class_counts == {"Platelets": 361, "RBC": 4153, "WBC": 372}
+    # Two images have a box without area each, and are no examples of the others.
+    assert (report.images, report.boxes, report.dropped, report.faulty) == (362, 4862, 2, 2)
     expected = {}
     for path in sorted((data_dir / "bccd" / "BCCD" / "Annotations").glob("*.xml")):
         boxes = [
             (o.findtext("name"), *(float(o.findtext(f"bndbox/{s}")) for s in SIDES))
             for o in ET.parse(path).iter("object")
         ]
-        kept = [box for box in boxes if box[1] < box[3] and box[2] < box[4]]
-        expected[f"BCCD/JPEGImages/{path.stem}.jpg"] = kept
+        if all(box[1] < box[3] and box[2] < box[4] for box in boxes):
+            expected[f"BCCD/JPEGImages/{path.stem}.jpg"] = boxes
     check_boxes(read_by_id(tmp_path, "all"), expected, list(report.class_counts))
 
 
@@ -518,8 +538,11 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 @pytest.mark.real_data
 def test_real_dicom_with_boxes(data_dir, tmp_path):
     source = data_dir / "lung_ct_dicom"
-    report = ingest(source, tmp_path, format="dicom", keep_ids=True, strict=True)
-    assert (report.images, report.boxes, report.patients) == (64, 11, 1)
+    report = ingest(
+        source, tmp_path, format="dicom", keep_ids=True, strict=True, unannotated="keep"
+    )
+    assert (report.images, report.boxes, report.patients) == (11, 11, 1)
+    assert (report.unannotated, report.unannotated_written, report.faulty) == (53, 53, 0)
     elements = read_by_id(tmp_path, "train")
     boxes = {
         path.stem: [
@@ -535,9 +558,14 @@ def test_real_dicom_with_boxes(data_dir, tmp_path):
 
 @pytest.mark.real_data
 def test_real_dicom_without_boxes(data_dir, tmp_path):
-    report = ingest(data_dir / "mr_brain_dicom", tmp_path, format="dicom", strict=True, salt="s")
-    assert (report.images, report.boxes, report.patients) == (384, 0, 1)
-    patients = {element["image/patient"].numpy() for element in read_records(tmp_path).take(3)}
+    source = data_dir / "mr_brain_dicom"
+    with pytest.raises(AnnotationError, match="does not say whether the image has boxes"):
+        ingest(source, tmp_path, format="dicom", strict=True, salt="s")
+    report = ingest(source, tmp_path, format="dicom", salt="s")
+    assert (report.images, report.boxes, report.patients) == (0, 0, 1)
+    assert (report.unannotated, report.unannotated_written) == (384, 384)
+    images = read_records(tmp_path, unannotated=True)
+    patients = {element["image/patient"].numpy() for element in images.take(3)}
     assert patients == {hash_identifier("patient", "02", b"s").encode()}
 
 
@@ -550,11 +578,15 @@ def test_patients_are_shared_out(tmp_path):
     source = write_coco(tmp_path / "in", boxes)
     reports = ingest_by_patient(source, tmp_path / "out", (0.6, 0.2, 0.2), keep_ids=True)
     assert [report.split for report in reports] == ["train", "validation", "test"]
-    assert sum(report.images for report in reports) == 21
+    assert sum(report.images for report in reports) == 20
+    assert sum(report.faulty for report in reports) == 1
     assert sum(report.dropped for report in reports) == 1
     assert sum(report.patients for report in reports) == 10
     held = [
-        {e["image/patient"].numpy() for e in read_records(tmp_path / "out", report.split)}
+        {
+            e["image/patient"].numpy()
+            for e in read_records(tmp_path / "out", report.split, unannotated=True)
+        }
         for report in reports
     ]
     assert len(set().union(*held)) == sum(map(len, held)) == 10
@@ -603,3 +635,96 @@ def test_the_report_tells_sizes_scanners_and_grey_levels(tmp_path):
     assert written["box_sizes_px"]["width"] == [2, 4, 6, 8, 10]
     sheet = np.asarray(Image.open(tmp_path / "out2" / "ingest_train.png"))
     assert (sheet == (255, 210, 0)).all(axis=-1).sum() > 50
+
+
+# --- Images of which the source says nothing
+
+
+def write_bare(folder):
+    folder.mkdir(parents=True)
+    for index in range(3):
+        write_image(folder / f"{index}.png", make_noise(index))
+    return folder
+
+
+def test_bare_images_are_kept_apart_from_those_that_a_detector_reads(tmp_path):
+    out = tmp_path / "out"
+    report = ingest(write_bare(tmp_path / "in"), out)
+    assert (report.images, report.unannotated, report.unannotated_written) == (0, 3, 3)
+    assert [p.effect for p in report.problems] == ["unannotated"] * 3
+    info = read_info(out)
+    assert not info.splits and info.unannotated["train_unannotated"].examples == 3
+    assert check_records(out, "train_unannotated") == 3
+    with pytest.raises(RecordError, match=r"no annotated images.*--unannotated negative"):
+        read_records(out, "train")
+    with pytest.raises(RecordError, match="vae-aug train reads them"):
+        read_records(out)
+    assert len(list(read_records(out, "train", unannotated=True))) == 3
+
+
+def test_a_split_is_read_without_its_unannotated_images(tmp_path):
+    source, out = (
+        write_coco(tmp_path / "in", GOOD | {"bad.png": [(99, 99, 1, 1, 1)]}),
+        tmp_path / "o",
+    )
+    ingest(source, out, shards=2)
+    assert list_files(out)[-4:] == [
+        "train-00000-of-00002.tfrecord",
+        "train-00001-of-00002.tfrecord",
+        "train_unannotated-00000-of-00002.tfrecord",
+        "train_unannotated-00001-of-00002.tfrecord",
+    ]
+    assert len(list(read_records(out))) == len(list(read_records(out, "train"))) == 3
+    assert len(list(read_records(out, "train", unannotated=True))) == 4
+    # Once the source is corrected, nothing of them stays.
+    ingest(write_coco(tmp_path / "in", GOOD), out, shards=2)
+    assert not list(out.glob("train_unannotated-*")) and not read_info(out).unannotated
+
+
+@pytest.mark.parametrize(
+    "choice, images, written",
+    [("keep", 0, 3), ("negative", 3, 0)],
+)
+def test_the_user_decides_on_unannotated_images(tmp_path, choice, images, written):
+    report = ingest(write_bare(tmp_path / "in"), tmp_path / "out", unannotated=choice)
+    assert (report.images, report.boxes, report.unannotated_written) == (images, 0, written)
+
+
+def test_unannotated_images_can_be_left_out_or_refused(tmp_path):
+    source = write_coco(tmp_path / "in", GOOD | {"bad.png": [(99, 99, 1, 1, 1)]})
+    report = ingest(source, tmp_path / "out", unannotated="skip")
+    assert (report.images, report.faulty, report.unannotated_written) == (3, 1, 0)
+    bare = write_bare(tmp_path / "bare")
+    for settings in ({"unannotated": "error"}, {"strict": True}):
+        with pytest.raises(AnnotationError, match=r"0\.png: the source does not say"):
+            ingest(bare, tmp_path / "none", **settings)
+    with pytest.raises(AnnotationError, match="none of the 3 images is annotated"):
+        ingest(bare, tmp_path / "none", unannotated="skip")
+    with pytest.raises(ValueError, match="unannotated must be one of 'keep', 'skip'"):
+        ingest(bare, tmp_path / "none", unannotated="drop")
+
+
+def test_a_faulty_annotation_is_no_negative_under_any_choice(tmp_path):
+    source = write_coco(tmp_path / "in", GOOD | {"bad.png": [(99, 99, 1, 1, 1)]})
+    for choice in ("keep", "skip", "negative"):
+        for keep_partial in (False, True):
+            out = tmp_path / f"{choice}{keep_partial}"
+            settings = {"unannotated": choice, "keep_partial": keep_partial, "keep_ids": True}
+            ingest(source, out, **settings)
+            ids = {e["image/source_id"].numpy() for e in read_records(out, "train")}
+            assert b"images/bad.png" not in ids and len(ids) == 3
+
+
+def test_images_may_lie_in_a_folder_that_the_user_names(tmp_path):
+    source = write_coco(tmp_path / "in", GOOD)
+    (source / "images").rename(tmp_path / "elsewhere")
+    (source / "images").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(AnnotationError, match="outside the source; name its folder with --images"):
+        ingest(source, tmp_path / "out", format="coco")
+    report = ingest(source, tmp_path / "out", images=tmp_path / "elsewhere")
+    assert (report.images, report.boxes) == (3, 3)
+    (source / "images").unlink()
+    report = ingest(source, tmp_path / "out", images=tmp_path / "elsewhere")
+    assert (report.images, report.boxes) == (3, 3)
+    with pytest.raises(AnnotationError, match="gone: no such folder"):
+        ingest(source, tmp_path / "out", images=tmp_path / "gone")

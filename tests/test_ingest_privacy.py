@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 from vae_aug import cli
 from vae_aug.data import blocks
+from vae_aug.data.check import check_records, iterate_examples
 from vae_aug.data.images import decode_image
 from vae_aug.data.ingest import ingest
-from vae_aug.data.records import check_records, iterate_examples, read_info
+from vae_aug.data.records import read_info
 
 NAME, UID_ROOT, DATE, TIME = "ZZQXW", "1.2.826.0.1.3680043.9.7771", "19370219", "031415.926535"
 PLANTED = [NAME, UID_ROOT, DATE, TIME]
@@ -197,17 +198,20 @@ def test_planted_identifiers_reach_nothing(source, tmp_path, monkeypatch, capfd,
     result = run(source, out, *options)
     captured = capfd.readouterr()
     assert result.exit_code == 0, result.output
-    # One of the six has an annotation that is no XML.
-    assert sum(check_records(out, split) for split in read_info(out).splits) == 5
+    # Of the six the annotation of one is no XML, and the one with a dropped box is faulty.
+    assert sum(check_records(out, part) for part in read_info(out).parts) == 6
     printed = result.stdout + result.stderr + captured.out + captured.err
     search(remove_paths(printed, source).encode(), "what is printed")
-    assert len(search_folder(out)) == 2 + splits * 3 - sum(
-        not info.boxes for info in read_info(out).splits.values()
-    )
+    described = read_info(out)
+    # Two for the set; a report and the shards of each split; a sheet for those with boxes.
+    expected = 2 + splits + len(described.parts)
+    expected += sum(info.boxes > 0 for info in described.splits.values())
+    assert len(search_folder(out)) == expected
     reports = [json.loads(path.read_bytes()) for path in sorted(out.glob("ingest_*.json"))]
     problems = [problem for report in reports for problem in report["problems"]]
     effects = sorted(problem["effect"] for problem in problems)
-    assert effects == ["clipped", "dropped", *["skipped"] * 8]
+    bare = sum(effect == "unannotated" for effect in effects)
+    assert effects == ["clipped", "dropped", *["skipped"] * 7, *["unannotated"] * bare, "unread"]
     assert all(len(problem["file"]) == 16 for problem in problems)
     assert f"skipped {NAME}_{DATE}/bad_{NAME}/{NAME}_cut.dcm: " in printed
 

@@ -152,3 +152,6 @@ def test_read_pinned(tmp_path):
         read_pinned(path, digest)
     with pytest.raises(CheckpointError, match="Cannot read"):
         read_pinned(tmp_path / "none", digest)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match=r"Cannot read .*pipe"):
+        read_pinned(tmp_path / "pipe", digest)

@@ -12,6 +12,7 @@ import pytest
 from vae_aug.data import nifti
 from vae_aug.data.annotations import read_nifti
 from vae_aug.data.annotations.detect import detect_format
+from vae_aug.data.annotations.source import ReaderOptions
 from vae_aug.data.ingest import find_hashed, ingest
 from vae_aug.data.nifti import read_grid, read_slice
 from vae_aug.data.records import iterate_examples, read_records
@@ -199,7 +200,7 @@ def test_the_decathlon(tmp_path):
     # x=0 is the last of 4 columns and y=4 the first of 5 rows.
     assert boxes == {5: (("liver",), [[3, 0, 4, 1]]), 0: (("cancer",), [[0, 4, 1, 5]])}
     assert {image.patient for image in found.images} == {"liver_0"}
-    sagittal = read_nifti(tmp_path, "train", "sagittal").images[-1]
+    sagittal = read_nifti(tmp_path, "train", ReaderOptions(axis="sagittal")).images[-1]
     assert (sagittal.frame, sagittal.boxes.tolist()) == (3, [[0, 0, 1, 1]])
     assert [image.patient for image in read_nifti(tmp_path, "test").images] == ["liver_9"] * 6
     with pytest.raises(AnnotationError, match="imagesTr is train, imagesTs test"):
@@ -271,8 +272,17 @@ def test_a_second_volume_of_labels_is_named(tmp_path):
     write_volume(tmp_path / "a.nii", np.zeros(SHAPE, np.int16))
     write_volume(tmp_path / "a_mask.nii", mark(value_1=(1, 1, 1)))
     write_volume(tmp_path / "a_seg.nii", mark(value_1=(1, 1, 1)))
-    (problem,) = read_nifti(tmp_path).problems
-    assert problem.file == "a_seg.nii" and "a_mask.nii has labels" in problem.reason
+    found = read_nifti(tmp_path)
+    (problem,) = found.problems
+    assert (problem.file, problem.reason) == (
+        "a_seg.nii",
+        "has labels that another volume has, too",
+    )
+    assert {image.annotation for image in found.images} == {"complete"}
+    write_volume(tmp_path / "a_seg.nii", mark(value_1=(1, 1, 2)))
+    found = read_nifti(tmp_path)
+    assert {image.annotation for image in found.images} == {"faulty"}
+    assert "2 volumes of labels of the image differ" in found.problems[0].reason
 
 
 def test_labels_that_do_not_fit(tmp_path):
@@ -287,12 +297,13 @@ def test_labels_that_do_not_fit(tmp_path):
         write_volume(tmp_path / f"{name}_seg.nii", labels, affine)
     write_volume(tmp_path / "d.nii", np.zeros(SHAPE, np.int16))
     found = read_nifti(tmp_path)
-    assert {image.patient for image in found.images} == {"d"}
-    reasons = [problem.reason for problem in found.problems]
-    assert [("resample" in r, "whole numbers" in r) for r in reasons] == [
-        (True, False),
-        (True, False),
-        (False, True),
+    states = {(image.patient, image.annotation) for image in found.images}
+    assert states == {("a", "faulty"), ("b", "faulty"), ("c", "faulty"), ("d", "none")}
+    reasons = dict.fromkeys((problem.file, problem.reason) for problem in found.problems)
+    assert [(file, "resample" in r, "whole numbers" in r) for file, r in reasons] == [
+        ("a.nii", True, False),
+        ("b.nii", True, False),
+        ("c.nii", False, True),
     ]
 
 
@@ -303,7 +314,9 @@ def test_records_of_volumes(tmp_path, monkeypatch):
     write_volume(tmp_path / "in" / "doe_seg.nii.gz", mark(value_1=(0, 4, 5)))
     read, reads = nifti._read_volume, []
     monkeypatch.setattr(nifti, "_read_volume", lambda *a: reads.append(a) or read(*a))
-    report = ingest(tmp_path / "in", tmp_path / "out", salt="s", window=(2000, 4001))
+    report = ingest(
+        tmp_path / "in", tmp_path / "out", salt="s", window=(2000, 4001), unannotated="negative"
+    )
     assert (report.format, report.images, report.boxes, report.patients) == ("nifti", 12, 1, 2)
     assert len(reads) == 2
     element = next(iter(read_records(tmp_path / "out").as_numpy_iterator()))
@@ -315,7 +328,7 @@ def test_records_of_volumes(tmp_path, monkeypatch):
     value = key.bytes_list.value[0].decode()
     assert find_hashed(tmp_path / "in", [value], salt="s") == {value: "doe.nii.gz, slice 0"}
     other = ingest(tmp_path / "in", tmp_path / "sagittal", axis="sagittal", keep_ids=True)
-    assert other.images == 8
+    assert (other.images, other.unannotated) == (4, 4)
 
 
 def test_another_axis_starts_anew(tmp_path):
@@ -336,7 +349,8 @@ def test_two_workers_write_what_one_writes(tmp_path):
     write_volume(tmp_path / "in" / "a.nii.gz", volume)
     for workers in (1, 2):
         ingest(tmp_path / "in", tmp_path / f"{workers}", salt="s", workers=workers)
-    one, two = ((tmp_path / n / "train-00000-of-00001.tfrecord").read_bytes() for n in "12")
+    name = "train_unannotated-00000-of-00001.tfrecord"
+    one, two = ((tmp_path / n / name).read_bytes() for n in "12")
     assert one == two
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from test_dicom import RAMP, make_groups, write_dicom, write_frames
 
-from vae_aug.data.series import iterate_series
+from vae_aug.data.dicom import read_dicom
+from vae_aug.data.series import find_series_ranges, iterate_series
 
 AXIAL = [1, 0, 0, 0, 1, 0]
 SAGITTAL = [0, 1, 0, 0, 0, -1]
@@ -116,3 +117,80 @@ def test_real_volume_is_even(data_dir):
     paths = sorted((data_dir / "mr_brain_dicom").glob("*.dcm"))[:40]
     (series,) = iterate_series(paths)
     assert len(series.slices) == 40 and series.faults == ()
+
+
+def write_value(path, stored, slope, modality="PT", series="1.2", **elements):
+    """Write a slice of stored values that stand for `slope` times as much."""
+    values = {"RescaleSlope": slope, "RescaleIntercept": 0, "SeriesInstanceUID": series}
+    write_dicom(path, np.array([stored], np.uint16), Modality=modality, **values, **elements)
+    return path
+
+
+def read_row(path, ranges, window="auto"):
+    image = read_dicom(path, window, bits=8, value_range=ranges.get(str(path)))
+    return image.pixels[0, :, 0].tolist()
+
+
+def test_slices_of_a_pet_series_compare(tmp_path):
+    """Slices of 0 to 100 and of 0 to 400: 100 is 100 / 400 * 255 = 63.75 in both."""
+    weak = write_value(tmp_path / "weak.dcm", [0, 1000], "0.1")
+    strong = write_value(tmp_path / "strong.dcm", [0, 250, 1000], "0.4")
+    assert read_row(weak, {}) == read_row(strong, {})[::2] == [0, 255]
+    ranges = find_series_ranges([weak, strong])
+    assert ranges == {str(weak): (0, 400), str(strong): (0, 400)}
+    assert read_row(weak, ranges) == [0, 64] and read_row(strong, ranges) == [0, 64, 255]
+    assert find_series_ranges([weak, strong], (40, 400)) == {}
+
+
+def test_padding_and_damage_are_no_part_of_a_range(tmp_path):
+    path = write_value(tmp_path / "a.dcm", [5, 10, 4000], "1", PixelPaddingValue=4000)
+    empty = write_value(tmp_path / "b.dcm", [4000], "1", PixelPaddingValue=4000)
+    (tmp_path / "c.dcm").write_bytes(path.read_bytes()[:300])
+    files = [path, empty, tmp_path / "c.dcm", tmp_path / "missing.dcm"]
+    assert find_series_ranges(files) == {str(path): (5, 10), str(empty): (5, 10)}
+
+
+@pytest.mark.parametrize(
+    ("modality", "slopes", "elements", "window", "has_range"),
+    [
+        ("CT", (1, 1), {}, "auto", False),
+        ("MR", (2, 2), {}, "auto", False),
+        ("MR", (1, 2), {}, "auto", True),
+        ("CT", (1, 2), {}, "full", True),
+        ("NM", (1, 1), {}, "auto", True),
+        # Under "auto" the windows of the files hold.
+        ("PT", (1, 2), {"WindowCenter": 40, "WindowWidth": 400}, "auto", False),
+        ("PT", (1, 2), {"WindowCenter": 40, "WindowWidth": 400}, "full", True),
+        ("PT", (1, 2), {"WindowCenter": 40, "WindowWidth": 400}, "lung", False),
+    ],
+)
+def test_which_series_have_a_range(tmp_path, modality, slopes, elements, window, has_range):
+    paths = [
+        write_value(tmp_path / f"{index}.dcm", [0, 7], slope, modality, **elements)
+        for index, slope in enumerate(slopes)
+    ]
+    assert bool(find_series_ranges(paths, window)) == has_range
+
+
+def test_series_and_units_have_ranges_of_their_own(tmp_path):
+    paths = [
+        write_value(tmp_path / f"{index}.dcm", [0, high], "1", series=series, Units=units)
+        for index, (high, series, units) in enumerate(
+            [(10, "1.2", "BQML"), (20, "1.3", "BQML"), (30, "1.2", "CNTS"), (40, "", "BQML")]
+        )
+    ]
+    ranges = find_series_ranges(paths)
+    assert [ranges.get(str(path)) for path in paths] == [(0, 10), (0, 20), (0, 30), None]
+
+
+def test_frames_of_one_file_have_one_range(tmp_path):
+    """Frames of slope 1 and 3, both of stored values 0 and 10."""
+    groups = [
+        make_groups(PixelValueTransformationSequence={"RescaleSlope": s, "RescaleIntercept": 0})
+        for s in (1, 3)
+    ]
+    frames = np.array([[[0, 10]], [[0, 10]]], np.uint16)
+    path = tmp_path / "a.dcm"
+    values = {"Modality": "MR", "SeriesInstanceUID": "1.2"}
+    write_frames(path, frames, **values, PerFrameFunctionalGroupsSequence=groups)
+    assert find_series_ranges([path]) == {str(path): (0, 30)}

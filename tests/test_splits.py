@@ -20,7 +20,9 @@ RNG = np.random.default_rng(5)
 def make_image(name, patient, labels=()):
     none = (False,) * len(labels)
     boxes = np.tile([0.0, 0.0, 1.0, 1.0], (len(labels), 1))
-    return AnnotatedImage(Path(name), name, patient, None, None, boxes, labels, none, none, none)
+    return AnnotatedImage(
+        Path(name), name, patient, None, None, "complete", boxes, labels, none, none, none
+    )
 
 
 def make_source(patients=60):

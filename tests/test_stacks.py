@@ -119,7 +119,9 @@ def test_frames_of_an_enhanced_object(tmp_path):
         PerFrameFunctionalGroupsSequence=own,
     )
     out = tmp_path / "out"
-    report = ingest(tmp_path, out, format="dicom", bits=8, neighbours=1, salt="s")
+    report = ingest(
+        tmp_path, out, format="dicom", bits=8, neighbours=1, salt="s", unannotated="negative"
+    )
     assert report.neighbours == {"end": 2, "found": 4}
     pixels = [element["image"].numpy()[0, 0].tolist() for element in read_records(out, "train")]
     assert pixels == [[128, 255, 255], [0, 0, 128], [0, 128, 255]]
@@ -149,7 +151,16 @@ def test_the_full_range_is_that_of_the_middle_one(tmp_path):
         place = {"ImagePositionPatient": [0, 0, z], "ImageOrientationPatient": AXIAL}
         write_dicom(tmp_path / f"{z}.dcm", stored, SeriesInstanceUID="1.2", **place)
     out = tmp_path / "out"
-    ingest(tmp_path, out, format="dicom", window="full", bits=8, neighbours=1, salt="s")
+    ingest(
+        tmp_path,
+        out,
+        format="dicom",
+        window="full",
+        bits=8,
+        neighbours=1,
+        salt="s",
+        unannotated="negative",
+    )
     middle = list(read_records(out, "train"))[1]["image"].numpy()
     # 1000 of 2000 is half, 3000 of 2000 white.
     np.testing.assert_array_equal(middle, [[[0, 0, 0], [128, 255, 255]]])
@@ -169,7 +180,9 @@ def test_records_keep_the_boxes_of_the_middle_one_and_count_what_stands_in(tmp_p
     write_slice(source / "3.dcm", 3, 500, size=(5, 6))
     write_slice(source / "4.dcm", 4, 500)
     (source / "4.dcm").write_bytes((source / "4.dcm").read_bytes()[:-30])
-    report = ingest(source, out, format="dicom", bits=8, neighbours=1, salt="s")
+    report = ingest(
+        source, out, format="dicom", bits=8, neighbours=1, salt="s", unannotated="negative"
+    )
     assert (report.images, report.boxes, len(report.skipped)) == (4, 1, 1)
     # 2 behind: another size; 3 before: another size, behind: damaged; 0 before: the end.
     assert report.neighbours == {"end": 1, "found": 4, "unfit": 3}
@@ -180,7 +193,10 @@ def test_records_keep_the_boxes_of_the_middle_one_and_count_what_stands_in(tmp_p
     assert counts == [0, 1, 0, 0]
     for workers in (1, 2):
         again = tmp_path / f"again{workers}"
-        options = {"format": "dicom", "bits": 8, "neighbours": "1mm", "salt": "s"}
+        options = {
+            **{"format": "dicom", "bits": 8, "neighbours": "1mm", "salt": "s"},
+            "unannotated": "negative",
+        }
         assert ingest(source, again, workers=workers, **options) == report
         assert next(again.glob("*.tfrecord")).read_bytes() == (
             next(out.glob("*.tfrecord")).read_bytes()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from test_images import make_noise
 
-from vae_aug.data.annotations import read_tfds
 from vae_aug.data.annotations.detect import detect_format
+from vae_aug.data.annotations.tfds_folder import read_tfds
 from vae_aug.data.ingest import ingest
 from vae_aug.data.records import read_records
+from vae_aug.data.tfrecord import iterate_places
 from vae_aug.errors import AnnotationError
 
 features = tfds.features
@@ -82,6 +86,12 @@ def test_a_prepared_dataset_becomes_records(prepared, tmp_path):
         np.testing.assert_array_equal(other["objects"]["label"], one["found"]["class"])
 
 
+def test_a_record_without_boxes_says_that_there_are_none(prepared):
+    images = read_tfds(prepared.data_path).images
+    assert {image.annotation for image in images} == {"complete"}
+    assert sorted(len(image.labels) for image in images) == [0, 0, 1, 2]
+
+
 def test_marks_splits_and_folders_above(prepared, tmp_path):
     root = prepared.data_path.parent.parent
     assert detect_format(root).format == "tfds"
@@ -144,3 +154,110 @@ def test_damaged_records_are_named(prepared, tmp_path):
     assert [(problem.file, problem.reason) for problem in found.problems] == [
         (shard.name, "record 0: damaged (wrong checksum or cut short)")
     ]
+
+
+def copy_with(prepared, folder, change):
+    """Copy the dataset and change the features of each record of the training split."""
+    shutil.copytree(prepared.data_path, folder)
+    (shard,) = folder.glob("*train*")
+    records = [tf.train.Example.FromString(data) for _, data in iterate_places(shard)]
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        for record in records:
+            change(record.features.feature)
+            writer.write(record.SerializeToString())
+    return folder
+
+
+def set_values(feature, key, kind, values):
+    feature[key].Clear()
+    getattr(feature[key], kind).value.extend(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "effect", "reason"),
+    [
+        (
+            lambda feature: set_values(feature, "found/class", "int64_list", [1] * 5),
+            "unread",
+            "found/class has 5 values for",
+        ),
+        (
+            lambda feature: (
+                set_values(feature, "found/class", "int64_list", [])
+                or set_values(feature, "found/is_crowd", "int64_list", [])
+                or set_values(feature, "found/place", "int64_list", [1, 1, 2, 2])
+            ),
+            "unread",
+            "found/place is no float_list",
+        ),
+        (
+            lambda feature: set_values(
+                feature,
+                "found/class",
+                "int64_list",
+                [-1] * len(feature["found/class"].int64_list.value),
+            ),
+            "dropped",
+            "box 0: found/class is not in [0, 2)",
+        ),
+    ],
+)
+def test_features_that_do_not_fit_are_faults_of_their_image(
+    prepared, tmp_path, change, effect, reason
+):
+    found = read_tfds(copy_with(prepared, tmp_path / "a", change))
+    assert len(found.images) == 4
+    assert any(reason in problem.reason for problem in found.problems)
+    assert {problem.effect for problem in found.problems} == {effect}
+    assert [i.annotation for i in found.images].count("faulty") >= 2
+
+
+def test_shards_are_held_against_what_the_dataset_says(prepared, tmp_path):
+    folder = tmp_path / "a"
+    shutil.copytree(prepared.data_path, folder)
+    (shard,) = folder.glob("*train*")
+    starts = [offset for offset, _ in iterate_places(shard)]
+    os.truncate(shard, starts[2])
+    found = read_tfds(folder)
+    assert len(found.images) == 2
+    (problem,) = found.problems
+    assert problem.reason == "holds 2 records; dataset_info.json says 4"
+    shard.unlink()
+    with pytest.raises(AnnotationError, match="is missing; prepare the dataset again"):
+        read_tfds(folder)
+    os.mkfifo(shard)
+    with pytest.raises(AnnotationError, match="is missing; prepare the dataset again"):
+        read_tfds(folder)
+
+
+def test_mutated_records_lose_no_box_without_a_word(prepared, tmp_path):
+    whole = {image.source_id: image for image in read_tfds(prepared.data_path).images}
+    rng = random.Random(3)
+
+    def mutate(feature):
+        key = rng.choice(("found/place", "found/class", "found/is_crowd"))
+        kind = feature[key].WhichOneof("kind") or "int64_list"
+        values = list(getattr(feature[key], kind).value)
+        other = rng.choice(("int64_list", "float_list", "bytes_list"))
+        match rng.randrange(5):
+            case 0:
+                set_values(feature, key, kind, values[:-1])
+            case 1:
+                set_values(feature, key, kind, values * 2)
+            case 2:
+                del feature[key]
+            case 3:
+                made = {"int64_list": int, "float_list": float, "bytes_list": lambda v: b"%d" % v}
+                set_values(feature, key, other, map(made[other], values))
+            case _:
+                set_values(feature, key, kind, [value + 7 for value in values])
+
+    for index in range(60):
+        try:
+            found = read_tfds(copy_with(prepared, tmp_path / str(index), mutate))
+        except AnnotationError:
+            continue
+        for image in found.images:
+            expected = whole[image.source_id]
+            if image.annotation == "complete":
+                assert len(image.labels) >= len(expected.labels), index

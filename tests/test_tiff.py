@@ -10,10 +10,17 @@ import pytest
 import tifffile
 from PIL import Image
 from test_annotations import HEIGHT, WIDTH
-from test_images import make_noise
+from test_images import TURNED, make_noise
 
 from vae_aug.data.annotations import read_images, read_masks
-from vae_aug.data.images import MAX_PIXELS, encode_image, read_encoded, read_image, read_image_size
+from vae_aug.data.images import (
+    MAX_PIXELS,
+    encode_image,
+    read_encoded,
+    read_image,
+    read_image_size,
+    read_orientation,
+)
 from vae_aug.data.ingest import ingest
 from vae_aug.data.records import read_records
 from vae_aug.data.tiff import decode_tiff, is_tiff
@@ -114,6 +121,14 @@ def make_bomb(height, width, compression=1):
     )
 
 
+def make_wide_tag():
+    data = make_strip_tiff(
+        bytes(400_000), width=60, height=60, samples=1, bits=8, compression=1, tag320=8
+    )
+    entry = struct.pack("<HHI", 320, 4, 1)
+    return data.replace(entry, struct.pack("<HHI", 320, 3, 200_000))
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -128,12 +143,11 @@ def make_bomb(height, width, compression=1):
         (make_tiff(np.zeros((4, 4), np.int16)), "SampleFormat 2"),
         (make_tiff(np.zeros((4, 4, 4), np.uint8), photometric="separated"), "mode CMYK"),
         (make_tiff(np.zeros((3, 8, 8), np.uint16), planarconfig="separate"), "plane by plane"),
-        (
-            make_strip_tiff(
-                bytes(6), width=3, height=2, samples=1, bits=8, compression=1, tag274=6
-            ),
-            "Orientation of the TIFF is 6",
-        ),
+        (make_bomb(60, 60)[:4] + struct.pack("<I", 2**31), "damaged, cut short"),
+        (struct.pack("<2sHIH", b"II", 42, 8, 65535) + bytes(99), "65535 tags; at most 4096"),
+        (struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, 2**40), "1099511627776 tags; at most"),
+        (struct.pack("<2sHIHHHII", b"II", 42, 8, 1, 273, 4, 2**31, 8) + bytes(9), "tag 273 of the"),
+        (make_wide_tag(), "tag 320 of the TIFF has 200000 values"),
     ],
 )
 def test_what_cannot_be_read_is_told_in_a_line(tmp_path, data, message):
@@ -143,6 +157,75 @@ def test_what_cannot_be_read_is_told_in_a_line(tmp_path, data, message):
     with pytest.raises(VAEAugError, match=message) as caught:
         read_encoded(path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def make_chain(pages, *, last=0):
+    """A TIFF whose first page is followed by directories of one tag."""
+    data = make_strip_tiff(bytes(600), width=30, height=20, samples=1, bits=8, compression=1)
+    parts, position = [data[:-4]], len(data)
+    for _ in range(1, pages):
+        entry = struct.pack("<HHHII", 1, 256, 4, 1, 30)
+        parts.append(struct.pack("<I", position) + entry)
+        position += len(entry) + 4
+    return b"".join([*parts, struct.pack("<I", last)])
+
+
+def test_pages_are_counted_to_a_bound():
+    with pytest.raises(VAEAugError, match="has 7 pages"):
+        decode_tiff(make_chain(7), MAX_PIXELS)
+    with pytest.raises(VAEAugError, match="more than 1024 pages"):
+        decode_tiff(make_chain(100_000), MAX_PIXELS)
+    one = make_chain(1)
+    (first,) = struct.unpack("<I", one[4:8])
+    looped = decode_tiff(make_chain(1, last=first), MAX_PIXELS)
+    np.testing.assert_array_equal(looped, decode_tiff(one, MAX_PIXELS))
+
+
+def test_tags_that_hold_no_pixels_are_not_read():
+    """Each of these tags points at the same 4 MB, or beyond the file; Pillow would read them."""
+    tags = {f"tag{tag}": 8 for tag in range(40_000, 40_010)}
+    data = make_strip_tiff(
+        bytes(4_000_000), width=30, height=20, samples=1, bits=8, compression=1, **tags
+    )
+    for tag in range(40_000, 40_010):
+        count = 4_000_000 if tag % 2 else 2**31
+        data = data.replace(struct.pack("<HHI", tag, 4, 1), struct.pack("<HHI", tag, 7, count))
+    assert decode_tiff(data, MAX_PIXELS).shape == (20, 30, 1)
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"bigtiff": True}])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_orientation_turns_the_pixels(tmp_path, orientation, options, dtype, channels):
+    letters = np.array([[ord(letter) for letter in row] for row in TURNED[1]], dtype)
+    stored = letters if channels == 1 else np.stack([letters, letters + 9, letters * 2], axis=-1)
+    expected = np.array([[ord(letter) for letter in row] for row in TURNED[orientation]], dtype)
+    path = tmp_path / "a.tif"
+    path.write_bytes(make_tiff(stored, extratags=[(274, 3, 1, orientation, True)], **options))
+    assert read_orientation(path) == orientation
+    read = read_image(path)
+    assert (read.dtype, read.shape) == (dtype, (*expected.shape, channels))
+    np.testing.assert_array_equal(read[..., 0], expected)
+    np.testing.assert_array_equal(read[..., -1], expected if channels == 1 else expected * 2)
+    assert read_image_size(path) == expected.shape
+    encoded, pixels = read_encoded(path)
+    assert encoded == encode_image(read)
+    np.testing.assert_array_equal(pixels, read)
+    as_stored = read_image(path, exif="ignore")
+    np.testing.assert_array_equal(as_stored, stored.reshape(2, 3, channels))
+    assert read_image_size(path, exif="ignore") == (2, 3)
+
+
+@pytest.mark.parametrize("tag", [(274, 3, 1, 0), (274, 3, 1, 9), (274, 4, 1, 6)])
+def test_orientation_of_another_kind_is_none(tmp_path, tag):
+    array = make_noise((4, 6), np.uint8)
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'
+    extra = [(*tag, True), (700, 1, len(xmp), xmp, True)]
+    path = tmp_path / "a.tif"
+    path.write_bytes(make_tiff(array, extratags=extra))
+    assert read_orientation(path) == 1
+    np.testing.assert_array_equal(read_image(path)[..., 0], array)
 
 
 def test_any_damage_is_a_fault_or_another_image():
@@ -170,7 +253,7 @@ def test_records_hold_the_pixels_and_no_metadata(tmp_path):
     )
     assert read_encoded(tmp_path / "a.tif")[0] == encode_image(arrays["a.tif"])
     assert [image.source_id for image in read_images(tmp_path).images] == [*arrays, "c.tif"]
-    report = ingest(tmp_path, tmp_path / "out", keep_ids=True)
+    report = ingest(tmp_path, tmp_path / "out", keep_ids=True, unannotated="negative")
     assert (report.format, report.images) == ("images", 2)
     assert [name for name, _ in report.skipped] == ["c.tif"] and "2 pages" in report.skipped[0][1]
     assert b"DOE^JANE" not in (tmp_path / "out" / "train-00000-of-00001.tfrecord").read_bytes()

@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import types
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.data.atomic import lock_folder
 from vae_aug.data.embedded import read_embedded
 from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
 from vae_aug.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
-from vae_aug.model.train import TrainingError, train
+from vae_aug.model.train import TrainingError, _cut_log, _restore, _State, train
 
 pytestmark = pytest.mark.usefixtures("short_stages")
 
@@ -86,8 +90,16 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(records, tmp_path):
     again = read_manifest(tmp_path / "whole" / "checkpoint.keras")["digest"]
     assert again == read_manifest(tmp_path / "kept.keras")["digest"]
 
+    # Nor is one that was killed between its checkpoint and the copy of its figures.
+    best = (tmp_path / "whole" / "best.json").read_text()
+    assert json.loads(best) == whole
+    (tmp_path / "whole" / "best.json").write_text("{")
+    (tmp_path / "whole" / ".checkpoint.keras.0123abcd.tmp").mkdir()
+
     # A finished run is not trained again; other settings are refused.
     assert train([records], tmp_path / "whole", model=MODEL, config=CONFIG) == whole
+    assert (tmp_path / "whole" / "best.json").read_text() == best
+    assert not list((tmp_path / "whole").glob(".*"))
     other = dataclasses.replace(CONFIG, learning_rate=0.5)
     with pytest.raises(ValueError, match=r"learning_rate: 0\.001 before, 0\.5 now"):
         train([records], tmp_path / "whole", model=MODEL, config=other)
@@ -185,3 +197,117 @@ def test_missing_splits_are_named(records, tmp_path):
         train([write_only_train], tmp_path / "run", model=MODEL, config=CONFIG)
     with pytest.raises(RecordError, match="nowhere"):
         train([tmp_path / "nowhere"], tmp_path / "run2", model=MODEL, config=CONFIG)
+
+
+# --- What another run does, or a killed one left -----------------------------------------------
+
+
+def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path):
+    with (
+        lock_folder(tmp_path / "run"),
+        pytest.raises(RecordError, match="run: another run writes to this folder"),
+    ):
+        train([tmp_path / "not even records"], tmp_path / "run", model=MODEL, config=CONFIG)
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_network_that_no_checkpoint_holds_is_refused_at_once(tmp_path):
+    large = dataclasses.replace(MODEL, latent_dim=10**6)
+    with pytest.raises(ValueError, match=r"latent_dim 1000000 .* a network has at most"):
+        train([tmp_path], tmp_path / "run", model=large, config=CONFIG)
+    assert not (tmp_path / "run").exists()
+
+
+SETTINGS = {"model": MODEL.to_dict(), "train": CONFIG.to_dict(), "sources": ["records"]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b"[" * 10**5,
+        json.dumps({**SETTINGS, "model": None}).encode(),
+        json.dumps({**SETTINGS, "sources": 1}).encode(),
+        json.dumps({**SETTINGS, "train": {"loss": "l1"}}).encode(),
+        json.dumps({**SETTINGS, "train": {"steps": "4"}}).encode(),
+    ],
+)
+def test_damaged_settings_are_named(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"config\.json: does not hold .* delete this one"):
+        train([tmp_path / "records"], tmp_path, model=MODEL, config=CONFIG)
+
+
+def make_small_state():
+    """Make the state of a network of one layer, with the best validation at 20 dB."""
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(layer.trainable_variables)
+    averages = [tf.Variable(v.value) for v in layer.trainable_variables]
+    vae = types.SimpleNamespace(weights=layer.weights)
+    return _State(vae, optimizer, averages, tf.Variable(7), tf.Variable(20.0), tf.Variable(1))
+
+
+@pytest.fixture
+def stopped(short_vae, tmp_path):
+    """The folder of a run that was stopped after step 7."""
+    make_small_state().make_manager(tmp_path / "state").save(checkpoint_number=7)
+    save_checkpoint(short_vae, tmp_path / "checkpoint.keras")
+    return tmp_path
+
+
+def restore(folder):
+    state = make_small_state()
+    state.step.assign(0)
+    _restore(state, folder)
+    return int(state.step)
+
+
+def test_the_state_of_a_stopped_run_comes_back(stopped):
+    assert restore(stopped) == 7
+    shutil.rmtree(stopped / "state")
+    (stopped / "checkpoint.keras").unlink()
+    state = make_small_state()
+    state.best.assign(-np.inf)
+    _restore(state, stopped)  # begins anew
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("state/checkpoint", b"\xff damaged"),
+        ("state/checkpoint", b""),
+        ("state/ckpt-7.index", b""),
+        ("state/ckpt-7.index", b"\xff damaged"),
+        ("state/ckpt-7.data-00000-of-00001", b""),
+        ("state/ckpt-7.index", None),
+        ("state/ckpt-7.data-00000-of-00001", None),
+        ("checkpoint.keras", b"damaged"),
+        ("checkpoint.keras", None),
+    ],
+)
+def test_a_damaged_state_is_named_and_not_trained_over(stopped, file, content):
+    (stopped / file).unlink()
+    if content is not None:
+        (stopped / file).write_bytes(content)
+    name = file if file == "checkpoint.keras" else r"state(/checkpoint)?: .*damaged"
+    with pytest.raises(TrainingError, match=f"{name}.*delete .*state to train from the first"):
+        restore(stopped)
+
+
+def test_the_log_is_cut_to_the_state_that_a_run_goes_on_from(tmp_path):
+    path = tmp_path / "log.jsonl"
+    _cut_log(path, 3)
+    assert not path.exists()
+    lines = [b'{"kind": "train", "step": %d}\n' % step for step in (1, 2, 3, 4, 5)]
+    path.write_bytes(b"".join(lines) + b'{"kind": "tra')
+    _cut_log(path, 3)
+    assert path.read_bytes() == b"".join(lines[:3])
+    path.write_bytes(lines[0] + b"{\n" + lines[1])
+    with pytest.raises(TrainingError, match=r"log\.jsonl, line 2: is damaged .* Delete this file"):
+        _cut_log(path, 3)

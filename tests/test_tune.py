@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from vae_aug import cli
 from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
+from vae_aug.data.atomic import lock_folder
 from vae_aug.data.embedded import read_embedded
 from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import MissingPackageError, RecordError, VAEAugError
@@ -448,3 +449,54 @@ def test_wrong_usage_exits_with_2(records, tmp_path):
     assert run("tune", records).exit_code == 2
     assert run("tune", records, "--out", tmp_path, "--trials", 0).exit_code == 2
     assert run("tune", records, "--out", tmp_path, "--oracle", "grid").exit_code == 2
+
+
+# --- What another search does, or a killed one left --------------------------------------------
+
+
+def test_a_second_search_into_the_same_folder_is_refused_at_once(search, training, tmp_path):
+    with (
+        lock_folder(tmp_path / "out"),
+        pytest.raises(RecordError, match="out: another run writes to this folder"),
+    ):
+        search()
+    assert not training.calls and not list((tmp_path / "out").iterdir())
+    search()
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_folder_of_something_else_stays_as_it_is(search, training, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").touch()
+    with pytest.raises(ValueError, match="out is not empty and holds no search"):
+        search()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"{}", b'{"settings": 1}'])
+def test_a_damaged_table_is_named(search, training, tmp_path, content):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "tuning.json").write_bytes(content)
+    with pytest.raises(VAEAugError, match=r"tuning\.json: does not hold .* delete this one"):
+        search()
+    assert not training.calls
+
+
+def test_a_killed_search_leaves_the_tables_of_before_and_they_are_written_again(search, tmp_path):
+    trials = search(trials=2)
+    table = read(tmp_path / "out" / "tuning.json")
+    # Killed while it wrote one file and before it wrote the other.
+    (tmp_path / "out" / ".tuning.json.0123abcd.tmp").write_text("{")
+    (tmp_path / "out" / "best.json").unlink()
+    assert search(trials=2) == trials
+    assert read(tmp_path / "out" / "tuning.json") == table
+    assert set(read(tmp_path / "out" / "best.json")) == {"model", "train"}
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"trials": 1}'])
+def test_a_damaged_state_of_keras_tuner_is_named(search, tmp_path, content):
+    search(trials=2)
+    (tmp_path / "out" / "oracle" / "oracle.json").write_text(content)
+    with pytest.raises(VAEAugError, match=r"oracle: the state of the search is damaged"):
+        search(trials=2)

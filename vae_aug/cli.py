@@ -50,12 +50,31 @@ class Format(enum.StrEnum):
     csv = "csv"
     labelme = "labelme"
     cvat = "cvat"
+    via = "via"
+    supervisely = "supervisely"
+    lidc = "lidc"
     masks = "masks"
     dicom = "dicom"
     nifti = "nifti"
     records = "records"
     tfds = "tfds"
     images = "images"
+
+
+class Unannotated(enum.StrEnum):
+    """Values of `vae_aug.data.ingest.Unannotated`."""
+
+    keep = "keep"
+    skip = "skip"
+    negative = "negative"
+    error = "error"
+
+
+class Exif(enum.StrEnum):
+    """Values of `vae_aug.data.images.Exif`."""
+
+    apply = "apply"
+    ignore = "ignore"
 
 
 class Axis(enum.StrEnum):
@@ -138,8 +157,10 @@ _Records = Annotated[Path, typer.Argument(help="Folder of records, as `vae-aug i
 _Format = Annotated[
     Format,
     typer.Option(
-        help="How the source is annotated. auto tells it from the files, and refuses where "
-        "several formats fit; images takes PNG, JPEG and TIFF files alone."
+        metavar="<format>",
+        help=f"How the source is annotated: {', '.join(Format)}. auto tells it from the files, and "
+        "refuses where several formats fit or annotations are not understood; images takes PNG, "
+        "JPEG and TIFF files alone.",
     ),
 ]
 _Axis = Annotated[
@@ -147,6 +168,21 @@ _Axis = Annotated[
     typer.Option(
         help="NIfTI only: plane of the slices. Up is anterior, or superior in coronal and sagittal "
         "ones; left is the patient's right, or anterior in sagittal ones."
+    ),
+]
+_Images = Annotated[
+    Path | None,
+    typer.Option(
+        help="A folder in which images may lie besides SOURCE. Images elsewhere are left out, "
+        "links resolved."
+    ),
+]
+_AllowDamaged = Annotated[
+    bool,
+    typer.Option(
+        "--allow-damaged",
+        help="Read what is there of shards that are damaged or not as dataset.json says, each up "
+        "to its first damaged record.",
     ),
 ]
 _SaltFile = Annotated[
@@ -285,8 +321,34 @@ def ingest(
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Fail at the first unusable image or box.")
+        bool,
+        typer.Option(
+            "--strict", help="Fail at the first unusable, unannotated or faulty image or box."
+        ),
     ] = False,
+    unannotated: Annotated[
+        Unannotated | None,
+        typer.Option(
+            help="What becomes of images of which the source does not say whether they have "
+            "boxes. keep (the default): they go to shards of their own, which vae-aug train reads "
+            "and a detector does not; skip; negative: you say that none has a box; error.",
+        ),
+    ] = None,
+    keep_partial: Annotated[
+        bool,
+        typer.Option(
+            "--keep-partial",
+            help="Take an image of which only some boxes were understood as annotated.",
+        ),
+    ] = False,
+    images: _Images = None,
+    exif: Annotated[
+        Exif,
+        typer.Option(
+            help="apply turns images as their EXIF orientation says, which is what annotation "
+            "tools show; ignore takes pixels as stored."
+        ),
+    ] = Exif.apply,
     axis: _Axis = Axis.axial,
     window: _Window = "auto",
     bits: Annotated[
@@ -334,7 +396,9 @@ def ingest(
 ) -> None:
     """Write one split of an annotated data set as TFRecords (TF Object Detection schema).
 
-    Unusable images and boxes are left out, counted and named, by hashes (see vae-aug which).
+    An image counts as one without boxes only if the source says so; what is not annotated goes to
+    shards of its own, for vae-aug train alone. Unusable images and boxes are left out, counted and
+    named, by hashes (see vae-aug which).
     Nothing appears before it is whole. Run the command again after Ctrl-C or a crash: it goes on
     where it stopped.
     """
@@ -347,6 +411,10 @@ def ingest(
         shards=shards,
         labels=labels,
         strict=strict,
+        unannotated=None if unannotated is None else unannotated.value,
+        keep_partial=keep_partial,
+        images=images,
+        exif=exif.value,
         axis=axis.value,
         window=window,
         bits=bits,
@@ -367,6 +435,7 @@ def which(
     hashes: Annotated[list[str], typer.Argument(help="Hashes from records, reports or messages.")],
     format: _Format = Format.auto,
     split: Annotated[str, typer.Option(help="As in the ingest.")] = "train",
+    images: _Images = None,
     axis: _Axis = Axis.axial,
     salt_file: _SaltFile = None,
 ) -> None:
@@ -381,6 +450,7 @@ def which(
         hashes,
         format=format.value,
         split=split,
+        images=images,
         axis=axis.value,
         salt_file=salt_file,
     )
@@ -470,6 +540,7 @@ def train(
     card: Annotated[
         Path | None, typer.Option(help="Markdown file for the checkpoint's model card.")
     ] = None,
+    allow_damaged: _AllowDamaged = False,
 ) -> None:
     """Train the network on records: noisy image in, clean image out.
 
@@ -491,6 +562,7 @@ def train(
         config=config,
         validation=validation or [],
         card=card,
+        allow_damaged=allow_damaged,
         model_options={
             "profile": profile and profile.value,
             "encoder": encoder and encoder.value,
@@ -624,6 +696,7 @@ def augment(
             help="Fail if the network was trained on patients of an evaluation split.",
         ),
     ] = False,
+    allow_damaged: _AllowDamaged = False,
     shards: Annotated[
         int | None,
         typer.Option(
@@ -649,6 +722,7 @@ def augment(
         splits=augment_split,
         augment_evaluation=augment_evaluation,
         strict=strict,
+        allow_damaged=allow_damaged,
         shards=shards,
         mode=mode.value,
         factor=factor,

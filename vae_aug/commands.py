@@ -42,9 +42,11 @@ from vae_aug.augment.replay import read_provenance, replay_record
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import EXACT_ENGINES, TRAIN_RECIPES, Engine, ModelConfig, TrainConfig
 from vae_aug.data.atomic import write_atomic
+from vae_aug.data.check import DAMAGE, check_records
 from vae_aug.data.dicom import Window
 from vae_aug.data.ingest import IngestReport, find_hashed, ingest, ingest_by_patient
-from vae_aug.data.records import check_records, find_records, read_info, read_records
+from vae_aug.data.records import find_records, read_info, read_records
+from vae_aug.data.shards import UNANNOTATED
 from vae_aug.data.splits import find_leaks
 from vae_aug.errors import VAEAugError
 from vae_aug.evaluate.audit import audit_memorisation
@@ -156,8 +158,8 @@ def _parse_shares(text: str) -> list[float]:
 
 def run_check(records: Path, *, near_bits: int, strict: bool) -> None:
     """Check records and print what is in two splits."""
-    for split in read_info(records).splits:
-        _print(f"{split}: {check_records(records, split)} records, no fault")
+    for part in read_info(records).parts:
+        _print(f"{part}: {check_records(records, part)} records, no fault")
     leaks = find_leaks(records, near_bits=near_bits)
     for leak in leaks[:_SHOWN_PROBLEMS]:
         _print(f"  {leak.kind} in {leak.splits[0]} and {leak.splits[1]}: {leak.key}")
@@ -196,6 +198,10 @@ def _print_ingest(report: IngestReport, out: Path) -> None:
         _print(note)
     patients = f", {report.patients} patients" if report.patients else ""
     _print(f"{report.images} images written{patients}")
+    if report.unannotated or report.faulty:
+        _print(_describe_unannotated(report))
+    if report.turned:
+        _print(f"{report.turned} images turned as their EXIF orientation says")
     _print(
         f"{len(report.skipped)} files skipped, {report.dropped} boxes dropped, "
         f"{report.clipped} boxes clipped to the image"
@@ -217,11 +223,27 @@ def _print_ingest(report: IngestReport, out: Path) -> None:
             f"WARNING: {report.burned_in} images say of themselves that text is burned into the "
             "pixels, (0028,0301) Burned In Annotation; it may name the patient"
         )
-    for problem in report.problems[:_SHOWN_PROBLEMS]:
+    # Images that are merely not annotated come last: they may be all of a folder.
+    problems = sorted(report.problems, key=lambda problem: problem.effect == "unannotated")
+    for problem in problems[:_SHOWN_PROBLEMS]:
         _print(f"  {problem.effect} {report.reveal(problem.file)}: {problem.reason}")
     hidden = len(report.problems) - _SHOWN_PROBLEMS
     if hidden > 0:
         _print(f"  and {hidden} more, in {out / f'ingest_{report.split}.json'}")
+
+
+def _describe_unannotated(report: IngestReport) -> str:
+    """Say how many images are not annotated, and what became of them."""
+    became = (
+        f"written to {report.split}{UNANNOTATED}-*, which vae-aug train reads and a detector must "
+        "not"
+        if report.unannotated_written
+        else "left out"
+    )
+    return (
+        f"{report.unannotated} images of which the source does not say whether they have boxes, "
+        f"and {report.faulty} whose annotation is faulty: {became}"
+    )
 
 
 # --- train -----------------------------------------------------------------------------------
@@ -234,6 +256,7 @@ def run_train(
     config: Path | None,
     validation: Sequence[Path],
     card: Path | None,
+    allow_damaged: bool,
     model_options: Mapping[str, Any],
     train_options: Mapping[str, Any],
 ) -> None:
@@ -266,6 +289,7 @@ def run_train(
                 config=training,
                 validation=validation,
                 card=text,
+                allow_damaged=allow_damaged,
                 progress=show,
             )
     except KeyboardInterrupt:
@@ -414,6 +438,7 @@ def run_augment(
     splits: Sequence[str],
     augment_evaluation: bool,
     strict: bool,
+    allow_damaged: bool,
     shards: int | None,
     **settings: Any,
 ) -> None:
@@ -427,6 +452,7 @@ def run_augment(
             splits=splits,
             augment_evaluation=augment_evaluation,
             strict=strict,
+            allow_damaged=allow_damaged,
             shards=shards,
             progress=progress,
         )
@@ -440,6 +466,9 @@ def run_augment(
     for name, images in report.copied.items():
         table.add_row(name, str(images), "copied", "", "", "")
     _OUT.print(table)
+    for name, split in report.augmented.items():
+        if split.lost:
+            _print(f"warning: {split.lost} records of the split {name!r} were damaged and are lost")
     for name, count in report.seen_patients.items():
         _print(f"warning: {checkpoint} was trained on {count} patients of the split {name!r}")
 
@@ -472,7 +501,7 @@ def run_preview(
 ) -> None:
     """Draw a sheet of what the transform does to some of the images."""
     with _name_damage(records):
-        chosen = choose_rows(read_records(records, split), rows)
+        chosen = choose_rows(read_records(records, split, unannotated=True), rows)
     vae = load_checkpoint(checkpoint)
     denoise = VAEAugment(vae, mode="denoise", seed=seed)
     sample = VAEAugment(vae, mode="sample", factor=factor, seed=seed)
@@ -673,8 +702,8 @@ def _print_checkpoint(checkpoint: str) -> None:
 def _print_folder(folder: Path) -> None:
     info = read_info(folder)
     _print(f"{folder}: labels {', '.join(info.label_names)}")
-    for split in info.splits:
-        _print_summary(split, _summarize(find_records(folder, split)[0]))
+    for part in info.parts:
+        _print_summary(part, _summarize(find_records(folder, part)[0]))
 
 
 def _summarize(files: Sequence[Path]) -> RecordSummary:
@@ -720,10 +749,10 @@ def _name_damage(*folders: Path) -> Iterator[None]:
     """Name the file and record where TensorFlow only says that some record is damaged."""
     try:
         yield
-    except tf.errors.OpError:
+    except DAMAGE:
         for folder in folders:
-            for split in read_info(folder).splits:
-                check_records(folder, split)
+            for part in read_info(folder).parts:
+                check_records(folder, part)
         raise
 
 

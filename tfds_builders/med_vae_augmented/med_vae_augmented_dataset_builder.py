@@ -17,6 +17,8 @@ from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import AugmentConfig, Guard, Mode
 from vae_aug.data import embedded, records
 from vae_aug.data.autotune import leave_untuned
+from vae_aug.data.check import DAMAGE, check_records
+from vae_aug.data.shards import DatasetInfo
 from vae_aug.version import __version__
 
 EMBEDDED = "embedded"
@@ -64,6 +66,8 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
         augment_evaluation: Must be true for `augment_splits` to name another split than train.
         strict: Whether a network that was trained on a patient of an evaluation split is refused;
             otherwise the log tells of it.
+        allow_damaged: Whether records are read of which shards are damaged or not as their
+            `dataset.json` says; the log tells how many are lost.
         description: One line for people; None to make it from the fields.
     """
 
@@ -79,6 +83,7 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
     augment_splits: tuple[str, ...] = ("train",)
     augment_evaluation: bool = False
     strict: bool = False
+    allow_damaged: bool = False
     description: str | None = None
 
     def __post_init__(self) -> None:
@@ -113,9 +118,9 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
     def settings(self) -> dict[str, Any]:
         """The fields that decide what is built, as JSON reads them back."""
         names = (*_TRANSFORM_FIELDS, "source", "checkpoint")
-        return {name: getattr(self, name) for name in names} | {
-            "augment_splits": list(self.augment_splits)
-        }
+        settings = {name: getattr(self, name) for name in names}
+        settings["augment_splits"] = list(self.augment_splits)
+        return settings | ({"allow_damaged": True} if self.allow_damaged else {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +247,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         pairs = self._augment_elements(elements) if augmented else _leave_untouched(elements)
         provenance = make_provenance(self._augment) if augmented else _NO_PROVENANCE
         # The source's identifiers need not be unique; the order of the source is fixed.
-        for index, (element, report) in enumerate(pairs):
+        for index, (element, report) in enumerate(self._name_damage(pairs, split)):
             yield (
                 index,
                 {
@@ -252,6 +257,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     **{f"augment/{key}": value for key, value in (provenance | report).items()},
                 },
             )
+
+    def _name_damage(self, pairs: Iterator[_Augmented], split: str) -> Iterator[_Augmented]:
+        """Name file, record and key where TensorFlow only says that some record is damaged."""
+        try:
+            yield from pairs
+        except DAMAGE:
+            if self.builder_config.source != EMBEDDED:
+                check_records(self.builder_config.source, split)
+            raise
 
     def _tell_seen_patients(self, augment: VAEAugment) -> None:
         """Tell of evaluation splits with patients whom the network was trained on."""
@@ -269,7 +283,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     @functools.cached_property
     def _source(self) -> _Source:
-        return _open_source(self.builder_config.source)
+        return _open_source(self.builder_config.source, self.builder_config.allow_damaged)
 
     @functools.cached_property
     def _augment(self) -> VAEAugment:
@@ -289,12 +303,25 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             yield _to_numpy(element), _to_numpy(report)
 
 
-def _open_source(source: str) -> _Source:
+def _open_source(source: str, allow_damaged: bool) -> _Source:
     if source == EMBEDDED:
         return _Source(embedded.LABELS, "uint8", 1, embedded.SPLITS, _read_embedded)
     info = records.read_info(source)
-    read = functools.partial(records.read_records, source)
+    read = functools.partial(_read_records, source, info, allow_damaged)
     return _Source(info.label_names, info.dtype, info.channels, tuple(info.splits), read)
+
+
+def _read_records(
+    source: str, info: DatasetInfo, allow_damaged: bool, split: str
+) -> tf.data.Dataset:
+    dataset = records.read_records(source, split, allow_damaged=allow_damaged)
+    if allow_damaged:
+        readable = sum(1 for _ in dataset)
+        if lost := info.splits[split].examples - readable:
+            logging.getLogger(__name__).warning(
+                "%s: %d records of the split %r are damaged and are lost", source, lost, split
+            )
+    return dataset
 
 
 def _read_embedded(split: embedded.Split) -> tf.data.Dataset:

@@ -41,7 +41,8 @@ def augment_dataset(
     """Augment every element of a dataset.
 
     Order, cardinality and element structure are kept. With a seed, every pass over the returned
-    dataset is an epoch of its own, see `vae_aug.augment.seeds.count_epochs`.
+    dataset is an epoch of its own, see `vae_aug.augment.seeds.count_epochs`. Within `interleave`
+    or `flat_map` tf.data makes the inner dataset anew in every pass, so each is epoch 0 there.
 
     tf.data's tuner is switched off, see `vae_aug.data.autotune.leave_untuned`.
 
@@ -114,9 +115,12 @@ def _check_known(element: Any, layout: Layout, fingerprint: tf.Tensor, known: Kn
 
 
 def _keep_cardinality(changed: tf.data.Dataset, source: tf.data.Dataset) -> tf.data.Dataset:
-    """Say how many elements there are, which `unbatch` forgets."""
+    """Say how many elements there are, which `unbatch` forgets.
+
+    Within `interleave` or `flat_map` the number is a tensor of the graph, which nobody asks for.
+    """
     cardinality = source.cardinality()
-    if cardinality == tf.data.UNKNOWN_CARDINALITY:
+    if not tf.executing_eagerly() or cardinality == tf.data.UNKNOWN_CARDINALITY:
         return changed
     return changed.apply(tf.data.experimental.assert_cardinality(cardinality))
 

@@ -30,7 +30,8 @@ from vae_aug.data.annotations.source import describe_fault
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.derived import derive_dicom, read_picture
 from vae_aug.data.dicom import Window, check_window, is_dicom, read_dicom
-from vae_aug.data.images import decode_image, parse_image_header
+from vae_aug.data.images import parse_image_header, read_image
+from vae_aug.data.limits import MAX_IMAGE_BYTES, read_bounded
 from vae_aug.errors import VAEAugError
 from vae_aug.model.profiles import Network
 
@@ -301,16 +302,12 @@ def _denoise(job: _Job, restore: _Restore, mark: str, window: Window) -> bytes:
             return _encode_png(restore(read_dicom(job.source, window).pixels), mark)
         picture = read_picture(job.source, window)
         return derive_dicom(picture, restore(picture.pixels), mark)
-    try:
-        data = job.source.read_bytes()
-        pixels = restore(decode_image(data))
-        if job.kind == "jpeg":
-            return _encode_jpeg(pixels, mark, _read_orientation(data))
-        return _encode_png(_restore_alpha(pixels, data), mark)
-    except OSError as error:
-        raise VAEAugError(f"{job.source}: cannot be read ({error.strerror}).") from error
-    except VAEAugError as error:
-        raise VAEAugError(f"{job.source}: {error}") from error
+    # As stored: the copy keeps the tag by which viewers turn a JPEG.
+    pixels = restore(read_image(job.source, exif="ignore"))
+    data = read_bounded(job.source, MAX_IMAGE_BYTES)
+    if job.kind == "jpeg":
+        return _encode_jpeg(pixels, mark, _read_orientation(data))
+    return _encode_png(_restore_alpha(pixels, data), mark)
 
 
 def _restore_alpha(pixels: np.ndarray, data: bytes) -> np.ndarray:

@@ -26,11 +26,11 @@ Every other feature of a record is kept, boxes bit for bit. Randomness is keyed 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -40,11 +40,11 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.data.atomic import sync_file
+from vae_aug.data.atomic import lock_folder, make_temporary_path, remove_temporaries, sync_file
+from vae_aug.data.check import DAMAGE, check_records
 from vae_aug.data.images import encode_image, parse_image_header
 from vae_aug.data.records import (
     DatasetInfo,
-    check_records,
     find_records,
     get_split_name,
     iterate_examples,
@@ -53,13 +53,13 @@ from vae_aug.data.records import (
     read_serialized,
     write_records,
 )
+from vae_aug.data.shards import INFO_FILE
 from vae_aug.errors import RecordError
 from vae_aug.version import __version__
 
 Progress = Callable[[int, int], None]
 
 _TRAIN = "train"
-_INFO_FILE = "dataset.json"
 _SETTINGS = ("mode", "factor", "detail", "guard", "min_fidelity", "seed")
 PER_BOX = ("fidelity", "contrast", "guarded")
 """What is told of every box."""
@@ -81,6 +81,7 @@ class SplitReport:
         boxes: Boxes, all of them carried through unchanged.
         judged: Boxes whose content could be judged.
         guarded: Boxes that the guard acted for.
+        lost: Records of the source that were damaged.
         lowest_fidelity: Of all judged boxes, as written; NaN if there is none.
     """
 
@@ -89,6 +90,7 @@ class SplitReport:
     boxes: int = 0
     judged: int = 0
     guarded: int = 0
+    lost: int = 0
     lowest_fidelity: float = float("nan")
 
     def add(self, report: Mapping[str, np.ndarray]) -> None:
@@ -152,6 +154,7 @@ def augment_records(
     splits: Sequence[str] = (_TRAIN,),
     augment_evaluation: bool = False,
     strict: bool = False,
+    allow_damaged: bool = False,
     shards: int | None = None,
     progress: Progress | None = None,
 ) -> AugmentReport:
@@ -161,6 +164,8 @@ def augment_records(
     end, so an interrupt or a full disk leaves nothing behind. Bit depth and channels of each
     record are kept; the images of augmented records are stored as PNG, without loss.
 
+    Images that are not annotated are copied, as they are.
+
     Args:
         source: Folder of records, as `vae-aug ingest` writes it.
         out: Folder to write; must be missing or empty.
@@ -168,6 +173,8 @@ def augment_records(
         splits: Splits to augment; all others are copied byte for byte.
         augment_evaluation: Must be true for `splits` to name another split than `"train"`.
         strict: Whether a network that was trained on a patient of an evaluation split is refused.
+        allow_damaged: Whether a split to augment is read of which shards are damaged or not as
+            `dataset.json` says; what is lost stands in the new `dataset.json`.
         shards: Files of each augmented split; None for as many as the source has.
         progress: Called with (images done, images in all) after each image.
 
@@ -186,34 +193,57 @@ def augment_records(
     names = _check_splits(source, info, splits, augment_evaluation)
     if augment.config.seed is None:
         raise ValueError("augment_records needs a VAEAugment with a seed, to be repeatable.")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise RecordError(f"{out}: exists and is not empty; name a new folder, or delete this one.")
-    files = {split: find_records(source, split)[0] for split in info.splits}
+    files = {
+        part: find_records(source, part, allow_damaged=allow_damaged and part in names)[0]
+        for part in info.parts
+    }
     seen = count_seen_patients(source, augment, strict=strict)
-
-    total = sum(info.splits[split].examples for split in names)
+    copied = [path for part in info.parts if part not in names for path in files[part]]
     reports = {split: SplitReport() for split in names}
+    total = sum(info.splits[split].examples for split in names)
     settings = make_provenance(augment)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir()
-        copied = [path for split in info.splits if split not in names for path in files[split]]
-        _copy_files([source / _INFO_FILE, *copied], temporary)
+    with _make_folder(out) as folder:
+        _copy_files([source / INFO_FILE, *copied], folder)
         done = 0
         for split, report in reports.items():
-            count = len(files[split]) if shards is None else shards
-            examples = _augment_split(source, split, files[split], info, augment, settings, report)
-            counted = _count(examples, done, total, progress)
-            write_records(counted, temporary, split, count, label_names=info.label_names)
+            elements = _read_elements(files[split], info, allow_damaged)
+            examples = _augment_split(source, split, elements, augment, settings, report)
+            written = write_records(
+                _count(examples, done, total, progress),
+                folder,
+                split,
+                len(files[split]) if shards is None else shards,
+                label_names=info.label_names,
+                expected=info.splits[split].examples,
+            )
+            report.lost = written.lost
             done += report.images
-        if out.exists():
-            out.rmdir()
-        temporary.replace(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     untouched = {name: info.splits[name].examples for name in info.splits if name not in names}
     return AugmentReport(reports, untouched, seen)
+
+
+@contextlib.contextmanager
+def _make_folder(out: Path) -> Iterator[Path]:
+    """Make a hidden folder beside `out` that takes its place when the block ends well.
+
+    What killed runs left of such folders goes; a run that lives holds the lock.
+    """
+    with lock_folder(out, beside=True) as locked:
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise RecordError(
+                f"{out}: exists and is not empty; name a new folder, or delete this one."
+            )
+        if locked:
+            remove_temporaries(out)
+        temporary = make_temporary_path(out)
+        try:
+            temporary.mkdir()
+            yield temporary
+            if out.exists():
+                out.rmdir()
+            temporary.replace(out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def count_seen_patients(
@@ -336,50 +366,55 @@ def _count(
             progress(number, total)
 
 
+def _read_elements(
+    files: Sequence[Path], info: DatasetInfo, allow_damaged: bool
+) -> tf.data.Dataset:
+    """Read elements with their serialised record; of a damaged set those that can be read."""
+
+    def parse(serialized: tf.Tensor) -> dict[str, Any]:
+        return {**parse_example(serialized, info.dtype, info.channels), "serialized": serialized}
+
+    elements = read_serialized(files).map(
+        parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    return elements.ignore_errors() if allow_damaged else elements
+
+
 def _augment_split(
     source: Path,
     split: str,
-    files: Sequence[Path],
-    info: DatasetInfo,
+    elements: tf.data.Dataset,
     augment: VAEAugment,
     settings: Mapping[str, Any],
     report: SplitReport,
 ) -> Iterator[tf.train.Example]:
     """Yield the records of a split, augmented, in their order."""
-
-    def parse(serialized: tf.Tensor) -> dict[str, Any]:
-        return {**parse_example(serialized, info.dtype, info.channels), "serialized": serialized}
-
     # Batches are ragged, because records keep their own size.
     batches = (
-        read_serialized(files)
-        .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .ragged_batch(augment.config.batch_size)
-        .map(augment.call_with_report)
-        .prefetch(1)
+        elements.ragged_batch(augment.config.batch_size).map(augment.call_with_report).prefetch(1)
     )
     try:
-        for elements, details in batches:
+        for batch, details in batches:
             # Not by `unbatch`: TensorFlow 2.21 crashes in it on a batch without any box.
-            for row, serialized in enumerate(elements["serialized"].numpy()):
+            for row, serialized in enumerate(batch["serialized"].numpy()):
                 example = tf.train.Example.FromString(serialized)
                 if "augment/checkpoint" in example.features.feature:
                     raise RecordError(
                         f"{source}: record {report.images} of the split {split!r} was augmented "
                         "before; start from the records it was made from."
                     )
-                told = _read_report(details, row, len(elements["objects"]["label"][row]))
+                told = _read_report(details, row, len(batch["objects"]["label"][row]))
                 if told["augmented"]:
-                    replace_image(example, elements["image"][row].to_tensor().numpy())
+                    replace_image(example, batch["image"][row].to_tensor().numpy())
                 for name, value in {**settings, **told}.items():
                     _set(example, f"augment/{name}", value)
                 for name, value in _make_attributes(told).items():
                     _set(example, f"image/object/attribute/{name}", value)
                 report.add(told)
                 yield example
-    except tf.errors.OpError as error:
+    except DAMAGE as error:
         check_records(source, split)  # Names the file, the record and the key.
-        raise RecordError(f"{source}, split {split!r}: {error.message}") from error
+        raise RecordError(f"{source}, split {split!r}: damaged ({error}).") from error
 
 
 def _read_report(details: Mapping[str, tf.Tensor], row: int, boxes: int) -> dict[str, np.ndarray]:

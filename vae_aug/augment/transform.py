@@ -13,6 +13,7 @@ from vae_aug.augment.elements import find_layout
 from vae_aug.augment.engine import TensorFlowEngine, XLAEngine
 from vae_aug.augment.steps import Steps
 from vae_aug.config import AugmentConfig, Engine, Guard, Mode
+from vae_aug.errors import CheckpointError
 from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.model.profiles import Network
 
@@ -25,6 +26,17 @@ def _make_engine(vae: Network, config: AugmentConfig) -> TensorFlowEngine:
 
         return OpenVINOEngine(vae, config)
     return (XLAEngine if config.engine == "xla" else TensorFlowEngine)(vae, config)
+
+
+def _restore(name: str, digest: str, settings: dict[str, Any]) -> VAEAugment:
+    """Make a transform of what its pickle holds; the checkpoint must be the same."""
+    augment = VAEAugment(name, **settings)
+    if augment.vae.digest != digest:
+        raise CheckpointError(
+            f"{name}: has the digest {augment.vae.digest}; the transform that was pickled had "
+            f"{digest}. Copy the same checkpoint to this machine."
+        )
+    return augment
 
 
 class VAEAugment:
@@ -129,6 +141,7 @@ class VAEAugment:
             device=device,
             bounding_box_format=bounding_box_format,
         )
+        self._name = os.fspath(ckpt) if isinstance(ckpt, str | os.PathLike) else None
         if isinstance(ckpt, str | os.PathLike):
             ckpt = load_checkpoint(os.fspath(ckpt))
         elif not hasattr(ckpt, "vary"):
@@ -206,6 +219,23 @@ class VAEAugment:
         digest = getattr(self.vae, "digest", "")
         described = open_cache(dataset, self._steps, layout, path, digest)
         return augment_dataset(dataset, self._steps, described)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the checkpoint's name or path, its digest and the settings.
+
+        Spawned processes, Beam, Ray and Spark load the checkpoint where they run.
+
+        Raises:
+            TypeError: If the transform was made of a network in memory, which has no name.
+        """
+        if self._name is None:
+            raise TypeError(
+                "a VAEAugment that was made of a network cannot be pickled; save the network, and "
+                "make VAEAugment of the checkpoint's path."
+            )
+        name = os.path.abspath(self._name) if os.path.exists(self._name) else self._name
+        settings = {name: getattr(self.config, name) for name in self.config.to_dict()}
+        return _restore, (name, self.vae.digest, settings)
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings and the checkpoint's digest, all JSON values."""

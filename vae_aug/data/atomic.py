@@ -1,16 +1,37 @@
-"""Files that appear under their name only when they are whole."""
+"""Files that appear under their name only when they are whole, and locks on folders."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import secrets
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+
+from vae_aug.errors import RecordError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+LOCK_NAME = ".lock"
+_BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+"""What a system answers if another has the lock: POSIX leaves the choice, Windows has its own."""
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+"""What a file system answers that has no locks, e.g. Lustre or NFS mounted without them."""
+
+_LOCK_ATTEMPTS = 100
 
 
 def make_temporary_path(path: Path) -> Path:
-    """Name a temporary file in the directory of `path`, where a rename cannot cross devices.
+    """Name a temporary file or folder beside `path`, where a rename cannot cross devices.
 
     The name starts with a dot and ends in `.tmp`, so that no pattern for shards matches it.
     """
@@ -18,9 +39,100 @@ def make_temporary_path(path: Path) -> Path:
 
 
 def remove_temporaries(path: Path) -> None:
-    """Remove what processes that were killed left of temporary files of `path`."""
-    for temporary in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
-        temporary.unlink(missing_ok=True)
+    """Remove what processes that were killed left of temporary files and folders of `path`.
+
+    A folder that several processes may write at once has to be locked, see `lock_folder`: what a
+    living one is writing would be removed too.
+    """
+    # Only what `make_temporary_path` names: `.scan.original.tmp` is somebody's.
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
+        if temporary.is_dir() and not temporary.is_symlink():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path, *, beside: bool = False) -> Iterator[bool]:
+    """Keep every other process, and every other thread, from locking the same folder.
+
+    The operating system holds the lock, on an empty hidden file. It ends with the block or with
+    the process, whatever ends that; the file that a killed process leaves locks nothing.
+
+    Args:
+        folder: The folder; it is made if it is missing, or with `beside` its parent.
+        beside: Whether the file is `.<name>.lock` beside the folder instead of `.lock` in it, for
+            a folder that is going to be replaced as a whole.
+
+    Yields:
+        Whether the folder is locked. It is not on a file system without locks (some network file
+        systems), which a `UserWarning` says: only the user knows then whether another run writes.
+
+    Raises:
+        RecordError: If it is locked already. Nothing is waited for.
+        OSError: If the file of the lock cannot be made.
+    """
+    # By its real name, so that a link to the folder is the same folder.
+    folder = folder.resolve()
+    file = folder.with_name(f".{folder.name}.lock") if beside else folder / LOCK_NAME
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _open_locked(file, folder)
+    if descriptor is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        # While the lock is held, so that no other run's file is removed. Windows removes no open
+        # file; there an empty one stays.
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _open_locked(file: Path, folder: Path) -> int | None:
+    """Open and lock a file; None on a file system without locks."""
+    for _ in range(_LOCK_ATTEMPTS):
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(descriptor)
+            # A run that ended after this process opened the file removed it: a lock on what has no
+            # name any more keeps nobody out.
+            if _has_name(descriptor, file):
+                return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in _BUSY:
+                break
+            if error.errno not in _NO_LOCKS:
+                raise
+            warnings.warn(
+                f"{folder}: its file system has no locks ({error.strerror}); make sure that no "
+                "other run writes to it.",
+                stacklevel=4,
+            )
+            return None
+        os.close(descriptor)
+    raise RecordError(
+        f"{folder}: another run writes to this folder; wait until it ends, or name another folder."
+    )
+
+
+def _lock(descriptor: int) -> None:
+    """Lock an open file for this opening of it alone, or raise `OSError` at once."""
+    if sys.platform == "win32":
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        # Not `lockf`, whose locks are the process's, so that a second thread would get one too.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _has_name(descriptor: int, file: Path) -> bool:
+    """Tell whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
 
 
 def sync_file(path: Path) -> None:

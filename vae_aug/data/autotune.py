@@ -21,7 +21,8 @@ def leave_untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     Returns:
         The same elements. What a user sets later, by `Dataset.with_options`, has the last word.
     """
-    if dataset.options().autotune.enabled is not None:
+    # Within `interleave` the options of the outermost dataset count, and these cannot be read.
+    if not tf.executing_eagerly() or dataset.options().autotune.enabled is not None:
         return dataset
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -9,6 +9,7 @@ import numpy as np
 
 from vae_aug.data.annotations.source import (
     AnnotatedImage,
+    AnnotationState,
     Effect,
     NeighbourState,
     clean_boxes,
@@ -19,10 +20,12 @@ from vae_aug.data.dicom import Window, is_dicom, read_dicom
 from vae_aug.data.hounsfield import show_hounsfield
 from vae_aug.data.images import (
     EncodedImage,
+    Exif,
     clean_encoded,
     encode_image,
     read_encoded,
     read_image,
+    read_orientation,
 )
 from vae_aug.data.nifti import is_nifti, read_slice
 from vae_aug.data.privacy import hash_identifier
@@ -30,6 +33,9 @@ from vae_aug.data.records import make_example
 from vae_aug.data.stacks import stack_neighbours
 from vae_aug.data.tfrecord import read_feature
 from vae_aug.errors import VAEAugError
+
+ANNOTATION_KEY = "image/annotation"
+"""Feature of unannotated records alone: `"none"` or `"faulty"`, as in `AnnotatedImage`."""
 
 _HISTOGRAM_BITS = 4
 HISTOGRAM_BINS = 2**_HISTOGRAM_BITS
@@ -57,12 +63,19 @@ class Conversion:
         window: For DICOM images, as `read_dicom`; for PNG files of Hounsfield units, as
             `show_hounsfield`; for volumes, as `read_slice`.
         bits: Likewise.
+        exif: Whether the EXIF orientation of image files is applied, as `read_encoded`.
+        keep_partial: Whether an image with boxes counts as annotated although its annotation is
+            faulty.
+        negatives: Whether an image of which the source says nothing counts as one without boxes.
     """
 
     label_names: tuple[str, ...]
     salt: bytes | None = dataclasses.field(repr=False)
     window: Window
     bits: int | None
+    exif: Exif = "apply"
+    keep_partial: bool = False
+    negatives: bool = False
 
     def hide(self, kind: str, identifier: str) -> str:
         """Return the hash of an identifier, or the identifier where names are kept."""
@@ -76,6 +89,9 @@ class Converted:
     Attributes:
         record: A serialised `tf.train.Example`; None if the image was skipped.
         problems: What was skipped, dropped or clipped, as (reason, effect).
+        annotation: What the record says of boxes, as in `AnnotatedImage`; a detector may learn
+            from `"complete"` alone, and records of other images hold no boxes.
+        turned: Whether the EXIF orientation turned the image.
         patient: The patient as the record names it, `""` if unknown.
         duplicates: Boxes that equal an earlier one of the same label.
         box_sizes_px: `[N, 2]` widths and heights of the boxes written.
@@ -87,6 +103,8 @@ class Converted:
 
     record: bytes | None = dataclasses.field(repr=False)
     problems: tuple[tuple[str, Effect], ...]
+    annotation: AnnotationState = "complete"
+    turned: bool = False
     patient: str = ""
     duplicates: int = 0
     box_sizes_px: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2)))
@@ -101,6 +119,7 @@ class _Loaded:
     image: EncodedImage
     pixels: np.ndarray
     patient: str
+    turned: bool = False
     scanner: str = ""
     burned_in: bool = False
     neighbours: tuple[NeighbourState, ...] = ()
@@ -137,6 +156,9 @@ def _convert(item: AnnotatedImage, conversion: Conversion) -> Converted:
         )
         return Converted(None, ((reason, "skipped"),))
     boxes, kept, problems = _clean(item, image, conversion.label_names)
+    annotation = _judge(item, len(kept), conversion)
+    if annotation != "complete":
+        boxes, kept = boxes[:0], []
     labels = [conversion.label_names.index(item.labels[index]) for index in kept]
     rows = [(label, *box) for label, box in zip(labels, boxes.tolist(), strict=True)]
     patient = conversion.hide("patient", loaded.patient)
@@ -150,10 +172,13 @@ def _convert(item: AnnotatedImage, conversion: Conversion) -> Converted:
         is_crowd=[item.is_crowd[index] for index in kept],
         difficult=[item.difficult[index] for index in kept],
         truncated=[item.truncated[index] for index in kept],
+        extra=None if annotation == "complete" else {ANNOTATION_KEY: annotation},
     )
     return Converted(
         record=example.SerializeToString(deterministic=True),
         problems=tuple(problems),
+        annotation=annotation,
+        turned=loaded.turned,
         patient=patient,
         duplicates=sum(count - 1 for count in collections.Counter(rows).values()),
         box_sizes_px=boxes[:, 2:] - boxes[:, :2],
@@ -164,6 +189,16 @@ def _convert(item: AnnotatedImage, conversion: Conversion) -> Converted:
     )
 
 
+def _judge(item: AnnotatedImage, kept: int, conversion: Conversion) -> AnnotationState:
+    """Tell what a record may say of an image's boxes, of which some could be kept."""
+    if item.annotation == "none":
+        return "complete" if conversion.negatives else "none"
+    if item.annotation == "complete" and kept == len(item.labels):
+        return "complete"
+    # Without a box left, the record would say that there is none.
+    return "complete" if conversion.keep_partial and kept else "faulty"
+
+
 def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
     if is_nifti(item.path):
         pixels = read_slice(
@@ -172,16 +207,17 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
         return _Loaded(encode_image(pixels), pixels, item.patient)
     if item.part:
         encoded = read_feature(item.path, item.offset, item.part)
-        return _Loaded(*clean_encoded(encoded), item.patient)
+        # Readers of records show the image as it is stored.
+        return _Loaded(*clean_encoded(encoded, exif="ignore"), item.patient)
     if not is_dicom(item.path):
-        if item.hounsfield is not None:
-            pixels = read_image(item.path)
-            if pixels.dtype == np.uint16:
-                window, bits = conversion.window, conversion.bits
-                pixels = show_hounsfield(pixels, item.hounsfield, window, bits)
-                return _Loaded(encode_image(pixels), pixels, item.patient)
-        return _Loaded(*read_encoded(item.path), item.patient)
-    dicom = read_dicom(item.path, conversion.window, bits=conversion.bits, frame=item.frame)
+        return _load_file(item, conversion)
+    dicom = read_dicom(
+        item.path,
+        conversion.window,
+        bits=conversion.bits,
+        frame=item.frame,
+        value_range=item.value_range,
+    )
     pixels = dicom.pixels
     neighbours: tuple[NeighbourState, ...] = ()
     if item.neighbours:
@@ -194,6 +230,17 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
         burned_in=bool(dicom.burned_in_annotation),
         neighbours=neighbours,
     )
+
+
+def _load_file(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
+    exif = conversion.exif
+    turned = exif == "apply" and read_orientation(item.path) != 1
+    if item.hounsfield is not None:
+        pixels = read_image(item.path, exif=exif)
+        if pixels.dtype == np.uint16:
+            pixels = show_hounsfield(pixels, item.hounsfield, conversion.window, conversion.bits)
+            return _Loaded(encode_image(pixels), pixels, item.patient, turned)
+    return _Loaded(*read_encoded(item.path, exif=exif), item.patient, turned)
 
 
 def _name_scanner(manufacturer: str, modality: str) -> str:

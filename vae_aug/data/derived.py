@@ -23,18 +23,18 @@ from pydicom.pixels import set_pixel_data
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from vae_aug.data.dicom import (
-    DicomErrors,
+from vae_aug.data.dicom import check_window
+from vae_aug.data.dicom_elements import get_integer, get_items
+from vae_aug.data.dicom_file import DicomErrors, get_frames, read_dataset
+from vae_aug.data.dicom_frames import check_header, decode_frame
+from vae_aug.data.dicom_values import (
     Window,
     apply_modality,
-    check_header,
-    check_window,
-    decode_frame,
+    choose_own_voi,
     find_padding,
-    get_first,
-    get_frames,
+    get_rescale,
+    get_voi_function,
     is_inverted,
-    read_dataset,
 )
 from vae_aug.errors import DicomError
 
@@ -101,7 +101,7 @@ def read_picture(path: str | os.PathLike[str], window: Window | None = None) -> 
         values = apply_modality(stored, dataset)
         low, high = _find_limits(values[~padding], dataset, window)
         shown = np.clip((values - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1)
-        scale = (high - low) / _get_slope(dataset)
+        scale = (high - low) / get_rescale(dataset)[0]
         if is_inverted(dataset):
             shown, scale = 1 - shown, -scale
         pixels = np.where(padding, 0.0, shown).astype(np.float32)[..., None]
@@ -157,26 +157,23 @@ def _check_picture(dataset: Dataset) -> None:
             "(0028,0004) Photometric Interpretation must be MONOCHROME1 or MONOCHROME2; "
             f"got {photometric}."
         )
-    if dataset.get("ModalityLUTSequence"):
+    if get_items(dataset, "ModalityLUTSequence"):
         raise DicomError(
             "has a (0028,3000) Modality LUT, through which changed pixels have no way back; "
             "have it written as PNG."
         )
-    if dataset.BitsAllocated not in (8, 16):
-        raise DicomError(
-            f"(0028,0100) Bits Allocated must be 8 or 16; got {dataset.BitsAllocated}."
-        )
+    allocated = get_integer(dataset, "BitsAllocated")
+    if allocated not in (8, 16):
+        raise DicomError(f"(0028,0100) Bits Allocated must be 8 or 16; got {allocated}.")
 
 
 def _find_limits(shown: np.ndarray, dataset: Dataset, window: Window) -> tuple[float, float]:
     """Return the modality values that are black and white."""
     if window == "auto":
-        function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-        center, width = (get_first(dataset, k) for k in ("WindowCenter", "WindowWidth"))
-        linear = function in ("LINEAR", "LINEAR_EXACT") and not dataset.get("VOILUTSequence")
-        if linear and center is not None and width is not None and width > 1:
+        voi, function = choose_own_voi(dataset), get_voi_function(dataset)
+        if voi is not None and voi.window and voi.window[1] > 1 and function != "SIGMOID":
             shift = 1.0 if function == "LINEAR_EXACT" else 0.0
-            return _get_limits(center + shift / 2, width + shift)
+            return _get_limits(voi.window[0] + shift / 2, voi.window[1] + shift)
         window = "full"
     if isinstance(window, tuple):
         return _get_limits(*window)
@@ -186,16 +183,6 @@ def _find_limits(shown: np.ndarray, dataset: Dataset, window: Window) -> tuple[f
 def _get_limits(center: float, width: float) -> tuple[float, float]:
     """Return where the linear function of PS3.3 C.11.2.1.2.1 reaches black and white."""
     return center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
-
-
-def _get_slope(dataset: Dataset) -> float:
-    """Return modality units per stored value."""
-    if "RescaleSlope" not in dataset or "RescaleIntercept" not in dataset:
-        return 1.0
-    slope = float(dataset.RescaleSlope)
-    if slope == 0 or not np.isfinite(slope):
-        raise DicomError(f"(0028,1053) Rescale Slope must be a number other than 0; got {slope:g}.")
-    return slope
 
 
 def _change_stored(picture: DicomPicture, changed: np.ndarray) -> np.ndarray:

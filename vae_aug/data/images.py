@@ -7,34 +7,39 @@ than half of TensorFlow's time. TIFF is read only.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import tensorflow as tf
 
 from vae_aug.data.atomic import write_atomic
+from vae_aug.data.exif import find_orientation, turn_image, turn_size
+from vae_aug.data.file_kind import describe_kind
+from vae_aug.data.jpeg import (
+    JPEG_SIGNATURE,
+    START_OF_FRAME,
+    check_jpeg,
+    iterate_segments,
+    pad_scans,
+    strip_jpeg_metadata,
+)
+from vae_aug.data.limits import MAX_IMAGE_BYTES, MAX_PIXELS, read_bounded
+from vae_aug.data.png import PNG_SIGNATURE, strip_png_metadata
 from vae_aug.data.tiff import decode_tiff, is_tiff, parse_tiff_size
 from vae_aug.errors import VAEAugError
-
-MAX_PIXELS = 2**26
-"""Most pixels an image may declare (8192 x 8192); checked before memory is set aside for it."""
 
 IMAGE_DTYPES = (tf.uint8, tf.uint16, tf.float16, tf.bfloat16, tf.float32)
 """What transforms and corruptions take in a pipeline; files hold the first two."""
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_JPEG_SIGNATURE, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-_START_OF_SCAN = b"\xff\xda"
-# Within a scan FF is followed by 00, a fill byte FF, or D0 to D7, which restart (T.81 B.1.1.2).
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
-# SOF0..SOF15 without DHT (C4), JPG (C8) and DAC (CC), which share the range.
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+Exif = Literal["apply", "ignore"]
+"""Whether pixels are turned as EXIF or the TIFF tag Orientation says, or stay as stored."""
 
 # Differences from the row above, of which only runs and frequencies are coded: on CT and MR slices
 # a third of the time of TensorFlow's level 3 to write, and two thirds to nine tenths to read, for
@@ -67,58 +72,81 @@ class EncodedImage:
     bit_depth: int
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], *, exif: Exif = "apply") -> np.ndarray:
     """Read a PNG, JPEG or TIFF file.
 
-    A palette is resolved, alpha is dropped, and bit depths below 8 are widened to 8. EXIF
-    orientation is not applied: boxes count pixels as they are stored. A TIFF is read as
-    `vae_aug.data.tiff.decode_tiff` says.
+    A palette is resolved, alpha is dropped, and bit depths below 8 are widened to 8. A TIFF is read
+    as `vae_aug.data.tiff.decode_tiff` says.
 
     Args:
         path: The file. What it is, is told from its first bytes, not from its name.
+        exif: `"apply"` turns the pixels as EXIF (JPEG, PNG) or the tag Orientation (TIFF) says,
+            which is how annotation tools show them; `"ignore"` leaves them as stored.
 
     Returns:
         `[H, W, C] uint8` or `uint16` (16 bits), C = 1 (grey) or 3 (RGB).
 
     Raises:
-        VAEAugError: If the file is missing, no PNG, JPEG or TIFF, damaged, or has more than
-            `MAX_PIXELS` pixels.
+        VAEAugError: If the file is missing, no PNG, JPEG or TIFF, damaged, cut short, of several
+            frames or pages, or has more than `MAX_PIXELS` pixels.
     """
-    data = _read_bytes(path)
-    try:
-        return decode_tiff(data, MAX_PIXELS) if is_tiff(data) else decode_image(data)
-    except VAEAugError as error:
-        raise VAEAugError(f"{os.fspath(path)}: {error}") from error
+    data = read_bounded(path, MAX_IMAGE_BYTES)
+    with _naming(path):
+        return _turn(_decode_file(data), data, exif)
 
 
-def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def read_image_size(path: str | os.PathLike[str], *, exif: Exif = "apply") -> tuple[int, int]:
     """Read the size of a PNG, JPEG or TIFF file from its header.
+
+    Args:
+        path: The file.
+        exif: As `read_image`.
+
+    Returns:
+        `(height, width)` in pixels, of the image as `read_image` returns it.
+
+    Raises:
+        VAEAugError: If the file is missing, or has no header of a PNG, JPEG or TIFF.
+    """
+    data = read_bounded(path, MAX_IMAGE_BYTES)
+    with _naming(path):
+        if is_tiff(data):
+            height, width = parse_tiff_size(data, MAX_PIXELS)
+        else:
+            height, width, _, _ = parse_image_header(data)
+        return turn_size(height, width, find_orientation(data) if exif == "apply" else 1)
+
+
+def read_orientation(path: str | os.PathLike[str]) -> int:
+    """Read how the pixels of a PNG, JPEG or TIFF file are to be turned before they are shown.
 
     Args:
         path: The file.
 
     Returns:
-        `(height, width)` in pixels.
+        1 to 8, as EXIF numbers them; 1, as stored, where nothing valid is said, and for other
+        kinds of files.
 
     Raises:
-        VAEAugError: If the file is missing, or has no header of a PNG, JPEG or TIFF.
+        VAEAugError: If the file cannot be read, or has more bytes or chunks than are read.
     """
-    data = _read_bytes(path)
-    try:
-        return parse_tiff_size(data, MAX_PIXELS) if is_tiff(data) else parse_image_header(data)[:2]
-    except VAEAugError as error:
-        raise VAEAugError(f"{os.fspath(path)}: {error}") from error
+    data = read_bounded(path, MAX_IMAGE_BYTES)
+    with _naming(path):
+        return find_orientation(data)
 
 
-def read_encoded(path: str | os.PathLike[str]) -> tuple[EncodedImage, np.ndarray]:
+def read_encoded(
+    path: str | os.PathLike[str], *, exif: Exif = "apply"
+) -> tuple[EncodedImage, np.ndarray]:
     """Read a PNG, JPEG or TIFF file as a record stores it.
 
     A JPEG keeps its compressed pixels, as another encoding would lose or bloat them, and loses
-    its metadata segments (EXIF, XMP, comments), which may name a patient. A PNG or TIFF is
-    decoded and encoded as PNG, which keeps the pixels and nothing else.
+    its metadata segments (EXIF, XMP, comments), which may name a patient. A PNG or TIFF, and a
+    JPEG that EXIF turns, is decoded and encoded as PNG, which keeps the pixels and nothing else.
 
     Args:
         path: The file.
+        exif: As `read_image`.
 
     Returns:
         The encoded image, and its pixels as `read_image` returns them.
@@ -126,21 +154,17 @@ def read_encoded(path: str | os.PathLike[str]) -> tuple[EncodedImage, np.ndarray
     Raises:
         VAEAugError: As `read_image`.
     """
-    data = _read_bytes(path)
-    try:
-        if is_tiff(data):
-            pixels = decode_tiff(data, MAX_PIXELS)
-            return encode_image(pixels), pixels
-        return clean_encoded(data)
-    except VAEAugError as error:
-        raise VAEAugError(f"{os.fspath(path)}: {error}") from error
+    data = read_bounded(path, MAX_IMAGE_BYTES)
+    with _naming(path):
+        return clean_encoded(data, exif=exif)
 
 
-def clean_encoded(data: bytes) -> tuple[EncodedImage, np.ndarray]:
-    """Make of the bytes of a PNG or JPEG file what a record stores, as `read_encoded`.
+def clean_encoded(data: bytes, *, exif: Exif = "apply") -> tuple[EncodedImage, np.ndarray]:
+    """Make of the bytes of a PNG, JPEG or TIFF file what a record stores, as `read_encoded`.
 
     Args:
         data: The whole file.
+        exif: As `read_image`.
 
     Returns:
         As `read_encoded`.
@@ -148,17 +172,55 @@ def clean_encoded(data: bytes) -> tuple[EncodedImage, np.ndarray]:
     Raises:
         VAEAugError: As `read_image`, without naming a file.
     """
-    pixels = decode_image(data)
-    if not data.startswith(_JPEG_SIGNATURE):
+    stored = _decode_file(data)
+    pixels = _turn(stored, data, exif)
+    if not data.startswith(JPEG_SIGNATURE):
         return encode_image(pixels), pixels
-    is_grey = pixels.shape[2] == 1 or bool((pixels == pixels[..., :1]).all())
-    stripped = strip_jpeg_metadata(data)
+    is_grey = all(np.array_equal(pixels[..., 0], other) for other in np.moveaxis(pixels, 2, 0)[1:])
+    if pixels is not stored:
+        return encode_image(pixels[..., :1] if is_grey else pixels), pixels
     height, width = pixels.shape[:2]
+    stripped = strip_jpeg_metadata(data)
     return EncodedImage(stripped, "jpeg", height, width, 1 if is_grey else 3, 8), pixels
 
 
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except VAEAugError as error:
+        raise VAEAugError(f"{os.fspath(path)}: {error}") from error
+
+
+def _turn(pixels: np.ndarray, data: bytes, exif: Exif) -> np.ndarray:
+    """Turn pixels as the file says; the same array if they stay as stored."""
+    if exif not in ("apply", "ignore"):
+        raise ValueError(f"exif must be 'apply' or 'ignore'; got {exif!r}.")
+    orientation = find_orientation(data) if exif == "apply" else 1
+    return pixels if orientation == 1 else turn_image(pixels, orientation)
+
+
+def _decode_file(data: bytes) -> np.ndarray:
+    """Decode a file whose source is not known, as stored, and check that it is whole."""
+    if is_tiff(data):
+        return decode_tiff(data, MAX_PIXELS)
+    if data.startswith(PNG_SIGNATURE):
+        return decode_image(strip_png_metadata(data))
+    if not data.startswith(JPEG_SIGNATURE):
+        return decode_image(data)
+    _check_header(data)
+    has_scans = check_jpeg(data)
+    pixels = decode_image(data)
+    if has_scans and not np.array_equal(decode_image(pad_scans(data)), pixels):
+        raise VAEAugError("a scan of the JPEG is cut short; get the file anew.")
+    return pixels
+
+
 def decode_image(data: bytes) -> np.ndarray:
-    """Decode the bytes of a PNG or JPEG file.
+    """Decode the bytes of a PNG or JPEG file, as they are stored.
+
+    This is for images of records, which EXIF does not turn. A JPEG whose data end early may come
+    out grey from there on; `read_image` and `clean_encoded` refuse it.
 
     Args:
         data: The whole file.
@@ -169,21 +231,29 @@ def decode_image(data: bytes) -> np.ndarray:
     Raises:
         VAEAugError: As `read_image`, without naming a file.
     """
+    bit_depth = _check_header(data)
+    try:
+        if data.startswith(PNG_SIGNATURE):
+            dtype = tf.uint16 if bit_depth == 16 else tf.uint8
+            # Grey, with alpha or without (11.2.2), stays grey; libpng drops alpha as it decodes.
+            channels = 1 if data[25] in (0, 4) else 3
+            array = tf.io.decode_png(data, channels=channels, dtype=dtype).numpy()
+        else:
+            array = tf.io.decode_jpeg(data, dct_method="INTEGER_ACCURATE").numpy()
+    except tf.errors.InvalidArgumentError as error:
+        kind = "PNG" if data.startswith(PNG_SIGNATURE) else "JPEG"
+        raise VAEAugError(f"the {kind} data are damaged or cut short.") from error
+    return array[..., :1] if array.shape[2] < 3 else array[..., :3]
+
+
+def _check_header(data: bytes) -> int:
+    """Check how many pixels are declared; return the bits of a sample."""
     height, width, _, bit_depth = parse_image_header(data)
     if height * width > MAX_PIXELS:
         raise VAEAugError(
             f"the image declares {height} x {width} pixels; at most {MAX_PIXELS} are read."
         )
-    try:
-        if data.startswith(_PNG_SIGNATURE):
-            dtype = tf.uint16 if bit_depth == 16 else tf.uint8
-            array = tf.io.decode_png(data, dtype=dtype).numpy()
-        else:
-            array = tf.io.decode_jpeg(data, dct_method="INTEGER_ACCURATE").numpy()
-    except tf.errors.InvalidArgumentError as error:
-        kind = "PNG" if data.startswith(_PNG_SIGNATURE) else "JPEG"
-        raise VAEAugError(f"the {kind} data are damaged or cut short.") from error
-    return array[..., :1] if array.shape[2] < 3 else array[..., :3]
+    return bit_depth
 
 
 def parse_image_header(data: bytes) -> tuple[int, int, int, int]:
@@ -202,7 +272,7 @@ def parse_image_header(data: bytes) -> tuple[int, int, int, int]:
     Reference:
         PNG (ISO/IEC 15948) 11.2.2 IHDR; JPEG (ITU-T T.81) B.2.2 frame header.
     """
-    if data.startswith(_PNG_SIGNATURE):
+    if data.startswith(PNG_SIGNATURE):
         if len(data) < 26 or data[12:16] != b"IHDR":
             raise VAEAugError("the PNG header is damaged or cut short.")
         width, height, depth, colour_type = struct.unpack(">IIBB", data[16:26])
@@ -210,10 +280,10 @@ def parse_image_header(data: bytes) -> tuple[int, int, int, int]:
         if channels is None or not height or not width:
             raise VAEAugError("the PNG header is damaged.")
         return height, width, channels, 16 if depth == 16 else 8
-    if not data.startswith(_JPEG_SIGNATURE):
-        raise VAEAugError("neither PNG nor JPEG; convert the image to one of them.")
+    if not data.startswith(JPEG_SIGNATURE):
+        raise VAEAugError(describe_kind(data))
     for marker, start, end in iterate_segments(data):
-        if marker in _START_OF_FRAME and end - start >= 10:
+        if marker in START_OF_FRAME and end - start >= 10:
             precision, height, width, channels = struct.unpack(
                 ">BHHB", data[start + 4 : start + 10]
             )
@@ -223,66 +293,6 @@ def parse_image_header(data: bytes) -> tuple[int, int, int, int]:
                 )
             return height, width, channels, 8
     raise VAEAugError("the JPEG header is damaged or cut short.")
-
-
-def strip_jpeg_metadata(data: bytes) -> bytes:
-    """Remove EXIF, XMP, ICC, thumbnails and comments from a JPEG; pixels stay bit for bit.
-
-    Nothing behind the end of the image stays, where some devices put a second one. The JFIF
-    and Adobe segments stay, because they tell the decoder the colour space.
-
-    Args:
-        data: A JPEG file.
-
-    Returns:
-        The file without those segments.
-    """
-    kept, end = [data[:2]], 2
-    while data[end : end + 2] != _JPEG_END:
-        for marker, start, stop in iterate_segments(data, end):
-            payload = data[start + 4 : stop]
-            # The fixed part of JFIF is 14 bytes long; what follows it is a thumbnail.
-            colour = (marker == 0xE0 and payload.startswith(b"JFIF\0") and len(payload) == 14) or (
-                marker == 0xEE and payload.startswith(b"Adobe")
-            )
-            if colour or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
-                kept.append(data[start:stop])
-            end = stop
-        # Decoders pass over fill bytes and stray ones before a marker.
-        start = _find_marker(data, end)
-        if data[start : start + 2] == _START_OF_SCAN:
-            end = _find_marker(data, start + 2 + int.from_bytes(data[start + 2 : start + 4], "big"))
-            kept.append(data[start:end])
-        elif start == end or start == len(data):  # cut short
-            break
-        else:
-            end = start
-    return b"".join([*kept, _JPEG_END])
-
-
-def _find_marker(data: bytes, start: int) -> int:
-    """Return where the next marker is, restart markers aside; the end if there is none."""
-    match = _MARKER.search(data, start)
-    return match.start() if match else len(data)
-
-
-def iterate_segments(data: bytes, position: int = 2) -> Iterator[tuple[int, int, int]]:
-    """Yield `(marker, start, end)` of a JPEG's segments up to the next scan, end or damage."""
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            return
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker in (0xDA, 0xD9):
-            return
-        (length,) = struct.unpack(">H", data[position + 2 : position + 4])
-        end = position + 2 + length
-        if length < 2 or end > len(data):
-            return
-        yield marker, position, end
-        position = end
 
 
 def encode_png(array: np.ndarray) -> bytes:
@@ -351,10 +361,3 @@ def _check_image(array: np.ndarray) -> np.ndarray:
     if array.ndim != 3 or array.shape[2] not in (1, 3) or not array.size:
         raise ValueError(f"an image must have shape [H, W, 1 or 3]; got {array.shape}.")
     return array
-
-
-def _read_bytes(path: str | os.PathLike[str]) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise VAEAugError(f"{os.fspath(path)}: cannot be read ({error.strerror}).") from error

@@ -11,25 +11,44 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 
+from vae_aug.config import check_choice
 from vae_aug.data.annotations import READERS
 from vae_aug.data.annotations.detect import detect_format
-from vae_aug.data.annotations.source import AnnotatedImage, Annotations, Effect, Problem
-from vae_aug.data.atomic import remove_temporaries, write_atomic
+from vae_aug.data.annotations.source import (
+    AnnotatedImage,
+    Annotations,
+    AnnotationState,
+    Effect,
+    Problem,
+    ReaderOptions,
+)
+from vae_aug.data.atomic import lock_folder, remove_temporaries, write_atomic
 from vae_aug.data.blocks import BLOCK, Runner, convert_in_blocks, list_blocks, make_key
 from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted
-from vae_aug.data.dicom import Window, check_window
+from vae_aug.data.dicom import Window, check_window, is_dicom
+from vae_aug.data.images import Exif
 from vae_aug.data.nifti import check_axis
 from vae_aug.data.privacy import hash_identifier, read_salt
-from vae_aug.data.records import get_split_name, parse_example, read_info, write_records
+from vae_aug.data.records import parse_example, write_split
+from vae_aug.data.series import find_series_ranges
+from vae_aug.data.shards import get_split_name, read_info
 from vae_aug.data.sheet import write_sheet
 from vae_aug.data.splits import SPLITS, check_shares, split_by_patient
 from vae_aug.data.stacks import Distance, add_neighbours, parse_neighbours
-from vae_aug.errors import AnnotationError
+from vae_aug.errors import AnnotationError, RecordError
 
+Unannotated = Literal["keep", "skip", "negative", "error"]
+"""What becomes of images of which the source does not say whether they have boxes."""
+
+_UNANNOTATED_REASONS = {
+    "none": "the source does not say whether the image has boxes",
+    "faulty": "the image's annotation was not understood as a whole",
+}
 _SHEET_ROWS = 8
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -42,8 +61,13 @@ class IngestReport:
         split: Name of the split in the records.
         format: Format of the source.
         evidence: What told the format, or that it was given.
-        images: Images written.
+        images: Images written for detectors: those with boxes, and those of which the source says
+            that they have none.
         boxes: Boxes written.
+        unannotated: Images of which the source says nothing.
+        faulty: Images of which the source says something that was not understood.
+        unannotated_written: Of both, those written to shards of their own.
+        turned: Images that were turned as their EXIF orientation says.
         class_counts: Boxes written per label name, in the order of the labels.
         patients: Distinct patients among the images, 0 if the source names none.
         duplicates: Boxes written that equal an earlier one of their image and label. They are
@@ -57,7 +81,8 @@ class IngestReport:
             ((0028,0301) Burned In Annotation).
         neighbours: Slices before and behind the images written, by state of
             `vae_aug.data.annotations.source.Neighbour`; empty where none are channels.
-        problems: What was skipped, dropped or clipped. Files are named by the hash of their path
+        problems: What was skipped, not understood, dropped or clipped, and which images are
+            unannotated. Files are named by the hash of their path
             relative to the source; under `keep_ids` by that path.
         notes: What else to know of the source.
         resumed: Images that a run of the same command had converted before it was cut short.
@@ -73,6 +98,10 @@ class IngestReport:
     evidence: str
     images: int
     boxes: int
+    unannotated: int
+    faulty: int
+    unannotated_written: int
+    turned: int
     class_counts: Mapping[str, int]
     patients: int
     duplicates: int
@@ -134,6 +163,10 @@ def ingest(
     shards: int = 1,
     labels: Sequence[str] | None = None,
     strict: bool = False,
+    unannotated: Unannotated | None = None,
+    keep_partial: bool = False,
+    images: str | os.PathLike[str] | None = None,
+    exif: Exif = "apply",
     axis: str = "axial",
     window: Window | None = None,
     bits: int | None = None,
@@ -165,15 +198,28 @@ def ingest(
             `vae_aug.data.annotations` takes it.
         out: Folder of the records; made if missing.
         format: `"coco"`, `"voc"`, `"yolo"`, `"csv"`, `"labelme"`, `"cvat"`, `"masks"`,
-            `"dicom"`, `"nifti"`, `"records"`, `"tfds"`, `"images"` (without annotations), or
-            `"auto"`, which tells it from the files as
+            `"via"`, `"supervisely"`, `"lidc"`, `"dicom"`, `"nifti"`, `"records"`, `"tfds"`,
+            `"images"` (without annotations), or `"auto"`, which tells it from the files as
             `vae_aug.data.annotations.detect.detect_format`.
         split: Split to read, where the source has splits, and its name in the records, where
             `"val"` and `"valid"` become `"validation"`.
         shards: Number of files.
         labels: Names of the labels in their order; boxes of other labels are dropped. None
             takes those of the folder `out` if they cover the source's, else the source's.
-        strict: Raise at the first problem instead of leaving the file or box out.
+        strict: Raise at the first problem instead of leaving the file or box out, at an image
+            whose annotation is faulty, and, unless `unannotated` says otherwise, at one of which
+            the source says nothing.
+        unannotated: What becomes of images of which the source does not say whether they have
+            boxes (`docs/sources.md` tells what counts as saying so). `"keep"` (also None): they go
+            to shards of their own, `<split>_unannotated-*`, which `vae-aug train` reads and a
+            detector does not. `"skip"`: they are left out. `"negative"`: you say that none has a
+            box. `"error"`: they are refused. Images with a faulty annotation are kept or left out
+            likewise, and never become negatives.
+        keep_partial: Take an image of which some boxes were understood and others not as
+            annotated, with the boxes that were.
+        images: A folder in which images may lie besides `source`. Images elsewhere are left out.
+        exif: `"apply"` turns images as their EXIF orientation says, as annotation tools show them;
+            `"ignore"` takes pixels as they are stored.
         axis: For NIfTI volumes, along which slices are taken: of `vae_aug.data.nifti.AXES`.
         window: For DICOM images, as `read_dicom`; for DeepLesion's PNG files the same, but
             `"auto"` is what the table says of the image; for volumes, as
@@ -206,9 +252,17 @@ def ingest(
     name = get_split_name(split)
     check_format(format)
     workers_or_runner = _choose_workers(workers, runner, runner_options)
-    settings = _Settings(Path(out), shards, strict, workers_or_runner, progress)
-    conversion = _make_conversion(window, bits, salt, keep_ids)
-    found = _read_source(Path(source), format, split, axis, parse_neighbours(neighbours))
+    unannotated = _choose_unannotated(unannotated, strict)
+    settings = _Settings(Path(out), shards, strict, unannotated, workers_or_runner, progress)
+    conversion = dataclasses.replace(
+        _make_conversion(window, bits, salt, keep_ids),
+        exif=exif,
+        keep_partial=keep_partial,
+        negatives=unannotated == "negative",
+    )
+    options = _make_options(images, exif, axis)
+    found = _read_source(Path(source), format, split, options, parse_neighbours(neighbours))
+    found = _make_comparable(found, conversion.window)
     label_names = _choose_labels(found.annotations, settings.out, {name}, labels)
     conversion = dataclasses.replace(conversion, label_names=label_names)
     return _write_splits(found, settings, conversion, {name: found.annotations.images})[0]
@@ -225,6 +279,10 @@ def ingest_by_patient(
     shards: int = 1,
     labels: Sequence[str] | None = None,
     strict: bool = False,
+    unannotated: Unannotated | None = None,
+    keep_partial: bool = False,
+    images: str | os.PathLike[str] | None = None,
+    exif: Exif = "apply",
     axis: str = "axial",
     window: Window | None = None,
     bits: int | None = None,
@@ -251,6 +309,10 @@ def ingest_by_patient(
         shards: Number of files of each split.
         labels: As `ingest`.
         strict: As `ingest`; the first split may be written when the second fails.
+        unannotated: As `ingest`.
+        keep_partial: As `ingest`.
+        images: As `ingest`.
+        exif: As `ingest`.
         axis: As `ingest`.
         window: As `ingest`.
         bits: As `ingest`.
@@ -273,9 +335,17 @@ def ingest_by_patient(
     check_format(format)
     shares = check_shares(shares)
     workers_or_runner = _choose_workers(workers, runner, runner_options)
-    settings = _Settings(Path(out), shards, strict, workers_or_runner, progress)
-    conversion = _make_conversion(window, bits, salt, keep_ids)
-    found = _read_source(Path(source), format, split, axis, parse_neighbours(neighbours))
+    unannotated = _choose_unannotated(unannotated, strict)
+    settings = _Settings(Path(out), shards, strict, unannotated, workers_or_runner, progress)
+    conversion = dataclasses.replace(
+        _make_conversion(window, bits, salt, keep_ids),
+        exif=exif,
+        keep_partial=keep_partial,
+        negatives=unannotated == "negative",
+    )
+    options = _make_options(images, exif, axis)
+    found = _read_source(Path(source), format, split, options, parse_neighbours(neighbours))
+    found = _make_comparable(found, conversion.window)
     names = SPLITS[: len(shares)]
     label_names = _choose_labels(found.annotations, settings.out, set(names), labels)
     conversion = dataclasses.replace(conversion, label_names=label_names)
@@ -289,6 +359,7 @@ def find_hashed(
     *,
     format: str = "auto",
     split: str = "train",
+    images: str | os.PathLike[str] | None = None,
     axis: str = "axial",
     salt: str | None = None,
 ) -> dict[str, str]:
@@ -299,6 +370,7 @@ def find_hashed(
         hashes: Of files, source ids or patients.
         format: As `ingest`.
         split: As `ingest`.
+        images: As `ingest`.
         axis: As `ingest`.
         salt: That of the ingest.
 
@@ -312,13 +384,13 @@ def find_hashed(
     """
     check_format(format)
     key = read_salt(salt)
-    found = _read_source(Path(source), format, split, axis)
+    found = _read_source(Path(source), format, split, _make_options(images, "apply", axis))
     root = found.path if found.path.is_dir() else found.path.parent
-    images = found.annotations.images
+    annotated = found.annotations.images
     files = [problem.file for problem in found.annotations.problems]
-    files += [found.evidence_file, *(_relate(image.path, root) for image in images)]
+    files += [found.evidence_file, *(_relate(image.path, root) for image in annotated)]
     names = {hash_identifier("source", name, key): name for name in files}
-    for image in images:
+    for image in annotated:
         # The file is worth more than the SOP Instance UID of an image in it.
         name = _relate(image.path, root)
         name = f"{name}, {image.place}" if image.place else name
@@ -348,12 +420,28 @@ class _Settings:
     out: Path
     shards: int
     strict: bool
+    unannotated: Unannotated
     workers: int | Runner
     progress: Callable[[int, int], None] | None
 
     def __post_init__(self) -> None:
         if not 1 <= self.shards <= 99999:
             raise ValueError(f"shards must be in [1, 99999]; got {self.shards!r}.")
+
+
+def _choose_unannotated(unannotated: Unannotated | None, strict: bool) -> Unannotated:
+    if unannotated is None:
+        return "error" if strict else "keep"
+    check_choice("unannotated", unannotated, Unannotated)
+    return unannotated
+
+
+def _make_options(images: str | os.PathLike[str] | None, exif: Exif, axis: str) -> ReaderOptions:
+    check_choice("exif", exif, Exif)
+    folder = None if images is None else Path(images)
+    if folder is not None and not folder.is_dir():
+        raise AnnotationError(f"{folder}: no such folder; images wants one that holds images.")
+    return ReaderOptions(folder, exif, check_axis(axis))
 
 
 def _choose_workers(
@@ -384,18 +472,43 @@ class _Source:
 
 
 def _read_source(
-    path: Path, format: str, split: str, axis: str, distance: Distance | None = None
+    path: Path,
+    format: str,
+    split: str,
+    options: ReaderOptions,
+    distance: Distance | None = None,
 ) -> _Source:
-    check_axis(axis)
     evidence, file = "as told", ""
+    notes: tuple[str, ...] = ()
     if format == "auto":
-        format, evidence, file = detect_format(path)
-    options = {"axis": axis} if format == "nifti" else {}
-    annotations = READERS[format](path, split, **options)
+        detected = detect_format(path)
+        format, evidence, file = detected[:3]
+        notes = _note_ignored(detected.ignored)
+    annotations = READERS[format](path, split, options)
+    annotations = annotations._replace(notes=(*notes, *annotations.notes))
     if distance is not None:
         images = tuple(add_neighbours(annotations.images, distance))
         annotations = annotations._replace(images=images)
     return _Source(path, format, evidence, file, annotations)
+
+
+def _make_comparable(source: _Source, window: Window) -> _Source:
+    """Give DICOM images the range of their series, where they would not compare otherwise."""
+    images = source.annotations.images
+    paths = dict.fromkeys(image.path for image in images if not image.part)
+    ranges = find_series_ranges(filter(is_dicom, paths), window)
+    if not ranges:
+        return source
+    images = tuple(
+        dataclasses.replace(image, value_range=ranges.get(str(image.path))) for image in images
+    )
+    return dataclasses.replace(source, annotations=source.annotations._replace(images=images))
+
+
+def _note_ignored(files: Sequence[str]) -> tuple[str, ...]:
+    if not files:
+        return ()
+    return (f"{len(files)} further files look like annotations and were not read",)
 
 
 def _make_conversion(
@@ -414,6 +527,22 @@ def _write_splits(
     splits: Mapping[str, Sequence[AnnotatedImage]],
 ) -> tuple[IngestReport, ...]:
     """Write the splits; what is wrong with the source as a whole is told of the first."""
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+        with lock_folder(settings.out):
+            return _write_locked(source, settings, conversion, splits)
+    except OSError as error:
+        raise RecordError(
+            f"{settings.out}: cannot be written ({error.strerror}); free space or fix permissions."
+        ) from error
+
+
+def _write_locked(
+    source: _Source,
+    settings: _Settings,
+    conversion: Conversion,
+    splits: Mapping[str, Sequence[AnnotatedImage]],
+) -> tuple[IngestReport, ...]:
     works = [_Work(settings.out, name, images, conversion) for name, images in splits.items()]
     restarted = [work.remove_others() for work in works]
     problems = [source.annotations.problems, *[()] * len(works)]
@@ -476,7 +605,7 @@ def _write_split(
 ) -> IngestReport:
     run = _Run(source.path, work, problems, settings, conversion)
     name = work.name
-    info = write_records(
+    annotated, unannotated = write_split(
         run.iterate_examples(),
         settings.out,
         name,
@@ -487,9 +616,13 @@ def _write_split(
         split=name,
         format=source.format,
         evidence=_describe_evidence(source, conversion),
-        images=info.examples,
-        boxes=info.boxes,
-        class_counts=info.class_counts,
+        images=annotated.examples if annotated else 0,
+        boxes=annotated.boxes if annotated else 0,
+        unannotated=run.states["none"],
+        faulty=run.states["faulty"],
+        unannotated_written=unannotated.examples if unannotated else 0,
+        turned=run.turned,
+        class_counts=annotated.class_counts if annotated else {},
         patients=len(run.patients),
         duplicates=run.duplicates,
         box_sizes_px=run.summarize_sizes(),
@@ -537,6 +670,11 @@ def _choose_labels(
 ) -> tuple[str, ...]:
     """Decide on the labels and their order."""
     if labels is not None:
+        if annotations.label_names and not set(labels) & set(annotations.label_names):
+            raise AnnotationError(
+                f"labels: none of {list(labels)} is a label of the source, which has "
+                f"{list(annotations.label_names)}."
+            )
         return tuple(labels)
     if not (out / "dataset.json").is_file():
         return annotations.label_names
@@ -574,13 +712,14 @@ class _Run:
         self.patients: set[str] = set()
         self.scanners: collections.Counter[str] = collections.Counter()
         self.neighbours: collections.Counter[str] = collections.Counter()
-        self.duplicates = self.burned_in = 0
+        self.states: collections.Counter[AnnotationState] = collections.Counter()
+        self.duplicates = self.burned_in = self.turned = 0
         self.first: list[bytes] = []
         for problem in problems:
             self._report(problem.file, problem.reason, problem.effect)
 
-    def iterate_examples(self) -> Iterator[tf.train.Example]:
-        """Yield a record for each usable image."""
+    def iterate_examples(self) -> Iterator[tuple[tf.train.Example, bool]]:
+        """Yield a record for each usable image, and whether it is annotated."""
         images = self._work.images
         converted = convert_in_blocks(
             images, self._conversion, self._work.folder, self._settings.workers
@@ -589,16 +728,46 @@ class _Run:
             file = _relate(item.path, self._root)
             for reason, effect in result.problems:
                 self._report(file, reason, effect)
-            if result.record is not None:
-                self._count(result)
-                if len(result.box_sizes_px) and len(self.first) < _SHEET_ROWS:
-                    self.first.append(result.record)
-                yield tf.train.Example.FromString(result.record)
+            if result.record is not None and self._keeps(item, result):
+                yield tf.train.Example.FromString(result.record), result.annotation == "complete"
             if self._settings.progress is not None:
                 self._settings.progress(done, len(images))
+        if not self.scanners and self.states:
+            raise AnnotationError(
+                f"none of the {self.states.total()} images is annotated; nothing was written. "
+                "Leave out --unannotated skip to keep them for the training of an autoencoder."
+            )
         if not self.scanners:
             reasons = "; ".join(f"{self.files[p.file]}: {p.reason}" for p in self.problems[:3])
             raise AnnotationError(f"the source holds no usable image. {reasons}".rstrip())
+
+    def _keeps(self, item: AnnotatedImage, result: Converted) -> bool:
+        """Count a converted image and tell whether it is written."""
+        self.states[result.annotation] += 1
+        self.turned += result.turned
+        if result.annotation != "complete":
+            self._report_unannotated(item, result.annotation)
+            if self._settings.unannotated == "skip":
+                return False
+        self._count(result)
+        if len(result.box_sizes_px) and len(self.first) < _SHEET_ROWS:
+            self.first.append(result.record or b"")
+        return True
+
+    def _report_unannotated(self, item: AnnotatedImage, annotation: AnnotationState) -> None:
+        file = _relate(item.path, self._root)
+        place = f"{item.place}: " if item.place else ""
+        reason = f"{place}{_UNANNOTATED_REASONS[annotation]}"
+        if self._settings.strict and annotation == "faulty":
+            self._report(file, reason, "unannotated")
+        if self._settings.unannotated == "error":
+            raise AnnotationError(
+                f"{file}: {reason}. Correct the source, or pass --unannotated keep, skip, or "
+                "negative if no such image has a box."
+            )
+        hidden = self._conversion.hide("source", file)
+        self.files[hidden] = file
+        self.problems.append(Problem(hidden, reason, "unannotated"))
 
     def _report(self, file: str, reason: str, effect: Effect) -> None:
         if self._settings.strict:
@@ -621,7 +790,7 @@ class _Run:
 
     def summarize_sizes(self) -> dict[str, tuple[float, ...]]:
         """Return the quantiles of the widths and heights of the boxes."""
-        sizes = np.concatenate(self._sizes)
+        sizes = np.concatenate([np.zeros((0, 2)), *self._sizes])
         if not len(sizes):
             return {}
         widths, heights = np.quantile(sizes, _QUANTILES, axis=0).T.round(3).tolist()

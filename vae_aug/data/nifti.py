@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from vae_aug.data.dicom import Window, apply_window, quantize
-from vae_aug.data.images import MAX_PIXELS
+from vae_aug.data.limits import MAX_PIXELS, MAX_VOLUME_BYTES, MAX_VOXELS, check_regular
 from vae_aug.errors import MissingPackageError, VAEAugError
 
 AXES = ("axial", "coronal", "sagittal")
@@ -27,14 +27,21 @@ AXES = ("axial", "coronal", "sagittal")
 the patient's right, in sagittal ones anterior. Slices go from inferior to superior, from anterior
 to posterior and from the patient's right to the left."""
 
-MAX_VOXELS = 2**29
-"""Most voxels that a volume may declare; one takes 4 bytes, as float32."""
-
 PERCENTILES = (0.5, 99.5)
 """Of the values of a volume, what becomes black and white where no window is given."""
 
 # Towards which side of the patient rows, columns and slices are counted.
 _DIRECTIONS = {"axial": "PLS", "coronal": "ILP", "sagittal": "IPL"}
+FEW_VALUES = 64
+"""Most different values by which a volume is taken for labels; a scan has hundreds."""
+
+_FEWEST_REPEATS = 8
+"""How often a value of labels is there on average, at least; a tiny scan has few voxels."""
+
+_ROUNDING = 1e-3
+"""How far a label may be from a whole number: scl_slope is a float32."""
+
+_MOST_LABEL = 2**31
 _HEADER_BYTES = 540
 _MOST_EXTENSION_BYTES = 2**24
 _SAMPLED_VOXELS = 2**22
@@ -62,11 +69,41 @@ class Grid(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Volume:
-    """A volume in memory: `[height, width, slices] float32` and what becomes black and white."""
+class _Stored:
+    """A volume in memory as it is stored, whose values take up to eight times as much.
 
-    values: np.ndarray
-    stored_bits: int
+    Attributes:
+        raw: `[X, Y, Z]`, the fastest axis first.
+        slope: The header's `scl_slope`, 1 if it is not valid.
+        inter: The header's `scl_inter`.
+        affine: As `Grid`.
+    """
+
+    raw: np.ndarray
+    slope: float
+    inter: float
+    affine: np.ndarray
+
+    def scale(self, raw: np.ndarray) -> np.ndarray:
+        """Return the values of a part of `raw`, in the precision that nibabel chooses."""
+        scaled: np.ndarray = load_nibabel().volumeutils.apply_read_scaling(
+            raw, self.slope, self.inter
+        )
+        return scaled
+
+    def iterate_raw(self) -> Iterator[np.ndarray]:
+        """Yield all voxels `[N]` as they are stored, in the order of the file."""
+        flat = self.raw.reshape(-1, order="F")
+        for start in range(0, flat.size, _CHUNK_BYTES):
+            yield flat[start : start + _CHUNK_BYTES]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Volume:
+    """A volume as slices `[height, width, slices]`, and what becomes black and white."""
+
+    stored: _Stored
+    slices: np.ndarray
     robust: tuple[float, float]
     full: tuple[float, float]
 
@@ -119,39 +156,132 @@ def read_grid(path: str | os.PathLike[str], axis: str) -> Grid:
     """
     with _reading(path):
         header = _read_header(Path(path))
-        _check_complete(Path(path), header)
+        for _ in _iterate_stored(Path(path), header):
+            pass
         return _make_grid(header, axis)
 
 
-def read_labels(path: str | os.PathLike[str], axis: str, grid: Grid) -> np.ndarray:
+def read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """Read the lengths of the first three axes from the header, the shortest first.
+
+    Args:
+        path: As `read_grid`.
+
+    Returns:
+        The same for volumes that store the same grid in another order of axes.
+
+    Raises:
+        VAEAugError: As `read_grid`, but the data are not looked at.
+    """
+    with _reading(path):
+        return tuple(sorted((*_read_header(Path(path)).get_data_shape(), 1)[:3]))
+
+
+def count_values(path: str | os.PathLike[str]) -> int | None:
+    """Count the different values of a volume, as long as they may be those of labels.
+
+    Args:
+        path: As `read_grid`.
+
+    Returns:
+        The number; None if there are more than `FEW_VALUES`, or so many that most of them are not
+        repeated. A scan is told by the first part of the file that is no background.
+
+    Raises:
+        VAEAugError: As `read_grid`.
+    """
+    with _reading(path):
+        header = _read_header(Path(path))
+        most = min(FEW_VALUES, math.prod(header.get_data_shape()[:3]) // _FEWEST_REPEATS)
+        found = np.empty(0, header.get_data_dtype())
+        for chunk in _iterate_stored(Path(path), header):
+            # Labels come in long runs, of which one voxel is enough.
+            changes = np.flatnonzero(chunk[1:] != chunk[:-1]) + 1
+            found = np.union1d(found, chunk[np.append(0, changes)])
+            if len(found) > max(most, 1):
+                return None
+        return len(found)
+
+
+def has_unit_range(path: str | os.PathLike[str]) -> bool:
+    """Tell whether all values of a volume are numbers in [0, 1], as those of probabilities are.
+
+    Args:
+        path: As `read_grid`.
+
+    Raises:
+        VAEAugError: As `read_grid`.
+    """
+    with _reading(path):
+        header = _read_header(Path(path))
+        stored = _make_stored(np.empty(0), header)
+        chunks = map(stored.scale, _iterate_stored(Path(path), header))
+        return all(((chunk >= 0) & (chunk <= 1)).all() for chunk in chunks)
+
+
+class LabelSlice(NamedTuple):
+    """A slice of a volume of labels.
+
+    Attributes:
+        values: `[height, width] int64`, 0 where there is no number.
+        is_finite: Whether every voxel is a number.
+    """
+
+    values: np.ndarray
+    is_finite: bool
+
+
+def read_labels(path: str | os.PathLike[str], axis: str) -> tuple[Grid, Iterator[LabelSlice]]:
     """Read a volume of labels.
 
     Args:
         path: As `read_grid`.
         axis: As `read_grid`.
-        grid: That of the volume that the labels are of.
 
     Returns:
-        `[height, width, slices] int32`.
+        The grid, and the slices in order. Values within 0.001 of a whole number are rounded.
 
     Raises:
-        VAEAugError: As `read_grid`; or if the grid is another or a value is no whole number.
+        VAEAugError: As `read_grid`; or if there is a fourth axis, of which labels would be lost, or
+            a value is no whole number.
     """
     with _reading(path):
-        found = _make_grid(_read_header(Path(path)), axis)
-        if found[:3] != grid[:3] or not np.allclose(
-            found.affine, grid.affine, rtol=1e-3, atol=0.01
-        ):
-            raise VAEAugError(
-                f"its {found.slices} slices of {found.height} x {found.width} are not those of "
-                f"the image, {grid.slices} of {grid.height} x {grid.width} at the same place; "
-                "resample it"
-            )
-        values, _ = _read_values(Path(path))
-        labels = values.astype(np.int32)
-        if not np.array_equal(labels, values):
+        header = _read_header(Path(path))
+        grid = _make_grid(header, axis)
+        if grid.volumes > 1:
+            raise VAEAugError(f"has {grid.volumes} volumes of labels; expected one")
+        stored = _read_stored(Path(path), header)
+        for raw in stored.iterate_raw():
+            _check_labels(stored.scale(raw))
+        return grid, _iterate_slices(stored, _orient(stored.raw, grid.affine, axis))
+
+
+def _check_labels(values: np.ndarray) -> None:
+    """Refuse values that number no classes; those that are no number are left to the slices."""
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+        if (np.abs(values - np.rint(values)) > _ROUNDING).any():
             raise VAEAugError("has values that are no whole numbers; expected numbers of classes")
-        return _orient(labels, found.affine, axis)
+    if values.size and not -_MOST_LABEL <= values.min() <= values.max() < _MOST_LABEL:
+        raise VAEAugError("has values beyond 32 bits; expected numbers of classes")
+
+
+def _iterate_slices(stored: _Stored, slices: np.ndarray) -> Iterator[LabelSlice]:
+    for index in range(slices.shape[2]):
+        # What lies side by side in the file need not do so in a slice.
+        values = stored.scale(np.ascontiguousarray(slices[:, :, index]))
+        if values.dtype.kind == "f":
+            finite = np.isfinite(values)
+            whole = np.rint(np.where(finite, values, 0)).astype(np.int64)
+            yield LabelSlice(whole, bool(finite.all()))
+        else:
+            yield LabelSlice(values.astype(np.int64), True)
+
+
+def is_same_grid(first: Grid, second: Grid) -> bool:
+    """Tell whether two volumes have the same voxels at the same places."""
+    close = np.allclose(first.affine, second.affine, rtol=1e-3, atol=0.01)
+    return first[:3] == second[:3] and close
 
 
 def read_slice(
@@ -181,15 +311,18 @@ def read_slice(
     """
     with _reading(path):
         volume = _get_volume(Path(path), axis)
-        if not 0 <= index < volume.values.shape[2]:
-            raise VAEAugError(f"has {volume.values.shape[2]} slices; got the index {index}")
-        plane = volume.values[:, :, index, None].astype(np.float64)
+        count = volume.slices.shape[2]
+        if not 0 <= index < count:
+            raise VAEAugError(f"has {count} slices; got the index {index}")
+        values = volume.stored.scale(volume.slices[:, :, index, None])
+        # The range is that of float32 values, too.
+        plane = values.astype(np.float32).astype(np.float64)
     if isinstance(window, str):
         low, high = volume.full if window == "full" else volume.robust
         shown = np.clip((plane - low) / (high - low), 0, 1) if high > low else np.zeros_like(plane)
     else:
         shown = apply_window(plane, *window)
-    bits = bits or (8 if volume.stored_bits <= 8 else 16)
+    bits = bits or (8 if volume.stored.raw.itemsize == 1 else 16)
     return quantize(np.nan_to_num(shown, nan=0.0), bits)
 
 
@@ -197,6 +330,7 @@ def read_slice(
 def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what reading a file raises into a `VAEAugError` that names it, without its values."""
     nibabel = load_nibabel()
+    check_regular(path)
     try:
         with warnings.catch_warnings(), nibabel.imageglobals.LoggingOutputSuppressor():
             warnings.simplefilter("ignore")
@@ -211,8 +345,10 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _open(path: Path) -> IO[bytes]:
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
     # gzip's own file type is a binary stream too, but declared as another class.
-    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path) if is_gzip else path.open("rb")  # type: ignore[return-value]
 
 
 def _read_header(path: Path) -> Any:
@@ -230,25 +366,62 @@ def _read_header(path: Path) -> Any:
     shape = header.get_data_shape()
     if not 2 <= len(shape) <= 4 or min(shape) < 1:
         raise VAEAugError(f"has the shape {shape}; expected two to four dimensions")
-    if math.prod(shape[:3]) > MAX_VOXELS:
+    count = math.prod(shape[:3])
+    if count > MAX_VOXELS:
         raise VAEAugError(f"declares {shape[:3]} voxels; at most {MAX_VOXELS} are read")
     if header.get_data_dtype().kind not in "iuf":
         raise VAEAugError("its voxels are colours or complex; expected real numbers")
+    if count * header.get_data_dtype().itemsize > MAX_VOLUME_BYTES:
+        raise VAEAugError(
+            f"declares {count} voxels of {header.get_data_dtype().itemsize} bytes; at most "
+            f"{MAX_VOLUME_BYTES} bytes are read; store it as int16 or crop it"
+        )
     if not 0 <= header["vox_offset"] <= _MOST_EXTENSION_BYTES:
         raise VAEAugError(f"its data begin at byte {header['vox_offset']}; that is no header's end")
     return header
 
 
-def _check_complete(path: Path, header: Any) -> None:
-    count = math.prod(header.get_data_shape()[:3])
-    missing = int(header["vox_offset"]) + count * header.get_data_dtype().itemsize
+def _iterate_stored(path: Path, header: Any) -> Iterator[np.ndarray]:
+    """Yield the first volume's voxels as they are stored, in pieces of at most 1 MiB.
+
+    Nothing is read that lies behind what the header declares, so a small file cannot grow.
+    """
+    dtype = header.get_data_dtype()
+    missing = math.prod(header.get_data_shape()[:3]) * dtype.itemsize
+    # Where no offset is stated the data follow the header, as in niftilib.
+    offset = int(header["vox_offset"]) or header.single_vox_offset
     with _open(path) as file:
-        while missing > 0 and (chunk := file.read(min(missing, _CHUNK_BYTES))):
-            missing -= len(chunk)
+        if len(file.read(offset)) < offset:
+            raise VAEAugError("cut short: it ends before its data")
+        while missing > 0:
+            size = min(missing, _CHUNK_BYTES // dtype.itemsize * dtype.itemsize)
+            chunk = file.read(size)
+            if len(chunk) < size:
+                raise VAEAugError(f"cut short: {missing - len(chunk)} bytes are missing")
+            missing -= size
+            yield np.frombuffer(chunk, dtype)
         # At the end of its data gzip compares their checksum.
         file.read(1)
-    if missing > 0:
-        raise VAEAugError(f"cut short: {missing} bytes are missing")
+
+
+def _read_stored(path: Path, header: Any) -> _Stored:
+    shape = (*header.get_data_shape(), 1)[:3]
+    flat = np.empty(math.prod(shape), header.get_data_dtype())
+    start = 0
+    for chunk in _iterate_stored(path, header):
+        flat[start : start + len(chunk)] = chunk
+        start += len(chunk)
+    return _make_stored(flat.reshape(shape, order="F"), header)
+
+
+def _make_stored(raw: np.ndarray, header: Any) -> _Stored:
+    slope, inter = header.get_slope_inter()
+    return _Stored(
+        raw,
+        1.0 if slope is None else slope,
+        0.0 if inter is None else inter,
+        header.get_best_affine(),
+    )
 
 
 def _make_grid(header: Any, axis: str) -> Grid:
@@ -292,25 +465,27 @@ def _get_volume(path: Path, axis: str) -> _Volume:
 
 
 def _read_volume(path: Path, axis: str) -> _Volume:
-    header = _read_header(path)
-    values, affine = _read_values(path)
-    finite = np.isfinite(values)
-    full = (
-        float(values.min(where=finite, initial=np.inf)),
-        float(values.max(where=finite, initial=-np.inf)),
-    )
+    stored = _read_stored(path, _read_header(path))
+    full = _find_range(stored)
     # An odd step does not fall into step with rows of even length.
-    sample = values.reshape(-1, order="F")[:: values.size // _SAMPLED_VOXELS | 1]
+    sample = stored.raw.reshape(-1, order="F")[:: stored.raw.size // _SAMPLED_VOXELS | 1]
+    sample = stored.scale(sample).astype(np.float32)
     sample = sample[np.isfinite(sample)]
     low, high = np.percentile(sample, PERCENTILES).tolist() if sample.size else (0.0, 0.0)
     robust = (low, high) if high > low else full
-    stored_bits = 8 * header.get_data_dtype().itemsize
-    return _Volume(_orient(values, affine, axis), stored_bits, robust, full)
+    return _Volume(stored, _orient(stored.raw, stored.affine, axis), robust, full)
 
 
-def _read_values(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return `[X, Y, Z] float32`, scaled by scl_slope and scl_inter, and the affine."""
-    image = load_nibabel().load(path)
-    spatial, others = image.shape[:3], image.shape[3:]
-    data = image.dataobj[(..., 0)] if others else np.asanyarray(image.dataobj)
-    return data.astype(np.float32).reshape(*spatial, *[1] * (3 - len(spatial))), image.affine
+def _find_range(stored: _Stored) -> tuple[float, float]:
+    """Return the lowest and highest number among the values, as float32."""
+    low, high = np.inf, -np.inf
+    for raw in stored.iterate_raw():
+        # Of integers two are enough: scaling keeps or turns their order.
+        ends = np.array([raw.min(), raw.max()], raw.dtype) if raw.dtype.kind in "iu" else raw
+        values = stored.scale(ends).astype(np.float32)
+        if not np.isfinite(values).all():
+            values = stored.scale(raw).astype(np.float32)
+            values = values[np.isfinite(values)]
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return low, high

@@ -15,18 +15,15 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import glob
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from vae_aug.data.atomic import (
     make_temporary_path,
@@ -35,71 +32,36 @@ from vae_aug.data.atomic import (
     write_atomic,
 )
 from vae_aug.data.autotune import leave_untuned
-from vae_aug.data.images import EncodedImage, encode_image, parse_image_header
+from vae_aug.data.check import (
+    BOX_KEYS,
+    CHECKED_BYTES,
+    check_boxes,
+    get_feature,
+    iterate_examples,
+    parse_header,
+)
+from vae_aug.data.images import EncodedImage, encode_image
+from vae_aug.data.shards import (
+    INFO_FILE,
+    LABEL_FILE,
+    UNANNOTATED,
+    DatasetInfo,
+    SplitInfo,
+    count_listed,
+    find_records,
+    get_channels,
+    get_dtype,
+    get_split_name,
+    list_parts,
+    list_shards,
+    read_info,
+    write_label_map,
+)
 from vae_aug.data.tfrecord import get_values
-from vae_aug.errors import RecordError, VAEAugError
+from vae_aug.errors import RecordError
 
-_SHARD = re.compile(r"^(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.tfrecord$")
-_SPLIT_SYNONYMS = {"val": "validation", "valid": "validation"}
-_INFO_FILE, _LABEL_FILE = "dataset.json", "label_map.pbtxt"
-_BOX_KEYS = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
 # Above this many shards the order of reading is no longer the order of writing.
 _CYCLE = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class SplitInfo:
-    """What one split holds.
-
-    Attributes:
-        examples: Images.
-        boxes: Boxes.
-        shards: Files.
-        dtype: `"uint8"` or `"uint16"`; the latter if any image has 16 bits.
-        channels: 1, or 3 if any image is in colour.
-        class_counts: Boxes per label name, in the order of the labels.
-    """
-
-    examples: int
-    boxes: int
-    shards: int
-    dtype: str
-    channels: int
-    class_counts: Mapping[str, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetInfo:
-    """What `dataset.json` holds.
-
-    Attributes:
-        label_names: Names of the labels; label i of an element is `label_names[i]`.
-        splits: Split names to what they hold.
-    """
-
-    label_names: tuple[str, ...]
-    splits: Mapping[str, SplitInfo]
-
-    @property
-    def dtype(self) -> str:
-        """`"uint16"` if any split holds 16-bit images, so that all splits read alike."""
-        return "uint16" if any(s.dtype == "uint16" for s in self.splits.values()) else "uint8"
-
-    @property
-    def channels(self) -> int:
-        """3 if any split holds colour images, so that all splits read alike."""
-        return max((split.channels for split in self.splits.values()), default=1)
-
-
-def get_split_name(split: str) -> str:
-    """Return the name under which a split is stored: `"val"` and `"valid"` are `"validation"`.
-
-    Raises:
-        ValueError: If the name cannot be part of a file name.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9_.]+(-[A-Za-z0-9_.]+)*", split) or split.startswith("."):
-        raise ValueError(f"a split is named with letters, digits, '_', '.', '-'; got {split!r}.")
-    return _SPLIT_SYNONYMS.get(split, split)
 
 
 # --- One example -----------------------------------------------------------------------------
@@ -168,7 +130,7 @@ def make_example(
         "image/source_id": source_id,
         "image/patient": patient,
         "image/key/sha256": hashlib.sha256(image.encoded).hexdigest(),
-        **dict(zip(_BOX_KEYS, boxes.T, strict=True)),
+        **dict(zip(BOX_KEYS, boxes.T, strict=True)),
         "image/object/class/text": [label_names[int(label)] for label in labels],
         "image/object/class/label": labels + 1,
         "image/object/area": (ymax - ymin) * (xmax - xmin) * image.height * image.width,
@@ -244,27 +206,25 @@ def parse_example(
             "image/source_id": text,
             "image/patient": text,
             "image/object/class/label": integers,
-            **dict.fromkeys(_BOX_KEYS, floats),
+            **dict.fromkeys(BOX_KEYS, floats),
         },
     )
-    sides = [features[key].values for key in _BOX_KEYS]
+    sides = [features[key].values for key in BOX_KEYS]
     label = features["image/object/class/label"].values
     source_id = features["image/source_id"]
-    with tf.control_dependencies(
-        [
-            tf.debugging.Assert(
-                tf.reduce_all(
-                    tf.equal(tf.stack([tf.size(side) for side in sides]), tf.size(label))
-                ),
-                [
-                    "image/object/bbox/* and image/object/class/label differ in length; "
-                    "image/source_id:",
-                    source_id,
-                ],
-            )
-        ]
-    ):
+    sizes = tf.stack([tf.size(side) for side in sides])
+    message = "image/object/bbox/* and image/object/class/label differ in length; image/source_id:"
+    is_even = tf.debugging.Assert(
+        tf.reduce_all(tf.equal(sizes, tf.size(label))), [message, source_id]
+    )
+    with tf.control_dependencies([is_even]):
         bbox = tf.stack(sides, axis=-1)
+    message = (
+        "image/object/bbox/* are not finite, or a minimum is above its maximum; image/source_id:"
+    )
+    is_box = tf.reduce_all(tf.math.is_finite(bbox)) & tf.reduce_all(bbox[:, :2] <= bbox[:, 2:])
+    with tf.control_dependencies([tf.debugging.Assert(is_box, [message, source_id])]):
+        bbox = tf.identity(bbox)
     return {
         "image": _decode(features["image/encoded"], source_id, image_dtype, channels),
         "image/source_id": source_id,
@@ -311,6 +271,7 @@ def write_records(
     num_shards: int = 1,
     *,
     label_names: Sequence[str] | None = None,
+    expected: int | None = None,
 ) -> SplitInfo:
     """Write one split, in constant memory.
 
@@ -326,6 +287,8 @@ def write_records(
         num_shards: Number of files, 1 to 99999.
         label_names: If given, `dataset.json` and `label_map.pbtxt` are written too; an existing
             `dataset.json` keeps its other splits.
+        expected: Examples that the source listed; what damage left of them unread is then told
+            in `dataset.json`.
 
     Returns:
         What was written.
@@ -336,21 +299,72 @@ def write_records(
             the folder's other splits have other labels.
     """
     name = get_split_name(name)
+    named = ((name, example) for example in examples)
+    return _write_parts(named, Path(directory), (name,), num_shards, label_names, expected)[name]
+
+
+def write_split(
+    examples: Iterable[tuple[tf.train.Example, bool]],
+    directory: str | os.PathLike[str],
+    name: str,
+    num_shards: int = 1,
+    *,
+    label_names: Sequence[str],
+) -> tuple[SplitInfo | None, SplitInfo | None]:
+    """Write one split as `write_records`, and beside it the images that are not annotated.
+
+    Args:
+        examples: The records, each with whether its image is annotated.
+        directory: As `write_records`.
+        name: As `write_records`; must not end in `UNANNOTATED`.
+        num_shards: As `write_records`; of either kind.
+        label_names: As `write_records`.
+
+    Returns:
+        What was written of annotated and of unannotated images, None where there are none.
+
+    Raises:
+        ValueError: As `write_records`.
+        RecordError: As `write_records`.
+    """
+    name = get_split_name(name)
+    if name.endswith(UNANNOTATED):
+        raise ValueError(f"a split must not be called {name!r}: names in {UNANNOTATED!r} are kept.")
+    parts = list_parts(name)
+    named = ((parts[not is_annotated], example) for example, is_annotated in examples)
+    written = _write_parts(named, Path(directory), parts, num_shards, label_names)
+    return written.get(parts[0]), written.get(parts[1])
+
+
+def _write_parts(
+    examples: Iterable[tuple[str, tf.train.Example]],
+    directory: Path,
+    names: Sequence[str],
+    num_shards: int,
+    label_names: Sequence[str] | None,
+    expected: int | None = None,
+) -> dict[str, SplitInfo]:
+    """Write the shards of some names, of which former ones go, and return what each holds."""
     if not 1 <= num_shards <= 99999:
         raise ValueError(f"num_shards must be in [1, 99999]; got {num_shards!r}.")
-    directory = Path(directory)
-    refuse = functools.partial(_as_record_error, directory, name)
+    refuse = functools.partial(_as_record_error, directory, names[0])
     with refuse():
         directory.mkdir(parents=True, exist_ok=True)
     if label_names is not None:
-        _check_labels(directory, name, label_names)
-    info = _write_shards(examples, directory, name, num_shards, refuse).summarize(
-        num_shards, label_names
-    )
+        _check_labels(directory, names, label_names)
+    tallies = _write_shards(examples, directory, names, num_shards, refuse)
+    infos = {
+        name: dataclasses.replace(
+            tally.summarize(num_shards, label_names),
+            shard_bytes=tuple(path.stat().st_size for path in list_shards(directory, name)),
+            lost=max((expected or 0) - tally.examples, 0),
+        )
+        for name, tally in tallies.items()
+    }
     if label_names is not None:
         with refuse():
-            _write_info(directory, name, info, label_names)
-    return info
+            _write_info(directory, names, infos, label_names)
+    return infos
 
 
 @contextlib.contextmanager
@@ -396,55 +410,82 @@ class _Tally:
         )
 
 
-def _write_shards(
-    examples: Iterable[tf.train.Example],
-    directory: Path,
-    name: str,
-    num_shards: int,
-    refuse: Callable[[], contextlib.AbstractContextManager[None]],
-) -> _Tally:
-    finals = [directory / f"{name}-{i:05}-of-{num_shards:05}.tfrecord" for i in range(num_shards)]
-    temporaries = [make_temporary_path(path) for path in finals]
-    writers: list[tf.io.TFRecordWriter] = []
-    tally = _Tally()
-    try:
-        with refuse():
-            for path in finals:
-                remove_temporaries(path)
-            writers.extend(tf.io.TFRecordWriter(os.fspath(path)) for path in temporaries)
-        # What the examples themselves raise is the caller's, and not about this disk.
-        for index, example in enumerate(examples):
-            with refuse():
-                writers[index % num_shards].write(example.SerializeToString(deterministic=True))
-            tally.add(example)
-        if not tally.examples:
-            raise RecordError(f"{directory}: there are no examples for the split {name!r}.")
-        with refuse():
-            for writer, path in zip(writers, temporaries, strict=True):
-                writer.close()
-                sync_file(path)
-            _rename_shards(temporaries, finals, directory, name)
-    except BaseException:
-        for writer in writers:
+class _Shards:
+    """The shards of one name, under temporary names until they are whole."""
+
+    def __init__(self, directory: Path, name: str, count: int) -> None:
+        self.tally = _Tally()
+        self._directory, self._name = directory, name
+        self._finals = [directory / f"{name}-{i:05}-of-{count:05}.tfrecord" for i in range(count)]
+        self._temporaries = [make_temporary_path(path) for path in self._finals]
+        self._writers: list[tf.io.TFRecordWriter] = []
+
+    def open(self) -> None:
+        """Open the temporary files, and remove those of processes that were killed."""
+        for path in self._finals:
+            remove_temporaries(path)
+        self._writers += (tf.io.TFRecordWriter(os.fspath(path)) for path in self._temporaries)
+
+    def write(self, example: tf.train.Example) -> None:
+        """Add an example to the shard whose turn it is."""
+        writer = self._writers[self.tally.examples % len(self._writers)]
+        writer.write(example.SerializeToString(deterministic=True))
+        self.tally.add(example)
+
+    def close(self) -> None:
+        """Put the shards on disk."""
+        for writer, path in zip(self._writers, self._temporaries, strict=True):
+            writer.close()
+            sync_file(path)
+
+    def rename(self) -> None:
+        """Give the shards their names."""
+        try:
+            for temporary, final in zip(self._temporaries, self._finals, strict=True):
+                temporary.replace(final)
+            sync_file(self._directory)
+        except BaseException:
+            _remove(self._finals)
+            raise
+
+    def remove(self) -> None:
+        """Remove what has no final name yet."""
+        for writer in self._writers:
             with contextlib.suppress(tf.errors.OpError):
                 writer.close()
-        _remove(temporaries)
-        raise
-    return tally
+        _remove(self._temporaries)
 
 
-def _rename_shards(
-    temporaries: Sequence[Path], finals: Sequence[Path], directory: Path, name: str
-) -> None:
-    # Former shards go first: a set with a gap is noticed by readers, a mixed one is not.
-    _remove(_find_shards(directory, name))
+def _write_shards(
+    examples: Iterable[tuple[str, tf.train.Example]],
+    directory: Path,
+    names: Sequence[str],
+    num_shards: int,
+    refuse: Callable[[], contextlib.AbstractContextManager[None]],
+) -> dict[str, _Tally]:
+    opened: dict[str, _Shards] = {}
     try:
-        for temporary, final in zip(temporaries, finals, strict=True):
-            temporary.replace(final)
-        sync_file(directory)
+        # What the examples themselves raise is the caller's, and not about this disk.
+        for name, example in examples:
+            with refuse():
+                if name not in opened:
+                    opened[name] = _Shards(directory, name, num_shards)
+                    opened[name].open()
+                opened[name].write(example)
+        if not opened:
+            raise RecordError(f"{directory}: there are no examples for the split {names[0]!r}.")
+        with refuse():
+            for shards in opened.values():
+                shards.close()
+            # Former shards go first: a set with a gap is noticed by readers, a mixed one is not.
+            _remove(path for name in names for path in list_shards(directory, name))
+            for shards in opened.values():
+                shards.rename()
     except BaseException:
-        _remove(finals)
+        for shards in opened.values():
+            shards.remove()
         raise
+    return {name: shards.tally for name, shards in opened.items()}
 
 
 def _remove(paths: Iterable[Path]) -> None:
@@ -453,79 +494,42 @@ def _remove(paths: Iterable[Path]) -> None:
             path.unlink()
 
 
-def _find_shards(directory: Path, name: str) -> list[Path]:
-    matches = ((path, _SHARD.match(path.name)) for path in directory.iterdir())
-    return sorted(path for path, match in matches if match and match["name"] == name)
-
-
-def _check_labels(directory: Path, name: str, label_names: Sequence[str]) -> None:
+def _check_labels(directory: Path, names: Sequence[str], label_names: Sequence[str]) -> None:
     if len(set(label_names)) != len(label_names) or not all(label_names):
         raise ValueError(f"label_names must be distinct and not empty; got {list(label_names)}.")
-    if not (directory / _INFO_FILE).exists():
+    if not (directory / INFO_FILE).exists():
         return
     former = read_info(directory)
-    if set(former.splits) - {name} and former.label_names != tuple(label_names):
+    if set(former.splits) - set(names) and former.label_names != tuple(label_names):
         raise RecordError(
-            f"{directory / _INFO_FILE}: the folder's other splits have the labels "
+            f"{directory / INFO_FILE}: the folder's other splits have the labels "
             f"{list(former.label_names)}; got {list(label_names)}. Write to another folder, or "
             "pass the same labels."
         )
 
 
-def _write_info(directory: Path, name: str, split: SplitInfo, label_names: Sequence[str]) -> None:
-    path = directory / _INFO_FILE
-    splits = dict(read_info(directory).splits) if path.exists() else {}
-    splits[name] = split
-    content = {
+def _write_info(
+    directory: Path,
+    names: Sequence[str],
+    written: Mapping[str, SplitInfo],
+    label_names: Sequence[str],
+) -> None:
+    path = directory / INFO_FILE
+    parts = dict(read_info(directory).parts) if path.exists() else {}
+    parts = {name: part for name, part in parts.items() if name not in names} | dict(written)
+    described = {name: parts[name].to_dict() for name in sorted(parts)}
+    content: dict[str, Any] = {
         "schema": "vae_aug/1",
         "labels": list(label_names),
-        "splits": {key: dataclasses.asdict(splits[key]) for key in sorted(splits)},
+        "splits": {k: v for k, v in described.items() if not k.endswith(UNANNOTATED)},
     }
-    write_label_map(directory / _LABEL_FILE, label_names)
+    if unannotated := {k: v for k, v in described.items() if k.endswith(UNANNOTATED)}:
+        content["unannotated"] = unannotated
+    write_label_map(directory / LABEL_FILE, label_names)
     write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def write_label_map(path: str | os.PathLike[str], label_names: Sequence[str]) -> None:
-    """Write a `label_map.pbtxt` of the TF Object Detection API, ids from 1.
-
-    Args:
-        path: The file, replaced atomically.
-        label_names: Names in the order of the labels.
-    """
-    # JSON and protobuf's text format escape quotes and control characters alike.
-    items = (
-        f"item {{\n  id: {index}\n  name: {json.dumps(label, ensure_ascii=False)}\n}}\n"
-        for index, label in enumerate(label_names, start=1)
-    )
-    write_atomic(path, "".join(items).encode())
-
-
 # --- Reading ---------------------------------------------------------------------------------
-
-
-def read_info(directory: str | os.PathLike[str]) -> DatasetInfo:
-    """Read `dataset.json`.
-
-    Args:
-        directory: Folder of the data set.
-
-    Returns:
-        Its contents.
-
-    Raises:
-        RecordError: If the file is missing or not what `write_records` writes.
-    """
-    path = Path(directory) / _INFO_FILE
-    try:
-        content = json.loads(path.read_bytes())
-        splits = {name: SplitInfo(**split) for name, split in content["splits"].items()}
-        return DatasetInfo(tuple(content["labels"]), splits)
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(
-            f"{path}: not the description of a data set ({error}); write the records again."
-        ) from error
 
 
 def read_records(
@@ -533,31 +537,40 @@ def read_records(
     split: str | None = None,
     *,
     num_parallel_calls: int | None = None,
+    unannotated: bool = False,
+    allow_damaged: bool = False,
 ) -> tf.data.Dataset:
     """Read records as elements, in the order in which they were written.
 
     The dtype and channels of the images come from `dataset.json` beside the records, else from
     the first record. Above 64 shards the order is fixed, but another than that of writing.
 
+    Shards are held against `dataset.json` before the first element. Sets of up to 1 GiB are also
+    read through once, about a second a GiB, so that a box that cannot be one is named by its file;
+    in larger ones it raises `tf.errors.InvalidArgumentError` when its record is reached.
+
     Args:
         source: Folder of a data set; a file or pattern of files; or a list of files.
         split: The split of a folder; not needed if there is only one.
         num_parallel_calls: Records decoded in parallel; None for `tf.data.AUTOTUNE`.
+        unannotated: Whether the split's unannotated images come, too, as images without boxes:
+            for what looks at images alone. A detector would take them for negatives.
+        allow_damaged: Whether a set is read of which shards or records are damaged; each shard is
+            then read up to its first damaged record.
 
     Returns:
         Elements as `parse_example` yields them. The number of elements is set where
         `dataset.json` tells it. tf.data's tuner is switched off, see `read_serialized`.
 
     Raises:
-        RecordError: If there are no such records, a shard is missing, or the first record
-            cannot be read.
+        RecordError: If there are no such records, a shard is missing, or, unless `allow_damaged`, a
+            shard is not as `dataset.json` says, a record is damaged or no `tf.train.Example`, or
+            its boxes are not finite, crossed, or of uneven length; it names file, index and key.
     """
-    files, info = find_records(source, split)
-    if info is None:
-        dtype, channels, count = *_peek(files), None
-    else:
-        dtype, channels = info.dtype, info.channels
-        count = _count_examples(files, info)
+    files, info = find_records(source, split, unannotated=unannotated, allow_damaged=allow_damaged)
+    if not allow_damaged and sum(path.stat().st_size for path in files) <= CHECKED_BYTES:
+        check_boxes(files)
+    dtype, channels, count = _describe_images(files, info)
     dataset = read_serialized(files)
     parallel = tf.data.AUTOTUNE if num_parallel_calls is None else num_parallel_calls
     dataset = dataset.map(
@@ -565,6 +578,8 @@ def read_records(
         num_parallel_calls=parallel,
         deterministic=True,
     )
+    if allow_damaged:
+        return dataset.ignore_errors()
     if count is not None:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
     return dataset
@@ -594,207 +609,25 @@ def read_serialized(files: Sequence[str | os.PathLike[str]]) -> tf.data.Dataset:
     return leave_untuned(dataset)
 
 
-def find_records(
-    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], split: str | None = None
-) -> tuple[list[Path], DatasetInfo | None]:
-    """Find the shards that a source stands for, and check that none is missing.
-
-    Args:
-        source: As `read_records`.
-        split: As `read_records`.
-
-    Returns:
-        The shards in order, and the contents of `dataset.json` if there is one beside them.
-
-    Raises:
-        RecordError: As `read_records`.
-    """
-    if not isinstance(source, str | os.PathLike):
-        files = [Path(path) for path in source]
-    elif Path(source).is_dir():
-        return _find_split(Path(source), split)
-    else:
-        files = [Path(path) for path in sorted(glob.glob(os.fspath(source)))]
-    if not files:
-        raise RecordError(f"{source}: no such records; give a folder, a pattern or a file.")
-    missing = [path for path in files if not path.is_file()]
-    if missing:
-        raise RecordError(f"{missing[0]}: no such file.")
-    folder = files[0].parent
-    return files, read_info(folder) if (folder / _INFO_FILE).is_file() else None
-
-
-def _find_split(directory: Path, split: str | None) -> tuple[list[Path], DatasetInfo | None]:
-    info = read_info(directory) if (directory / _INFO_FILE).is_file() else None
-    shards = [match for match in (_SHARD.match(p.name) for p in directory.iterdir()) if match]
-    names = sorted({match["name"] for match in shards})
-    if not names:
-        raise RecordError(f"{directory}: holds no records (NAME-00000-of-00001.tfrecord).")
-    if split is None and len(names) > 1:
-        raise RecordError(f"{directory}: holds {', '.join(names)}; say which with split=.")
-    name = names[0] if split is None else get_split_name(split)
-    if name not in names:
-        raise RecordError(f"{directory}: has no split {name!r}; it has {', '.join(names)}.")
-    counts = {int(match["count"]) for match in shards if match["name"] == name}
-    files = _find_shards(directory, name)
-    if len(counts) != 1 or len(files) != max(counts):
-        raise RecordError(
-            f"{directory}: the split {name!r} has {len(files)} of {max(counts)} shards; an "
-            "earlier run was cut short. Write the split again."
-        )
-    return files, info
-
-
-def _count_examples(files: Sequence[Path], info: DatasetInfo) -> int | None:
-    """Return the number of examples if the files are exactly one split of the folder."""
-    names = {match["name"] if match else "" for match in (_SHARD.match(p.name) for p in files)}
-    split = info.splits.get(names.pop()) if len(names) == 1 else None
-    return split.examples if split and split.shards == len(files) else None
+def _describe_images(
+    files: Sequence[Path], info: DatasetInfo | None
+) -> tuple[str, int, int | None]:
+    """Return dtype, channels and number of the images in shards, None where it is not told."""
+    if info is None:
+        return *_peek(files), None
+    names = {path.name.rpartition("-of-")[0][:-6] for path in files}
+    parts = [part for name, part in info.parts.items() if name in names and name not in info.splits]
+    parts += info.splits.values()
+    return get_dtype(parts), get_channels(parts), count_listed(files, info)
 
 
 def _peek(files: Sequence[Path]) -> tuple[str, int]:
     """Tell dtype and channels from the first record."""
     for path in files:
         for index, example in iterate_examples(path):
-            encoded = _get(example, path, index, "image/encoded", "bytes_list")[0]
-            _, _, channels, bit_depth = _parse_header(encoded, path, index)
+            encoded = get_feature(example, path, index, "image/encoded", "bytes_list")[0]
+            _, _, channels, bit_depth = parse_header(encoded, path, index)
             stored = get_values(example, "image/channels", "int64_list")
             channels = stored[0] if stored else (1 if channels < 3 else 3)
             return ("uint16" if bit_depth == 16 else "uint8"), channels
     raise RecordError(f"{files[0]}: holds no record.")
-
-
-def iterate_examples(path: str | os.PathLike[str]) -> Iterator[tuple[int, tf.train.Example]]:
-    """Iterate over the records of one file, outside of a graph.
-
-    Args:
-        path: The TFRecord file.
-
-    Yields:
-        `(index, example)`, the index counting from 0.
-
-    Raises:
-        RecordError: If the file is missing or cut short, a checksum is wrong, or a record is no
-            `tf.train.Example`; it names file and index.
-    """
-    index = 0
-    try:
-        for serialized in tf.data.TFRecordDataset(os.fspath(path)).as_numpy_iterator():
-            try:
-                yield index, tf.train.Example.FromString(serialized)
-            except DecodeError as error:
-                raise RecordError(f"{path}, record {index}: no tf.train.Example.") from error
-            index += 1
-    except tf.errors.DataLossError as error:
-        raise RecordError(
-            f"{path}, record {index}: damaged (wrong checksum or cut short); write it again."
-        ) from error
-    except tf.errors.OpError as error:
-        raise RecordError(f"{path}: cannot be read ({error.message}).") from error
-
-
-# --- Checking --------------------------------------------------------------------------------
-
-
-def check_records(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    split: str | None = None,
-    *,
-    progress: Callable[[int], None] | None = None,
-) -> int:
-    """Check every record: checksums, keys, image header, boxes, labels and their texts.
-
-    Args:
-        paths: As `source` of `read_records`.
-        split: As `read_records`.
-        progress: Called with the number of records checked so far.
-
-    Returns:
-        The number of records.
-
-    Raises:
-        RecordError: On the first fault, naming file, index and key.
-    """
-    files, info = find_records(paths, split)
-    label_names = None if info is None else info.label_names
-    checked = 0
-    for path in files:
-        for index, example in iterate_examples(path):
-            _check_example(example, path, index, label_names)
-            checked += 1
-            if progress is not None:
-                progress(checked)
-    expected = None if info is None else _count_examples(files, info)
-    if expected is not None and checked != expected:
-        raise RecordError(
-            f"{files[0].parent}: {_INFO_FILE} tells of {expected} records, the shards hold "
-            f"{checked}; write the split again."
-        )
-    return checked
-
-
-def _check_example(
-    example: tf.train.Example, path: Path, index: int, label_names: Sequence[str] | None
-) -> None:
-    def refuse(key: str, fault: str) -> None:
-        raise RecordError(f"{path}, record {index}, {key}: {fault}")
-
-    encoded = _get(example, path, index, "image/encoded", "bytes_list")[0]
-    height, width, _, _ = _parse_header(encoded, path, index)
-    for key, actual in (("image/height", height), ("image/width", width)):
-        stored = _get(example, path, index, key, "int64_list")[0]
-        if stored != actual:
-            refuse(key, f"expected {actual} as in the encoded image; got {stored}.")
-    _get(example, path, index, "image/source_id", "bytes_list")
-    digest = get_values(example, "image/key/sha256", "bytes_list")
-    if digest and digest[0].decode("ascii", "replace") != hashlib.sha256(encoded).hexdigest():
-        refuse("image/key/sha256", "does not match image/encoded; the image was altered.")
-    _check_objects(example, refuse, label_names)
-
-
-def _check_objects(
-    example: tf.train.Example,
-    refuse: Callable[[str, str], None],
-    label_names: Sequence[str] | None,
-) -> None:
-    labels = list(get_values(example, "image/object/class/label", "int64_list"))
-    encoded_texts = get_values(example, "image/object/class/text", "bytes_list")
-    texts = [text.decode("utf-8", "replace") for text in encoded_texts]
-    sides = {
-        key: np.asarray(get_values(example, key, "float_list"), np.float32) for key in _BOX_KEYS
-    }
-    for key, values in sides.items():
-        if len(values) != len(labels):
-            refuse(key, f"expected one value a label, {len(labels)}; got {len(values)}.")
-        bad = ~((values >= 0) & (values <= 1))
-        if bad.any():
-            refuse(key, f"expected values in [0, 1]; got {values[bad][0]}.")
-    for axis in ("y", "x"):
-        low, high = (f"image/object/bbox/{axis}{end}" for end in ("min", "max"))
-        bad = sides[low] >= sides[high]
-        if bad.any():
-            refuse(low, f"must be below {high}; got {sides[low][bad][0]} >= {sides[high][bad][0]}.")
-    if len(texts) != len(labels) or not all(texts):
-        refuse("image/object/class/text", f"label without text: {labels} and {texts}.")
-    for label, text in zip(labels, texts, strict=True):
-        if label < 1:
-            refuse("image/object/class/label", f"labels count from 1; got {label}.")
-        if label_names is not None and (label > len(label_names) or label_names[label - 1] != text):
-            refuse(
-                "image/object/class/label",
-                f"{label} ({text!r}) is not in {_INFO_FILE}'s labels {list(label_names)}.",
-            )
-
-
-def _get(example: tf.train.Example, path: Path, index: int, key: str, kind: str) -> Sequence[Any]:
-    values = get_values(example, key, kind)
-    if not values:
-        raise RecordError(f"{path}, record {index}, {key}: missing or of another type.")
-    return values
-
-
-def _parse_header(encoded: bytes, path: Path, index: int) -> tuple[int, int, int, int]:
-    try:
-        return parse_image_header(encoded)
-    except VAEAugError as error:
-        raise RecordError(f"{path}, record {index}, image/encoded: {error}") from error

@@ -159,8 +159,9 @@ def find_leaks(
     """Search the splits of a folder of records for what is in more than one.
 
     Patients, source ids, and images that differ in at most `near_bits` of the 256 bits of their
-    difference hash are compared between every two splits. Images without any structure, whose
-    hash has no bit set, are not compared. Time grows with the product of the splits' sizes.
+    difference hash are compared between every two splits, whose unannotated images count as their
+    own. Images without any structure, whose hash has no bit set, are not compared. Time grows with
+    the product of the splits' sizes.
 
     Args:
         directory: Folder of the data set.
@@ -175,8 +176,8 @@ def find_leaks(
     """
     if not 0 <= near_bits <= 256:
         raise ValueError(f"near_bits must be in [0, 256]; got {near_bits!r}.")
-    splits = {name: _read_split(Path(directory), name) for name in read_info(directory).splits}
-    names = list(splits)
+    names = read_info(directory).image_splits
+    splits = {name: _read_split(Path(directory), name) for name in names}
     leaks: list[Leak] = []
     for position, first in enumerate(names):
         for second in names[position + 1 :]:
@@ -186,7 +187,7 @@ def find_leaks(
 
 def _read_split(directory: Path, name: str) -> _Held:
     held = _Held()
-    for path in find_records(directory, name)[0]:
+    for path in find_records(directory, name, unannotated=True)[0]:
         for _, example in iterate_examples(path):
             feature = example.features.feature
             patient, source_id = (

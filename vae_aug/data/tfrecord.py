@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -20,6 +21,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 # The public readers stop for good at a damaged record and cannot begin at a later one.
 from tensorflow.python.lib.io.tf_record import tf_record_random_reader
 
+from vae_aug.data.limits import MAX_IMAGE_BYTES
 from vae_aug.errors import RecordError
 
 _LENGTH_BYTES, _FRAME_BYTES = 8, 16
@@ -28,6 +30,9 @@ _NAME = re.compile(
     r"\.(tfrecords?|tfrec|records?)(-(?P<last>\d{5})-of-(?P<last_count>\d{5}))?",
     re.IGNORECASE,
 )
+# The second byte of zlib tells how hard it was pressed.
+_GZIP, _ZLIB = b"\x1f\x8b\x08", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
 def is_tfrecord(path: Path) -> bool:
@@ -59,22 +64,24 @@ def iterate_places(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes | 
         damaged, the error that says so.
 
     Raises:
-        RecordError: If the file cannot be read or is compressed.
+        RecordError: If the file cannot be read, is no regular file, or is compressed.
     """
     reader = _open(path)
-    size = Path(path).stat().st_size
+    size = os.stat(path).st_size
     offset = 0
-    while offset < size:
-        try:
-            data, end = reader.read(offset)
-        except (tf.errors.DataLossError, IndexError):
-            end = _find_end(Path(path), offset)
-            lost = "" if end <= size else ", and any behind it are lost"
-            data = RecordError(f"{path}: damaged (wrong checksum or cut short){lost}.")
-            if offset == 0 and _is_gzip(Path(path)):
-                raise RecordError(f"{path}: is compressed; unpack it with gunzip.") from None
-        yield offset, data
-        offset = end
+    with open(path, "rb") as file:
+        while offset < size:
+            end = _find_end(file, offset)
+            data: bytes | RecordError
+            try:
+                data = _read(reader, offset, end, size)
+            except RecordError as error:
+                if offset == 0 and _is_compressed(file):
+                    raise RecordError(f"{path}: is compressed; unpack it.") from None
+                lost = "" if end <= size else ", and any behind it are lost"
+                data = RecordError(f"{path}: {error}{lost}.")
+            yield offset, data
+            offset = end
 
 
 def read_feature(path: str | os.PathLike[str], offset: int, key: str) -> bytes:
@@ -91,9 +98,11 @@ def read_feature(path: str | os.PathLike[str], offset: int, key: str) -> bytes:
     Raises:
         RecordError: If the file or the record cannot be read, or the feature is missing.
     """
+    reader = _open(path)
     try:
-        data, _ = _open(path).read(offset)
-    except (tf.errors.DataLossError, IndexError) as error:
+        with open(path, "rb") as file:
+            data = _read(reader, offset, _find_end(file, offset), os.stat(path).st_size)
+    except RecordError as error:
         raise RecordError(f"{path}: damaged since it was first read.") from error
     values = get_values(parse_record(path, data), key, "bytes_list")
     if not values:
@@ -112,7 +121,8 @@ def parse_record(path: str | os.PathLike[str], data: bytes | RecordError) -> tf.
     try:
         return tf.train.Example.FromString(data)
     except DecodeError as error:
-        raise RecordError(f"{path}: no tf.train.Example.") from error
+        bare = ", but a bare image" if data.startswith((_PNG, _JPEG)) else ""
+        raise RecordError(f"{path}: no tf.train.Example{bare}.") from error
 
 
 def get_values(record: tf.train.Example, key: str, kind: str) -> Sequence[Any]:
@@ -128,21 +138,46 @@ def get_values(record: tf.train.Example, key: str, kind: str) -> Sequence[Any]:
     return getattr(feature[key], kind).value if key in feature else ()
 
 
+def has_values(record: tf.train.Example, key: str) -> bool:
+    """Tell whether a record has a feature with values of any type."""
+    feature = record.features.feature
+    kind = feature[key].WhichOneof("kind") if key in feature else None
+    return kind is not None and len(getattr(feature[key], kind).value) > 0
+
+
 def _open(path: str | os.PathLike[str]) -> tf_record_random_reader:
     try:
+        # Opening a named pipe would wait for its other end.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise RecordError(f"{path}: cannot be read (it is no regular file).")
         return tf_record_random_reader(os.fspath(path))
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror}).") from error
     except tf.errors.OpError as error:
         raise RecordError(f"{path}: cannot be read ({error.message}).") from error
 
 
-def _is_gzip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(3) == b"\x1f\x8b\x08"
+def _read(reader: tf_record_random_reader, offset: int, end: int, size: int) -> bytes:
+    """Read a record that is said to end at `end`; the reader trusts the length that it states."""
+    damaged = "damaged (wrong checksum or cut short)"
+    if end > size:
+        raise RecordError(damaged)
+    if end - offset > MAX_IMAGE_BYTES:
+        raise RecordError(f"has {end - offset} bytes; at most {MAX_IMAGE_BYTES} are read")
+    try:
+        data: bytes = reader.read(offset)[0]
+    except (tf.errors.DataLossError, IndexError) as error:
+        raise RecordError(damaged) from error
+    return data
 
 
-def _find_end(path: Path, offset: int) -> int:
-    """Return where the next record would begin, by the length that a damaged record states."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        head = file.read(_LENGTH_BYTES).ljust(_LENGTH_BYTES, b"\xff")
-    return offset + _FRAME_BYTES + struct.unpack("<Q", head)[0]
+def _is_compressed(file: BinaryIO) -> bool:
+    file.seek(0)
+    return file.read(3).startswith((_GZIP, *_ZLIB))
+
+
+def _find_end(file: BinaryIO, offset: int) -> int:
+    """Return where the next record begins, by the length that the record at `offset` states."""
+    file.seek(offset)
+    head = file.read(_LENGTH_BYTES).ljust(_LENGTH_BYTES, b"\xff")
+    return offset + _FRAME_BYTES + int(struct.unpack("<Q", head)[0])

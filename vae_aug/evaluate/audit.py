@@ -323,7 +323,7 @@ def _list_folders(records: _Records) -> list[str]:
 def _find_folders(folders: Sequence[str], split: str) -> list[str]:
     """Return the folders that have a split."""
     name = get_split_name(split)
-    found = [folder for folder in folders if name in read_info(folder).splits]
+    found = [folder for folder in folders if name in read_info(folder).image_splits]
     if not found:
         raise RecordError(
             f"{', '.join(folders)}: no split {name!r}; pass records of held-out images."
@@ -338,7 +338,7 @@ def _open(folders: Sequence[str], split: str, size: int) -> tf.data.Dataset:
         return fit(element, size, box_weight=1.0)[0], element["image/patient"]
 
     datasets = [
-        read_records(folder, split).map(
+        read_records(folder, split, unannotated=True).map(
             prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         for folder in folders

@@ -224,7 +224,7 @@ class _Run:
         seed: int,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self._dataset = read_records(source, split)
+        self._dataset = read_records(source, split, unannotated=True)
         self._source, self._split = source, split
         self._networks = networks
         self._keep, self._corruptions, self._seed = keep, corruptions, seed

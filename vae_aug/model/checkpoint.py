@@ -17,31 +17,39 @@ import datetime
 import hashlib
 import importlib.resources
 import json
+import reprlib
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
-import numpy as np
 
-from vae_aug.config import ModelConfig
+from vae_aug.data.atomic import make_temporary_path, sync_file
 from vae_aug.errors import CheckpointError
+from vae_aug.model.archive import read_member
+from vae_aug.model.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    parse_manifest,
+    parse_model,
+    parse_object,
+)
 from vae_aug.model.profiles import Network, make_vae
+from vae_aug.model.weights import (
+    WEIGHTS_NAME,
+    count_bytes,
+    describe_variable,
+    halve_weights,
+    load_weights,
+)
 
-FORMAT_VERSION = 1
-_MANIFEST = "manifest.json"
-_WEIGHTS = "model.weights.h5"
 _CARD = "MODEL_CARD.md"
 _KERAS_CONFIG, _KERAS_METADATA = "config.json", "metadata.json"
-_MEMBERS = (_MANIFEST, _WEIGHTS, _CARD, _KERAS_CONFIG, _KERAS_METADATA)
-_MAX_MEMBER_BYTES = 2**30
-_MAX_TEXT_BYTES = 2**24
-_HALF_LIMIT = 3e4
-"""Half of the largest float16; a variable beyond it is stored in float32."""
+_MEMBERS = (MANIFEST_NAME, WEIGHTS_NAME, _CARD, _KERAS_CONFIG, _KERAS_METADATA)
+_MAX_TEXT_BYTES = 2**23
+"""Room for the hashes of three hundred thousand patients."""
 
 
 def save_checkpoint(
@@ -63,22 +71,28 @@ def save_checkpoint(
 
     Returns:
         The digest: SHA-256, in hex, of the manifest.
+
+    Raises:
+        CheckpointError: If `path` is a folder of something else, or what is given could not be
+            loaded again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        folder = Path(temporary) / "members"
-        folder.mkdir()
-        _write_members(vae, folder, training or {}, fingerprint or {}, card)
-        digest = _digest((folder / _MANIFEST).read_bytes())
+    temporary = make_temporary_path(path)
+    try:
+        folder = temporary / "members"
+        folder.mkdir(parents=True)
+        digest = _write_members(vae, path, folder, training or {}, fingerprint or {}, card)
         if path.suffix == ".keras":
-            archive = Path(temporary) / "archive"
+            archive = temporary / "archive"
             _zip(folder, archive)
+            sync_file(archive)
             archive.replace(path)
         else:
-            if path.is_dir():
-                shutil.rmtree(path)
-            folder.replace(path)
+            _replace_folder(path, folder, temporary / "former")
+        sync_file(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return digest
 
 
@@ -97,20 +111,18 @@ def load_checkpoint(checkpoint: str | Path) -> Network:
             names the member or the variable.
     """
     path = find_checkpoint(checkpoint)
-    manifest_bytes = _read_member(path, _MANIFEST, _MAX_TEXT_BYTES)
-    manifest = _parse_manifest(path, manifest_bytes)
-    vae = make_vae(_parse_config(path, manifest))
-    _check_variables(path, vae, manifest["variables"])
-    with tempfile.TemporaryDirectory() as temporary:
-        weights = Path(temporary) / _WEIGHTS
-        weights.write_bytes(_read_member(path, _WEIGHTS, _MAX_MEMBER_BYTES))
-        try:
-            vae.load_weights(weights)
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path}: {_WEIGHTS} cannot be read: {error}") from error
-    _check_digests(path, vae, manifest["variables"])
-    vae.digest = _digest(manifest_bytes)
-    vae.patients = frozenset(manifest.get("fingerprint", {}).get("patients", ()))
+    content = _read(path, MANIFEST_NAME)
+    manifest = parse_manifest(path, content)
+    variables = manifest["variables"]
+    weights = read_member(path, WEIGHTS_NAME, count_bytes(variables), _MEMBERS)
+    try:
+        vae = make_vae(parse_model(path, manifest["model"]))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {MANIFEST_NAME}, model settings: {error}") from error
+    _check_keras_config(path, vae)
+    load_weights(path, vae, weights, variables)
+    vae.digest = _digest(content)
+    vae.patients = frozenset(manifest["fingerprint"].get("patients", ()))
     return vae
 
 
@@ -127,13 +139,21 @@ def read_manifest(checkpoint: str | Path) -> dict[str, Any]:
         CheckpointError: As `load_checkpoint`.
     """
     path = find_checkpoint(checkpoint)
-    content = _read_member(path, _MANIFEST, _MAX_TEXT_BYTES)
-    return {**_parse_manifest(path, content), "digest": _digest(content), "path": str(path)}
+    content = _read(path, MANIFEST_NAME)
+    return {**parse_manifest(path, content), "digest": _digest(content), "path": str(path)}
 
 
 def read_card(checkpoint: str | Path) -> str:
-    """Read a checkpoint's model card (Markdown)."""
-    return _read_member(find_checkpoint(checkpoint), _CARD, _MAX_TEXT_BYTES).decode()
+    """Read a checkpoint's model card (Markdown).
+
+    Raises:
+        CheckpointError: If it is missing, damaged or no UTF-8.
+    """
+    path = find_checkpoint(checkpoint)
+    try:
+        return _read(path, _CARD).decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: {_CARD} is no UTF-8 ({error}).") from error
 
 
 def find_checkpoint(checkpoint: str | Path) -> Path:
@@ -143,8 +163,11 @@ def find_checkpoint(checkpoint: str | Path) -> Path:
         CheckpointError: If there is none; the message lists the packaged names.
     """
     path = Path(checkpoint)
-    if path.exists():
-        return path
+    try:
+        if path.exists():
+            return path
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: is no checkpoint; it cannot be read ({error}).") from error
     packaged = {p.stem: p for p in _packaged_folder().glob("*.keras")}
     if str(checkpoint) in packaged:
         return packaged[str(checkpoint)]
@@ -158,62 +181,84 @@ def _packaged_folder() -> Path:
     return Path(str(importlib.resources.files("vae_aug"))) / "checkpoints"
 
 
+def _read(path: Path, name: str) -> bytes:
+    """Read a member of a checkpoint that holds text."""
+    return read_member(path, name, _MAX_TEXT_BYTES, _MEMBERS)
+
+
 def _write_members(
     vae: Network,
+    path: Path,
     folder: Path,
     training: Mapping[str, Any],
     fingerprint: Mapping[str, Any],
     card: str,
-) -> None:
-    vae.save_weights(folder / _WEIGHTS)
-    _halve(folder / _WEIGHTS)
+) -> str:
+    """Write the files of a checkpoint that is going to be `path`, and return its digest."""
     manifest = {
         "format": FORMAT_VERSION,
         "model": vae.config.to_dict(),
         "training": dict(training),
         "fingerprint": dict(fingerprint),
-        "variables": {v.path: _describe(v) for v in vae.weights},
+        "variables": {v.path: describe_variable(v) for v in vae.weights},
     }
-    text = json.dumps(manifest, indent=1, sort_keys=True)
-    (folder / _MANIFEST).write_text(text)
-    (folder / _CARD).write_text(card)
+    content = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    # What could not be loaded again is not written.
+    parse_manifest(path, content)
+    if len(content) > _MAX_TEXT_BYTES:
+        raise CheckpointError(f"{path}: the manifest would have more than {_MAX_TEXT_BYTES} bytes.")
+    (folder / MANIFEST_NAME).write_bytes(content)
+    vae.save_weights(folder / WEIGHTS_NAME)
+    halve_weights(folder / WEIGHTS_NAME)
+    (folder / _CARD).write_text(card, encoding="utf-8")
     (folder / _KERAS_CONFIG).write_text(json.dumps(keras.saving.serialize_keras_object(vae)))
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d@%H:%M:%S")
     metadata = {"keras_version": keras.__version__, "date_saved": date}
     (folder / _KERAS_METADATA).write_text(json.dumps(metadata))
+    return _digest(content)
 
 
-def _halve(weights: Path) -> None:
-    """Rewrite an HDF5 file with every float32 array that float16 can hold in float16."""
-    whole = weights.with_suffix(".whole")
-    weights.replace(whole)
-    with h5py.File(whole, "r") as source, h5py.File(weights, "w") as target:
+def _replace_folder(path: Path, folder: Path, former: Path) -> None:
+    """Put a checkpoint's folder in the place of a former one, and of nothing else.
 
-        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
-            if isinstance(item, h5py.Dataset):
-                values = item[()]
-                stored = _to_stored(values)
-                copied = target.create_dataset(name, data=stored)
-            else:
-                copied = target.require_group(name)
-            copied.attrs.update(item.attrs)
-
-        target.attrs.update(source.attrs)
-        source.visititems(copy)
-    whole.unlink()
-
-
-def _to_stored(values: np.ndarray) -> np.ndarray:
-    """Return the values in the precision that they are stored in."""
-    fits = values.dtype == np.float32 and np.all(np.abs(values) < _HALF_LIMIT)
-    return values.astype(np.float16) if fits else values
+    Between two renames there is none; a process that is killed just there leaves the former one in
+    its hidden folder.
+    """
+    for file in folder.iterdir():
+        sync_file(file)
+    if not path.is_dir() or not any(path.iterdir()):
+        folder.replace(path)
+        return
+    if not {MANIFEST_NAME, WEIGHTS_NAME} <= {file.name for file in path.iterdir()}:
+        raise CheckpointError(
+            f"{path}: is a folder of something else than a checkpoint; name another folder, or "
+            "delete this one."
+        )
+    path.replace(former)
+    try:
+        folder.replace(path)
+    except OSError:
+        former.replace(path)
+        raise
 
 
-def _describe(variable: keras.Variable) -> dict[str, Any]:
-    """Return shape and SHA-256 of a variable as it comes back from storage, little endian."""
-    values = np.asarray(variable)
-    stored = _to_stored(values).astype(values.dtype).astype(values.dtype.newbyteorder("<"))
-    return {"shape": list(values.shape), "sha256": _digest(stored.tobytes())}
+def _check_keras_config(path: Path, vae: Network) -> None:
+    """Check that `keras.saving.load_model` would build this network; nothing is built here.
+
+    Keras runs code that a configuration holds, of a `Lambda` layer for one, if its safe mode is
+    off. So a checkpoint whose configuration is not that of its network is refused as a whole.
+    """
+    parse_object(path, _KERAS_METADATA, _read(path, _KERAS_METADATA))
+    found = parse_object(path, _KERAS_CONFIG, _read(path, _KERAS_CONFIG))
+    wanted = keras.saving.serialize_keras_object(vae)
+    wanted = {key: wanted[key] for key in ("module", "class_name", "registered_name", "config")}
+    # A network that was compiled would bring an optimizer and losses, which may be anything.
+    for key, value in {**wanted, "compile_config": {}}.items():
+        if found.get(key, {}) != value:
+            raise CheckpointError(
+                f"{path}: {_KERAS_CONFIG}, {key} must be {value!r}; got "
+                f"{reprlib.repr(found.get(key))}. The file is another program's, or was altered."
+            )
 
 
 def _digest(content: bytes) -> str:
@@ -225,67 +270,3 @@ def _zip(folder: Path, archive: Path) -> None:
     with zipfile.ZipFile(archive, "w") as target:
         for name in _MEMBERS:
             target.writestr(zipfile.ZipInfo(name), (folder / name).read_bytes())
-
-
-def _read_member(path: Path, name: str, limit: int) -> bytes:
-    """Read one member of an archive or folder, bounding its size first."""
-    try:
-        if path.is_dir():
-            size = (path / name).stat().st_size
-            if size <= limit:
-                return (path / name).read_bytes()
-        else:
-            with zipfile.ZipFile(path) as archive:
-                size = archive.getinfo(name).file_size
-                if size <= limit:
-                    return archive.read(name)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"{path} is no checkpoint of vae_aug: {name} cannot be read ({error})."
-        ) from error
-    raise CheckpointError(f"{path}: {name} has {size} bytes; at most {limit} are read.")
-
-
-def _parse_manifest(path: Path, content: bytes) -> dict[str, Any]:
-    try:
-        manifest = json.loads(content)
-        version = manifest["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: {_MANIFEST} is not valid ({error}).") from error
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: checkpoint format {version!r}; this version reads {FORMAT_VERSION}. "
-            "Install the version of vae-aug that wrote it, or train again."
-        )
-    return manifest
-
-
-def _parse_config(path: Path, manifest: dict[str, Any]) -> ModelConfig:
-    try:
-        return ModelConfig.from_dict(manifest["model"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: {_MANIFEST}, model settings: {error}") from error
-
-
-def _check_variables(path: Path, vae: Network, expected: dict[str, Any]) -> None:
-    """Check that the manifest's variables are the network's, by name and shape."""
-    shapes = {v.path: list(v.shape) for v in vae.weights}
-    for name in sorted(set(shapes) ^ set(expected)):
-        side = "is not in the checkpoint" if name in shapes else "is not in the network"
-        raise CheckpointError(f"{path}: variable {name} {side}; another version wrote it.")
-    for name, shape in shapes.items():
-        if shape != expected[name]["shape"]:
-            raise CheckpointError(
-                f"{path}: variable {name} has shape {expected[name]['shape']}; "
-                f"the network needs {shape}."
-            )
-
-
-def _check_digests(path: Path, vae: Network, expected: dict[str, Any]) -> None:
-    """Check that every loaded variable is, bit for bit, the one that was saved."""
-    for variable in vae.weights:
-        if _describe(variable)["sha256"] != expected[variable.path]["sha256"]:
-            raise CheckpointError(
-                f"{path}: variable {variable.path} differs from its SHA-256 in {_MANIFEST}; "
-                "the file is damaged or was altered. Copy it again from its source."
-            )

@@ -44,15 +44,23 @@ class Source:
         return parse_example(serialized, self.dtype, self.channels)
 
 
-def open_source(folder: str | Path, split: str) -> Source:
-    """Open one split of a folder that `vae-aug ingest` wrote.
+def open_source(folder: str | Path, split: str, *, allow_damaged: bool = False) -> Source:
+    """Open one split of a folder that `vae-aug ingest` wrote, unannotated images included.
+
+    Args:
+        folder: The folder.
+        split: The split.
+        allow_damaged: As `read_records`.
 
     Raises:
-        RecordError: If it does not exist or its first record is damaged.
+        RecordError: As `read_records`.
     """
-    image = read_records(folder, split).element_spec["image"]
-    files, _ = find_records(folder, split)
-    return Source(read_serialized(files), image.dtype.name, image.shape[-1])
+    kept = {"unannotated": True, "allow_damaged": allow_damaged}
+    image = read_records(folder, split, **kept).element_spec["image"]
+    examples = read_serialized(find_records(folder, split, **kept)[0])
+    if allow_damaged:
+        examples = examples.ignore_errors()
+    return Source(examples, image.dtype.name, image.shape[-1])
 
 
 def make_training_feed(

@@ -9,12 +9,12 @@ import math
 import os
 import pickle
 from collections import OrderedDict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vae_aug.errors import CheckpointError
+from vae_aug.data.limits import read_bounded
+from vae_aug.errors import CheckpointError, VAEAugError
 
 MAX_FILE_BYTES = 64 * 2**20
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -133,13 +133,13 @@ def read_pinned(path: str | os.PathLike[str], sha256: str) -> bytes:
         The content.
 
     Raises:
-        CheckpointError: If the file is missing, larger than `MAX_FILE_BYTES`, or another one.
+        CheckpointError: If the file is missing, none that ends (a named pipe, a device), larger
+            than `MAX_FILE_BYTES`, or another one.
     """
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise CheckpointError(f"Cannot read the weight file {path}: {error}.") from error
+        data = read_bounded(path, MAX_FILE_BYTES)
+    except VAEAugError as error:
+        raise CheckpointError(f"Cannot read the weight file {error}") from error
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise CheckpointError(

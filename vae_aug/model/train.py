@@ -15,8 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.data.atomic import lock_folder, remove_temporaries, write_atomic
+from vae_aug.data.limits import read_bounded
+from vae_aug.data.shards import read_info
 from vae_aug.data.sheet import write_sheet
-from vae_aug.errors import RecordError, VAEAugError
+from vae_aug.errors import CheckpointError, RecordError, VAEAugError
 from vae_aug.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
 from vae_aug.model.encoder import freeze_stages
 from vae_aug.model.feed import Source, make_training_feed, make_validation_feed, open_source
@@ -27,6 +30,7 @@ from vae_aug.model.loss import (
     mean_squared_error,
     structural_similarity,
 )
+from vae_aug.model.manifest import check_size
 from vae_aug.model.profiles import Network, make_vae
 from vae_aug.model.vae import Draw
 
@@ -37,6 +41,9 @@ CHECKPOINT_NAME = "checkpoint.keras"
 _CONFIG_NAME = "config.json"
 _LOG_NAME = "log.jsonl"
 _SHEET_NAME = "sheet.png"
+_BEST_NAME = "best.json"
+_STATE_NAME = "state"
+_MAX_CONFIG_BYTES = 2**24
 _WARMUP_SHARE = 0.05
 _SHEET_IMAGES = 6
 _LOG_EVERY = 10
@@ -80,13 +87,16 @@ def train(
     config: TrainConfig | None = None,
     validation: Sequence[str | Path] = (),
     card: str = "",
+    allow_damaged: bool = False,
     progress: Progress | None = None,
 ) -> Figures:
     """Train a network and leave its best checkpoint in `out`.
 
     `out` then holds `checkpoint.keras` (best by validation), `config.json`, `log.jsonl`,
-    `sheet.png` (clean, noisy, restored), `tensorboard/` and `state/`. Called again on the same
-    `out`, it goes on from the last validation with the same optimiser state and batches.
+    `best.json` (figures of the best validation), `sheet.png` (clean, noisy, restored),
+    `tensorboard/` and `state/`. Called again on the same `out`, it goes on from the last validation
+    with the same optimiser state and batches, however the former run ended. While it runs, `out` is
+    locked.
 
     Args:
         sources: Folders of records, as `vae-aug ingest` writes them, with a split `train`.
@@ -96,6 +106,8 @@ def train(
         validation: Folders whose split `validation` is validated on; by default those of
             `sources` that have one.
         card: The model card of the checkpoint, Markdown.
+        allow_damaged: Whether records are read of which shards are damaged or not as their
+            `dataset.json` says.
         progress: Called after every step with the step's number and its figures.
 
     Returns:
@@ -104,21 +116,40 @@ def train(
 
     Raises:
         RecordError: If a source has no training split or is damaged, or no source has a
-            validation split.
-        ValueError: If `out` holds a run with other settings, or `start_from` is a network of
-            another architecture.
+            validation split, or another run writes to `out`.
+        ValueError: If `out` holds a run with other settings, `start_from` is a network of another
+            architecture, or the network is larger than a checkpoint may hold.
         CheckpointError: If `start_from` cannot be loaded.
-        TrainingError: If the loss stops being finite.
+        TrainingError: If the loss stops being finite, or what a former run left in `out` is
+            damaged; the message names the file.
     """
     model, config, out = model or ModelConfig(), config or TrainConfig(), Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    _keep_config(out / _CONFIG_NAME, model, config, sources)
+    check_size(model)
+    with lock_folder(out) as locked:
+        if locked:
+            for name in (_CONFIG_NAME, _LOG_NAME, _BEST_NAME, _SHEET_NAME, CHECKPOINT_NAME):
+                remove_temporaries(out / name)
+        _keep_config(out / _CONFIG_NAME, model, config, sources)
+        training = [open_source(s, "train", allow_damaged=allow_damaged) for s in sources]
+        held_out = _open_validation(
+            validation or sources, required=bool(validation), allow_damaged=allow_damaged
+        )
+        return _train(training, held_out, out, model, config, card, progress)
+
+
+def _train(
+    training: Sequence[Source],
+    held_out: Sequence[Source],
+    out: Path,
+    model: ModelConfig,
+    config: TrainConfig,
+    card: str,
+    progress: Progress | None,
+) -> Figures:
+    """Do what `train` says in a folder that no other run writes to."""
     keras.utils.set_random_seed(config.seed)
-    training = [open_source(source, "train") for source in sources]
-    held_out = _open_validation(validation or sources, required=bool(validation))
     state = _make_state(model, config)
-    manager = state.make_manager(out / "state")
-    manager.restore_or_initialize()
+    manager = _restore(state, out)
     run = _Run(state, config, out, card, _fingerprint(training, config.start_from))
     if not run.is_complete:
         feed = make_training_feed(training, model.image_size, config, start=int(state.step))
@@ -135,8 +166,7 @@ def train(
                 manager.save(checkpoint_number=step)
             if run.is_complete:
                 break
-    run.finish(training, model.image_size)
-    return _read_best(out)
+    return run.finish(training, model.image_size)
 
 
 def make_train_step(state: _State, config: TrainConfig) -> Callable[..., Figures]:
@@ -266,6 +296,7 @@ class _Run:
         self.state, self.config, self.out, self.card = state, config, out, card
         self.fingerprint = fingerprint
         self.writer = tf.summary.create_file_writer(str(out / "tensorboard"))
+        _cut_log(out / _LOG_NAME, int(state.step))
 
     @property
     def is_complete(self) -> bool:
@@ -280,6 +311,7 @@ class _Run:
                 tf.summary.scalar(f"{kind}/{name}", value)
         if kind != "train" or step % _LOG_EVERY == 0:
             rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
+            # One line, which reaches the file in one piece as it is closed.
             with (self.out / _LOG_NAME).open("a") as file:
                 file.write(json.dumps({"kind": kind, "step": step, **rounded}) + "\n")
 
@@ -298,21 +330,28 @@ class _Run:
             self._draw_sheet(feed, step)
         self.writer.flush()
 
-    def finish(self, training: Sequence[Source], size: int) -> None:
-        """Put the statistics of the training images' latents into the best checkpoint, once."""
+    def finish(self, training: Sequence[Source], size: int) -> Figures:
+        """Put the statistics of the training images' latents into the best checkpoint, once.
+
+        Returns:
+            The figures of the best validation.
+        """
         vae = load_checkpoint(self.out / CHECKPOINT_NAME)
-        if np.any(vae.aggregate_mean.numpy()):
-            return
-        plain = dataclasses.replace(self.config, seed=0, batch_size=16)
-        feed = make_validation_feed(training, size, plain, limit=_AGGREGATE_IMAGES)
-        encode = tf.function(vae.encode)
-        latents = [encode(clean) for _, clean in feed]
-        z_mean = np.concatenate([mean for mean, _ in latents])
-        variance = np.concatenate([np.exp(log_var) for _, log_var in latents])
-        vae.aggregate_mean.assign(z_mean.mean(axis=0))
-        vae.aggregate_std.assign(np.sqrt(z_mean.var(axis=0) + variance.mean(axis=0)))
-        self._save(vae, _read_best(self.out))
+        best = _read_best(self.out)
+        if not np.any(vae.aggregate_mean.numpy()):
+            plain = dataclasses.replace(self.config, seed=0, batch_size=16)
+            feed = make_validation_feed(training, size, plain, limit=_AGGREGATE_IMAGES)
+            encode = tf.function(vae.encode)
+            latents = [encode(clean) for _, clean in feed]
+            z_mean = np.concatenate([mean for mean, _ in latents])
+            variance = np.concatenate([np.exp(log_var) for _, log_var in latents])
+            vae.aggregate_mean.assign(z_mean.mean(axis=0))
+            vae.aggregate_std.assign(np.sqrt(z_mean.var(axis=0) + variance.mean(axis=0)))
+            self._save(vae, best)
+        # Again, for a run that was killed after its checkpoint and before this copy of its figures.
+        _write_json(self.out / _BEST_NAME, best)
         self.writer.close()
+        return best
 
     def _save(self, vae: Network, figures: Figures) -> None:
         rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
@@ -325,7 +364,7 @@ class _Run:
             fingerprint=self.fingerprint,
             card=self.card,
         )
-        (self.out / "best.json").write_text(json.dumps(rounded, indent=1) + "\n")
+        _write_json(self.out / _BEST_NAME, rounded)
 
     def _draw_sheet(self, feed: tf.data.Dataset, step: int) -> None:
         noisy, clean = (batch[:_SHEET_IMAGES] for batch in next(iter(feed)))
@@ -424,15 +463,15 @@ def _psnr(mse: tf.Tensor) -> tf.Tensor:
     return -10.0 * tf.math.log(tf.maximum(mse, 1e-10)) / np.log(10.0)
 
 
-def _open_validation(folders: Sequence[str | Path], *, required: bool) -> list[Source]:
+def _open_validation(
+    folders: Sequence[str | Path], *, required: bool, allow_damaged: bool
+) -> list[Source]:
     """Open the validation splits that exist; all of them must if they were asked for by name."""
     opened = []
     for folder in folders:
-        try:
-            opened.append(open_source(folder, "validation"))
-        except RecordError:
-            if required:
-                raise
+        # A split that is there and damaged is refused, not passed over.
+        if required or "validation" in read_info(folder).image_splits:
+            opened.append(open_source(folder, "validation", allow_damaged=allow_damaged))
     if not opened:
         raise RecordError(
             f"No split 'validation' in {', '.join(map(str, folders))}. Ingest one with "
@@ -473,13 +512,9 @@ def _keep_config(
     }
     settings = json.loads(json.dumps(settings))
     if not path.exists():
-        path.write_text(json.dumps(settings, indent=1) + "\n")
+        _write_json(path, settings)
         return
-    before = json.loads(path.read_text())
-    # A setting that the run's version did not have stood at what is its default now.
-    before["model"] = ModelConfig.from_dict(before["model"]).to_dict()
-    before["train"] = TrainConfig.from_dict(before["train"]).to_dict()
-    before = json.loads(json.dumps(before))
+    before = _read_config(path)
     changed = [
         f"{part}.{key}: {before[part][key]!r} before, {value!r} now"
         for part in ("model", "train")
@@ -495,5 +530,77 @@ def _keep_config(
         )
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read the settings of a former run; what its version did not have stood at its default."""
+    try:
+        before = json.loads(read_bounded(path, _MAX_CONFIG_BYTES))
+        before["model"] = ModelConfig.from_dict(before["model"]).to_dict()
+        before["train"] = TrainConfig.from_dict(before["train"]).to_dict()
+        before["sources"] = [str(source) for source in before["sources"]]
+        return json.loads(json.dumps(before))
+    except (VAEAugError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise TrainingError(
+            f"{path}: does not hold the settings of a run, so it cannot go on "
+            f"({type(error).__name__}: {error}). Give another output folder, or delete this one."
+        ) from error
+
+
+def _restore(state: _State, out: Path) -> tf.train.CheckpointManager:
+    """Set the state to what the last validation of a former run left, if there was one."""
+    folder = out / _STATE_NAME
+    advice = f"Give another output folder, or delete {folder} to train from the first step."
+    try:
+        manager = state.make_manager(folder)
+        # TensorFlow takes an index that it cannot parse for none, and would begin anew.
+        if manager.latest_checkpoint is None and (folder / "checkpoint").exists():
+            raise TrainingError(f"{folder / 'checkpoint'}: is damaged. {advice}")
+        manager.restore_or_initialize()
+    except (tf.errors.OpError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise TrainingError(
+            f"{folder}: the state of the run is damaged ({reason}). {advice}"
+        ) from error
+    if np.isfinite(state.best.numpy()):
+        try:
+            load_checkpoint(out / CHECKPOINT_NAME)
+        except CheckpointError as error:
+            raise TrainingError(
+                f"The best checkpoint of the run is missing or damaged ({error}) {advice}"
+            ) from error
+    return manager
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Cut off what a former run logged after the state that this one goes on from.
+
+    Raises:
+        TrainingError: If a line before is damaged.
+    """
+    if not path.exists():
+        return
+    kept = []
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        # A run that was killed may have left a part of its last line.
+        if number == len(lines) and not line.endswith(b"\n"):
+            break
+        try:
+            logged = int(json.loads(line)["step"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise TrainingError(
+                f"{path}, line {number}: is damaged ({error}). Delete this file; the run goes on "
+                "without it."
+            ) from error
+        if logged <= step:
+            kept.append(line)
+    if len(kept) < len(lines):
+        write_atomic(path, b"".join(kept))
+
+
 def _read_best(out: Path) -> Figures:
-    return json.loads((out / "best.json").read_text())
+    """Read the figures of the best validation from the checkpoint that they belong to."""
+    return read_manifest(out / CHECKPOINT_NAME)["training"]["validation"]
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vae_aug.config import ModelConfig, Profile, TrainConfig, check_choice, check_range
-from vae_aug.data.atomic import write_atomic
+from vae_aug.data.atomic import LOCK_NAME, lock_folder, remove_temporaries, write_atomic
+from vae_aug.data.limits import read_bounded
 from vae_aug.errors import MissingPackageError, VAEAugError
 from vae_aug.model.feed import open_source
 from vae_aug.model.train import Figures, TrainingError, train
@@ -38,6 +39,7 @@ TABLE_NAME = "tuning.json"
 BEST_NAME = "best.json"
 _TRIALS_NAME = "trials"
 _ORACLE_NAME = "oracle"
+_MAX_TABLE_BYTES = 2**27
 _SCORE = "score"
 # Trials that differ in these have scores that cannot be compared.
 _SHARED = ("model.image_size", "train.seed", "train.steps", "train.validation_images")
@@ -103,7 +105,7 @@ def tune(
     `vae-aug train --config` takes), `trials/<number>/` (each training) and `oracle/`
     (KerasTuner's state). Both files are up to date after every trial. Called again on the same
     `out`, the search goes on: finished trials are kept, an interrupted one resumes its training,
-    and `trials` may be larger than before.
+    and `trials` may be larger than before. While it runs, `out` is locked.
 
     Args:
         sources: Folders of records with a split `train`, as for `train`.
@@ -131,7 +133,8 @@ def tune(
             search.
         MissingPackageError: If KerasTuner is not installed.
         RecordError: As `train`.
-        VAEAugError: If every trial failed.
+        VAEAugError: If every trial failed, or what a former search left in `out` is damaged; the
+            message names the file.
 
     Reference:
         O'Malley et al., KerasTuner (2019), https://github.com/keras-team/keras-tuner
@@ -147,8 +150,13 @@ def tune(
     for source in validation:
         open_source(source, "validation")
     search = _Search(sources, out, model, config, space, steps, oracle, validation, seed, progress)
-    search.check_out()
-    _make_tuner(search, trials).search()
+    chooser = _make_oracle(_load_keras_tuner(), oracle, space, trials, seed)
+    with lock_folder(out) as locked:
+        if locked:
+            for name in (TABLE_NAME, BEST_NAME):
+                remove_temporaries(out / name)
+        search.check_out()
+        _make_tuner(search, chooser).search()
     best = search.trials[0]
     if best.status != "finished":
         raise VAEAugError(f"All of {len(search.trials)} trials failed; the first: {best.message}")
@@ -248,10 +256,10 @@ class _Search:
         """Refuse a folder that holds anything but a search with these settings."""
         path = self.out / TABLE_NAME
         if not path.exists():
-            if self.out.exists() and any(self.out.iterdir()):
+            if {file.name for file in self.out.iterdir()} - {LOCK_NAME}:
                 raise ValueError(f"{self.out} is not empty and holds no search; give another one.")
             return
-        before, now = json.loads(path.read_bytes())["settings"], self._list_settings()
+        before, now = _read_settings(path), self._list_settings()
         changed = [
             f"{name}: {before.get(name)!r} before, {value!r} now"
             for name, value in now.items()
@@ -369,7 +377,7 @@ def _make_oracle(keras_tuner: Any, kind: Oracle, space: Space, trials: int, seed
         ) from error
 
 
-def _make_tuner(search: _Search, trials: int) -> Any:
+def _make_tuner(search: _Search, oracle: Any) -> Any:
     """Make the tuner; one that finds its own state in `search.out` goes on from there."""
     keras_tuner = _load_keras_tuner()
     status = keras_tuner.engine.trial.TrialStatus
@@ -411,15 +419,14 @@ def _make_tuner(search: _Search, trials: int) -> Any:
         def report(self) -> None:
             search.report(_list_trials(self.oracle, search.space))
 
-    oracle = _make_oracle(keras_tuner, search.oracle, search.space, trials, search.seed)
     oracle.verbose = 0
-    search.out.mkdir(parents=True, exist_ok=True)
     try:
         with _quiet():
             return Tuner(oracle, directory=str(search.out), project_name=_ORACLE_NAME)
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise VAEAugError(
-            f"{search.out / _ORACLE_NAME}: the state of the search is damaged ({error}). "
+            f"{search.out / _ORACLE_NAME}: the state of the search is damaged "
+            f"({type(error).__name__}: {error}). "
             f"Give another output folder, or delete {search.out}."
         ) from error
 
@@ -526,6 +533,17 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _describe(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Read the settings of a former search from its table."""
+    try:
+        return dict(json.loads(read_bounded(path, _MAX_TABLE_BYTES))["settings"])
+    except (VAEAugError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise VAEAugError(
+            f"{path}: does not hold the table of a search, so it cannot go on "
+            f"({type(error).__name__}: {error}). Give another output folder, or delete this one."
+        ) from error
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

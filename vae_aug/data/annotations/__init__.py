@@ -5,13 +5,17 @@ pixels, as written in the file. Coordinates are taken as continuous and never sh
 VOC's habit of counting pixels from 1 is not undone, because most tools that write VOC files do
 not follow it. A box over a whole image of 640 x 480 is `(0, 0, 640, 480)` in every format.
 
+Every image is annotated as a whole, or faulty, or the source says nothing of it
+(`AnnotatedImage.annotation`). Only the first kind may become a negative.
+
 The rules for boxes are one for all formats (`clean_boxes`): a box that reaches out of its image
 is clipped; one outside of it, inverted, without area, with coordinates that are no numbers, or
-of an unknown or missing label is dropped; one that is there twice is kept, as the source has it.
-All are counted in the report of an ingest. An image that is there twice is taken once.
+of an unknown or missing label is dropped, and makes its image faulty; one that is there twice is
+kept, as the source has it. All are counted in the report of an ingest. An image that is there twice
+is taken once.
 
-What is wrong with one image or box is a `Problem` beside the result; only what leaves nothing
-to read (no such split, malformed JSON) is an `AnnotationError`.
+What is wrong with one image or box is a `Problem` beside the result; what leaves nothing to read
+(no such split, malformed JSON), or could only be guessed at, is an `AnnotationError`.
 """
 
 from __future__ import annotations
@@ -23,12 +27,15 @@ from vae_aug.data.annotations.cvat import read_cvat
 from vae_aug.data.annotations.dicom_folder import read_dicom_folder
 from vae_aug.data.annotations.images import read_images
 from vae_aug.data.annotations.labelme import read_labelme
+from vae_aug.data.annotations.lidc import read_lidc
 from vae_aug.data.annotations.masks import read_masks
 from vae_aug.data.annotations.nifti_folder import read_nifti
 from vae_aug.data.annotations.source import Annotations
+from vae_aug.data.annotations.supervisely import read_supervisely
 from vae_aug.data.annotations.tables import read_csv
 from vae_aug.data.annotations.tfds_folder import read_tfds
 from vae_aug.data.annotations.tfrecords import read_tfrecords
+from vae_aug.data.annotations.via import read_via
 from vae_aug.data.annotations.voc import read_voc
 from vae_aug.data.annotations.yolo import read_yolo
 
@@ -39,6 +46,9 @@ READERS: Mapping[str, Callable[..., Annotations]] = {
     "csv": read_csv,
     "labelme": read_labelme,
     "cvat": read_cvat,
+    "via": read_via,
+    "supervisely": read_supervisely,
+    "lidc": read_lidc,
     "masks": read_masks,
     "dicom": read_dicom_folder,
     "nifti": read_nifti,

@@ -2,119 +2,310 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vae_aug.data.annotations.layout import find_file, find_split_file, list_image_folders
-from vae_aug.data.annotations.source import Annotations, Box, Collector, parse_number, parse_size
-from vae_aug.data.boxes import convert_boxes
+from vae_aug.data.annotations.layout import FileFinder, find_split_file, list_image_folders
+from vae_aug.data.annotations.pixels import flag_relative, refuse_relative
+from vae_aug.data.annotations.source import (
+    DEFAULTS,
+    Annotations,
+    Box,
+    Collector,
+    Fault,
+    ReaderOptions,
+    parse_number,
+    parse_size,
+)
+from vae_aug.data.annotations.text import load_json
 from vae_aug.errors import AnnotationError
 
+_Id = int | str
 
-def read_coco(source: str | os.PathLike[str], split: str = "train") -> Annotations:
+_PATTERNS = (
+    "{0}.json",
+    "instances_{0}*.json",
+    "annotations/{0}.json",
+    "annotations/instances_{0}*.json",
+    "{0}/_annotations.coco.json",
+    "{0}/*.json",
+)
+_INTEGER = re.compile(r"(-?(?:0|[1-9][0-9]{0,30}))(\.0+)?")
+# Beyond this a float stands for several integers, so that an id written as one may be another's.
+_LARGEST_EXACT = 2**53 - 1
+# Keys of an image or annotation that tell a relative of the format, in which there is no box, or a
+# lack of boxes does not mean a lack of objects.
+_RELATIVES = {
+    "caption": "captions have",
+    "segments_info": "panoptic segmentations have",
+    "neg_category_ids": "LVIS has, whose images were not searched for every class",
+    "not_exhaustive_category_ids": "LVIS has, whose images were not searched for every class",
+}
+
+
+def read_coco(
+    source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
+) -> Annotations:
     """Read a COCO detection data set.
 
     Labels follow the category ids in ascending order; categories of one name are one label. An
     image may carry a `patient`. Image files lie beside the JSON or in `images/`, each also in a
     folder of the split, or in `images/` beside the JSON's folder.
 
+    An image that is listed and to which no annotation points has no boxes. Ids that are alike as
+    numbers are one id, also where they are written as text ("1") or as pandas does (1.0); "01" is
+    another. An annotation without a `bbox` gives the bounding box of its polygons. If an
+    annotation points to an image that is not listed, or that has no `file_name`, all images count
+    as faulty, since its box may be any one's.
+
     Args:
         source: The data set's folder, holding e.g. `train.json`, `val.json` or `valid.json`,
             `annotations/instances_train2017.json`, or `train/_annotations.coco.json`; or the
             JSON file itself.
         split: Which of them.
+        options: As in `ReaderOptions`.
 
     Returns:
         The annotations.
 
     Raises:
-        AnnotationError: If there is no such file, or it is no COCO data set.
+        AnnotationError: If there is no such file, or it is no COCO data set; if two images or two
+            categories share an id; or all coordinates are relative.
 
     Reference:
         cocodataset.org, "Data format": `bbox` is [x, y, width, height], 0-indexed.
     """
     source = Path(source)
-    file = find_split_file(
-        source,
-        split,
-        ".json",
-        (
-            "{0}.json",
-            "instances_{0}*.json",
-            "annotations/{0}.json",
-            "annotations/instances_{0}*.json",
-            "{0}/_annotations.coco.json",
-            "{0}/*.json",
-        ),
-    )
-    content = _load_json(file)
-    collector = Collector(source if source.is_dir() else source.parent)
-    categories = sorted(
-        ((entry["id"], str(entry["name"])) for entry in content["categories"]),
-        key=lambda pair: pair[0],
-    )
-    boxes = _group_coco_boxes(content, dict(categories), file, collector)
-    folders = list_image_folders(file.parent, split)
-    for entry in content["images"]:
-        name = entry.get("file_name")
-        path = find_file(folders, name)
-        if path is None:
-            collector.report(str(name), "the annotations name this image, the file is missing")
-            continue
-        collector.add(
-            path,
-            boxes[entry["id"]],
-            size=(parse_size(entry.get("height")), parse_size(entry.get("width"))),
-            patient=str(entry.get("patient") or ""),
+    file = find_split_file(source, split, ".json", _PATTERNS)
+    content = _load_coco(file)
+    collector = Collector(source if source.is_dir() else source.parent, options)
+    images = _index_entries(file, "images", content["images"])
+    categories = _read_categories(file, content["categories"])
+    annotations = _drop_repeated(collector, content["annotations"])
+    named = {number: entry for number, entry in images.items() if _has_name(entry)}
+    for _ in range(len(images) - len(named)):
+        collector.report(file, "an image has no file_name")
+    entries, orphans = _group_annotations(annotations, named.keys(), categories)
+    for index in orphans:
+        reason = f"annotations[{index}]: its image_id is not among the images"
+        collector.report(file, reason, "dropped")
+    finder = FileFinder(list_image_folders(file.parent, split, options.images))
+    for number, entry in named.items():
+        _add_image(collector, file, entry, entries[number], finder.find(entry["file_name"]))
+    if orphans:
+        collector.doubt(
+            f"{len(orphans)} annotations point to images that the file does not list by a name, so "
+            "their boxes may be those of any image"
         )
-    return collector.finish(dict.fromkeys(name for _, name in categories))
+    refuse_relative(collector)
+    return collector.finish(dict.fromkeys(categories.values()))
 
 
-def _load_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise AnnotationError(f"{file}: no valid JSON ({error}); export it again.") from error
-    for key, field in (("images", "id"), ("annotations", None), ("categories", "id")):
+def is_coco(content: object) -> bool:
+    """Tell whether the content of a JSON file is that of a COCO file, complete or not."""
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("images"), list)
+        and bool({"annotations", "categories"} & content.keys())
+    )
+
+
+def _has_name(image: Mapping[str, Any]) -> bool:
+    name = image.get("file_name")
+    return isinstance(name, str) and bool(name.strip())
+
+
+def _add_image(
+    collector: Collector,
+    file: Path,
+    image: Mapping[str, Any],
+    entries: Iterable[Box | Fault],
+    path: Path | None,
+) -> None:
+    if path is None:
+        reason = "the annotations name this image, the file is missing"
+        collector.report(image["file_name"], reason)
+        return
+    size = parse_size(image.get("height")), parse_size(image.get("width"))
+    patient = _parse_id(image.get("patient"))
+    collector.add(
+        path,
+        flag_relative(entries, size),
+        file=file,
+        size=size,
+        patient="" if patient is None else str(patient),
+    )
+
+
+def _load_coco(file: Path) -> dict[str, Any]:
+    content = load_json(file)
+    if isinstance(content, list) and any(isinstance(e, dict) and "score" in e for e in content):
+        raise AnnotationError(
+            f"{file}: holds what a detector found, not a data set; give the file of its data set."
+        )
+    for key in ("images", "annotations", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-            raise AnnotationError(
-                f"{file}: COCO wants an object with the lists 'images', 'annotations' and "
-                f"'categories'; {key!r} is missing or no list of objects."
-            )
-        if field and any(not isinstance(entry.get(field), int | str) for entry in entries):
-            raise AnnotationError(f"{file}: an entry of {key!r} has no {field!r}.")
-    if any("name" not in entry for entry in content["categories"]):
-        raise AnnotationError(f"{file}: a category has no 'name'.")
-    if len({type(entry["id"]) for entry in content["categories"]}) > 1:
-        raise AnnotationError(f"{file}: the category ids are of mixed types.")
+        if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
+            for found in _RELATIVES.keys() & {k for entry in entries for k in entry}:
+                raise AnnotationError(
+                    f"{file}: an entry of {key!r} has {found!r}, as {_RELATIVES[found]}; give the "
+                    "file of COCO's object detection."
+                )
+            continue
+        raise AnnotationError(
+            f"{file}: COCO wants an object with the lists 'images', 'annotations' and "
+            f"'categories'; {key!r} is missing or no list of objects."
+        )
     return content
 
 
-def _group_coco_boxes(
-    content: Mapping[str, Any], categories: Mapping[Any, str], file: Path, collector: Collector
-) -> dict[Any, list[Box]]:
-    """Return boxes by image id."""
-    boxes: dict[Any, list[Box]] = {entry["id"]: [] for entry in content["images"]}
-    for index, entry in enumerate(content["annotations"]):
-        image_id, category_id, bbox = (entry.get(k) for k in ("image_id", "category_id", "bbox"))
-        # Ids of text may be names of patients, so the fault tells the position instead.
-        if not isinstance(image_id, int | str) or image_id not in boxes:
-            fault = "its image_id is not among the images"
-        elif not isinstance(category_id, int | str) or category_id not in categories:
-            fault = "its category_id is not among the categories"
-        elif not isinstance(bbox, list) or len(bbox) != 4:
-            fault = "its bbox is not [x, y, width, height]"
-        else:
-            xywh = np.array([parse_number(value) for value in bbox])
-            xyxy = convert_boxes(xywh, "xywh", "xyxy").tolist()
-            crowd = bool(entry.get("iscrowd"))
-            boxes[image_id].append(Box(xyxy, categories[category_id], is_crowd=crowd))
+def _parse_id(value: object) -> _Id | None:
+    """Return an id, an integer where it is one in any spelling; None for what is no id."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        value = repr(value) if abs(value) <= _LARGEST_EXACT else None
+    if isinstance(value, int):
+        return value
+    text = unicodedata.normalize("NFC", value).strip() if isinstance(value, str) else ""
+    match = _INTEGER.fullmatch(text)
+    if match is None:
+        return None if text.lower() in ("", "nan", "null", "none") else text
+    number = int(match[1])
+    return None if match[2] and abs(number) > _LARGEST_EXACT else number
+
+
+def _index_entries(
+    file: Path, key: str, entries: Iterable[Mapping[str, Any]]
+) -> dict[_Id, Mapping[str, Any]]:
+    """Return entries by id.
+
+    Raises:
+        AnnotationError: If one has no id, or two have the same.
+    """
+    index: dict[_Id, Mapping[str, Any]] = {}
+    for position, entry in enumerate(entries):
+        number = _parse_id(entry.get("id"))
+        if number is None:
+            raise AnnotationError(f"{file}: an entry of {key!r} has no 'id' ({key}[{position}]).")
+        if number in index:
+            raise _make_duplicate_error(file, key, position, number)
+        index[number] = entry
+    return index
+
+
+def _make_duplicate_error(file: Path, key: str, position: int, number: _Id) -> AnnotationError:
+    # An id of text may be the name of a patient.
+    shown = f"the id {number}" if isinstance(number, int) else "an id of text"
+    return AnnotationError(
+        f"{file}: {key}[{position}] has {shown}, which an entry before it has; number the entries "
+        "anew, as files that were joined must be, or ingest the files one by one."
+    )
+
+
+def _read_categories(file: Path, entries: Iterable[Mapping[str, Any]]) -> dict[_Id, str]:
+    """Return names by id, in ascending order of the ids."""
+    index = _index_entries(file, "categories", entries)
+    names = {number: entry.get("name") for number, entry in index.items()}
+    if any(type(name) not in (str, int) for name in names.values()):
+        raise AnnotationError(f"{file}: a category has no 'name'.")
+    if len({type(number) for number in index}) > 1:
+        raise AnnotationError(f"{file}: the category ids are of mixed types.")
+    return {number: str(names[number]) for number in sorted(index)}
+
+
+def _drop_repeated(
+    collector: Collector, entries: list[dict[str, Any]]
+) -> dict[int, dict[str, Any]]:
+    """Return annotations by position, without those that say again what one of their id says.
+
+    Those that share no more than the id stay: nothing goes by the ids of annotations.
+    """
+    seen: set[tuple[_Id, str]] = set()
+    numbers: set[_Id] = set()
+    kept: dict[int, dict[str, Any]] = {}
+    shared = 0
+    for position, entry in enumerate(entries):
+        number = _parse_id(entry.get("id"))
+        if number is not None:
+            key = (number, repr(_summarize(entry)))
+            if key in seen:
+                continue
+            shared += number in numbers
+            seen.add(key)
+            numbers.add(number)
+        kept[position] = entry
+    if count := len(entries) - len(kept):
+        collector.notes.append(f"{count} annotations are there twice, and are taken once")
+    if shared:
+        collector.notes.append(
+            f"{shared} annotations have the id of another one; all were taken, by their image_id"
+        )
+    return kept
+
+
+def _summarize(entry: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what an annotation says, in whatever spelling."""
+    bbox, ids = entry.get("bbox"), (entry.get("image_id"), entry.get("category_id"))
+    if not isinstance(bbox, list) or not bbox:
+        return *map(_parse_id, ids), bbox, entry.get("segmentation")
+    return *map(_parse_id, ids), *map(parse_number, bbox)
+
+
+def _group_annotations(
+    annotations: Mapping[int, Mapping[str, Any]],
+    images: Iterable[_Id],
+    categories: Mapping[_Id, str],
+) -> tuple[dict[_Id, list[Box | Fault]], list[int]]:
+    """Return boxes and faults by image id, and the positions of those of no image."""
+    groups: dict[_Id, list[Box | Fault]] = {number: [] for number in images}
+    orphans = []
+    for position, entry in annotations.items():
+        image_id = _parse_id(entry.get("image_id"))
+        if image_id is None or image_id not in groups:
+            orphans.append(position)
             continue
-        collector.report(file, f"annotations[{index}]: {fault}", "dropped")
-    return boxes
+        box: Box | Fault | str = _parse_annotation(entry, categories)
+        if isinstance(box, str):
+            box = Fault(f"annotations[{position}]: {box}")
+        groups[image_id].append(box)
+    return groups, orphans
+
+
+def _parse_annotation(entry: Mapping[str, Any], categories: Mapping[_Id, str]) -> Box | str:
+    """Return the box of an annotation; a string tells why it has none."""
+    category = _parse_id(entry.get("category_id"))
+    if category is None or category not in categories:
+        return "its category_id is not among the categories"
+    bbox = entry.get("bbox")
+    if isinstance(bbox, list) and len(bbox) == 4:
+        # Plain floats: arrays of four numbers take a hundred times as long.
+        left, top, width, height = map(parse_number, bbox)
+        xyxy = [left, top, left + width, top + height]
+    elif bbox not in (None, []):
+        return "its bbox is not [x, y, width, height]"
+    elif not (xyxy := _bound_polygons(entry.get("segmentation"))):
+        return "it has neither a bbox nor polygons"
+    # `ignore` is how converters of Pascal VOC write `difficult`.
+    crowd, difficult = (entry.get(key) in (1, "1", "true") for key in ("iscrowd", "ignore"))
+    return Box(xyxy, categories[category], is_crowd=crowd, difficult=difficult)
+
+
+def _bound_polygons(segmentation: object) -> list[float]:
+    """Return `xyxy` around polygons [[x, y, x, y, ...], ...]; nothing if they are none."""
+    if not isinstance(segmentation, list) or not segmentation:
+        return []
+    # VIA writes the one polygon of a region without the outer list.
+    nested = any(isinstance(part, list) for part in segmentation)
+    polygons = segmentation if nested else [segmentation]
+    if not all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons):
+        return []
+    numbers = [[parse_number(value) for value in polygon] for polygon in polygons]
+    points = np.concatenate([np.reshape(values, (-1, 2)) for values in numbers])
+    return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]

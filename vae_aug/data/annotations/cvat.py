@@ -1,133 +1,218 @@
-"""Data sets of CVAT, "CVAT for images 1.1": one XML file for all images."""
+"""Data sets of CVAT: one XML file for all images, or for all frames of a video."""
 
 from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from vae_aug.data.annotations.layout import find_file, list_image_folders, list_split_names
+from vae_aug.data.annotations.cvat_shapes import is_outside, parse_shape
+from vae_aug.data.annotations.cvat_video import (
+    find_frames,
+    find_task,
+    list_deleted,
+    list_frames,
+    parse_video_size,
+    place_tracks,
+)
+from vae_aug.data.annotations.layout import (
+    FileFinder,
+    find_split_file,
+    fold_name,
+    list_image_folders,
+    list_split_names,
+)
+from vae_aug.data.annotations.pixels import flag_relative, refuse_relative
 from vae_aug.data.annotations.source import (
+    DEFAULTS,
     Annotations,
     Box,
     Collector,
-    keep_named,
-    parse_number,
+    Fault,
+    ReaderOptions,
+    clean_label,
     parse_size,
 )
+from vae_aug.data.annotations.text import parse_xml
+from vae_aug.data.limits import MAX_ANNOTATION_BYTES
 from vae_aug.errors import AnnotationError
 
-_AREAS = ("box", "polygon", "ellipse", "mask")
-_NO_AREAS = ("polyline", "points", "cuboid", "skeleton", "tag")
+_PATTERNS = ("annotations.xml", "{0}.xml", "{0}/annotations.xml", "annotations/{0}.xml")
 
 
-def read_cvat(source: str | os.PathLike[str], split: str = "train") -> Annotations:
-    """Read an export "CVAT for images 1.1".
+def read_cvat(
+    source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
+) -> Annotations:
+    """Read an export "CVAT for images 1.1" or "CVAT for video 1.1".
 
     A polygon, an ellipse, a mask and a rotated box give their bounding box; points, lines,
-    cuboids, skeletons and tags are dropped. Labels are those that the file declares, in its
+    cuboids, skeletons and tags are faults. Labels are those that the file declares, in its
     order. Where images have a `subset`, those of the split are read, else all.
+
+    An image that the file lists without a shape has no boxes. A frame of a video has none where
+    no track is in it. A frame is faulty if a track leaves open where in it the object is, and all
+    images are if a shape is in no frame, or the file holds elements of another kind.
 
     Args:
         source: The folder that holds `annotations.xml`, or the file itself.
         split: Which split; `"all"` reads every subset.
+        options: As in `ReaderOptions`.
 
     Returns:
         The annotations.
 
     Raises:
-        AnnotationError: If there is no such file, it is no such export, or has no such subset.
+        AnnotationError: If there is no such file, it is no such export, has no such subset, all
+            coordinates are relative, or it cannot be told which image is which frame.
 
     Reference:
         CVAT documentation, "XML annotation format", version 1.1.
     """
     source = Path(source)
-    file = source / "annotations.xml" if source.is_dir() else source
+    file = find_split_file(source, split, ".xml", _PATTERNS)
     root = parse_cvat(file)
-    if root is None:
-        raise AnnotationError(
-            f"{file}: expected an export 'CVAT for images 1.1' (<annotations> with <image>); "
-            "export the task again in this format."
-        )
-    collector = Collector(file.parent)
-    folders = list_image_folders(file.parent, split)
-    entries = _choose_subset(file, root.findall("image"), split)
+    collector = Collector(source if source.is_dir() else file.parent, options)
+    folders = list_image_folders(file.parent, split, options.images)
     names = [(e.text or "").strip() for e in root.findall("meta//label/name")]
-    for entry in entries:
-        boxes = list(keep_named(collector, file, _parse_shapes(collector, file, entry)))
-        names += sorted({box.label for box in boxes} - set(names))
-        name = entry.get("name", "")
-        path = find_file(folders, name)
-        if path is None:
-            collector.report(name, "the annotations name this image, the file is missing")
-            continue
-        size = (parse_size(entry.get("height")), parse_size(entry.get("width")))
-        collector.add(path, boxes, size=size)
-    return collector.finish(dict.fromkeys(names))
+    if is_cvat_video(root):
+        used = _add_frames(collector, file, root, folders)
+    else:
+        used = _add_images(collector, file, *_part_subsets(file, root, split), folders)
+    if any(child.tag not in ("version", "meta", "image", "track") for child in root):
+        collector.doubt("the file holds elements that are not known, which may be shapes")
+    refuse_relative(collector)
+    return collector.finish([*filter(None, names), *sorted(used)])
 
 
-def parse_cvat(file: Path) -> ET.Element | None:
-    """Parse an XML file; None if it is no export of images."""
-    try:
-        root = ET.fromstring(file.read_bytes())
-    except (ET.ParseError, OSError, ValueError, LookupError):
-        return None
-    return root if root.tag == "annotations" and root.find("image") is not None else None
+def is_cvat(root: ET.Element) -> bool:
+    """Tell whether the root of an XML file is that of an export of images."""
+    return root.tag == "annotations" and root.find("image") is not None
 
 
-def _choose_subset(file: Path, entries: list[ET.Element], split: str) -> list[ET.Element]:
+def is_cvat_video(root: ET.Element) -> bool:
+    """Tell whether the root of an XML file is that of an export of a video."""
+    return root.tag == "annotations" and root.find("track") is not None
+
+
+def parse_cvat(file: Path) -> ET.Element:
+    """Parse an export of CVAT.
+
+    Returns:
+        The root.
+
+    Raises:
+        AnnotationError: If the file cannot be read, or is no export of images or of a video.
+    """
+    root = parse_xml(file, MAX_ANNOTATION_BYTES)
+    if is_cvat(root) == is_cvat_video(root):
+        raise AnnotationError(
+            f"{file}: expected an export 'CVAT for images' (<annotations> with <image>) or 'CVAT "
+            "for video' (with <track>); export the task again in one of these formats."
+        )
+    return root
+
+
+def _part_subsets(
+    file: Path, root: ET.Element, split: str
+) -> tuple[list[ET.Element], list[ET.Element]]:
+    """Return the images of a split, and the others."""
+    entries = root.findall("image")
+    _check_ids(file, entries)
     subsets = {entry.get("subset", "") for entry in entries}
     if split == "all" or subsets <= {"", "default"}:
-        return entries
+        return entries, []
     known = {name.lower() for name in list_split_names(split)}
-    chosen = [entry for entry in entries if entry.get("subset", "").lower() in known]
-    if not chosen:
+    parts: tuple[list[ET.Element], list[ET.Element]] = ([], [])
+    for entry in entries:
+        parts[entry.get("subset", "").lower() not in known].append(entry)
+    if not parts[0]:
         raise AnnotationError(
             f"{file}: has no subset {split!r}; it has {', '.join(sorted(subsets))}. 'all' reads "
             "every image."
         )
-    return chosen
+    return parts
 
 
-def _parse_shapes(collector: Collector, file: Path, entry: ET.Element) -> list[Box]:
-    boxes = []
-    for index, shape in enumerate(entry):
+def _check_ids(file: Path, entries: Sequence[ET.Element]) -> None:
+    seen: set[tuple[str | None, ...]] = set()
+    for entry in entries:
+        # Each task of a project counts its images from 0.
+        key = tuple(entry.get(name) for name in ("task_id", "subset", "id"))
+        if key[-1] is not None and key in seen:
+            raise AnnotationError(
+                f"{file}: two images have the id {key[-1]}; export the tasks again, or ingest them "
+                "one by one."
+            )
+        seen.add(key)
+
+
+def _add_images(
+    collector: Collector,
+    file: Path,
+    images: Sequence[ET.Element],
+    others: Sequence[ET.Element],
+    folders: Sequence[Path],
+) -> set[str]:
+    """Add the images of an export of images; return the labels of their boxes."""
+    finder = FileFinder(folders)
+    elsewhere = {fold_name(entry.get("name", "")) for entry in others}
+    used: set[str] = set()
+    nameless = 0
+    for image in images:
+        entries = list(_parse_shapes(image))
+        used |= _list_labels(entries)
+        name, subset = image.get("name", ""), image.get("subset", "")
+        nameless += bool(entries) and not name.strip()
+        # Images of a project lie in a folder of their subset, and may have one name in several.
+        path = finder.find(f"{subset}/{name}") if subset else None
+        if path is None:
+            path = finder.find(name)
+            if fold_name(name) in elsewhere:
+                entries.append(Fault("another subset has an image of this name too", "unread"))
+        if path is None:
+            reason = "the annotations name this image, the file is missing"
+            collector.report(name.strip() or file, reason)
+            continue
+        size = parse_size(image.get("height")), parse_size(image.get("width"))
+        collector.add(path, flag_relative(entries, size), file=file, size=size)
+    if nameless:
+        collector.doubt(f"{nameless} images with shapes have no name, so each may be any image")
+    return used
+
+
+def _parse_shapes(image: ET.Element) -> Iterator[Box | Fault]:
+    for index, shape in enumerate(image):
+        if is_outside(shape):
+            continue
+        box = parse_shape(shape, shape.get("label", ""))
         # The name of the image may be a patient's, so the fault tells CVAT's own number of it.
-        where = f"image {entry.get('id', '')}, shape {index}"
-        if shape.tag in _AREAS:
-            boxes.append(Box(_find_corners(shape), shape.get("label", "").strip()))
-        elif shape.tag in _NO_AREAS:
-            collector.report(file, f"{where}: a {shape.tag} is no box", "dropped")
-    return boxes
+        where = f"image {image.get('id', '')}, shape {index}"
+        yield box if isinstance(box, Box) else Fault(f"{where}: {box}")
 
 
-def _find_corners(shape: ET.Element) -> list[float]:
-    """Return `xyxy`, not a number where an attribute is missing or none."""
+def _list_labels(entries: Sequence[Box | Fault]) -> set[str]:
+    labels = {clean_label(entry.label) for entry in entries if isinstance(entry, Box)}
+    return labels - {""}
 
-    def get(*keys: str) -> np.ndarray:
-        return np.array([parse_number(shape.get(key)) for key in keys])
 
-    if shape.tag == "polygon":
-        pairs = [pair.split(",") for pair in shape.get("points", "").split(";")]
-        if any(len(pair) != 2 for pair in pairs):
-            return [float("nan")] * 4
-        points = np.array([[parse_number(value) for value in pair] for pair in pairs])
-        return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
-    if shape.tag == "mask":
-        low, size = get("left", "top"), get("width", "height")
-        return [*low.tolist(), *(low + size).tolist()]
-    angle = np.deg2rad(parse_number(shape.get("rotation", "0")))
-    cos, sin = np.cos(angle), np.sin(angle)
-    if shape.tag == "ellipse":
-        center, half = get("cx", "cy"), get("rx", "ry")
-        spread = np.hypot(half * cos, half[::-1] * sin)
-    else:
-        low, high = get("xtl", "ytl"), get("xbr", "ybr")
-        if "rotation" not in shape.attrib:
-            # Exact, which the way over the centre is not.
-            return [*low.tolist(), *high.tolist()]
-        center, half = (low + high) / 2, (high - low) / 2
-        spread = half * abs(cos) + half[::-1] * abs(sin)
-    return [*(center - spread).tolist(), *(center + spread).tolist()]
+def _add_frames(
+    collector: Collector, file: Path, root: ET.Element, folders: Sequence[Path]
+) -> set[str]:
+    """Add the frames of an export of a video; return the labels of their boxes."""
+    task = find_task(file, root)
+    frames = list_frames(file, task)
+    deleted, size = list_deleted(task, frames), parse_video_size(task)
+    paths = find_frames(file, folders, frames)
+    entries, unplaced = place_tracks(file, root, frames, sorted(paths))
+    for frame, path in sorted(paths.items()):
+        said = None if frame in deleted else flag_relative(entries.get(frame, ()), size)
+        collector.add(path, said, file=file, size=size)
+    for frame in sorted(entries.keys() - paths.keys()):
+        if _list_labels(entries[frame]):
+            collector.report(file, f"frame {frame}: the image is missing")
+    for reason in unplaced:
+        collector.report(file, reason, "dropped")
+    if unplaced:
+        collector.doubt("tracks or shapes of them are in no frame, so they may be in any")
+    return set().union(*map(_list_labels, entries.values()))

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
-import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml  # type: ignore[import-untyped]
-
-from vae_aug.data.annotations.layout import list_images, looks_like_dicom
-from vae_aug.data.annotations.masks import MASK_FILE_SUFFIXES, MASK_SUFFIX
-from vae_aug.data.annotations.tables import is_box_table
+from vae_aug.data.annotations.findings import Findings, tell_format
+from vae_aug.data.annotations.suspects import Files, survey
 from vae_aug.data.annotations.tfds_folder import is_tfds
 from vae_aug.data.nifti import is_nifti
 from vae_aug.data.tfrecord import is_tfrecord
 from vae_aug.errors import AnnotationError
 
-# As deep as any layout keeps its annotations: `annotations/train/NAME.json`.
-_DEPTH = 3
-# Files of one suffix looked into; a data set has one file for all images, or all alike.
-_SAMPLES = 20
+_SHOWN = 5
+
+_KINDS = {
+    "coco": "JSON with 'images', 'annotations' and 'categories'",
+    "voc": "XML of Pascal VOC",
+    "yolo": "text of YOLO boxes with the names of their classes",
+    "csv": "a table of boxes",
+    "labelme": "JSON with 'shapes'",
+    "cvat": "XML of CVAT",
+    "via": "JSON or a table of the VGG Image Annotator",
+    "supervisely": "JSON of Supervisely",
+    "lidc": "XML of LIDC-IDRI",
+    "masks": "a mask",
+    "dicom": "DICOM",
+    "nifti": "NIfTI",
+    "records": "TFRecords",
+    "tfds": "a dataset that TFDS prepared",
+    "images": "images",
+}
+"""What tells a format. Each has a reader of its name."""
 
 
 class Detected(NamedTuple):
@@ -34,11 +44,14 @@ class Detected(NamedTuple):
         format: The format.
         evidence: What told it, without the name of a file, which may be that of a patient.
         file: The file that it was told from, relative to the source; `""` if it was several.
+        ignored: Files that look like annotations and that the format's reader does not read,
+            relative to the source.
     """
 
     format: str
     evidence: str
     file: str
+    ignored: tuple[str, ...] = ()
 
 
 def detect_format(source: str | os.PathLike[str]) -> Detected:
@@ -50,6 +63,9 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
     `nifti`, other images `images`, and TFRecords without images elsewhere `records`,
     or `tfds` beside the files that TFDS writes.
 
+    Files that look like annotations, beside images, and that no reader understands are refused:
+    images must not become unannotated without a word.
+
     Args:
         source: Folder of the data set, its annotation file, or a pattern of TFRecords.
 
@@ -57,136 +73,121 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
         The format, and what told it.
 
     Raises:
-        AnnotationError: If nothing is found, or annotations of several formats.
+        AnnotationError: If nothing is found, or annotations of several formats, or some that no
+            reader understands.
     """
     source = Path(source)
     if not source.exists():
         if any(is_tfrecord(Path(name)) for name in glob.glob(os.fspath(source))):
             return Detected("records", "found TFRecords", "")
         raise AnnotationError(f"{source}: no such file or folder.")
-    root = source if source.is_dir() else source.parent
-    files = sorted(_walk(source, _DEPTH)) if source.is_dir() else [source]
-    found: dict[str, Path] = {}
-    for format, path in _find_annotations(root, files):
-        found.setdefault(format, path)
-    volumes = [path for path in files if is_nifti(path)]
-    records = [path for path in files if is_tfrecord(path)]
-    # Beside records lies at most a sheet of their images, as an ingest leaves it.
-    folders = {path.parent for path in records}
-    if source.is_dir():
-        images = [path for path in list_images(source) if path.parent not in folders]
-        candidates = [*islice(_list_others(files), _SAMPLES), *images]
-        dicom = next((path for path in candidates if looks_like_dicom(path)), None)
-        if dicom is not None and set(found) <= {"voc"}:
-            found = {"dicom": dicom}
-        elif not found and images and not volumes:
-            return Detected("images", "the source holds images and no annotations", "")
-    if volumes and not found:
-        return Detected("nifti", "found NIfTI", "")
-    if records and not found and any(is_tfds(folder) for folder in folders):
-        return Detected("tfds", "found a dataset that TFDS prepared", "")
-    if records and not found:
-        return Detected("records", "found TFRecords", "")
-    if len(found) == 1:
-        ((format, path),) = found.items()
-        return Detected(format, f"found {_KINDS[format]}", path.relative_to(root).as_posix())
-    if not found:
+    if not source.is_dir():
+        return _detect_file(source)
+    files = survey(source)
+    findings = Findings(source, files)
+    if not findings.found:
+        return _detect_bare(source, files, findings)
+    if len(findings.found) > 1:
+        several = "; ".join(f"{f}: {_KINDS[f]}" for f in _KINDS if f in findings.found)
         raise AnnotationError(
-            f"{source}: holds neither annotations of a known format nor images; name the format."
+            f"{source}: holds annotations of several formats ({several}); name one with --format."
         )
-    several = "; ".join(f"{format}: {_KINDS[format]}" for format in found)
-    raise AnnotationError(f"{source}: holds annotations of several formats ({several}); name one.")
+    ((format, path),) = findings.found.items()
+    unread = findings.list_unread(format)
+    # YAML describes many things; annotations only for YOLO.
+    harmless = () if format == "yolo" else (".yaml", ".yml")
+    broken = {
+        path: reason
+        for path, reason in unread.items()
+        if path in findings.broken and path.suffix.lower() not in harmless
+    }
+    if broken:
+        raise AnnotationError(
+            f"{source}: holds {_KINDS[format]}, and files that look like annotations and cannot be "
+            f"read: {_show(source, broken)}. Correct or remove them, or read without them with "
+            f"--format {format}."
+        )
+    ignored = tuple(p.relative_to(source).as_posix() for p in unread)
+    name = path.relative_to(source).as_posix()
+    return Detected(format, f"found {_KINDS[format]}", name, ignored)
 
 
-_KINDS = {
-    "coco": "JSON with 'images', 'annotations' and 'categories'",
-    "labelme": "JSON with 'shapes'",
-    "voc": "XML of Pascal VOC",
-    "cvat": "XML of CVAT",
-    "yolo": "text of YOLO boxes",
-    "csv": "a table of boxes",
-    "masks": "a mask",
-    "dicom": "DICOM",
-}
-
-
-def _walk(folder: Path, depth: int) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.is_dir() and depth > 0 and not path.name.startswith("."):
-            yield from _walk(path, depth - 1)
-        elif path.is_file():
-            yield path
-
-
-def _list_others(files: Iterable[Path]) -> Iterator[Path]:
-    known = {".json", ".xml", ".yaml", ".yml", ".csv", ".txt", ".md"}
-    known |= {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
-    return (path for path in files if path.suffix.lower() not in known)
-
-
-def _find_annotations(root: Path, files: list[Path]) -> Iterator[tuple[str, Path]]:
-    """Yield formats with the file that speaks for each; files of no format are passed over."""
-
-    def sample(*suffixes: str) -> Iterator[Path]:
-        return islice((p for p in files if p.suffix.lower() in suffixes), _SAMPLES)
-
-    for path in sample(".json"):
-        if (format := _tell_json(path)) is not None:
-            yield format, path
-    for path in sample(".xml"):
-        if (format := _tell_xml(path)) is not None:
-            yield format, path
-    for path in sample(".csv", ".tsv"):
-        if is_box_table(path):
-            yield "csv", path
-    names = [path for path in files if path.name == "classes.txt" or _has_names(path)]
-    for path in sample(".txt"):
-        if names and _is_yolo_text(path):
-            yield "yolo", path
-    yield from (("yolo", path) for path in names if path == files[0] and len(files) == 1)
-    for path in files:
-        is_mask = path.stem.endswith(MASK_SUFFIX) or "masks" in path.relative_to(root).parts[:-1]
-        if is_mask and path.suffix.lower() in MASK_FILE_SUFFIXES:
-            yield "masks", path
-            return
-
-
-def _tell_json(path: Path) -> str | None:
+def _detect_file(path: Path) -> Detected:
+    """Tell the format of one file."""
+    if is_tfrecord(path):
+        return Detected("records", "found TFRecords", path.name)
+    if is_nifti(path):
+        return Detected("nifti", "found NIfTI", path.name)
+    if not path.is_file():
+        raise AnnotationError(f"{path}: is no regular file; give the folder of the data set.")
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(content, dict):
-        return None
-    if {"images", "annotations", "categories"} <= set(content):
-        return "coco"
-    return "labelme" if isinstance(content.get("shapes"), list) else None
+        format = tell_format(path)
+    except AnnotationError as error:
+        raise AnnotationError(f"{error} To read it as a format, name it with --format.") from error
+    if format == "yolo names":
+        format = "yolo"
+    if format is None or format not in _KINDS:
+        raise AnnotationError(
+            f"{path}: holds annotations of no format that is known ({', '.join(_KINDS)}); name the "
+            "format with --format, or give the folder of the data set."
+        )
+    return Detected(format, f"found {_KINDS[format]}", path.name)
 
 
-def _tell_xml(path: Path) -> str | None:
-    try:
-        for _, element in ET.iterparse(path, events=("start",)):
-            return {"annotation": "voc", "annotations": "cvat"}.get(element.tag)
-    except (ET.ParseError, OSError, ValueError, LookupError):
-        return None
-    return None
+def _detect_bare(source: Path, files: Files, findings: Findings) -> Detected:
+    """Tell the format of a data set in which no reader understands annotations."""
+    folders = {path.parent for path in files.records}
+    kinds = {
+        "dicom": files.dicom,
+        "images": [] if files.dicom else files.images,
+        "nifti": files.volumes,
+        "tfds" if any(map(is_tfds, folders)) else "records": files.records,
+    }
+    kinds = {kind: paths for kind, paths in kinds.items() if paths}
+    unread = findings.list_unread(next(iter(kinds), ""))
+    if not kinds:
+        shown = f": {_show(source, unread)}" if unread else ""
+        raise AnnotationError(
+            f"{source}: holds neither annotations of a known format nor images{shown}; name the "
+            "format with --format."
+        )
+    if len(kinds) > 1:
+        several = " and ".join(_KINDS[kind] for kind in kinds)
+        raise AnnotationError(
+            f"{source}: holds {several}, of which one may annotate the other and no reader knows "
+            f"how; read one alone with --format {' or --format '.join(kinds)}."
+        )
+    (format,) = kinds
+    suspects = {path: reason for path, reason in unread.items() if path in files.suspects}
+    if suspects and format in ("images", "dicom"):
+        raise AnnotationError(_explain_unread(source, format, suspects, findings))
+    if format == "images":
+        return Detected("images", "the source holds images and no annotations", "")
+    file = files.dicom[0].relative_to(source).as_posix() if files.dicom else ""
+    ignored = tuple(path.relative_to(source).as_posix() for path in unread)
+    return Detected(format, f"found {_KINDS[format]}", file, ignored)
 
 
-def _has_names(path: Path) -> bool:
-    if path.suffix.lower() not in (".yaml", ".yml"):
-        return False
-    try:
-        content = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and isinstance(content.get("names"), list | dict)
+def _explain_unread(
+    source: Path, format: str, unread: Mapping[Path, str], findings: Findings
+) -> str:
+    lacks = {name: f"no {kind.removeprefix('a ')}" for name, kind in _KINDS.items()}
+    lacks["yolo"] = findings.explain_yolo()
+    tried = "\n".join(f"  {name}: {lack}" for name, lack in lacks.items() if name != format)
+    return (
+        f"{source}: beside its {_KINDS[format]} lie files that look like annotations and that no "
+        f"reader understands: {_show(source, unread)}.\n"
+        f"What each reader misses:\n{tried}\n"
+        f"Name the right one with --format NAME, or take the images as unannotated with "
+        f"--format {format}."
+    )
 
 
-def _is_yolo_text(path: Path) -> bool:
-    """Tell whether the first line is a class and at least four numbers."""
-    try:
-        with path.open(encoding="utf-8") as stream:
-            label, *numbers = stream.readline().split() or [""]
-            return label.isdecimal() and len([float(value) for value in numbers]) >= 4
-    except (OSError, ValueError):
-        return False
+def _show(source: Path, files: Mapping[Path, str]) -> str:
+    """Name the first of some files, each with what is wrong with it."""
+    shown = [
+        f"{path.relative_to(source).as_posix()} ({reason})"
+        for path, reason in list(files.items())[:_SHOWN]
+    ]
+    rest = len(files) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more" if rest else "")

@@ -3,46 +3,49 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+from vae_aug.data.annotations.dicom_marks import Doubt, Marks, Picture, marks_images
 from vae_aug.data.annotations.layout import find_split_folder, looks_like_dicom
+from vae_aug.data.annotations.pixels import refuse_relative
 from vae_aug.data.annotations.source import (
+    DEFAULTS,
+    AnnotatedImage,
     Annotations,
-    Box,
     Collector,
+    Fault,
+    ReaderOptions,
     describe_fault,
-    keep_named,
 )
-from vae_aug.data.annotations.voc import parse_voc
-from vae_aug.data.dicom import DicomHeader, read_header
-from vae_aug.data.dicom_regions import Region, read_regions
+from vae_aug.data.annotations.walk import walk
+from vae_aug.data.dicom import DicomErrors, DicomHeader, read_dataset, read_header
 from vae_aug.errors import AnnotationError, DicomError
 
-_Size = tuple[int | None, int | None]
 
-
-class _Drawn(NamedTuple):
-    """The regions of one segmentation or report, and the size of its frames if it has any."""
-
-    path: Path
-    size: _Size
-    regions: list[Region]
-
-
-def read_dicom_folder(source: str | os.PathLike[str], split: str = "train") -> Annotations:
+def read_dicom_folder(
+    source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
+) -> Annotations:
     """Read a folder of DICOM files, and the boxes that objects and files among them give.
 
     Every file below the folder that has the DICOM prefix or the suffix `.dcm` is an image, in
     the order of their paths, or several if it has several frames. Boxes come from `.xml` files of
-    Pascal VOC named by SOP Instance UID, and from segmentations and structured reports, as
-    `vae_aug.data.dicom_regions.read_regions` makes them. Labels are all names in these, sorted.
+    Pascal VOC named by SOP Instance UID or like the image's file, and from segmentations and
+    structured reports, as `vae_aug.data.dicom_regions.read_drawn` makes them. Labels are all names
+    in these, sorted.
+
+    An image without boxes is said to have none by an XML file without objects, or by a
+    segmentation that is about it and marks nothing in it. Of any other image nothing is said. A
+    segmentation, report or XML file that cannot be read, or none of whose images is there, and an
+    object that marks images in another way, such as an RT structure set, make the images without
+    boxes of its study faulty; of a segmentation or report that is damaged, all annotated ones.
 
     Args:
         source: The folder; where it has a folder of the split's name, that one.
         split: Which split.
+        options: How it is read.
 
     Returns:
         The annotations; `source_id` is the SOP Instance UID, with `#` and the number of the
@@ -55,89 +58,150 @@ def read_dicom_folder(source: str | os.PathLike[str], split: str = "train") -> A
     if not source.is_dir():
         raise AnnotationError(f"{source}: no such folder; give the folder of the DICOM files.")
     folder = find_split_folder(source, split) or source
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    xml_files = {path.stem: path for path in files if path.suffix.lower() == ".xml"}
-    dicom_files = [p for p in files if p.name != "DICOMDIR" and looks_like_dicom(p)]
+    collector = Collector(source, options)
+    files = _list_files(collector, folder, options)
+    dicom_files = [p for p in files if p.name.upper() != "DICOMDIR" and looks_like_dicom(p)]
     if not dicom_files:
         raise AnnotationError(f"{folder}: holds no DICOM file.")
-    parsed = {uid: parse_voc(path) for uid, path in xml_files.items()}
-    collector = Collector(source)
-    pictures, objects = _read_objects(collector, dicom_files)
-    drawn, sizes = _place(collector, pictures, objects)
-    for path, header in pictures:
-        uid = header.sop_instance_uid
-        if uid in parsed and parsed[uid] is None:
-            collector.report(path, "its annotation is no valid XML of Pascal VOC")
+    pictures, objects = _read_headers(collector, dicom_files)
+    marks = Marks(collector, pictures)
+    for path, header in objects:
+        marks.read_object(path, header)
+    for path in files:
+        if path.suffix.lower() == ".xml":
+            marks.read_xml(path)
+    _add_images(collector, pictures, marks)
+    refuse_relative(collector)
+    others = set() if folder == source else {*map(Path, walk(source))} - set(files)
+    if count := sum(path.suffix.lower() == ".xml" for path in others):
+        collector.notes.append(f"{count} XML files lie outside the folder of the split: not read")
+    return collector.finish(sorted(marks.names))
+
+
+def _list_files(collector: Collector, folder: Path, options: ReaderOptions) -> list[Path]:
+    """Return the regular files that may be opened, and report the others."""
+    roots = [folder] if options.images is None else [folder, options.images]
+    found = []
+    paths = [path for root in roots for path in sorted(map(Path, walk(root)))]
+    for path in dict.fromkeys(paths):
+        if path.is_dir():
             continue
-        voc = parsed.get(uid)
-        if voc and header.frames > 1:
-            reason = "its image has several frames, and the annotation names none of them"
-            collector.report(xml_files[uid], reason)
-            voc = None
-        boxes = tuple(keep_named(collector, xml_files[uid], voc.boxes)) if voc else ()
-        for frame in range(header.frames):
-            key = uid or collector.relate(path)
-            collector.add(
-                path,
-                (*boxes, *drawn.get((uid, frame), ())),
-                size=voc.size if voc else sizes.get(uid, (None, None)),
-                patient=header.patient_id,
-                source_id=key if header.frames == 1 else f"{key}#{frame}",
-                frame=frame,
-            )
-    known = {header.sop_instance_uid for _, header in pictures}
-    for uid, path in xml_files.items():
-        if uid not in known:
-            collector.report(path, "no DICOM image has this SOP Instance UID")
-    names = {box.label for voc in parsed.values() if voc for box in voc.boxes if box.label}
-    names |= {box.label for boxes in drawn.values() for box in boxes}
-    if count := sum(map(len, drawn.values())):
-        collector.notes.append(
-            f"{count} boxes are from {len(objects)} DICOM segmentations and structured reports"
-        )
-    return collector.finish(sorted(names))
+        if not path.is_file():
+            collector.report(path, "is no regular file")
+        elif not collector.contains(path):
+            collector.report(path, "lies outside the source; name its folder with --images")
+        else:
+            found.append(path)
+    return found
 
 
-def _read_objects(
+def _read_headers(
     collector: Collector, paths: Iterable[Path]
-) -> tuple[list[tuple[Path, DicomHeader]], list[_Drawn]]:
-    """Return the pictures, and the objects that draw regions in them; report the others."""
+) -> tuple[list[Picture], list[tuple[Path, DicomHeader]]]:
+    """Return the pictures, and the other objects; report what cannot be read."""
     pictures, objects = [], []
     for path in paths:
         try:
-            header = read_header(path)
-            if header.is_image:
-                pictures.append((path, header))
-                continue
-            regions = read_regions(path)
+            header = _read_header(path)
         except DicomError as error:
             collector.report(path, describe_fault(path, error))
             continue
-        if not regions:
-            collector.report(path, "no picture, and no region is drawn in it")
-            continue
-        size = (header.height or None, header.width or None)
-        objects.append(_Drawn(path, size, regions))
+        if header.is_image:
+            pictures.append(Picture(path, header))
+        else:
+            objects.append((path, header))
     return pictures, objects
 
 
-def _place(
-    collector: Collector, pictures: Iterable[tuple[Path, DicomHeader]], objects: Iterable[_Drawn]
-) -> tuple[dict[tuple[str, int], list[Box]], dict[str, _Size]]:
-    """Return the boxes of each frame, and the sizes that segmentations claim for images."""
-    frames = {header.sop_instance_uid: header.frames for _, header in pictures}
-    drawn: dict[tuple[str, int], list[Box]] = collections.defaultdict(list)
-    sizes: dict[str, _Size] = {}
-    for path, size, regions in objects:
-        for index, region in enumerate(regions):
-            uid = region.sop_instance_uid
-            if region.frame >= frames.get(uid, 0):
-                lacking = (
-                    "its image has not that frame" if uid in frames else "its image is missing"
-                )
-                collector.report(path, f"region {index}: {lacking}", "dropped")
-                continue
-            drawn[uid, region.frame].append(Box(region.box, region.label))
-            if size[0]:
-                sizes[uid] = size
-    return drawn, sizes
+def _read_header(path: Path) -> DicomHeader:
+    """Read a header; of an object that marks images, also where its pixel data are damaged.
+
+    Raises:
+        DicomError: If the file cannot be read.
+    """
+    try:
+        return read_header(path)
+    except DicomError:
+        with DicomErrors(path):
+            dataset = read_dataset(path, stop_before_pixels=True)
+            kind, study = (str(dataset.get(k) or "") for k in ("SOPClassUID", "StudyInstanceUID"))
+        if not marks_images(kind):
+            raise
+        return DicomHeader("", "", 0, 0, 1, "", study, kind, is_image=False)
+
+
+def _add_images(collector: Collector, pictures: Sequence[Picture], marks: Marks) -> None:
+    """Add every frame of the pictures to the collector, with what is said of it."""
+    ambiguous = _find_ambiguous(pictures)
+    studies: dict[str, str] = {}
+    for picture in pictures:
+        header = picture.header
+        key = header.sop_instance_uid or collector.relate(picture.path)
+        for frame in range(header.frames):
+            entries = marks.entries.get((picture.key, frame))
+            if entries is not None and picture.key in ambiguous:
+                reason = "files of other pixels have the same (0008,0018) SOP Instance UID"
+                entries = [*entries, Fault(reason, "unread")]
+            source_id = key if header.frames == 1 else f"{key}#{frame}"
+            studies[source_id] = header.study_instance_uid
+            collector.add(
+                picture.path,
+                entries,
+                file=marks.files.get((picture.key, frame)),
+                size=marks.sizes.get(picture.key, (None, None)),
+                patient=header.patient_id,
+                source_id=source_id,
+                frame=frame,
+            )
+    if marks.drawn_boxes:
+        collector.notes.append(
+            f"{marks.drawn_boxes} boxes are from {marks.drawn_objects} DICOM segmentations and "
+            "structured reports"
+        )
+    for doubt in dict.fromkeys(marks.doubts):
+        _apply_doubt(collector, doubt, studies)
+
+
+def _find_ambiguous(pictures: Iterable[Picture]) -> set[str]:
+    """Return the UIDs that files of different pixels share."""
+    files: dict[str, list[Path]] = collections.defaultdict(list)
+    for picture in pictures:
+        files[picture.key].append(picture.path)
+    return {key for key, paths in files.items() if len(paths) > 1 and not _are_alike(paths)}
+
+
+def _are_alike(paths: list[Path]) -> bool:
+    """Tell whether files hold the same pixels, as far as that can be told without decoding."""
+    first, *others = paths
+    try:
+        for path in others:
+            one, other = (read_dataset(p) for p in (first, path))
+            same = one.get("PixelData") == other.get("PixelData")
+            if not same or (one.get("Rows"), one.get("Columns")) != (
+                other.get("Rows"),
+                other.get("Columns"),
+            ):
+                return False
+    except (DicomError, OSError, ValueError, NotImplementedError):
+        return False
+    return True
+
+
+def _apply_doubt(collector: Collector, doubt: Doubt, studies: Mapping[str, str]) -> None:
+    """Mark images of the doubt's study as faulty, or of all if no image is of that study."""
+    everywhere = not doubt.study or doubt.study not in studies.values()
+
+    def is_meant(image: AnnotatedImage) -> bool:
+        of_study = everywhere or studies[image.source_id] == doubt.study
+        return (
+            of_study
+            and image.annotation == "complete"
+            and not (doubt.only_without_boxes and image.labels)
+        )
+
+    if any(map(is_meant, collector.images)):
+        collector.notes.append(doubt.reason)
+        collector.images = [
+            dataclasses.replace(image, annotation="faulty") if is_meant(image) else image
+            for image in collector.images
+        ]

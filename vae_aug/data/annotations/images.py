@@ -6,16 +6,21 @@ import os
 from pathlib import Path
 
 from vae_aug.data.annotations.layout import find_split_folder, list_images
-from vae_aug.data.annotations.source import Annotations, Collector
+from vae_aug.data.annotations.source import DEFAULTS, Annotations, Collector, ReaderOptions
 from vae_aug.errors import AnnotationError
 
 
-def read_images(source: str | os.PathLike[str], split: str = "train") -> Annotations:
-    """Read a folder of PNG, JPEG and TIFF files, and all below it, as images without boxes.
+def read_images(
+    source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
+) -> Annotations:
+    """Read a folder of PNG, JPEG and TIFF files, and all below it, as unannotated images.
+
+    Nothing says whether these images have boxes. What lies beside them is not looked at.
 
     Args:
         source: The folder; where it has a folder of the split's name, that one.
         split: Which split.
+        options: How it is read.
 
     Returns:
         The annotations, without labels.
@@ -27,9 +32,9 @@ def read_images(source: str | os.PathLike[str], split: str = "train") -> Annotat
     if not source.is_dir():
         raise AnnotationError(f"{source}: no such folder; give the folder of the images.")
     folder = find_split_folder(source, split) or source
-    collector = Collector(source)
+    collector = Collector(source, options)
     for path in list_images(folder):
-        collector.add(path)
+        collector.add(path, None)
     if not collector.images:
         raise AnnotationError(f"{folder}: holds no image.")
     return collector.finish(())

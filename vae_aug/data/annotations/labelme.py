@@ -1,44 +1,77 @@
-"""Data sets of LabelMe: one JSON file beside each image."""
+"""Data sets of LabelMe and X-AnyLabeling: one JSON file beside each image."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_aug.data.annotations.layout import find_file, find_split_folder, list_images
+from vae_aug.data.annotations.layout import (
+    find_split_folder,
+    fold_name,
+    list_image_folders,
+    list_images,
+)
+from vae_aug.data.annotations.matching import Claim, ImageMatcher, add_claims, doubt_strays
+from vae_aug.data.annotations.pixels import refuse_relative
 from vae_aug.data.annotations.source import (
+    DEFAULTS,
     Annotations,
     Box,
     Collector,
-    keep_named,
+    Fault,
+    ReaderOptions,
+    clean_label,
+    describe_fault,
     parse_number,
     parse_size,
 )
+from vae_aug.data.annotations.text import load_json
+from vae_aug.data.limits import MAX_TEXT_BYTES
 from vae_aug.errors import AnnotationError
 
+# How many points a shape has. LabelMe writes two opposite corners of a rectangle, X-AnyLabeling all
+# four; its rotations are rectangles that lie askew.
+_POINTS = {
+    "rectangle": (2, 4),
+    "rotation": (4,),
+    "oriented_rectangle": (4,),
+    "circle": (2,),
+    "mask": (2,),
+}
+_NO_AREAS = ("point", "points", "line", "linestrip")
 
-def read_labelme(source: str | os.PathLike[str], split: str = "train") -> Annotations:
+
+def read_labelme(
+    source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
+) -> Annotations:
     """Read a folder of LabelMe files.
 
     A rectangle is a box; a polygon, a circle or a mask gives its bounding box; points and lines
-    have no area and are dropped. Labels are those of the files, sorted. Images without a JSON
-    file are images without boxes.
+    have no area and are faults. Labels are those of the files, sorted.
+
+    A JSON file describes the image of its own name, beside it or in a folder of images; of
+    several, that which `imagePath` names; and where there is none, that which `imagePath` names.
+    A file without shapes says that its image has none. An image without a file is unannotated.
+    Faulty are an image whose file cannot be read or is none of LabelMe, an image that two files
+    describe differently, images of one stem between which `imagePath` does not decide, and images
+    named by `imagePath` alone if a file that cannot be read has no image of its name.
 
     Args:
         source: The folder, read with all below it; where it has a folder of the split's name,
             that one.
         split: Which split.
+        options: As in `ReaderOptions`.
 
     Returns:
         The annotations.
 
     Raises:
-        AnnotationError: If the folder is missing or holds no LabelMe file.
+        AnnotationError: If the folder is missing or holds no LabelMe file, or all coordinates are
+            relative.
 
     Reference:
         LabelMe 5, `labelme/label_file.py`: keys `imagePath`, `imageHeight`, `shapes`.
@@ -47,71 +80,151 @@ def read_labelme(source: str | os.PathLike[str], split: str = "train") -> Annota
     if not source.is_dir():
         raise AnnotationError(f"{source}: no such folder; LabelMe wants the folder of its files.")
     folder = find_split_folder(source, split) or source
-    collector = Collector(source)
-    described: dict[Path, tuple[Path, dict[str, Any]]] = {}
-    unreadable: set[Path] = set()
-    count = 0
-    for file in sorted(folder.rglob("*.json")):
-        content = parse_labelme(file)
-        if content is None:
-            collector.report(file, "no valid JSON of LabelMe; the image of its name is left out")
-            unreadable.add(file.with_suffix(""))
-            continue
-        count += 1
-        image = find_file([file.parent], content.get("imagePath"))
-        if image is None:
-            collector.report(file, "the image that it describes is missing")
-        else:
-            described.setdefault(image.resolve(), (file, content))
-    if not count:
+    collector = Collector(source, options)
+    files = [file for file in _list_json(folder) if collector.contains(file)]
+    parsed = {file: _parse_or_fault(file) for file in files}
+    if not any(content.is_read for content in parsed.values()):
         raise AnnotationError(f"{folder}: holds no JSON file of LabelMe (with 'shapes').")
-    names: set[str] = set()
-    for path in list_images(folder):
-        if path.with_suffix("") in unreadable:
-            continue
-        file, content = described.get(path.resolve(), (path, {}))
-        boxes = list(keep_named(collector, file, _parse_shapes(collector, file, content)))
-        names.update(box.label for box in boxes)
-        size = (parse_size(content.get("imageHeight")), parse_size(content.get("imageWidth")))
-        collector.add(path, boxes, size=size)
-    return collector.finish(sorted(names))
+    claims = _claim_images(parsed, split, options)
+    images = {os.path.normpath(claim.image) for claim in claims if claim.image}
+    others = (path for path in list_images(folder) if os.path.normpath(path) not in images)
+    claims += [Claim(path) for path in others]
+    add_claims(collector, sorted(doubt_strays(claims), key=lambda c: c.image or c.file or folder))
+    refuse_relative(collector)
+    entries = [entry for image in parsed.values() for entry in image.entries]
+    names = {clean_label(entry.label) for entry in entries if isinstance(entry, Box)}
+    return collector.finish(sorted(names - {""}))
 
 
-def parse_labelme(file: Path) -> dict[str, Any] | None:
-    """Parse one LabelMe file; None if it is none."""
+class LabelMe(NamedTuple):
+    """What one LabelMe file says.
+
+    Attributes:
+        image_path: What it calls its image, as it is written.
+        size: Height and width in pixels that it claims.
+        entries: Its boxes, and what in it became none.
+        missing: What to report if there is no such image.
+        is_read: Whether it could be read as a file of LabelMe.
+    """
+
+    image_path: object = None
+    size: tuple[int | None, int | None] = (None, None)
+    entries: tuple[Box | Fault, ...] = ()
+    missing: str = "the image that it describes is missing"
+    is_read: bool = True
+
+
+def _list_json(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.suffix.lower() == ".json")
+    return sorted(path for path in files if path.is_file() and path.name[:2] != "._")
+
+
+def _parse_or_fault(file: Path) -> LabelMe:
     try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    is_labelme = isinstance(content, dict) and isinstance(content.get("shapes"), list)
-    return content if is_labelme else None
+        return parse_labelme(file)
+    except AnnotationError as error:
+        return LabelMe(entries=(Fault(describe_fault(file, error), "unread"),), is_read=False)
 
 
-def _parse_shapes(collector: Collector, file: Path, content: Mapping[str, Any]) -> list[Box]:
-    boxes = []
-    for index, shape in enumerate(content.get("shapes", ())):
-        box = _parse_shape(shape) if isinstance(shape, dict) else "it is no object"
-        if isinstance(box, str):
-            collector.report(file, f"shapes[{index}]: {box}", "dropped")
-        else:
-            boxes.append(box)
-    return boxes
+def _claim_images(
+    parsed: Mapping[Path, LabelMe], split: str, options: ReaderOptions
+) -> list[Claim]:
+    matchers: dict[Path, _Matcher] = {}
+    claims = []
+    for file, content in parsed.items():
+        if file.parent not in matchers:
+            matchers[file.parent] = _Matcher(file.parent, split, options)
+        images = matchers[file.parent].match(file, content.image_path)
+        entries = content.entries
+        if len(images) > 1:
+            entries = (Fault("its imagePath is none of the images of its stem", "unread"),)
+        found: list[Path | None] = [*images] or [None]
+        size, missing = content.size, content.missing
+        claims += [Claim(image, file, entries, size, missing) for image in found]
+    return claims
 
 
+class _Matcher:
+    """Finds the images of the LabelMe files of one folder."""
+
+    def __init__(self, folder: Path, split: str, options: ReaderOptions) -> None:
+        others = list_image_folders(folder, split, options.images)
+        self._beside = ImageMatcher([folder])
+        self._anywhere = ImageMatcher(list(dict.fromkeys([folder, *others])))
+
+    def match(self, file: Path, name: object) -> list[Path]:
+        """Return the image of a file; several if it cannot be told which.
+
+        An image beside the file comes first. Elsewhere an image may have the file's stem and
+        still be another patient's, so there one that `imagePath` names by this stem comes first.
+        """
+        if self._beside.list_alike(file.stem):
+            return self._beside.match(file, name)
+        named = self._anywhere.find(name)
+        if named is not None and fold_name(named.stem) == fold_name(file.stem):
+            return [named]
+        return self._anywhere.match(file, name)
+
+
+def is_labelme(content: object) -> bool:
+    """Tell whether the content of a JSON file is that of a LabelMe file."""
+    return isinstance(content, dict) and (
+        isinstance(content.get("shapes"), list) or {"shapes", "imagePath"} <= content.keys()
+    )
+
+
+def parse_labelme(file: Path) -> LabelMe:
+    """Parse one LabelMe file.
+
+    Args:
+        file: The file.
+
+    Returns:
+        What it says. Coordinates that are no numbers are NaN.
+
+    Raises:
+        AnnotationError: If it cannot be read, or is no LabelMe file.
+    """
+    content = load_json(file, MAX_TEXT_BYTES)
+    if not is_labelme(content):
+        raise AnnotationError(f"{file}: no JSON of LabelMe (with 'shapes'); leave it out.")
+    shapes = content["shapes"]
+    if isinstance(shapes, list):
+        entries = tuple(_parse_entry(index, shape) for index, shape in enumerate(shapes))
+    else:
+        entries = (Fault("its 'shapes' are no list", "unread"),)
+    missing = LabelMe().missing
+    if content.get("imageData"):
+        missing += "; save the copy in its 'imageData' as a file beside it"
+    size = parse_size(content.get("imageHeight")), parse_size(content.get("imageWidth"))
+    return LabelMe(content.get("imagePath"), size, entries, missing)
+
+
+def _parse_entry(index: int, shape: object) -> Box | Fault:
+    box = _parse_shape(shape) if isinstance(shape, dict) else "it is no object"
+    return box if isinstance(box, Box) else Fault(f"shapes[{index}]: {box}")
+
+
+# Sums of what overflows are infinite or no numbers, which `clean_boxes` judges.
+@np.errstate(over="ignore", invalid="ignore")
 def _parse_shape(shape: Mapping[str, Any]) -> Box | str:
     """Return the box of a shape; a string tells why it has none."""
-    kind = shape.get("shape_type") or "polygon"
-    points = shape.get("points")
+    # Files of LabelMe before version 3 have polygons only, and no type.
+    kind, points, label = (shape.get(key) for key in ("shape_type", "points", "label"))
+    kind = "polygon" if kind is None else kind
+    if isinstance(kind, str) and kind in _NO_AREAS:
+        return "a point or line has no area"
+    if not isinstance(kind, str) or kind not in ("polygon", *_POINTS):
+        return "its shape_type is not known"
     if not isinstance(points, list) or not all(
         isinstance(point, list) and len(point) == 2 for point in points
     ):
         return "its points are not a list of [x, y]"
+    if kind == "polygon" and len(points) < 3:
+        return f"a polygon wants at least 3 points; got {len(points)}"
+    if kind in _POINTS and len(points) not in _POINTS[kind]:
+        return f"a {kind} wants {' or '.join(map(str, _POINTS[kind]))} points; got {len(points)}"
     corners = np.array([[parse_number(value) for value in point] for point in points])
-    least = {"rectangle": 2, "polygon": 3, "circle": 2, "mask": 2}.get(kind)
-    if least is None:
-        return "a point or line has no area"
-    if len(corners) < least:
-        return f"a {kind} wants at least {least} points; got {len(corners)}"
     low, high = corners.min(axis=0), corners.max(axis=0)
     if kind == "circle":
         radius = np.hypot(*(corners[1] - corners[0]))
@@ -119,5 +232,5 @@ def _parse_shape(shape: Mapping[str, Any]) -> Box | str:
     elif kind == "mask":
         # The corners of a mask are its first and last pixel, both inside.
         high = high + 1
-    label = shape.get("label")
-    return Box([*low.tolist(), *high.tolist()], label if isinstance(label, str) else "")
+    text = str(label) if type(label) is int else label
+    return Box([*low.tolist(), *high.tolist()], text if isinstance(text, str) else "")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
+from vae_aug.data.annotations.walk import walk
 from vae_aug.data.dicom import is_dicom, read_header
-from vae_aug.data.images import read_image_size
+from vae_aug.data.images import Exif, read_image_size
 from vae_aug.data.records import get_split_name
 from vae_aug.errors import AnnotationError
 
@@ -23,12 +27,17 @@ _SPLIT_FILE_NAMES = {
 SPLIT_WORDS = {name for names in _SPLIT_FILE_NAMES.values() for name in names}
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) in pixels of a PNG, JPEG, TIFF or DICOM file, from its header."""
+def read_size(path: Path, exif: Exif = "apply") -> tuple[int, int]:
+    """Return (height, width) in pixels of a PNG, JPEG, TIFF or DICOM file, from its header.
+
+    Args:
+        path: The file.
+        exif: As `vae_aug.data.images.read_image_size`.
+    """
     if is_dicom(path):
         header = read_header(path)
         return header.height, header.width
-    return read_image_size(path)
+    return read_image_size(path, exif=exif)
 
 
 def list_split_names(split: str) -> tuple[str, ...]:
@@ -77,42 +86,113 @@ def find_split_file(source: Path, split: str, suffix: str, patterns: Sequence[st
     )
 
 
-def list_image_folders(folder: Path, split: str) -> list[Path]:
-    """Return the folders in which images may lie of an annotation file in `folder`."""
+def list_image_folders(folder: Path, split: str, images: Path | None = None) -> list[Path]:
+    """Return the folders in which images may lie of an annotation file in `folder`.
+
+    Args:
+        folder: That of the annotation file.
+        split: The split that it describes.
+        images: A further folder, which comes first.
+    """
     names = list_split_names(split)
-    folders = [folder, folder / "images", folder / "JPEGImages"]
+    folders = [] if images is None else [images, *(images / name for name in names)]
+    folders += [folder, folder / "images", folder / "JPEGImages"]
     folders += [root / name for name in names for root in (folder / "images", folder)]
     above = folder.parent
     folders += [above / "images" / name for name in names] + [above / "images"]
+    # Last, since the folder above a data set is none of it.
+    if folder.name.lower() == "annotations":
+        folders.append(above)
     folders += [above / name for name in names]
     return [path for path in folders if path.is_dir()]
 
 
-def find_file(folders: Sequence[Path], name: object) -> Path | None:
-    """Return the first file of a relative name in the folders; None if there is none."""
-    if not isinstance(name, str) or not name or "\0" in name:
+class FileFinder:
+    """Finds files by the names that annotations give them.
+
+    A name counts as it is written, then with the separators of Windows, then in another letter
+    case or Unicode form (a Mac decomposes letters), where only one file of the folder has it. Of
+    an absolute name, which is that of the author's machine, ever shorter ends are sought.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        """Search these folders, the first first."""
+        self._folders = folders
+        self._entries: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, name: object) -> Path | None:
+        """Return the file of a name; None if there is none, or several fit equally well."""
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
+            return None
+        names = dict.fromkeys((name, name.strip().replace("\\", "/")))
+        return next(filter(None, (self._find(n) for n in names)), None)
+
+    def _find(self, name: str) -> Path | None:
+        for search in (self._find_exact, self._find_alike):
+            for tail in _list_tails(name):
+                for folder in self._folders:
+                    # Raises for a name that no file can have, e.g. of 300 letters.
+                    with contextlib.suppress(OSError):
+                        if (path := search(folder, tail)) is not None:
+                            return path
         return None
-    for candidate in dict.fromkeys((name, name.replace("\\", "/"))):
-        for folder in folders:
-            # Raises for a name that no file can have, e.g. of 300 letters.
-            with contextlib.suppress(OSError):
-                if (folder / candidate).is_file():
-                    return folder / candidate
-    return None
+
+    def _find_exact(self, folder: Path, name: str) -> Path | None:
+        path = folder / name
+        return path if path.is_file() else None
+
+    def _find_alike(self, folder: Path, name: str) -> Path | None:
+        path = folder
+        for part in PurePosixPath(name).parts:
+            if part == "..":
+                path = path.parent
+                continue
+            matches = self._list(path).get(fold_name(part), [])
+            if len(matches) != 1:
+                return None
+            path = path / matches[0]
+        return path if path.is_file() else None
+
+    def _list(self, folder: Path) -> dict[str, list[str]]:
+        """Return the names in a folder by what they have in common with names alike."""
+        if folder not in self._entries:
+            entries: dict[str, list[str]] = {}
+            for name in os.listdir(folder) if folder.is_dir() else ():
+                entries.setdefault(fold_name(name), []).append(name)
+            self._entries[folder] = entries
+        return self._entries[folder]
+
+
+def _list_tails(name: str) -> Iterator[str]:
+    """Yield a name, and the ends of an absolute one, the longest first."""
+    if not re.match(r"[A-Za-z]:|/|[a-z]+://", name):
+        yield name
+        return
+    parts = [part for part in PurePosixPath(name).parts[1:] if part != ".."]
+    yield from ("/".join(parts[start:]) for start in range(len(parts)))
+
+
+def fold_name(name: str) -> str:
+    """Return what names have in common that differ in letter case or Unicode form alone."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def list_images(folder: Path) -> list[Path]:
     """Return all files below a folder that have the suffix of an image, sorted."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    # Archives packed on a Mac hold "._NAME.png" beside every image.
+    paths = (Path(entry.path) for entry in walk(folder) if entry.name[:2] != "._")
+    return sorted(p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
 
 
-def index_images(folders: Iterable[Path]) -> dict[str, Path]:
-    """Return image files by stem; the first folder wins."""
-    index: dict[str, Path] = {}
+def index_images(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """Return the images of each stem, as `fold_name` has it; the first folder with one wins."""
+    index: dict[str, list[Path]] = {}
     for folder in folders:
+        found: dict[str, list[Path]] = {}
         for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                index.setdefault(path.stem, path)
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+                found.setdefault(fold_name(path.stem), []).append(path)
+        index = found | index
     return index
 
 
@@ -133,12 +213,13 @@ def make_finder(root: Path) -> Callable[[str], Path | None]:
         if index is None:
             index = {}
             for path in list_images(root):
-                for key in (path.name, path.stem):
+                for key in dict.fromkeys(map(fold_name, (path.name, path.stem))):
                     index.setdefault(key, []).append(path)
-        wanted = Path(name.replace("\\", "/"))
+        wanted = PurePosixPath(fold_name(name.replace("\\", "/")))
         matches = index.get(wanted.name, [])
         if len(matches) > 1:
-            matches = [p for p in matches if p.parts[-len(wanted.parts) :] == wanted.parts]
+            end = wanted.parts
+            matches = [p for p in matches if tuple(map(fold_name, p.parts[-len(end) :])) == end]
         return matches[0] if len(matches) == 1 else None
 
     return find

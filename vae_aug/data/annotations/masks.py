@@ -3,110 +3,186 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import find_objects
 from skimage.measure import label as label_regions
-from skimage.measure import regionprops
 
-from vae_aug.data.annotations.layout import find_split_folder, list_children, list_images
-from vae_aug.data.annotations.source import Annotations, Box, Collector, describe_fault
-from vae_aug.data.images import read_image
+from vae_aug.data.annotations.layout import fold_name, read_size
+from vae_aug.data.annotations.mask_files import MASK_FILE_SUFFIXES as MASK_FILE_SUFFIXES
+from vae_aug.data.annotations.mask_files import Pairing, pair_masks
+from vae_aug.data.annotations.mask_files import is_mask_name as is_mask_name
+from vae_aug.data.annotations.mask_pixels import Mask, read_mask
+from vae_aug.data.annotations.mask_scheme import Scheme, Survey, name_found
+from vae_aug.data.annotations.source import (
+    DEFAULTS,
+    Annotations,
+    Box,
+    Collector,
+    Fault,
+    ReaderOptions,
+    clean_label,
+    describe_fault,
+)
+from vae_aug.data.annotations.text import read_text
+from vae_aug.data.limits import MAX_MASK_REGIONS
 from vae_aug.errors import AnnotationError, VAEAugError
 
-MASK_SUFFIX = "_mask"
-MASK_FILE_SUFFIXES = (".png", ".tif", ".tiff")
-_BINARY: tuple[set[int], ...] = ({1}, {255}, set())
+_BACKGROUND = frozenset({"background", "_background_", "__background__", "bg"})
+_COLOUR = re.compile(r"\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*", re.ASCII)
+_FRAME_SHARE, _AREA_SHARE = 0.9, 0.5
 
 
-def read_masks(source: str | os.PathLike[str], split: str = "train") -> Annotations:
+def read_masks(
+    source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
+) -> Annotations:
     """Read images with masks: pixel value 0 is background, any other value a class.
 
     Layouts: `masks/NAME.png` for `images/NAME.png`, each also in a folder of the split, or
-    `NAME_mask.png` beside `NAME.png`, in any folder; masks in `.tif` and `.tiff` likewise. Each
-    8-connected region of a value is a box. Line k of `classes.txt` names value k; without it, the
-    class of masks that hold 1 or 255 alone is called `object`, and other values are classes
-    called by their number. Images without a mask are images without boxes.
+    `NAME_mask.png` beside `NAME.png`, in any folder, and the other words and layouts of
+    `vae_aug.data.annotations.mask_files.pair_masks`; several masks of an image, as
+    `NAME_mask_1.png`, count all. Each 8-connected region of a value is a box.
+
+    Line k of `classes.txt` names value k (a first line `background` names 0); without it, the class
+    of masks that hold 1 or 255 alone is called `object`, and other values, up to 20, are classes
+    called by their number. Soft edges of one mask are told from classes as
+    `vae_aug.data.annotations.mask_levels.LevelCounter.decide` says, over all masks, and cut at
+    half. Of a palette in colour the numbers of its entries count (without Pascal VOC's entry 255,
+    `void`); colours are named by CVAT's `labelmap.txt`, or are one besides black, `object`.
+
+    An image is a negative if its masks are empty. Images without a mask are unannotated, and those
+    whose mask is of another size or cannot be read, or whose it is not certain, are faulty.
 
     Args:
         source: The data set's folder.
         split: Which split.
+        options: How it is read.
 
     Returns:
         The annotations.
 
     Raises:
-        AnnotationError: If the folder is missing or holds no image with a mask.
+        AnnotationError: If the folder is missing or holds no image with a mask; if values or
+            colours cannot be told; if all masks are white at their borders, as inverted ones.
     """
     source = Path(source)
     if not source.is_dir():
         raise AnnotationError(f"{source}: no such folder; give the folder of the data set.")
-    pairs = list(pair_masks(source, split))
-    if not any(mask for _, mask in pairs):
+    pairing = pair_masks(source, split, options.images)
+    if not any(pairing.images.values()) and not pairing.unclear:
         raise AnnotationError(
-            f"{source}: none of its {len(pairs)} images has a mask; expected masks/NAME.png for "
-            "images/NAME.png, or NAME_mask.png beside NAME.png."
+            f"{source}: none of its {len(pairing.images)} images has a mask; expected "
+            "masks/NAME.png for images/NAME.png, or NAME_mask.png beside NAME.png."
         )
-    collector = Collector(source)
-    regions: list[tuple[Path, tuple[int | None, int | None], list[tuple[int, list[float]]]]] = []
-    for path, mask in pairs:
-        if mask is None:
-            regions.append((path, (None, None), []))
-            continue
+    collector = Collector(source, options)
+    reader = _Reader(collector, options, pairing)
+    scheme = reader.survey(source)
+    for path in pairing.images:
+        reader.add_image(path, scheme)
+    reader.check_inverted(scheme)
+    for mask in pairing.orphans:
+        collector.report(mask, "a mask whose image is missing")
+    return collector.finish(dict.fromkeys(scheme.names.values()))
+
+
+class _Reader:
+    """Reads masks twice: first all, to learn what values mean, then for their regions."""
+
+    def __init__(self, collector: Collector, options: ReaderOptions, pairing: Pairing) -> None:
+        self._collector = collector
+        self._options = options
+        self._pairing = pairing
+        self._faults: dict[Path, str] = {}
+        self._framing: list[set[int]] = []
+
+    def survey(self, source: Path) -> Scheme:
+        """Learn from all masks what their values mean."""
+        survey = Survey()
+        for masks in self._pairing.images.values():
+            for path in masks:
+                try:
+                    survey.add(self._read(path))
+                except VAEAugError as error:
+                    self._faults[path] = describe_fault(path, error)
+        return survey.decide(source, _read_classes(source), _read_labelmap(source))
+
+    def _read(self, path: Path) -> Mask:
+        if not self._collector.contains(path):
+            raise VAEAugError(f"{path}: the mask lies outside the source")
+        return read_mask(path, self._options.exif)
+
+    def add_image(self, path: Path, scheme: Scheme) -> None:
+        """Add an image with the regions of its masks."""
+        masks = self._pairing.images[path]
+        unclear = [mask for mask, paths in self._pairing.unclear.items() if path in paths]
+        if not self._collector.contains(path) or not (masks or unclear):
+            self._collector.add(path, None)  # refuses by name what lies outside
+            return
         try:
-            values = _read_mask(mask)
+            size = read_size(path, self._options.exif)
         except VAEAugError as error:
-            reason = describe_fault(mask, error)
-            collector.report(path, f"its mask cannot be used: {reason}")
-            continue
-        regions.append((path, values.shape[:2], list(find_regions(values))))
-    found = {value for _, _, boxes in regions for value, _ in boxes}
-    names = name_values(source, found)
-    for path, size, boxes in regions:
-        named = [Box(xyxy, names[value]) for value, xyxy in boxes if value in names]
-        for value, _ in boxes:
-            if value not in names:
-                reason = f"a region of value {value}, for which classes.txt has no line"
-                collector.report(path, reason, "dropped")
-        collector.add(path, named, size=size)
-    return collector.finish(dict.fromkeys(names.values()))
+            self._collector.report(path, describe_fault(path, error))
+            return
+        found = {mask: self._find_boxes(mask, size, scheme) for mask in masks}
+        reason = "it may be the mask of several images, which differ in suffix or folder"
+        found |= {mask: [Fault(reason, "unread")] for mask in unclear}
+        faulty = (mask for mask, entries in found.items() if not _are_boxes(entries))
+        entries = dict.fromkeys(entry for entries in found.values() for entry in entries)
+        self._collector.add(path, entries, file=next(faulty, None), size=size)
+
+    def _find_boxes(self, path: Path, size: tuple[int, int], scheme: Scheme) -> list[Box | Fault]:
+        if path in self._faults:
+            return [Fault(self._faults[path], "unread")]
+        values = self._read(path)
+        try:
+            classes = scheme.classify(values)
+        except VAEAugError as error:
+            return [Fault(str(error), "unread")]
+        if classes.shape != size:
+            height, width = classes.shape
+            reason = f"the mask is {height} x {width}, the image {size[0]} x {size[1]}"
+            return [Fault(f"{reason} pixels (rows x columns)", "unread")]
+        self._framing.append(_find_framing(classes))
+        regions = list(islice(find_regions(classes), MAX_MASK_REGIONS + 1))
+        if len(regions) > MAX_MASK_REGIONS:
+            return [Fault(f"it has more than {MAX_MASK_REGIONS} regions, as noise has", "unread")]
+        return [
+            Box(tuple(xyxy), scheme.names[value])
+            if value in scheme.names
+            else Fault(f"a region of value {value}, for which classes.txt has no line")
+            for value, xyxy in regions
+        ]
+
+    def check_inverted(self, scheme: Scheme) -> None:
+        """Refuse masks of which each has one value all around: that is the background.
+
+        Raises:
+            AnnotationError: If so.
+        """
+        framing = set.intersection(*self._framing) if self._framing else set()
+        if framing:
+            what = f"value {min(framing)}" if len(scheme.names) > 1 else "what is not 0"
+            raise AnnotationError(
+                f"{self._collector.root}: in every mask {what} runs along the border and covers "
+                "more than half, as background does; save masks whose background is 0."
+            )
 
 
-def pair_masks(source: Path, split: str) -> Iterator[tuple[Path, Path | None]]:
-    """Yield each image of a split with its mask, None if it has none."""
-    folder = source
-    if not (list_children(source, "images") and list_children(source, "masks")):
-        folder = find_split_folder(source, split) or source
-    images, masks = folder / "images", folder / "masks"
-    if images.is_dir() and masks.is_dir():
-        of_split = find_split_folder(images, split)
-        if of_split is not None:
-            images, masks = of_split, masks / of_split.name
-        yield from _pair_folders(images, masks)
-        return
-    for path in list_images(folder):
-        if not path.stem.endswith(MASK_SUFFIX):
-            yield path, _find_mask(path.parent, f"{path.stem}{MASK_SUFFIX}")
+def _are_boxes(entries: Sequence[Box | Fault]) -> bool:
+    return all(isinstance(entry, Box) for entry in entries)
 
 
-def _pair_folders(images: Path, masks: Path) -> Iterator[tuple[Path, Path | None]]:
-    for path in list_images(images):
-        relative = path.relative_to(images).with_suffix("")
-        yield path, _find_mask(masks, str(relative), f"{relative}{MASK_SUFFIX}")
-
-
-def _find_mask(folder: Path, *names: str) -> Path | None:
-    files = (folder / f"{name}{suffix}" for name in names for suffix in MASK_FILE_SUFFIXES)
-    return next((file for file in files if file.is_file()), None)
-
-
-def _read_mask(path: Path) -> np.ndarray:
-    """Read a mask as `[H, W]` of class values."""
-    mask = read_image(path)
-    if (mask != mask[..., :1]).any():
-        raise VAEAugError(f"{path}: it is in colour; expected grey values that number the classes.")
-    return mask[..., 0]
+def _find_framing(classes: np.ndarray) -> set[int]:
+    """Return the value, if any but 0, of nearly all border pixels and most of the others."""
+    border = np.concatenate([classes[0], classes[-1], classes[:, 0], classes[:, -1]])
+    values, counts = np.unique(border, return_counts=True)
+    value = int(values[counts.argmax()])
+    is_frame = value and counts.max() >= _FRAME_SHARE * len(border)
+    return {value} if is_frame and (classes == value).mean() > _AREA_SHARE else set()
 
 
 def find_regions(mask: np.ndarray) -> Iterator[tuple[int, list[float]]]:
@@ -119,9 +195,11 @@ def find_regions(mask: np.ndarray) -> Iterator[tuple[int, list[float]]]:
         `(value, xyxy)` in pixels, the far edge exclusive, by the first pixel in reading order.
     """
     regions = label_regions(mask, background=0, connectivity=2)
-    for region in regionprops(regions, intensity_image=mask):
-        top, left, bottom, right = region.bbox
-        yield int(region.intensity_max), [float(v) for v in (left, top, right, bottom)]
+    values = np.zeros(regions.max() + 1, np.int64)
+    values[regions] = mask
+    for value, (rows, columns) in zip(values[1:], find_objects(regions), strict=True):
+        xyxy = (columns.start, rows.start, columns.stop, rows.stop)
+        yield int(value), [float(side) for side in xyxy]
 
 
 def name_values(source: Path, found: set[int]) -> dict[int, str]:
@@ -133,11 +211,49 @@ def name_values(source: Path, found: set[int]) -> dict[int, str]:
 
     Returns:
         Names by value, in the order of the labels.
+
+    Raises:
+        AnnotationError: If classes.txt cannot be read.
     """
-    file = source / "classes.txt"
-    if file.is_file():
-        lines: Sequence[str] = file.read_text("utf-8", "replace").splitlines()
-        return {value: line.strip() for value, line in enumerate(lines, start=1) if line.strip()}
-    if found in _BINARY:
-        return dict.fromkeys(found, "object")
-    return {value: str(value) for value in sorted(found)}
+    return name_found(found, _read_classes(source))
+
+
+def _read_classes(source: Path) -> dict[int, str] | None:
+    """Read classes.txt, whose line k names value k, behind a line for the background if any."""
+    file = _find(source, "classes.txt")
+    if file is None:
+        return None
+    lines = [clean_label(line) for line in read_text(file).replace("\ufeff", "").splitlines()]
+    first = 0 if lines and fold_name(lines[0]) in _BACKGROUND else 1
+    return {value: line for value, line in enumerate(lines, first) if value and line}
+
+
+def _read_labelmap(source: Path) -> dict[int, str] | None:
+    """Read CVAT's labelmap.txt: `name:red,green,blue:parts:actions`; `""` names background.
+
+    Raises:
+        AnnotationError: If a line is none of these, or two name one colour.
+    """
+    file = _find(source, "labelmap.txt")
+    if file is None:
+        return None
+    colours: dict[int, str] = {}
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        if not line.strip() or line.lstrip()[0] == "#":
+            continue
+        name, _, rest = line.partition(":")
+        match = _COLOUR.fullmatch(rest.split(":")[0])
+        if match is None or any(int(part) > 255 for part in match.groups()):
+            raise AnnotationError(f"{file}: line {number} is not `name:red,green,blue::`.")
+        red, green, blue = map(int, match.groups())
+        colour = red << 16 | green << 8 | blue
+        if colour in colours:
+            raise AnnotationError(f"{file}: line {number} names a colour again; give each its own.")
+        label = clean_label(name)
+        colours[colour] = "" if fold_name(label) in _BACKGROUND else label
+    return colours
+
+
+def _find(source: Path, name: str) -> Path | None:
+    paths: Sequence[Path] = sorted(source.iterdir())
+    return next((path for path in paths if fold_name(path.name) == name and path.is_file()), None)

@@ -2,270 +2,353 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vae_aug.data.annotations.layout import find_split_folder
+import numpy as np
+from skimage.measure import label as label_regions
+
+from vae_aug.data.annotations.layout import fold_name
 from vae_aug.data.annotations.masks import find_regions, name_values
-from vae_aug.data.annotations.source import Annotations, Box, Collector, describe_fault
-from vae_aug.data.nifti import Grid, check_axis, is_nifti, load_nibabel, read_grid, read_labels
-from vae_aug.data.records import get_split_name
+from vae_aug.data.annotations.nifti_names import Volume
+from vae_aug.data.annotations.nifti_pairs import Pair, pair_volumes
+from vae_aug.data.annotations.source import (
+    DEFAULTS,
+    Annotations,
+    Box,
+    Collector,
+    Fault,
+    ReaderOptions,
+    describe_fault,
+    parse_number,
+)
+from vae_aug.data.annotations.text import load_json
+from vae_aug.data.limits import MAX_TEXT_BYTES, MAX_VOLUME_REGIONS
+from vae_aug.data.nifti import (
+    Grid,
+    LabelSlice,
+    check_axis,
+    is_same_grid,
+    load_nibabel,
+    read_grid,
+    read_labels,
+)
 from vae_aug.errors import AnnotationError, VAEAugError
 
-_LABELS = re.compile(r"[_-](?:mask|seg|dseg|label)$", re.IGNORECASE)
-_CHANNEL = re.compile(r"_(\d{4})$")
-_DECATHLON = {"train": "Tr", "test": "Ts"}
-
-_CONTRAST = re.compile(
-    r"[_-](?:t1|t2|pd|t1w|t2w|pdw|t1n|t1c|t1ce|t1gd|t2f|flair|dwi|adc|swi|ct|pet)$", re.IGNORECASE
-)
-"""How names tell the images of one examination apart: BIDS' suffixes and those of BraTS."""
-
-_DESCRIPTION = re.compile(r"_(?:label|desc)-[A-Za-z0-9]+")
-"""What BIDS calls labels by, beyond the image that they lie on."""
-
-_BRAIN = re.compile(r"[_-]brain[_-](?:mask|seg|dseg|label)$", re.IGNORECASE)
-_SUBJECT = re.compile(r"sub-[A-Za-z0-9]+(?![A-Za-z0-9])")
-_Regions = list[tuple[int, list[float]]]
+_IGNORED = "ignore"
+"""nnU-Net's name of what is not annotated."""
 
 
-class _Pair(NamedTuple):
-    """A volume, what it is called, and its labels if it has any."""
+class _Regions(NamedTuple):
+    """What a slice of labels holds.
 
-    path: Path
-    name: str
-    labels: Path | None
+    Attributes:
+        values: `[N] int64`, of the regions.
+        boxes: `[N, 4] float64` `xyxy` in pixels.
+        is_finite: Whether every voxel is a number.
+    """
+
+    values: np.ndarray
+    boxes: np.ndarray
+    is_finite: bool
+
+
+class _Labels(NamedTuple):
+    """A volume of labels, or why it cannot be read."""
+
+    grid: Grid | None
+    slices: tuple[_Regions, ...]
+    reason: str
 
 
 def read_nifti(
-    source: str | os.PathLike[str], split: str = "train", axis: str = "axial"
+    source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:
     """Read the slices of NIfTI volumes, with a box around each region of a label.
 
-    Layouts: `imagesTr/` and `labelsTr/` (`imagesTs/` for the split test) as in the Medical
-    Segmentation Decathlon, also with nnU-Net's numbers of channels, `NAME_0000.nii.gz` for the
-    labels `NAME.nii.gz`; or, in any folder, `NAME_mask`, `NAME_seg`, `NAME_dseg` or `NAME_label`
-    beside `NAME.nii.gz` or beside the contrasts of an examination, `NAME_flair.nii.gz` or
-    `NAME-t2f.nii.gz`, as in BraTS and BIDS, whose `label-` and `desc-` are not part of the name.
-    Names of the labels are those of `dataset.json`, else as for masks. Every slice is an
-    image, also one without boxes; each 8-connected region of a value in it is a box. Of a fourth
-    axis the first volume is read.
+    Labels are told from images, and paired with them, by names: `docs/sources.md` has the layouts.
+    A volume that only its values show to be labels is refused. Names of the classes are those of
+    `dataset.json`, else as for masks; of several volumes of labels of one image, each is a class,
+    called after its file. Every slice is an image; each 8-connected region of a value in it is a
+    box. Of a fourth axis the first volume is read.
+
+    A slice has no box if the labels of its volume were read and have none there. Nothing is said of
+    a volume without labels; and what labels say that cannot be used makes their images faulty.
 
     Args:
         source: The data set's folder, or one volume.
         split: Which split.
-        axis: Of `vae_aug.data.nifti.AXES`, which says how slices are laid out.
+        options: `axis` says how slices are laid out; `images` is a further folder of volumes.
 
     Returns:
         The annotations; `source_id` is the path with `#` and the number of the slice from 0,
-        `patient` the subject of a BIDS name, else the name of the volume without its channel or
-        contrast, and with its folder where another folder has a volume of that name.
+        `patient` the subject of a BIDS name, else the name of the volume without its channel,
+        contrast or point in time, or the folder of a name like `imaging`; with its folder where
+        another folder has a patient of that name.
 
     Raises:
         ValueError: On another axis.
         MissingPackageError: Without nibabel.
-        AnnotationError: If the folder is missing or holds no volume.
+        AnnotationError: If the folder is missing or holds no image, if volumes seem to be labels
+            but are not named so, or `dataset.json` cannot be read.
 
     Reference:
         Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 13 (2022);
         Gorgolewski et al., The Brain Imaging Data Structure, Scientific Data 3 (2016).
     """
-    check_axis(axis)
+    check_axis(options.axis)
     load_nibabel()
     source = Path(source)
-    collector = Collector(source if source.is_dir() else source.parent)
+    collector = Collector(source if source.is_dir() else source.parent, options)
     described = _read_description(collector.root)
-    pairs = list(_pair_volumes(source, split, collector, described))
-    if not pairs:
-        raise AnnotationError(f"{source}: holds no NIfTI volume (NAME.nii, NAME.nii.gz).")
-    volumes = [(pair, *read) for pair in pairs if (read := _read_pair(pair, axis, collector))]
-    found = {value for _, _, slices in volumes for boxes in slices for value, _ in boxes}
-    names = _name_labels(described) or name_values(collector.root, found)
-    patients = _name_patients(pairs, collector)
-    for pair, grid, slices in volumes:
-        _add_slices(pair, grid, slices, axis, names, patients[pair], collector)
-    for count, fault in (
-        (sum(g.volumes > 1 for _, g, _ in volumes), "have a fourth axis; its first was read"),
-        (sum(not g.is_oriented for _, g, _ in volumes), "do not tell how they lie in the patient"),
-    ):
-        if count:
-            collector.notes.append(f"{count} of {len(volumes)} volumes {fault}")
-    return collector.finish(dict.fromkeys(names.values()))
+    channels = described.get("channel_names") or described.get("modality")
+    count = len(channels) if isinstance(channels, dict) else 1
+    pairs = pair_volumes(source, split, collector, count, options.images)
+    grids = {pair.image.path: _read_image(pair.image, options.axis, collector) for pair in pairs}
+    pairs = [pair for pair in pairs if grids[pair.image.path] is not None]
+    labels = {
+        volume.path: _read_labels(volume, options.axis, collector)
+        for pair in pairs
+        for volume in pair.labels
+    }
+    namer = _Namer(described, pairs, labels, collector.root)
+    for pair, patient in zip(pairs, _name_patients(pairs), strict=True):
+        grid = grids[pair.image.path]
+        if grid is not None:
+            of_pair = [labels[volume.path] for volume in pair.labels]
+            entries = _list_entries(pair, of_pair, grid, namer, collector)
+            _add_slices(pair, grid, entries, options.axis, patient, collector)
+    _note_grids([grid for grid in grids.values() if grid is not None], collector)
+    return collector.finish(namer.names)
 
 
 def _read_description(root: Path) -> Mapping[str, Any]:
     """Read the `dataset.json` of the Decathlon or of nnU-Net; empty without one."""
-    path = root / "dataset.json"
-    if not path.is_file():
+    paths = [path for path in (root / "dataset.json", *sorted(root.glob("*/dataset.json")))]
+    paths = [path for path in paths if path.is_file()]
+    if not paths or (len(paths) > 1 and paths[0].parent != root):
         return {}
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise AnnotationError(f"{path}: no valid JSON; correct or remove it.") from error
+    content = load_json(paths[0], MAX_TEXT_BYTES)
     return content if isinstance(content, dict) else {}
 
 
-def _name_labels(described: Mapping[str, Any]) -> dict[int, str]:
+def _name_values(described: Mapping[str, Any]) -> dict[int, str]:
     """Return names by value: the Decathlon maps values to names, nnU-Net names to values."""
     labels = described.get("labels")
     names: dict[int, str] = {}
     for key, value in labels.items() if isinstance(labels, dict) else ():
-        if isinstance(value, int):
-            names[value] = key
-        elif key.isdecimal() and isinstance(value, str):
-            names[int(key)] = value
-    return {value: names[value] for value in sorted(names) if value != 0}
+        is_value = np.isfinite(parse_number(key)) and isinstance(value, str)
+        stated, name = (key, value) if is_value else (value, key)
+        number = float("nan") if isinstance(stated, bool) else parse_number(stated)
+        # Regions of nnU-Net, which are lists of values, have no class of their own in a volume.
+        if not number.is_integer():
+            continue
+        if names.setdefault(int(number), name) != name:
+            raise AnnotationError(
+                f"dataset.json: labels has the value {int(number)} twice; give each class its own."
+            )
+    return {value: names[value] for value in sorted(names) if value > 0}
 
 
-def _pair_volumes(
-    source: Path, split: str, collector: Collector, described: Mapping[str, Any]
-) -> Iterator[_Pair]:
-    """Yield the volumes of a split in the order of their paths; report labels without one."""
-    if source.is_file():
-        labels = dict(_find_labels(_list_volumes(source.parent.iterdir())))
-        yield _Pair(source, _get_name(source), _find_beside(source, labels))
-        return
-    if not source.is_dir():
-        raise AnnotationError(f"{source}: no such file or folder.")
-    if (source / "imagesTr").is_dir():
-        yield from _pair_decathlon(source, split, described)
-        return
-    volumes = _list_volumes((find_split_folder(source, split) or source).rglob("*"))
-    labels = {}
-    for volume, path in _find_labels(volumes):
-        if labels.setdefault(volume, path) != path:
-            collector.report(path, f"{labels[volume].name} has labels of the same volume")
-    pairs = [
-        _Pair(path, _get_name(path), _find_beside(path, labels))
-        for path in volumes
-        if not _LABELS.search(_get_stem(path))
-    ]
-    yield from pairs
-    used = {pair.labels for pair in pairs}
-    for path in labels.values():
-        if path not in used:
-            collector.report(path, "a volume of labels, without the one that it is of")
-    brains = sum(_is_brain(path) for path in volumes)
-    if brains:
-        collector.notes.append(f"{brains} masks of the brain mark no lesion and were left out")
+def _read_image(image: Volume, axis: str, collector: Collector) -> Grid | None:
+    try:
+        return read_grid(image.path, axis)
+    except VAEAugError as error:
+        collector.report(image.path, describe_fault(image.path, error))
+        return None
 
 
-def _find_labels(volumes: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
-    """Yield the volume that labels are of, without its ending, and the labels."""
-    for path in volumes:
-        stem = _get_stem(path)
-        name = _LABELS.sub("", stem)
-        if name != stem and not _is_brain(path):
-            yield path.parent / _DESCRIPTION.sub("", name), path
+def _read_labels(volume: Volume, axis: str, collector: Collector) -> _Labels:
+    path = volume.path
+    if not collector.contains(path):
+        return _Labels(None, (), "they lie outside the source; name their folder with --images")
+    try:
+        grid, slices = read_labels(path, axis)
+        return _Labels(grid, tuple(_list_regions(slices)), "")
+    except VAEAugError as error:
+        return _Labels(None, (), describe_fault(path, error))
 
 
-def _is_brain(path: Path) -> bool:
-    """Tell whether labels are a mask of the brain, which preprocessing leaves beside an image."""
-    return bool(_BRAIN.search(_get_stem(path)))
-
-
-def _pair_decathlon(source: Path, split: str, described: Mapping[str, Any]) -> Iterator[_Pair]:
-    ending = _DECATHLON.get(get_split_name(split))
-    if ending is None or not (source / f"images{ending}").is_dir():
-        raise AnnotationError(
-            f"{source}: has no images for the split {split!r}; imagesTr is train, imagesTs test."
+def _list_regions(slices: Iterable[LabelSlice]) -> Iterator[_Regions]:
+    """Yield what each slice holds; refuse a volume of noise, which would take minutes."""
+    total = 0
+    for labels in slices:
+        values = labels.values
+        has_any = bool(values.any())
+        # Regions begin where values change, which is counted faster.
+        if (
+            has_any
+            and np.count_nonzero(values[:, 1:] != values[:, :-1]) > MAX_VOLUME_REGIONS - total
+        ):
+            total += int(label_regions(values, background=0, connectivity=2, return_num=True)[1])
+        if total > MAX_VOLUME_REGIONS:
+            raise VAEAugError(f"has more than {MAX_VOLUME_REGIONS} regions, as noise has")
+        found = list(find_regions(values)) if has_any else []
+        total += len(found)
+        yield _Regions(
+            np.array([value for value, _ in found], np.int64),
+            np.array([xyxy for _, xyxy in found], np.float64).reshape(-1, 4),
+            labels.is_finite,
         )
-    channels = described.get("channel_names") or described.get("modality")
-    count = len(channels) if isinstance(channels, dict) else 1
-    for path in _list_volumes((source / f"images{ending}").iterdir()):
-        stem = _get_stem(path)
-        labels = _find(source / f"labels{ending}", stem)
-        channel = _CHANNEL.search(stem)
-        if labels is None and channel and int(channel[1]) < count:
-            stem = stem[: channel.start()]
-            labels = _find(source / f"labels{ending}", stem)
-        yield _Pair(path, stem, labels)
 
 
-def _list_volumes(paths: Iterable[Path]) -> list[Path]:
-    # Archives packed on a Mac hold "._NAME.nii.gz" beside every volume.
-    return sorted(p for p in paths if is_nifti(p) and p.is_file() and not p.name.startswith("._"))
-
-
-def _get_stem(path: Path) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-
-
-def _get_name(path: Path) -> str:
-    """Return what the volumes of one examination have in common; of BIDS names, the subject."""
-    stem = _get_stem(path)
-    subject = _SUBJECT.match(stem)
-    return subject[0] if subject else _CONTRAST.sub("", stem)
-
-
-def _find_beside(path: Path, labels: Mapping[Path, Path]) -> Path | None:
-    """Return the labels of a volume, which are its own or those of its examination."""
-    stem = _get_stem(path)
-    return labels.get(path.parent / stem) or labels.get(path.parent / _CONTRAST.sub("", stem))
-
-
-def _find(folder: Path, stem: str) -> Path | None:
-    files = (folder / f"{stem}{suffix}" for suffix in (".nii.gz", ".nii"))
-    return next((file for file in files if file.is_file()), None)
-
-
-def _read_pair(pair: _Pair, axis: str, collector: Collector) -> tuple[Grid, list[_Regions]] | None:
-    """Return the grid of a volume and the regions in each slice; None if it cannot be used."""
-    try:
-        grid = read_grid(pair.path, axis)
-    except VAEAugError as error:
-        collector.report(pair.path, describe_fault(pair.path, error))
-        return None
-    if pair.labels is None:
-        return grid, [[]] * grid.slices
-    try:
-        read_grid(pair.labels, axis)
-        labels = read_labels(pair.labels, axis, grid)
-    except VAEAugError as error:
-        reason = describe_fault(pair.labels, error)
-        collector.report(pair.path, f"its labels cannot be used: {reason}")
-        return None
-    return grid, [list(find_regions(labels[:, :, index])) for index in range(grid.slices)]
-
-
-def _name_patients(pairs: Sequence[_Pair], collector: Collector) -> dict[_Pair, str]:
-    """Return the name of each patient, apart from those of the same name in other folders."""
-    folders: dict[str, set[Path]] = {}
+def _name_patients(pairs: Sequence[Pair]) -> list[str]:
+    """Return the patient of each image, apart from those of the same name in other folders."""
+    names: dict[str, str] = {}
+    homes: dict[str, set[tuple[str, ...]]] = {}
     for pair in pairs:
-        folders.setdefault(pair.name, set()).add(pair.path.parent)
-    # A BIDS subject has a folder for each session and kind of image.
-    return {
-        pair: pair.name
-        if len(folders[pair.name]) == 1 or _SUBJECT.fullmatch(pair.name)
-        else collector.relate(pair.path.parent / pair.name)
+        key = fold_name(pair.patient)
+        names.setdefault(key, pair.patient)
+        homes.setdefault(key, set()).add(tuple(map(fold_name, pair.image.home)))
+    return [
+        names[key] if len(homes[key]) == 1 else "/".join((*pair.image.home, names[key]))
         for pair in pairs
+        for key in [fold_name(pair.patient)]
+    ]
+
+
+class _Namer:
+    """Names the classes of labels: by their values, or by files that are a class each."""
+
+    def __init__(
+        self,
+        described: Mapping[str, Any],
+        pairs: Sequence[Pair],
+        labels: Mapping[Path, _Labels],
+        root: Path,
+    ) -> None:
+        several = [pair for pair in pairs if len(pair.labels) > 1]
+        self._classes: dict[Path, str] = {}
+        if any(_list_classes(pair) for pair in several):
+            self._classes = {k: v for pair in pairs for k, v in _list_classes(pair).items()}
+        found = {
+            int(value)
+            for path, volume in labels.items()
+            for regions in volume.slices
+            for value in regions.values
+            if value > 0 and path not in self._classes
+        }
+        self._values = _name_values(described) or name_values(root, found)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All classes in their order."""
+        values = [] if self._classes and not self._values else self._values.values()
+        names = dict.fromkeys((*values, *sorted(self._classes.values())))
+        return tuple(name for name in names if name != _IGNORED)
+
+    def has_classes(self, pair: Pair) -> bool:
+        """Tell whether each volume of labels of an image is a class of its own."""
+        return all(volume.path in self._classes for volume in pair.labels)
+
+    def list_entries(self, volume: Volume, regions: _Regions, index: int) -> Iterator[Box | Fault]:
+        """Yield the boxes of a slice, and what is wrong in it."""
+        if not regions.is_finite:
+            yield Fault(f"slice {index}: labels that are no number")
+        name = self._classes.get(volume.path)
+        for value, xyxy in zip(regions.values.tolist(), regions.boxes.tolist(), strict=True):
+            label = self._values.get(value) if name is None else name
+            if value < 0 or label is None:
+                yield Fault(f"slice {index}: a region of value {value}, which has no name")
+            elif label == _IGNORED:
+                yield Fault(f"slice {index}: a region that is not annotated (ignore)")
+            else:
+                yield Box(xyxy, label)
+
+
+def _list_classes(pair: Pair) -> dict[Path, str]:
+    """Return the class of each volume of labels of an image, if each has one of its own."""
+    classes = {
+        volume.path: volume.class_name
+        for volume in pair.labels
+        if volume.class_name and not volume.is_of_a_rater
     }
+    is_one_each = len(set(classes.values())) == len(pair.labels)
+    return classes if is_one_each else {}
+
+
+def _list_entries(
+    pair: Pair, labels: Sequence[_Labels], grid: Grid, namer: _Namer, collector: Collector
+) -> list[list[Box | Fault] | None]:
+    """Return what the labels of an image say of each of its slices."""
+    if not pair.labels:
+        return [None] * grid.slices
+    faults: list[Box | Fault] = [
+        Fault(f"its labels cannot be used: {reason}", "unread")
+        for reason in _find_faults(pair, labels, grid, namer)
+    ]
+    if faults:
+        return [faults] * grid.slices
+    volumes = list(zip(pair.labels, labels, strict=True))
+    if not namer.has_classes(pair):
+        for volume in pair.labels[1:]:
+            collector.report(volume.path, "has labels that another volume has, too")
+        volumes = volumes[:1]
+    return [
+        [
+            entry
+            for volume, read in volumes
+            for entry in namer.list_entries(volume, read.slices[index], index)
+        ]
+        for index in range(grid.slices)
+    ]
+
+
+def _find_faults(pair: Pair, labels: Sequence[_Labels], grid: Grid, namer: _Namer) -> Iterator[str]:
+    """Yield why nothing that labels say of an image is certain."""
+    for volume in labels:
+        if volume.grid is None:
+            yield volume.reason
+        elif not is_same_grid(volume.grid, grid):
+            found = volume.grid
+            yield (
+                f"their {found.slices} slices of {found.height} x {found.width} are not those of "
+                f"the image, {grid.slices} of {grid.height} x {grid.width} at the same place; "
+                "resample them"
+            )
+        elif namer.has_classes(pair):
+            if len({int(value) for regions in volume.slices for value in regions.values}) > 1:
+                yield "one of several volumes, each of which is a class, has several values"
+        elif not _is_equal(volume, labels[0]):
+            yield f"{len(labels)} volumes of labels of the image differ; keep one"
+    if pair.is_doubtful:
+        yield "there are further labels that may be of the image"
+
+
+def _is_equal(first: _Labels, second: _Labels) -> bool:
+    return all(
+        np.array_equal(one.values, other.values) and np.array_equal(one.boxes, other.boxes)
+        for one, other in zip(first.slices, second.slices, strict=False)
+    )
 
 
 def _add_slices(
-    pair: _Pair,
+    pair: Pair,
     grid: Grid,
-    slices: list[_Regions],
+    slices: Sequence[list[Box | Fault] | None],
     axis: str,
-    names: Mapping[int, str],
     patient: str,
     collector: Collector,
 ) -> None:
-    for index, regions in enumerate(slices):
-        unknown = [value for value, _ in regions if value not in names]
-        for value in unknown:
-            reason = f"slice {index}: a region of value {value}, which has no name"
-            collector.report(pair.path, reason, "dropped")
+    path = pair.image.path
+    for index, entries in enumerate(slices):
         collector.add(
-            pair.path,
-            [Box(xyxy, names[value]) for value, xyxy in regions if value in names],
+            path,
+            entries,
             size=(grid.height, grid.width),
             patient=patient,
-            source_id=f"{collector.relate(pair.path)}#{index}",
+            source_id=f"{collector.relate(path)}#{index}",
             frame=index,
             part=axis,
         )
+
+
+def _note_grids(grids: Sequence[Grid], collector: Collector) -> None:
+    for count, fault in (
+        (sum(grid.volumes > 1 for grid in grids), "have a fourth axis; its first was read"),
+        (sum(not grid.is_oriented for grid in grids), "do not tell how they lie in the patient"),
+    ):
+        if count:
+            collector.notes.append(f"{count} of {len(grids)} volumes {fault}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from vae_aug.data.images import Exif
 from vae_aug.data.nifti import is_nifti
 from vae_aug.errors import AnnotationError, VAEAugError
 
@@ -18,7 +20,8 @@ _LEAST_SIDE_PX = 1e-3
 _EDGE_TOLERANCE_PX = 1e-2
 
 
-Effect = Literal["skipped", "dropped", "clipped"]
+Effect = Literal["skipped", "unread", "dropped", "clipped", "unannotated"]
+AnnotationState = Literal["complete", "faulty", "none"]
 NeighbourState = Literal["found", "end", "gap", "thick", "duplicate", "unplaced", "unfit"]
 
 
@@ -61,6 +64,9 @@ class AnnotatedImage:
         patient: Identifier of the patient as the source has it, `""` if unknown.
         height: Height in pixels that the annotation claims; None if it does not.
         width: Width in pixels that the annotation claims; None if it does not.
+        annotation: What the source says of boxes: `"complete"` (all that it says is in `boxes`; the
+            image is a negative if there are none), `"faulty"` (it says something that is not in
+            `boxes`), or `"none"` (it says nothing).
         boxes: `[N, 4] float64` `xyxy` in pixels, as in the source.
         labels: `[N]` label names.
         is_crowd: `[N]` COCO's mark of a box around many objects.
@@ -72,6 +78,8 @@ class AnnotatedImage:
         offset: Byte at which the record begins.
         neighbours: Slices before and behind that become channels; empty for none.
         hounsfield: What the pixels stand for if the file is a PNG of 16 bits; None for grey.
+        value_range: Lowest and highest modality value of a DICOM image's series where its images
+            would not compare otherwise, as `vae_aug.data.series.find_series_ranges`; else None.
     """
 
     path: Path
@@ -79,6 +87,7 @@ class AnnotatedImage:
     patient: str
     height: int | None
     width: int | None
+    annotation: AnnotationState
     boxes: np.ndarray
     labels: tuple[str, ...]
     is_crowd: tuple[bool, ...]
@@ -89,6 +98,7 @@ class AnnotatedImage:
     offset: int = 0
     neighbours: tuple[Neighbour, ...] = ()
     hounsfield: Hounsfield | None = None
+    value_range: tuple[float, float] | None = None
 
     @property
     def place(self) -> str:
@@ -104,7 +114,10 @@ class Problem:
     Attributes:
         file: The file, relative to the source.
         reason: What is wrong with it; names no file and no patient.
-        effect: `"skipped"` (a whole file), `"dropped"` (a box), or `"clipped"` (a box).
+        effect: `"skipped"` (a whole file is left out), `"unread"` (an annotation was not
+            understood, so that its image counts as faulty), `"dropped"` (a box is left out, so
+            that its image counts as faulty), `"clipped"` (a box), or `"unannotated"` (an image of
+            which it cannot be said whether it has boxes).
     """
 
     file: str
@@ -138,16 +151,52 @@ class Box(NamedTuple):
     truncated: bool = False
 
 
-class Collector:
-    """Gathers the images and problems of one source."""
+class ReaderOptions(NamedTuple):
+    """How a source is read.
 
-    def __init__(self, root: Path) -> None:
+    Attributes:
+        images: A folder in which images may lie besides the source's; None for none.
+        exif: Whether sizes are those of the image as its EXIF orientation shows it (`"apply"`) or
+            as it is stored (`"ignore"`).
+        axis: Of `vae_aug.data.nifti.AXES`, along which volumes become slices.
+    """
+
+    images: Path | None = None
+    exif: Exif = "apply"
+    axis: str = "axial"
+
+
+DEFAULTS = ReaderOptions()
+
+
+class Fault(NamedTuple):
+    """Something that a source says of an image's boxes and that became no box.
+
+    Attributes:
+        reason: What is wrong, with the place in the annotation file; names no file and no patient.
+        effect: `"dropped"` (one box), or `"unread"` (a whole annotation).
+    """
+
+    reason: str
+    effect: Effect = "dropped"
+
+
+class Collector:
+    """Gathers the images and problems of one source.
+
+    Images must lie in the source or in a folder that the user named, links resolved. One that lies
+    elsewhere is reported and not taken: a data set must not be able to name the files of others.
+    """
+
+    def __init__(self, root: Path, options: ReaderOptions = DEFAULTS) -> None:
         """Gather what lies in the folder `root`, to which problems name their files."""
         self.root = root
         self.images: list[AnnotatedImage] = []
         self.problems: list[Problem] = []
         self.notes: list[str] = []
-        self._source_ids: set[str] = set()
+        folders = [root.parent if root.name.lower() == "annotations" else root]
+        self._borders = [folder.resolve() for folder in (*folders, *filter(None, [options.images]))]
+        self._positions: dict[str, int] = {}
 
     def relate(self, path: Path | str) -> str:
         """Return a path relative to the source, with forward slashes."""
@@ -158,11 +207,17 @@ class Collector:
         name = self.relate(path) if isinstance(path, Path) else path
         self.problems.append(Problem(name, reason, effect))
 
+    def contains(self, path: Path) -> bool:
+        """Tell whether a file lies in the source or in the folder that the user named."""
+        resolved = path.resolve()
+        return any(resolved.is_relative_to(folder) for folder in self._borders)
+
     def add(
         self,
         path: Path,
-        boxes: Iterable[Box] = (),
+        entries: Iterable[Box | Fault] | None,
         *,
+        file: Path | None = None,
         size: tuple[int | None, int | None] = (None, None),
         patient: str = "",
         source_id: str | None = None,
@@ -171,14 +226,39 @@ class Collector:
         offset: int = 0,
         hounsfield: Hounsfield | None = None,
     ) -> None:
-        """Add an image, unless one of the same key is there."""
-        boxes = tuple(boxes)
+        """Add an image, unless it lies outside the source.
+
+        An image that is there already is not taken again. If what is said of it now differs, it
+        cannot be told which is right, and it counts as faulty.
+
+        Args:
+            path: The image file.
+            entries: What the source says of its boxes: boxes, and faults where it says something
+                that is none; each fault is reported. Nothing to iterate over if the source says
+                that there are no boxes; None if it says nothing of the image.
+            file: The annotation file, to which faults are reported; None for the image itself.
+            size: Height and width in pixels that the annotation claims.
+            patient: As in `AnnotatedImage`.
+            source_id: As in `AnnotatedImage`; None for the path relative to the source.
+            frame: As in `AnnotatedImage`.
+            part: As in `AnnotatedImage`.
+            offset: As in `AnnotatedImage`.
+            hounsfield: As in `AnnotatedImage`.
+        """
+        if not self.contains(path):
+            reason = "the image lies outside the source; name its folder with --images"
+            self.report(path, reason)
+            return
+        boxes, faults = _check_labels(entries or ())
+        for fault in faults:
+            self.report(file or path, fault.reason, fault.effect)
         image = AnnotatedImage(
             path=path,
             source_id=self.relate(path) if source_id is None else source_id,
             patient=patient,
             height=size[0],
             width=size[1],
+            annotation="none" if entries is None else "faulty" if faults else "complete",
             boxes=np.asarray([box.xyxy for box in boxes], np.float64).reshape(-1, 4),
             labels=tuple(box.label for box in boxes),
             is_crowd=tuple(box.is_crowd for box in boxes),
@@ -189,19 +269,64 @@ class Collector:
             offset=offset,
             hounsfield=hounsfield,
         )
-        if image.source_id in self._source_ids:
-            reason = "the source holds this image twice; only the first is taken"
-            self.report(path, f"{image.place}: {reason}" if image.place else reason)
+        position = self._positions.setdefault(image.source_id, len(self.images))
+        if position == len(self.images):
+            self.images.append(image)
+        else:
+            self._merge(position, image)
+
+    def _merge(self, position: int, image: AnnotatedImage) -> None:
+        """Report an image that is there twice, and mark it where the two differ."""
+        place = f"{image.place}: " if image.place else ""
+        first = self.images[position]
+        same = (first.annotation, first.labels) == (image.annotation, image.labels)
+        if same and np.array_equal(first.boxes, image.boxes, equal_nan=True):
+            reason = f"{place}the source holds this image twice; only the first is taken"
+            self.report(image.path, reason)
             return
-        self._source_ids.add(image.source_id)
-        self.images.append(image)
+        reason = f"{place}the source holds this image twice, with different boxes"
+        self.report(image.path, reason, "unread")
+        self.images[position] = dataclasses.replace(first, annotation="faulty")
+
+    def doubt(self, reason: str, *, only_without_boxes: bool = False) -> None:
+        """Mark images as faulty, because the source has boxes of which it cannot be told whose.
+
+        Args:
+            reason: Why, as a note of the report.
+            only_without_boxes: Leave alone the images that have boxes.
+        """
+        self.notes.append(reason)
+        self.images = [
+            image
+            if image.annotation == "none" or (only_without_boxes and image.labels)
+            else dataclasses.replace(image, annotation="faulty")
+            for image in self.images
+        ]
 
     def finish(self, label_names: Iterable[str]) -> Annotations:
         """Return what was gathered."""
-        names = tuple(label_names)
-        if not all(name.strip() for name in names):
+        names = tuple(dict.fromkeys(map(clean_label, label_names)))
+        if not all(names):
             raise AnnotationError(f"{self.root}: a class has an empty name; name it.")
         return Annotations(names, tuple(self.images), tuple(self.problems), tuple(self.notes))
+
+
+def _check_labels(entries: Iterable[Box | Fault]) -> tuple[list[Box], list[Fault]]:
+    """Part boxes from faults, of which a box without a label is one."""
+    boxes, faults = [], []
+    for index, entry in enumerate(entries):
+        if isinstance(entry, Fault):
+            faults.append(entry)
+        elif label := clean_label(entry.label):
+            boxes.append(entry._replace(label=label))
+        else:
+            faults.append(Fault(f"box {index}: has no label"))
+    return boxes, faults
+
+
+def clean_label(text: str) -> str:
+    """Return a label without white space around it, and with letters composed (Unicode NFC)."""
+    return unicodedata.normalize("NFC", text).strip()
 
 
 def clean_boxes(
@@ -225,30 +350,23 @@ def clean_boxes(
     usable = np.ones(len(boxes), bool)
     faults = [""] * len(boxes)
     for index, (box, inside) in enumerate(zip(boxes, clipped, strict=True)):
-        sides, sides_inside = box[2:] - box[:2], inside[2:] - inside[:2]
-        if not np.isfinite(box).all():
-            fault = "its coordinates are not all numbers"
-        elif (sides < 0).any():
-            fault = "inverted (a minimum above its maximum)"
-        elif (sides < _LEAST_SIDE_PX).any():
-            fault = "zero area"
-        elif (sides_inside < _LEAST_SIDE_PX).any():
-            fault = "outside the image"
-        else:
-            if np.abs(box - inside).max() > _EDGE_TOLERANCE_PX:
-                faults[index] = "partly outside the image"
-            continue
-        usable[index], faults[index] = False, fault
+        fault = _find_fault(box, inside)
+        usable[index], faults[index] = not fault, fault
+        if not fault and np.abs(box - inside).max() > _EDGE_TOLERANCE_PX:
+            faults[index] = "partly outside the image"
     return clipped, usable, faults
 
 
-def keep_named(collector: Collector, file: Path, boxes: Iterable[Box]) -> Iterator[Box]:
-    """Yield the boxes that have a label, and report the others."""
-    for index, box in enumerate(boxes):
-        if box.label:
-            yield box
-        else:
-            collector.report(file, f"box {index}: has no label", "dropped")
+def _find_fault(box: np.ndarray, inside: np.ndarray) -> str:
+    """Tell why a box cannot be used, of which some part lies inside the image; `""` if it can."""
+    if not np.isfinite(box).all():
+        return "its coordinates are not all numbers"
+    sides, sides_inside = box[2:] - box[:2], inside[2:] - inside[:2]
+    if (sides < 0).any():
+        return "inverted (a minimum above its maximum)"
+    if (sides < _LEAST_SIDE_PX).any():
+        return "zero area"
+    return "outside the image" if (sides_inside < _LEAST_SIDE_PX).any() else ""
 
 
 def describe_fault(path: Path, error: VAEAugError) -> str:
@@ -266,6 +384,9 @@ def describe_fault(path: Path, error: VAEAugError) -> str:
 
 def parse_number(value: object) -> float:
     """Return a number, NaN for what is none: such a box is dropped and counted later."""
+    # Python takes True for 1 and "1_0" for 10.
+    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+        return float("nan")
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):

@@ -2,244 +2,248 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vae_aug.data.annotations.layout import (
-    find_file,
-    find_split_file,
-    list_image_folders,
-    make_finder,
+    fold_name,
+    list_split_names,
+    read_size,
 )
+from vae_aug.data.annotations.lookup import ImageLookup, find_annotation_file
+from vae_aug.data.annotations.pixels import flag_relative, refuse_relative
+from vae_aug.data.annotations.public_tables import AUTOML, find_dialect, is_automl, is_public
 from vae_aug.data.annotations.source import (
+    DEFAULTS,
     Annotations,
     Box,
     Collector,
-    Hounsfield,
-    keep_named,
-    parse_number,
-    parse_size,
+    Fault,
+    ReaderOptions,
+    describe_fault,
 )
-from vae_aug.data.records import get_split_name
-from vae_aug.errors import AnnotationError
+from vae_aug.data.annotations.table_columns import (
+    HEADERLESS,
+    Row,
+    exceeds,
+    is_headerless,
+    list_missing,
+    name_header,
+    scale_boxes,
+)
+from vae_aug.data.annotations.table_file import Line, make_records, read_lines, settle_decimal
+from vae_aug.data.images import Exif
+from vae_aug.errors import AnnotationError, VAEAugError
 
-_CSV_COLUMNS: dict[str, tuple[str, ...]] = {
-    "filename": ("filename", "file_name", "file", "image", "image_name", "image_path", "path"),
-    "xmin": ("xmin", "x_min", "x1", "left"),
-    "ymin": ("ymin", "y_min", "y1", "top"),
-    "xmax": ("xmax", "x_max", "x2", "right"),
-    "ymax": ("ymax", "y_max", "y2", "bottom"),
-    "label": ("label", "class", "class_name", "cell_type", "category", "name"),
-    "width": ("width", "image_width"),
-    "height": ("height", "image_height"),
-    "patient": ("patient", "patient_id", "patientid"),
+_SPLITS = {
+    "": "",
+    "unassigned": "",
+    **{word: name for name in ("train", "validation", "test") for word in list_split_names(name)},
 }
-_SUFFIXES = ("", ".dcm", ".dicom", ".png", ".jpg", ".jpeg")
-_CSV_OPTIONAL = frozenset({"width", "height", "patient"})
+"""Splits by the words that a table writes; `""` where it names none."""
+
+_MAX_BROKEN = 100
+"""Most rows that may be several, run together: each is searched for the names of all images."""
 
 
-def read_csv(source: str | os.PathLike[str], split: str = "train") -> Annotations:
+def read_csv(
+    source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
+) -> Annotations:
     """Read a table of one box a row, as `filename,xmin,ymin,xmax,ymax,label`.
 
     The columns may be in any order and under their common other names (`class`, `cell_type`,
-    `x1`, ...); `width` and `height` of the image and `patient` may be among them. A row with
-    neither coordinates nor label is an image without boxes. Labels are those of the table,
-    sorted. Image files are sought beside the table, in `images/`, in a folder of the split, and
-    last anywhere below, where only one has the name; a name may be without its suffix.
+    `x1`, ...), parted by commas, semicolons, tabs or `|`; `x, y, width, height` (left and top) and
+    `x_center, y_center, width, height` are boxes too, and `xmin_rel` (`_norm`) and so on are in
+    parts of the image's sides. `width` and `height` of the image, `patient` and `split` may be
+    among them. A table without a header is that of keras-retinanet (`path,x1,y1,x2,y2,class`) or
+    of AutoML. Labels are those of the table, sorted. Image files are sought beside the table, in
+    `images/`, in a folder of the split, and below these.
 
-    Three public tables are known by their columns, which differ from the above: VinDr
-    (`image_id`, `class_name`, `x_min`, ...: the boxes of every reader are taken), the RSNA
-    pneumonia challenge (`patientId`, `x`, `y`, `width`, `height`, `Target`: the label is
-    `opacity`), and DeepLesion's `DL_info.csv` (labels by `Coarse_lesion_type`, `lesion` where
-    it is unknown; the split by `Train_Val_Test`; boxes that are `Possibly_noisy` are dropped, and
-    so are images without another). Their sizes of images are not compared. DeepLesion's PNG files
-    of 16 bits hold Hounsfield units + 32768; `DICOM_windows` in the first row of an image says
-    which are black and white.
+    An image has no boxes if its rows have neither coordinates nor a label, or the label "No
+    finding"; a row with a box counts more. Images that the table does not name are not taken. A
+    row that has one of both, numbers that are none, or another number of cells than the header is
+    a fault of its image. An image is faulty as well if its rows name several sizes, patients or
+    splits, or if a row whose image is missing may mean it. All images are, if a row with a box
+    names no image.
+
+    Public tables are known by their columns: VinDr (`image_id`, `class_name`, `x_min`, ...: the
+    boxes of every reader are taken), VinDr-Mammo (`finding_categories`), NIH ChestX-ray14
+    (`Bbox [x,y,w,h]`), the RSNA pneumonia challenge (`patientId`, `x`, `y`, `width`, `height`,
+    `Target`: the label is `opacity`), Open Images (relative, groups are crowds), and DeepLesion's
+    `DL_info.csv` (labels by `Coarse_lesion_type`, `lesion` where it is unknown; the split by
+    `Train_Val_Test`; boxes that are `Possibly_noisy` are faults). DeepLesion's PNG files of 16
+    bits hold Hounsfield units + 32768; `DICOM_windows` in the first row of an image says which
+    are black and white.
 
     Args:
         source: The data set's folder, holding `<split>.csv`; or the table itself.
         split: Which split.
+        options: As in `ReaderOptions`.
 
     Returns:
         The annotations.
 
     Raises:
-        AnnotationError: If there is no such table, or a column is missing.
+        AnnotationError: If there is no such table, a column is missing, or it cannot be told what
+            the numbers mean.
     """
     source = Path(source)
-    patterns = ("{0}.csv", "{0}/*.csv", "*_{0}.csv", "*_{0}_labels.csv")
-    file = find_split_file(source, split, ".csv", patterns)
-    collector = Collector(source if source.is_dir() else source.parent)
-    rows: dict[str, list[dict[str, str]]] = {}
-    for row in _load_csv(file, split):
-        rows.setdefault(row["filename"], []).append(row)
-    folders = list_image_folders(file.parent, split)
-    find_anywhere = make_finder(collector.root)
-    for name, entries in rows.items():
-        noisy = [row for row in entries if row.get("noisy") == "1"]
-        for _ in noisy:
-            collector.report(name, "a box is marked as possibly noisy", "dropped")
-        entries = [row for row in entries if row not in noisy]
-        if not entries:
+    file = find_annotation_file(source, split, (".csv", ".tsv"), is_box_table)
+    rows = _read_rows(file)
+    wanted = _choose_rows(file, rows, split)
+    collector = Collector(source if source.is_dir() else source.parent, options)
+    lookup = ImageLookup(file, split, options, (name for row in rows for name in row.names))
+    found = lookup.group(row.names for row in rows)
+    broken = [row for row in rows if row.broken]
+    for path, positions in found.entries.items():
+        if wanted.isdisjoint(positions):
             continue
-        path = _find_named(folders, name) or find_anywhere(name)
-        if path is None:
-            collector.report(name, "the table names this image, the file is missing or not unique")
-            continue
-        boxes = [_parse_csv_row(row) for row in entries if _has_box(row)]
-        collector.add(
-            path,
-            keep_named(collector, path, boxes),
-            size=(parse_size(entries[0].get("height")), parse_size(entries[0].get("width"))),
-            patient=entries[0].get("patient") or "",
-            hounsfield=_parse_window(entries[0]),
-        )
-    names = {row["label"] for entries in rows.values() for row in entries if row["label"]}
-    return collector.finish(sorted(names))
-
-
-def _find_named(folders: Sequence[Path], name: str) -> Path | None:
-    """Return the first file of a name, with or without its suffix, in the folders."""
-    found = (find_file(folders, f"{name}{suffix}") for suffix in _SUFFIXES)
-    return next((path for path in found if path is not None), None)
-
-
-def _parse_window(row: Mapping[str, str]) -> Hounsfield | None:
-    """Return what DeepLesion's pixels stand for; None for other tables."""
-    if "hounsfield" not in row:
-        return None
-    bounds = [parse_number(text) for text in row["hounsfield"].split(",")]
-    is_window = len(bounds) == 2 and bounds[0] < bounds[1] < float("inf")
-    return Hounsfield(_DEEPLESION_OFFSET, (bounds[0], bounds[1]) if is_window else None)
+        mine = [rows[position] for position in positions]
+        faults = [*_find_contradictions(mine), *_find_suspicions(path, broken)]
+        faults += [
+            Fault(f"line {rows[position].line}: its missing image may be this one", "unread")
+            for position in found.doubtful.get(path, ())
+        ]
+        if not wanted.issuperset(positions):
+            faults.append(Fault("its rows name several splits", "unread"))
+        _add_image(collector, path, file, mine, faults, options.exif)
+    _report_missing(
+        collector,
+        [
+            rows[position]
+            for position in found.missing
+            # A row that is broken may have lost the name of its split.
+            if position in wanted or rows[position].broken
+        ],
+    )
+    if len(wanted) < len(rows) and (count := sum(not _name_split(row) for row in rows)):
+        collector.notes.append(f"{count} rows name no split that is known, and are not read")
+    refuse_relative(collector)
+    entries = [entry for row in rows for entry in row.entries]
+    return collector.finish(sorted({e.label for e in entries if isinstance(e, Box)}))
 
 
 def is_box_table(file: Path) -> bool:
-    """Tell whether the columns of a table are those of boxes."""
+    """Tell whether the columns of a table are those of boxes, also if it cannot be read right."""
     try:
-        header, _ = _read_table(file, rows=False)
-        return any(columns <= header for columns, _ in _DIALECTS) or not _find_columns(header)[1]
+        header = _find_header(list(itertools.islice(read_lines(file), 1)))
     except AnnotationError:
         return False
-
-
-def _read_table(file: Path, rows: bool = True) -> tuple[set[str], list[dict[str, str]]]:
-    """Return the names of the columns in small letters, and the rows under these names."""
+    if is_public(header):
+        return True
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            delimiter = max(",;\t", key=stream.readline().count)
-            stream.seek(0)
-            reader = csv.DictReader(stream, delimiter=delimiter, restkey="", restval="")
-            names = [name.strip().lower() for name in reader.fieldnames or ()]
-            reader.fieldnames = names
-            content = [{k: str(row[k]).strip() for k in names} for row in reader] if rows else []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AnnotationError(f"{file}: no readable table in UTF-8; export it again.") from error
-    return set(names), content
+        return list_missing(file, header) in ([], ["label"])
+    except AnnotationError:
+        return True
 
 
-def _find_columns(header: set[str]) -> tuple[dict[str, str], list[str]]:
-    """Return our names of columns with the table's, and what is missing."""
-    columns = {
-        column: next((name for name in names if name in header), None)
-        for column, names in _CSV_COLUMNS.items()
-    }
-    missing = [c for c, name in columns.items() if name is None and c not in _CSV_OPTIONAL]
-    return {column: name for column, name in columns.items() if name is not None}, missing
+def _find_header(lines: Sequence[Line]) -> tuple[str, ...]:
+    """Return the folded names of the columns, also of tables without a header."""
+    if not lines:
+        return ()
+    if is_automl(lines[0]):
+        return AUTOML
+    return HEADERLESS if is_headerless(lines[0]) else name_header(lines[0].cells)
 
 
-def _load_csv(file: Path, split: str) -> list[dict[str, str]]:
-    """Return the rows under the names of `_CSV_COLUMNS`."""
-    header, rows = _read_table(file)
-    for known, convert in _DIALECTS:
-        if known <= header:
-            return convert(rows, split)
-    columns, missing = _find_columns(header)
-    if missing:
+def _read_rows(file: Path) -> list[Row]:
+    lines = list(read_lines(file))
+    header = _find_header(lines)
+    dialect = find_dialect(file, header)
+    if lines and name_header(lines[0].cells) == header:
+        records = make_records(file, lines[1:], header, len(lines[0].cells))
+    else:
+        records = make_records(file, lines, header, len(header))
+    rows = list(map(dialect.convert, settle_decimal(file, records, dialect.numbers)))
+    if sum(bool(row.broken) for row in rows) > _MAX_BROKEN:
         raise AnnotationError(
-            f"{file}: expected the columns filename, xmin, ymin, xmax, ymax, label (or common "
-            f"other names); {', '.join(missing)} missing from {sorted(header)}."
+            f"{file}: more than {_MAX_BROKEN} rows have another number of cells than the header; "
+            "quote the cells that hold the separator, and export it again."
         )
-    return [{column: row[name] for column, name in columns.items()} for row in rows]
+    boxes = [e for row in rows if row.relative for e in row.entries if isinstance(e, Box)]
+    if boxes and all(map(exceeds, boxes)):
+        raise AnnotationError(
+            f"{file}: its columns are those of relative coordinates and every box has some beyond "
+            "1, so they are pixels; name them xmin, ymin, xmax, ymax."
+        )
+    return rows
 
 
-def _convert_vindr(rows: Sequence[Mapping[str, str]], split: str) -> list[dict[str, str]]:
-    """VinDr: one row a box and reader; "No finding" marks an image without boxes."""
-    sides = ("xmin", "ymin", "xmax", "ymax")
-    converted = []
-    for row in rows:
-        box = {side: row[f"{side[0]}_{side[1:]}"] for side in sides}
-        empty = row["class_name"].lower() == "no finding" or not any(box.values())
-        label = "" if empty else row["class_name"]
-        box = dict.fromkeys(sides, "") if empty else box
-        converted.append({"filename": row["image_id"], "label": label, **box})
-    return converted
+def _choose_rows(file: Path, rows: Sequence[Row], split: str) -> set[int]:
+    """Return the positions of the rows of a split; of all if the table does not name splits."""
+    names = list(map(_name_split, rows))
+    if not any(names):
+        return set(range(len(rows)))
+    wanted = _SPLITS.get(fold_name(split), split)
+    chosen = {position for position, name in enumerate(names) if name == wanted}
+    if not chosen:
+        there = ", ".join(sorted({name for name in names if name}))
+        raise AnnotationError(f"{file}: has no rows of the split {split!r}; it has {there}.")
+    return chosen
 
 
-def _convert_rsna(rows: Sequence[Mapping[str, str]], split: str) -> list[dict[str, str]]:
-    """RSNA pneumonia: x, y, width, height where Target is 1; the patient names the file."""
-    converted = []
-    for row in rows:
-        result = {"filename": row["patientid"], "patient": row["patientid"], "label": ""}
-        result |= dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), "")
-        if row["target"] == "1":
-            x, y, width, height = (parse_number(row[k]) for k in ("x", "y", "width", "height"))
-            result |= {"label": "opacity", "xmin": str(x), "ymin": str(y)}
-            result |= {"xmax": str(x + width), "ymax": str(y + height)}
-        converted.append(result)
-    return converted
+def _name_split(row: Row) -> str | None:
+    """Return the split of a row, `""` if it names none, None if it names something else."""
+    return _SPLITS.get(fold_name(row.split))
 
 
-def _convert_deeplesion(rows: Sequence[Mapping[str, str]], split: str) -> list[dict[str, str]]:
-    """DeepLesion: `a_b_c_109.png` lies at `a_b_c/109.png`; one row a lesion, of all splits."""
-    wanted = _DEEPLESION_SPLITS.get(get_split_name(split))
-    converted = []
-    for row in rows:
-        if wanted is not None and row["train_val_test"] not in ("", wanted):
-            continue
-        series, _, slice_name = row["file_name"].rpartition("_")
-        corners = [text.strip() for text in row["bounding_boxes"].split(",")]
-        corners = corners if len(corners) == 4 else ["nan"] * 4
-        result = {
-            "filename": f"{series}/{slice_name}",
-            "label": _DEEPLESION_TYPES.get(row["coarse_lesion_type"], "lesion"),
-            "patient": row["patient_index"],
-            "noisy": row.get("possibly_noisy", ""),
-            "hounsfield": row.get("dicom_windows", ""),
-        }
-        converted.append(result | dict(zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)))
-    return converted
+def _find_contradictions(rows: Sequence[Row]) -> Iterator[Fault]:
+    """Yield faults if the rows of one image do not agree on what it is."""
+    if len({row.size for row in rows} - {(None, None)}) > 1:
+        yield Fault("its rows name several sizes", "unread")
+    if len({row.patient for row in rows} - {""}) > 1:
+        yield Fault("its rows name several patients", "unread")
 
 
-_DEEPLESION_OFFSET = 2**15
-_DEEPLESION_SPLITS = {"train": "1", "validation": "2", "test": "3"}
-_DEEPLESION_TYPES = {
-    "1": "bone",
-    "2": "abdomen",
-    "3": "mediastinum",
-    "4": "liver",
-    "5": "lung",
-    "6": "kidney",
-    "7": "soft tissue",
-    "8": "pelvis",
-}
-_Convert = Callable[[Sequence[Mapping[str, str]], str], list[dict[str, str]]]
-_DIALECTS: tuple[tuple[frozenset[str], _Convert], ...] = (
-    (frozenset(["image_id", "class_name", "x_min", "y_min", "x_max", "y_max"]), _convert_vindr),
-    (frozenset(["patientid", "x", "y", "width", "height", "target"]), _convert_rsna),
-    (
-        frozenset(
-            ["file_name", "patient_index", "bounding_boxes", "coarse_lesion_type", "train_val_test"]
-        ),
-        _convert_deeplesion,
-    ),
-)
+def _find_suspicions(path: Path, broken: Iterable[Row]) -> Iterator[Fault]:
+    """Yield faults where an image's name is in a row that may be several, run together."""
+    for row in broken:
+        if fold_name(path.stem) in fold_name(row.broken):
+            yield Fault(f"line {row.line}: names this image, and may be several rows", "unread")
 
 
-def _has_box(row: Mapping[str, str]) -> bool:
-    return any(row[column] for column in ("xmin", "ymin", "xmax", "ymax", "label"))
+def _add_image(
+    collector: Collector,
+    path: Path,
+    file: Path,
+    rows: Sequence[Row],
+    faults: Sequence[Fault],
+    exif: Exif,
+) -> None:
+    """Add an image with what its rows and their faults say."""
+    size = next((row.size for row in rows if row.size != (None, None)), (None, None))
+    entries: list[Box | Fault] = [entry for row in rows for entry in row.entries]
+    if any(row.relative for row in rows) and collector.contains(path):
+        entries = _scale(path, entries, exif)
+    else:
+        entries = flag_relative(entries, size)
+    collector.add(
+        path,
+        [*entries, *faults],
+        file=file,
+        size=size,
+        patient=next((row.patient for row in rows if row.patient), ""),
+        hounsfield=rows[0].hounsfield,
+    )
 
 
-def _parse_csv_row(row: Mapping[str, str]) -> Box:
-    return Box([parse_number(row[s]) for s in ("xmin", "ymin", "xmax", "ymax")], row["label"])
+def _scale(path: Path, entries: Sequence[Box | Fault], exif: Exif) -> list[Box | Fault]:
+    """Return entries with relative boxes in pixels."""
+    try:
+        return list(scale_boxes(entries, read_size(path, exif))) if entries else []
+    except VAEAugError as error:
+        return [Fault(f"its size cannot be read ({describe_fault(path, error)})", "unread")]
+
+
+def _report_missing(collector: Collector, rows: Sequence[Row]) -> None:
+    """Report rows whose image is missing, and doubt all images if one has no name to go by."""
+    for name in dict.fromkeys(row.names[0] for row in rows if row.names):
+        collector.report(name, "the table names this image, the file is missing or not unique")
+    lost = [row.line for row in rows if row.broken or (row.entries and not row.names)]
+    if lost:
+        collector.doubt(
+            f"{len(lost)} rows of the table (the first is line {lost[0]}) name no image that can "
+            "be told, so their boxes may be those of any image"
+        )

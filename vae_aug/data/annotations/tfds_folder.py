@@ -12,10 +12,18 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vae_aug.data.annotations.layout import list_split_names
-from vae_aug.data.annotations.source import Annotations, Box, Collector, describe_fault
+from vae_aug.data.annotations.source import (
+    DEFAULTS,
+    Annotations,
+    Box,
+    Collector,
+    Fault,
+    ReaderOptions,
+    describe_fault,
+)
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.images import parse_image_header
-from vae_aug.data.tfrecord import get_values, iterate_places, parse_record
+from vae_aug.data.tfrecord import get_values, has_values, iterate_places, parse_record
 from vae_aug.errors import AnnotationError, RecordError, VAEAugError
 
 FILES = ("dataset_info.json", "features.json")
@@ -36,7 +44,9 @@ class _Keys(NamedTuple):
     label_names: tuple[str, ...]
 
 
-def read_tfds(source: str | os.PathLike[str], split: str = "train") -> Annotations:
+def read_tfds(
+    source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
+) -> Annotations:
     """Read a prepared dataset of TFDS. Nothing is downloaded, and none of its code is run.
 
     The features are told by their kinds: an `Image`, and a `BBoxFeature` in a `Sequence`, in which
@@ -48,22 +58,23 @@ def read_tfds(source: str | os.PathLike[str], split: str = "train") -> Annotatio
         source: The folder of a version, which holds `dataset_info.json` and `features.json`; or one
             above it that has only one version below.
         split: Which split; `"all"` takes all.
+        options: How it is read.
 
     Returns:
         The annotations, in the order of the files; `source_id` is the file and the index in it, as
         `tfds_id` of `tfds.ReadConfig`.
 
     Raises:
-        AnnotationError: If there is no such dataset or split, it is not kept as TFRecords, or its
-            features are others.
+        AnnotationError: If there is no such dataset or split, it is not kept as TFRecords, its
+            features are others, or a file is missing.
     """
     source = Path(source)
     folder = _find_version(source)
     builder = _load_builder(folder)
     keys = _find_keys(folder, builder.info.features)
-    collector = Collector(folder)
-    for path in _list_files(folder, builder.info.splits, split):
-        _read_file(path, keys, collector)
+    collector = Collector(folder, options)
+    for path, count in _list_files(folder, builder.info.splits, split):
+        _read_file(path, count, keys, collector)
     return collector.finish(keys.label_names)
 
 
@@ -105,7 +116,8 @@ def _load_builder(folder: Path) -> Any:
     return builder
 
 
-def _list_files(folder: Path, splits: Mapping[str, Any], split: str) -> list[Path]:
+def _list_files(folder: Path, splits: Mapping[str, Any], split: str) -> list[tuple[Path, int]]:
+    """Return the files of a split, and how many records each should hold."""
     names = tuple(splits) if split == "all" else list_split_names(split)
     chosen = [name for name in names if name in splits]
     if not chosen:
@@ -113,7 +125,15 @@ def _list_files(folder: Path, splits: Mapping[str, Any], split: str) -> list[Pat
             f"{folder}: has no split {split!r}; it has {', '.join(splits)}. Name one of them."
         )
     chosen = chosen if split == "all" else chosen[:1]
-    return [Path(os.fspath(path)) for name in chosen for path in splits[name].filepaths]
+    files = [
+        (Path(os.fspath(path)), int(count))
+        for name in chosen
+        for path, count in zip(splits[name].filepaths, splits[name].shard_lengths, strict=True)
+    ]
+    for path, _ in files:
+        if not path.is_file():
+            raise AnnotationError(f"{path}: is missing; prepare the dataset again.")
+    return files
 
 
 def _walk(feature: Any, path: str = "", sequences: int = 0) -> Iterator[tuple[str, Any, int]]:
@@ -171,47 +191,67 @@ def _check_kinds(folder: Path, image: str, image_kind: Any, boxes: str, boxes_ki
         raise AnnotationError(f"{folder}: {boxes} is {layout}; expected the format REL_YXYX.")
 
 
-def _read_file(path: Path, keys: _Keys, collector: Collector) -> None:
-    for index, (offset, data) in enumerate(iterate_places(path)):
-        try:
-            boxes = _read_boxes(parse_record(path, data), keys)
-        except VAEAugError as error:
-            collector.report(path, f"record {index}: {describe_fault(path, error)}")
-            continue
-        collector.add(
-            path,
-            boxes,
-            source_id=f"{path.name}__{index}",
-            frame=index,
-            part=keys.image,
-            offset=offset,
-        )
+def _read_file(path: Path, expected: int, keys: _Keys, collector: Collector) -> None:
+    if not collector.contains(path):
+        collector.report(path, "the file lies outside the folder of the dataset")
+        return
+    index = -1
+    try:
+        for index, (offset, data) in enumerate(iterate_places(path)):
+            try:
+                record = parse_record(path, data)
+                size = _read_size(record, keys.image)
+            except VAEAugError as error:
+                collector.report(path, f"record {index}: {describe_fault(path, error)}")
+                continue
+            collector.add(
+                path,
+                _read_entries(record, size, keys, f"record {index}"),
+                source_id=f"{path.name}__{index}",
+                frame=index,
+                part=keys.image,
+                offset=offset,
+            )
+    except RecordError as error:
+        collector.report(path, describe_fault(path, error))
+        return
+    if index + 1 != expected:
+        collector.report(path, f"holds {index + 1} records; {FILES[0]} says {expected}")
 
 
-def _read_boxes(record: tf.train.Example, keys: _Keys) -> list[Box]:
-    """Return the boxes of a record in pixels.
-
-    Raises:
-        VAEAugError: If the image has no header, or features do not fit each other.
-    """
-    encoded = get_values(record, keys.image, "bytes_list")
+def _read_size(record: tf.train.Example, key: str) -> tuple[int, int]:
+    encoded = get_values(record, key, "bytes_list")
     if not encoded:
-        raise RecordError(f"{keys.image} is missing or of another type")
-    height, width = parse_image_header(encoded[0])[:2]
+        raise RecordError(f"{key} is missing or of another type")
+    height, width, *_ = parse_image_header(encoded[0])
+    return height, width
+
+
+def _read_entries(
+    record: tf.train.Example, size: tuple[int, int], keys: _Keys, place: str
+) -> list[Box | Fault]:
+    """Return the boxes of a record in pixels, and what is wrong with its features."""
     relative = np.asarray(get_values(record, keys.boxes, "float_list"), np.float64)
     count = len(relative) // 4
     columns = {
         key: get_values(record, key, "int64_list") for key in (keys.label, *keys.marks) if key
     }
-    for key, values in columns.items():
-        if len(values) != count or len(relative) % 4:
-            raise RecordError(f"{key} has {len(values)} values for {len(relative) / 4:g} boxes")
-    numbers = columns.get(keys.label, [0] * count)
-    if count and not 0 <= min(numbers) <= max(numbers) < len(keys.label_names):
-        raise RecordError(f"{keys.label} is not in [0, {len(keys.label_names)})")
+    lengths = {key: len(values) for key, values in columns.items()}
+    wrong = [key for key, length in lengths.items() if length != count or len(relative) % 4]
+    if wrong:
+        reason = f"{wrong[0]} has {lengths[wrong[0]]} values for {len(relative) / 4:g} boxes"
+        return [Fault(f"{place}: {reason}", "unread")]
+    if not count and has_values(record, keys.boxes):
+        return [Fault(f"{place}: {keys.boxes} is no float_list", "unread")]
     boxes = convert_boxes(
-        relative.reshape(-1, 4), "rel_yxyx", "xyxy", height=height, width=width
+        relative.reshape(-1, 4), "rel_yxyx", "xyxy", height=size[0], width=size[1]
     ).tolist()
+    numbers = columns.get(keys.label, [0] * count)
     marks = [list(map(bool, columns.get(key, [0] * count))) for key in keys.marks]
-    named = [keys.label_names[number] for number in numbers]
-    return [Box(box, *rest) for box, *rest in zip(boxes, named, *marks, strict=True)]
+    known = range(len(keys.label_names))
+    return [
+        Box(box, keys.label_names[number], *rest)
+        if number in known
+        else Fault(f"{place}, box {index}: {keys.label} is not in [0, {len(known)})")
+        for index, (box, number, *rest) in enumerate(zip(boxes, numbers, *marks, strict=True))
+    ]

@@ -5,186 +5,274 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml  # type: ignore[import-untyped]
 
-from vae_aug.data.annotations.layout import (
-    find_split_folder,
-    list_images,
-    list_split_names,
-    read_size,
-)
+from vae_aug.data.annotations.layout import read_size
 from vae_aug.data.annotations.source import (
+    DEFAULTS,
     Annotations,
     Box,
     Collector,
+    Fault,
+    ReaderOptions,
     describe_fault,
-    parse_number,
 )
+from vae_aug.data.annotations.text import read_text
+from vae_aug.data.annotations.yolo_layout import ImageLister, LabelFinder
+from vae_aug.data.annotations.yolo_names import (
+    CLASS,
+    NUMBER,
+    Description,
+    is_yolo_text,
+    read_description,
+    read_names,
+    split_lines,
+)
+from vae_aug.data.annotations.yolo_names import find_yolo_names as find_yolo_names
+from vae_aug.data.annotations.yolo_names import is_darknet as is_darknet
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.errors import AnnotationError, VAEAugError
 
+# Ultralytics refuses more than this beyond the image, which is no rounding.
+_TOLERANCE = 0.01
+_BEYOND = "a number lies beyond [0, 1]; coordinates relative to the image are expected"
+_LAYOUTS = (
+    "expected labels/NAME.txt for images/NAME.png (also with folders of splits), or NAME.txt "
+    "beside NAME.png."
+)
 
-def read_yolo(source: str | os.PathLike[str], split: str = "train") -> Annotations:
+
+def read_yolo(
+    source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
+) -> Annotations:
     """Read a YOLO data set: one text file an image, `class x_center y_center width height`.
 
     Layouts: `images/<split>` with `labels/<split>`, `<split>/images` with `<split>/labels`,
     `images` with `labels`, or text files beside the images; folders or lists of images that the
-    YAML file names for the split (`train`, `val`, `test`, below `path`) come first. Names
-    come from `data.yaml` (or another YAML file with `names`) or `classes.txt`. Lines with a
-    polygon instead of a box give its bounding box. Images without a text file are images
-    without boxes.
+    YAML file names for the split (`train`, `val`, `test`, below `path`) come first, or the lists
+    that Darknet's `obj.data` names, as CVAT exports them ("YOLO 1.1"). Names come from
+    `data.yaml` (or another YAML file with `names`), `obj.names` or `classes.txt`, which must not
+    contradict each other. Lines with a polygon (or an oriented box) instead of a box give its
+    bounding box; if the YAML file has `kpt_shape`, points behind a box are left out. Lines that are
+    there twice count once.
+
+    An image is a negative if its text file is empty, or if it has none, other images of its folder
+    have one, and no text file is left over: else it counts as faulty, since those boxes may be
+    its own. In a folder without text files images are unannotated. Faulty are, too, images that
+    share a text file, or have two that differ; and a line of four numbers among polygons, which is
+    a box for some tools and two corners for Ultralytics.
 
     Args:
-        source: The data set's folder, or its YAML file.
+        source: The data set's folder, its YAML file, or its `obj.data`.
         split: Which split. Where the folder has no splits, every image is taken.
+        options: How it is read.
 
     Returns:
         The annotations; coordinates in pixels of the image's size, which is read from its
         header.
 
     Raises:
-        AnnotationError: If there are no names, or no images of the split.
+        AnnotationError: If there are no names, or no images of the split; if the YAML file cannot
+            be read or contradicts itself; if the coordinates are pixels or corners.
+
+    Reference:
+        Ultralytics, `img2label_paths` and `verify_image_label` (ultralytics/data/utils.py).
     """
     source = Path(source)
-    yaml_file = source if source.is_file() else None
-    root = source.parent if yaml_file else source
+    file = source if source.is_file() else None
+    root = source.parent if file else source
     if not root.is_dir():
         raise AnnotationError(f"{source}: no such folder.")
-    content = _read_yolo_yaml(root, yaml_file)
-    names = _read_yolo_names(root, content)
-    collector = Collector(root)
-    for path in _list_yolo_images(root, content, split):
-        _add_yolo_image(collector, path, _get_yolo_label_path(path, root), names)
-    return collector.finish(dict.fromkeys(names))
-
-
-def _add_yolo_image(
-    collector: Collector, path: Path, labels_file: Path, names: Sequence[str]
-) -> None:
-    try:
-        lines = labels_file.read_text("utf-8").splitlines() if labels_file.exists() else []
-    except (OSError, UnicodeDecodeError):
-        collector.report(labels_file, "no readable text; its image is left out")
-        return
-    try:
-        height, width = read_size(path)
-    except VAEAugError as error:
-        collector.report(path, describe_fault(path, error))
-        return
-    boxes = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        box = _parse_yolo_line(line, names, height, width)
-        if isinstance(box, str):
-            collector.report(labels_file, f"line {number}: {box}", "dropped")
-        else:
-            boxes.append(box)
-    collector.add(path, boxes)
-
-
-def _parse_yolo_line(line: str, names: Sequence[str], height: int, width: int) -> Box | str:
-    """Parse one line; a string tells what is wrong with it."""
-    label, *values = line.split()
-    if not label.isdecimal() or len(label) > 9 or int(label) >= len(names):
-        return f"class {label!r} is not one of the {len(names)} names"
-    numbers = np.array([parse_number(value) for value in values])
-    if len(numbers) == 4:
-        sizes = np.array([width, height, width, height], np.float64)
-        xyxy = convert_boxes(numbers * sizes, "center_xywh", "xyxy")
-    elif len(numbers) >= 6 and len(numbers) % 2 == 0:
-        points = numbers.reshape(-1, 2) * (width, height)
-        xyxy = np.concatenate([points.min(axis=0), points.max(axis=0)])
-    else:
-        return f"expected 4 numbers or a polygon behind the class; got {len(numbers)}"
-    return Box(xyxy.tolist(), names[int(label)])
-
-
-def _read_yolo_yaml(root: Path, yaml_file: Path | None) -> dict[str, Any]:
-    """Read the YAML file that has `names`; an empty dict if there is none."""
-    candidates = [yaml_file] if yaml_file else sorted([*root.glob("*.yaml"), *root.glob("*.yml")])
-    for path in candidates:
-        try:
-            content = yaml.safe_load(path.read_bytes())
-        except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
-            raise AnnotationError(f"{path}: no valid YAML; correct it.") from error
-        if isinstance(content, dict) and isinstance(content.get("names"), list | dict):
-            return content
-    return {}
-
-
-def _read_yolo_names(root: Path, content: Mapping[str, Any]) -> list[str]:
-    names = content.get("names")
-    if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
-        return [str(names[index]) for index in range(len(names))]
-    if isinstance(names, list):
-        return [str(name) for name in names]
-    for folder in (root, root / "labels"):
-        if (folder / "classes.txt").is_file():
-            lines = (folder / "classes.txt").read_text("utf-8", "replace").splitlines()
-            return [line.strip() for line in lines if line.strip()]
-    raise AnnotationError(
-        f"{root}: expected the names of the classes in data.yaml ('names': a list, or numbers "
-        "from 0 to names) or classes.txt."
-    )
-
-
-def _find_yolo_entries(root: Path, content: Mapping[str, Any], split: str) -> list[Path]:
-    """Return the folders and lists that the YAML file names for the split, if they exist."""
-    entries: Any = next((content[n] for n in list_split_names(split) if content.get(n)), [])
-    found = []
-    for entry in entries if isinstance(entries, list) else [entries]:
-        # Exports name their author's folders, or `../train/images` for what lies beside them.
-        bases = (root / str(content.get("path") or ""), root)
-        places = [base / name for base in bases for name in (str(entry), _strip_dots(str(entry)))]
-        found += [place for place in places if place.exists()][:1]
-    return found
-
-
-def _strip_dots(name: str) -> str:
-    while name.startswith("../"):
-        name = name[3:]
-    return name
-
-
-def _read_image_list(file: Path) -> list[Path]:
-    """Read the images that a text file lists, one a line, relative to its folder."""
-    lines = file.read_text("utf-8", "replace").splitlines()
-    return [file.parent / line.strip() for line in lines if line.strip()]
-
-
-def _list_yolo_images(root: Path, content: Mapping[str, Any], split: str) -> list[Path]:
-    entries = _find_yolo_entries(root, content, split)
-    if entries:
-        nested = [_read_image_list(e) if e.is_file() else list_images(e) for e in entries]
-        images = [path for paths in nested for path in paths]
-        folder = entries[0]
-    else:
-        folder = _find_yolo_folder(root, split)
-        images = list_images(folder)
-    if not any(_get_yolo_label_path(path, root).exists() for path in images):
+    description = read_description(root, file)
+    names = read_names(root, description, is_told=file is not None)
+    collector = Collector(root, options)
+    listed = ImageLister(collector, description, split, options.images).list_images()
+    finder = LabelFinder(root, split, options.images)
+    files = {path: finder.find(path, name) for path, name in listed.items()}
+    if not any(files.values()):
         raise AnnotationError(
-            f"{folder}: none of its {len(images)} images has a text file of boxes; expected "
-            "labels/NAME.txt for images/NAME.png (also with folders of splits), or NAME.txt "
-            "beside NAME.png."
+            f"{root}: none of its {len(listed)} images has a text file of boxes; {_LAYOUTS}"
         )
-    return images
+    reader = _Reader(collector, options, _Lines(names, _get_points(description)), files)
+    reader.add_images(finder.find_leftovers(files, split))
+    reader.check_units()
+    _note_names(collector, names)
+    return collector.finish(names[number] for number in sorted(names))
 
 
-def _find_yolo_folder(root: Path, split: str) -> Path:
-    top = root / "images"
-    folder = (find_split_folder(top, split) if top.is_dir() else None) or top
-    if folder.is_dir():
-        return folder
-    folder = find_split_folder(root, split) or root
-    return folder / "images" if (folder / "images").is_dir() else folder
+def _get_points(description: Description) -> int | None:
+    """Return how many numbers the points behind a box are, None if there are none."""
+    shape = description.content.get("kpt_shape")
+    if shape is None:
+        return None
+    if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)):
+        raise AnnotationError(f"{description.file}: 'kpt_shape' is not two numbers; correct it.")
+    return int(shape[0] * shape[1])
 
 
-def _get_yolo_label_path(image: Path, root: Path) -> Path:
-    parts = list(Path(os.path.relpath(image, root)).parts)
-    if "images" in parts[:-1]:
-        parts[parts.index("images")] = "labels"
-    return root.joinpath(*parts).with_suffix(".txt")
+def _note_names(collector: Collector, names: Mapping[int, str]) -> None:
+    twice = len(names) - len(set(names.values()))
+    if twice:
+        collector.notes.append(f"{twice} classes bear the name of another; they became one label")
+
+
+class _Reader:
+    """Adds the images of a split with what their text files say."""
+
+    def __init__(
+        self,
+        collector: Collector,
+        options: ReaderOptions,
+        lines: _Lines,
+        files: Mapping[Path, Sequence[Path]],
+    ) -> None:
+        self._collector = collector
+        self._options = options
+        self._lines = lines
+        self._files = files
+        self._owners: dict[Path, int] = {}
+        for found in files.values():
+            for file in found[:1]:
+                self._owners[file] = self._owners.get(file, 0) + 1
+        self._annotated = {path.parent for path, found in files.items() if found}
+
+    def add_images(self, leftovers: Sequence[Path]) -> None:
+        """Add all images; those without a text file are in doubt if any is left over."""
+        paths = list(self._files)
+        for file in leftovers:
+            self._collector.report(file, "a text file of boxes without an image")
+        if leftovers:
+            for path in paths:
+                if not self._files[path]:
+                    self._add(path)
+            self._collector.doubt(
+                f"{len(leftovers)} text files of boxes have no image, so it is not certain that "
+                "images without a text file have no boxes"
+            )
+            paths = [path for path in paths if self._files[path]]
+        for path in paths:
+            self._add(path)
+        if self._lines.repeated:
+            self._collector.notes.append(
+                f"{self._lines.repeated} boxes are there twice in a text file; each counts once"
+            )
+
+    def _add(self, path: Path) -> None:
+        files = self._files[path]
+        if not self._collector.contains(path):
+            self._collector.add(path, None)  # refuses it by name
+        elif not files:
+            self._collector.add(path, [] if path.parent in self._annotated else None)
+        else:
+            try:
+                size = read_size(path, self._options.exif)
+            except VAEAugError as error:
+                self._collector.report(path, describe_fault(path, error))
+                return
+            self._collector.add(path, self._read(files, size), file=files[0])
+
+    def _read(self, files: Sequence[Path], size: tuple[int, int]) -> list[Box | Fault]:
+        file = files[0]
+        if self._owners[file] > 1:
+            return [Fault("several images, which differ in suffix, share it", "unread")]
+        if not self._collector.contains(file):
+            return [Fault("it lies outside the source", "unread")]
+        try:
+            text = read_text(file)
+        except VAEAugError as error:
+            return [Fault(describe_fault(file, error), "unread")]
+        for other in files[1:]:
+            if is_yolo_text(other) and read_text(other) != text:
+                return [Fault("the image has a second text file, which differs", "unread")]
+        return self._lines.parse(text, size)
+
+    def check_units(self) -> None:
+        """Refuse coordinates that are pixels, or corners.
+
+        Raises:
+            AnnotationError: If every line has a number beyond 1; or if some boxes leave the image,
+                and all would lie within it if the numbers were those of corners.
+        """
+        beyond = any(problem.reason.endswith(_BEYOND) for problem in self._collector.problems)
+        if beyond and not any(image.labels for image in self._collector.images):
+            raise AnnotationError(
+                f"{self._collector.root}: every box has numbers beyond 1, so the coordinates are "
+                "no relative ones; divide x and width by the image's width, y and height by its "
+                "height."
+            )
+        boxes = np.array(self._lines.boxes).reshape(-1, 4)
+        centers, halves = boxes[:, :2], boxes[:, 2:] / 2
+        leave = (np.abs(centers - 0.5) + halves > 0.5 + _TOLERANCE).any()
+        if leave and (boxes[:, 2:] > boxes[:, :2]).all():
+            raise AnnotationError(
+                f"{self._collector.root}: read as centre and size, boxes leave the image; read as "
+                "two corners, all lie within it. Write the centre and the size of each box."
+            )
+
+
+class _Lines:
+    """Parses text files, and remembers what tells the units of their numbers.
+
+    Attributes:
+        boxes: The numbers of each line of four.
+        repeated: How many lines were there before.
+    """
+
+    def __init__(self, names: Mapping[int, str], points: int | None) -> None:
+        self.boxes: list[list[float]] = []
+        self.repeated = 0
+        self._names = names
+        self._points = points
+
+    def parse(self, text: str, size: tuple[int, int]) -> list[Box | Fault]:
+        """Parse the lines of a text file of an image of `size`, height and width."""
+        lines = [(number, line.split()) for number, line in split_lines(text)]
+        # So Ultralytics tells polygons, which it then takes every line of the file for.
+        are_polygons = self._points is None and any(len(words) > 6 for _, words in lines)
+        entries: list[Box | Fault] = []
+        for number, words in lines:
+            entry = self._parse(words, size, are_polygons)
+            entries.append(Fault(f"line {number}: {entry}") if isinstance(entry, str) else entry)
+        distinct = list(dict.fromkeys(entries))
+        self.repeated += len(entries) - len(distinct)
+        return distinct
+
+    def _parse(self, words: Sequence[str], size: tuple[int, int], are_polygons: bool) -> Box | str:
+        """Parse one line; a string tells what is wrong with it."""
+        if not CLASS.fullmatch(words[0]):
+            return "does not begin with the number of a class, parted by blanks"
+        label = self._names.get(int(float(words[0])))
+        if label is None:
+            return f"class {words[0]!r} is not one of the {len(self._names)} names"
+        numbers = np.array([float(w) if NUMBER.fullmatch(w) else np.nan for w in words[1:]])
+        if self._points is not None and len(numbers) == 4 + self._points:
+            numbers = numbers[:4]
+        fault = _check_numbers(numbers, are_polygons)
+        if fault:
+            return fault
+        height, width = size
+        if len(numbers) == 4:
+            self.boxes.append(numbers.tolist())
+            sizes = np.array([width, height, width, height], np.float64)
+            xyxy = convert_boxes(numbers * sizes, "center_xywh", "xyxy")
+        else:
+            points = numbers.reshape(-1, 2) * (width, height)
+            xyxy = np.concatenate([points.min(axis=0), points.max(axis=0)])
+        return Box(tuple(xyxy.tolist()), label)
+
+
+def _check_numbers(numbers: np.ndarray, are_polygons: bool) -> str:
+    """Return what is wrong with the numbers of a line, `""` if nothing is."""
+    count = len(numbers)
+    if count == 5:
+        return "has six columns, as predictions with a score have; remove the score"
+    if count < 4 or count % 2:
+        return f"expected 4 numbers or a polygon behind the class; got {count}"
+    if np.isnan(numbers).any():
+        return "a coordinate is no number (with a decimal point, parted by blanks)"
+    if numbers.min() < -_TOLERANCE or numbers.max() > 1 + _TOLERANCE:
+        return _BEYOND
+    if count == 4 and are_polygons:
+        return "four numbers among polygons, which may be a box or two corners"
+    return ""

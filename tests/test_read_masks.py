@@ -1,0 +1,487 @@
+"""Masks: which files they are, what their values mean, and what cannot be told."""
+
+import random
+import unicodedata
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT
+from corpus import masks as corpus
+from corpus.sources import find_losses, write_image
+from PIL import Image
+
+from vae_aug.data.annotations.masks import find_regions, is_mask_name, name_values, read_masks
+from vae_aug.data.annotations.source import ReaderOptions
+from vae_aug.errors import AnnotationError
+
+HEIGHT, WIDTH = 48, 64
+# The far edges are exclusive: columns 10 to 29, rows 12 to 19.
+BOX = [10, 12, 30, 20]
+CASES = ROOT.parent / "shared" / "cases"
+
+
+def make_mask(value=255, box=BOX, mask=None):
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8) if mask is None else mask
+    left, top, right, bottom = box
+    mask[top:bottom, left:right] = value
+    return mask
+
+
+def write_mask(path, pixels=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = make_mask() if pixels is None else pixels
+    stored = pixels[..., ::-1] if pixels.ndim == 3 else pixels
+    path.write_bytes(cv2.imencode(path.suffix.lower(), stored)[1].tobytes())
+
+
+def write_set(folder, *masks, text=None):
+    """Write masks 0.png, 1.png, ... with their images; `text` is a file's name and contents."""
+    for index, pixels in enumerate(masks):
+        write_image(folder / "images" / f"{index}.png")
+        write_mask(folder / "masks" / f"{index}.png", pixels)
+    if text is not None:
+        (folder / text[0]).write_text(text[1], "utf-8")
+    return folder
+
+
+def list_boxes(image):
+    return list(zip(image.labels, image.boxes.tolist(), strict=True))
+
+
+def states(found):
+    return {image.source_id: (image.annotation, len(image.labels)) for image in found.images}
+
+
+def list_reasons(found):
+    return [(problem.file, problem.reason) for problem in found.problems]
+
+
+def test_cases():
+    if not CASES.is_dir():
+        pytest.skip(f"no cases: {CASES} is not a folder")
+    # Half of white: JPEG moved the edges of maskjpg2png by a pixel before the case was made.
+    for name, box in (("maskjpg2png", [9, 11, 31, 21]), ("maskaa", [10, 12, 30, 20])):
+        (image,) = read_masks(CASES / "field" / "06-masks-grey-edges" / name).images
+        assert image.annotation == "complete" and list_boxes(image) == [("object", box)]
+
+
+# --- Which files are masks
+
+
+@pytest.mark.parametrize(
+    ("image", "masks"),
+    [
+        ("images/a.png", ["masks/a.png"]),
+        ("Images/a.jpg", ["Mask/a.tif"]),
+        ("imgs/a.png", ["GT/a_gt.png"]),
+        ("img/a.png", ["ground_truth/A.PNG"]),
+        ("image/a.png", ["labels/a.png"]),
+        ("image/a.png", ["label/a_label.png"]),
+        ("images/a.png", ["annotations/a.png"]),
+        ("JPEGImages/a.png", ["SegmentationClass/a.png"]),
+        ("Original/a.png", ["Ground Truth/a.png"]),
+        ("ISIC_Training_Input/ISIC_7.jpg", ["ISIC_Training_GroundTruth/ISIC_7_segmentation.png"]),
+        ("CXR_png/a.png", ["ManualMask/leftMask/a.png", "ManualMask/rightMask/a.png"]),
+        ("train/images/a.png", ["train/masks/a_mask.png"]),
+        ("images/train/a.png", ["masks/train/a.png"]),
+        ("images/train/a.png", ["masks/a.png"]),
+        ("id7/images/id7.png", ["id7/masks/x1.png", "id7/masks/x2.png"]),
+        ("benign (1).png", ["benign (1)_mask.png", "benign (1)_mask_1.png"]),
+        ("a.png", ["a_mask1.png", "a_mask2.png"]),
+        ("a.png", ["a_seg.png"]),
+        ("a.png", ["a-segmentation.png"]),
+        ("a.png", ["a_annotation.png"]),
+        ("a.png", ["a_lesion.png"]),
+        ("a.png", ["a_lesion_mask.png"]),
+        ("a.png", ["a_manual1.png"]),
+        ("a.png", ["mask_a.png"]),
+        ("image_7.png", ["mask_7.png"]),
+        ("images/img7.png", ["masks/mask7.png"]),
+        (unicodedata.normalize("NFD", "é.png"), [unicodedata.normalize("NFC", "é_Mask.png")]),
+    ],
+)
+def test_masks_by_their_names(tmp_path, image, masks):
+    write_image(tmp_path / image)
+    for index, mask in enumerate(masks):
+        write_mask(tmp_path / mask, make_mask(box=[10 + 20 * index, 12, 20 + 20 * index, 20]))
+    found = read_masks(tmp_path)
+    boxes = [("object", [10 + 20 * i, 12, 20 + 20 * i, 20]) for i in range(len(masks))]
+    assert [image.source_id for image in found.images] == [image]
+    assert list_boxes(found.images[0]) == boxes and found.problems == ()
+    assert all(is_mask_name(tmp_path / mask, tmp_path) for mask in masks)
+    assert not is_mask_name(tmp_path / image, tmp_path)
+
+
+def test_equal_regions_of_two_masks_count_once(tmp_path):
+    write_image(tmp_path / "a.png")
+    for name in ("a_mask.png", "a_mask_1.png"):
+        write_mask(tmp_path / name)
+    assert list_boxes(read_masks(tmp_path).images[0]) == [("object", BOX)]
+
+
+def test_a_mask_never_becomes_an_image(tmp_path):
+    write_image(tmp_path / "a.png")
+    write_image(tmp_path / "d.png")
+    for name in ("a_mask.png", "b_mask.png", "a_lesion.png", "c_lesion.png"):
+        write_mask(tmp_path / name)
+    found = read_masks(tmp_path)
+    assert states(found) == {"a.png": ("complete", 1), "d.png": ("none", 0)}
+    expected = [(name, "a mask whose image is missing") for name in ("b_mask.png", "c_lesion.png")]
+    assert list_reasons(found) == expected
+
+
+def test_words_that_may_be_of_images(tmp_path):
+    for name in ("annotations/a.png", "p1_lesion.png", "with_mask/b.png", "without_mask/c.png"):
+        write_image(tmp_path / name)
+        assert not is_mask_name(tmp_path / name, tmp_path) or "with_mask" in name
+    with pytest.raises(AnnotationError, match="none of its 4 images has a mask"):
+        read_masks(tmp_path)
+
+
+def test_a_mask_of_another_patient_is_not_taken(tmp_path):
+    for name in ("p1/images/1.png", "p2/images/2.png"):
+        write_image(tmp_path / name)
+    for name in ("p1/masks/1.png", "p2/masks/1.png"):
+        write_mask(tmp_path / name)
+    found = read_masks(tmp_path)
+    assert states(found) == {"p1/images/1.png": ("complete", 1), "p2/images/2.png": ("none", 0)}
+    assert list_reasons(found) == [("p2/masks/1.png", "a mask whose image is missing")]
+
+
+@pytest.mark.parametrize(
+    ("images", "mask"),
+    [
+        (["images/a.png", "images/a.jpg"], "masks/a.png"),
+        (["p1/a.png", "p2/a.png"], "masks/a.png"),
+        (["a.png", "a_1.png"], "a_mask_1.png"),
+    ],
+)
+def test_a_mask_that_may_be_of_two_images_makes_both_faulty(tmp_path, images, mask):
+    for name in images:
+        write_image(tmp_path / name)
+    write_mask(tmp_path / mask)
+    found = read_masks(tmp_path)
+    assert states(found) == dict.fromkeys(images, ("faulty", 0))
+    assert {problem.file for problem in found.problems} == {mask}
+
+
+def test_splits(tmp_path):
+    for split in ("train", "Val"):
+        write_image(tmp_path / "images" / split / f"{split}.png")
+        write_mask(tmp_path / "masks" / split / f"{split}.png")
+    assert list(states(read_masks(tmp_path, "validation"))) == ["images/Val/Val.png"]
+    with pytest.raises(AnnotationError, match="no folder for the split 'test'; it has train, val"):
+        read_masks(tmp_path, "test")
+
+
+def test_images_in_a_folder_that_the_user_named(tmp_path):
+    write_image(tmp_path / "pictures" / "a.png")
+    write_mask(tmp_path / "set" / "masks" / "a.png")
+    found = read_masks(tmp_path / "set", "train", ReaderOptions(images=tmp_path / "pictures"))
+    assert states(found) == {"../pictures/a.png": ("complete", 1)}
+
+
+def test_a_mask_outside_the_source_is_not_read(tmp_path):
+    write_set(tmp_path / "set", make_mask())
+    write_mask(tmp_path / "a.png")
+    write_image(tmp_path / "set" / "images" / "1.png")
+    (tmp_path / "set" / "masks" / "1.png").symlink_to(tmp_path / "a.png")
+    found = read_masks(tmp_path / "set")
+    assert states(found) == {"images/0.png": ("complete", 1), "images/1.png": ("faulty", 0)}
+    assert list_reasons(found) == [("masks/1.png", "the mask lies outside the source")]
+
+
+def test_empty_missing_and_unreadable_masks(tmp_path):
+    write_set(tmp_path, make_mask(), make_mask(0), np.zeros((HEIGHT, WIDTH + 1), np.uint8))
+    for name in ("3", "4"):
+        write_image(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "masks" / "4.png").write_bytes(b"\x89PNG\r\n")
+    found = read_masks(tmp_path)
+    expected = [("complete", 1), ("complete", 0), ("faulty", 0), ("none", 0), ("faulty", 0)]
+    assert list(states(found).values()) == expected
+    assert [(p.file, p.effect) for p in found.problems] == [
+        ("masks/2.png", "unread"),
+        ("masks/4.png", "unread"),
+    ]
+    assert found.problems[0].reason.startswith("the mask is 48 x 65, the image 48 x 64 pixels")
+
+
+# --- Soft edges
+
+
+def make_shapes(seed):
+    """Draw three ellipses of 9 to 40 pixels."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((120, 160), np.uint8)
+    for row, column in ((30, 40), (80, 60), (60, 120)):
+        axes = rng.integers(4, 20, 2).tolist()
+        cv2.ellipse(mask, (column, row), axes, 0, 0, 360, 255, -1)
+    return mask
+
+
+def soften(mask, how):
+    if isinstance(how, int):
+        data = cv2.imencode(".jpg", mask, [cv2.IMWRITE_JPEG_QUALITY, how])[1]
+        return cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+    if how == "antialias":
+        return cv2.resize(mask, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    if how == "blur":
+        return cv2.GaussianBlur(mask, (0, 0), 2)
+    interpolation = {"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}[how]
+    return cv2.resize(mask, None, fx=2.5, fy=2.5, interpolation=interpolation)
+
+
+@pytest.mark.parametrize("how", [50, 75, 90, 95, "linear", "cubic", "antialias", "blur"])
+def test_soft_edges_are_one_mask(tmp_path, how):
+    masks = [soften(make_shapes(seed), how) for seed in range(3)]
+    write_set(tmp_path, *masks)
+    for index, mask in enumerate(masks):
+        write_mask(tmp_path / "images" / f"{index}.png", np.full_like(mask, 7))
+    found = read_masks(tmp_path)
+    assert found.label_names == ("object",) and found.problems == ()
+    for seed, image in enumerate(found.images):
+        scale = image.width / 160
+        expected = [np.multiply(box, scale) for _, box in find_regions(make_shapes(seed))]
+        boxes = sorted(image.boxes.tolist())
+        assert image.annotation == "complete" and len(boxes) == 3
+        np.testing.assert_allclose(boxes, sorted(box.tolist() for box in expected), atol=3)
+
+
+def test_a_jpeg_is_a_mask(tmp_path):
+    write_image(tmp_path / "images" / "a.png")
+    write_mask(tmp_path / "masks" / "a.jpg")
+    assert list_boxes(read_masks(tmp_path).images[0]) == [("object", BOX)]
+
+
+def test_grey_that_is_no_edge_makes_a_mask_unreadable(tmp_path):
+    soft = cv2.GaussianBlur(make_mask(), (0, 0), 1)
+    lone = make_mask(120, [40, 30, 42, 32], soft.copy())
+    far = make_mask(20, [60, 30, 61, 31], soft.copy())
+    found = read_masks(write_set(tmp_path, soft, lone, far))
+    assert [state for state, _ in states(found).values()] == ["complete", "faulty", "faulty"]
+    reasons = [reason for _, reason in list_reasons(found)]
+    assert reasons[0].startswith("a grey region of it is nowhere half as bright as white")
+    assert reasons[1].startswith("it is grey more than 16 pixels from what is white")
+
+
+# --- Classes
+
+
+@pytest.mark.parametrize(
+    "values", [[1, 2], list(range(1, 21)), [50, 100, 150, 200, 250], [128, 255], [1, 2, 255]]
+)
+def test_classes_survive(tmp_path, values):
+    """Each value has one region of 3x3; the first also touches the second."""
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for index, value in enumerate(values):
+        left, top = 8 * (index % 7) + 2, 12 * (index // 7) + 2
+        make_mask(value, [left, top, left + 3, top + 3], mask)
+    make_mask(values[1], [5, 2, 8, 3], mask)
+    found = read_masks(write_set(tmp_path, mask))
+    assert found.label_names == tuple(map(str, values)) and found.problems == ()
+    assert {label for label, _ in list_boxes(found.images[0])} == set(found.label_names)
+
+
+def test_a_line_between_classes_is_a_class(tmp_path):
+    mask = make_mask(1, mask=make_mask(2, [9, 11, 31, 21]))
+    found = read_masks(write_set(tmp_path, mask))
+    assert list_boxes(found.images[0]) == [("2", [9, 11, 31, 21]), ("1", BOX)]
+
+
+@pytest.mark.parametrize("how", [75, "linear"])
+def test_classes_that_were_smoothed_are_refused(tmp_path, how):
+    mask = soften(make_mask(100, [34, 20, 56, 40], make_mask(200)), how)
+    write_set(tmp_path, mask)
+    write_mask(tmp_path / "images" / "0.png", np.full_like(mask, 7))
+    found = read_masks(tmp_path)
+    assert states(found) == {"images/0.png": ("faulty", 0)}
+    assert "lie in specks and at edges, between classes" in found.problems[0].reason
+
+
+def test_classes_in_a_jpeg_are_refused(tmp_path):
+    write_set(tmp_path, make_mask(1), make_mask(2))
+    (tmp_path / "masks" / "1.png").unlink()
+    write_mask(tmp_path / "masks" / "1.jpg", make_mask(2, [8, 8, 40, 40]))
+    found = read_masks(tmp_path)
+    assert [state for state, _ in states(found).values()] == ["complete", "faulty"]
+    assert "is a JPEG, which changes the values" in found.problems[0].reason
+
+
+def test_an_edge_that_may_be_a_class_is_refused(tmp_path):
+    mask = make_mask(255, mask=make_mask(128, [9, 11, 31, 21]))
+    with pytest.raises(AnnotationError, match="1 grey values, in thin regions alone"):
+        read_masks(write_set(tmp_path, mask))
+    (tmp_path / "classes.txt").write_text("\n".join(map(str, range(1, 256))))
+    assert read_masks(tmp_path).images[0].labels == ("128", "255")
+
+
+def test_numbers_of_objects_are_refused(tmp_path):
+    mask = np.zeros((HEIGHT, WIDTH), np.uint16)
+    for index in range(21):
+        left, top = 8 * (index % 7), 12 * (index // 7)
+        mask[top : top + 5, left : left + 5] = 100 * index + 7
+    with pytest.raises(AnnotationError, match=r"hold 21 values; .* Write classes\.txt"):
+        read_masks(write_set(tmp_path, mask))
+    (tmp_path / "classes.txt").write_text("cell\n" * 2100)
+    found = read_masks(tmp_path)
+    assert found.label_names == ("cell",) and len(found.images[0].labels) == 21
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "label"),
+    [
+        ("nodule", 255, "nodule"),
+        ("\ufeffnodule\r\n", 1, "nodule"),
+        ("background\ncyst\nnodule\n", 2, "nodule"),
+        ("\nnodule", 2, "nodule"),
+    ],
+)
+def test_names(tmp_path, text, value, label):
+    write_set(tmp_path, make_mask(value), text=("classes.txt", text))
+    found = read_masks(tmp_path)
+    assert list_boxes(found.images[0]) == [(label, BOX)]
+    assert name_values(tmp_path, {value})[value] == label
+
+
+def test_a_value_without_a_name_is_a_fault(tmp_path):
+    mask = make_mask(2, [40, 30, 50, 40], make_mask(1))
+    found = read_masks(write_set(tmp_path, mask, text=("classes.txt", "nodule\n")))
+    assert states(found) == {"images/0.png": ("faulty", 1)}
+    reason = "a region of value 2, for which classes.txt has no line"
+    assert list_reasons(found) == [("masks/0.png", reason)]
+
+
+def test_noise_is_no_mask(tmp_path):
+    noise = np.zeros((240, 240), np.uint8)
+    noise[::2, ::2] = 255
+    write_set(tmp_path, noise)
+    write_mask(tmp_path / "images" / "0.png", noise)
+    found = read_masks(tmp_path)
+    assert list_reasons(found) == [("masks/0.png", "it has more than 10000 regions, as noise has")]
+
+
+def test_inverted_masks_are_refused(tmp_path):
+    masks = [np.invert(make_mask()), np.invert(make_mask(0))]
+    with pytest.raises(AnnotationError, match="runs along the border and covers more than half"):
+        read_masks(write_set(tmp_path, *masks))
+    write_set(tmp_path, make_mask())
+    assert states(read_masks(tmp_path)) == {
+        "images/0.png": ("complete", 1),
+        "images/1.png": ("complete", 1),
+    }
+
+
+# --- Depths, palettes and colours
+
+
+def save(folder, image):
+    write_image(folder / "images" / "0.png")
+    (folder / "masks").mkdir(exist_ok=True)
+    image.save(folder / "masks" / "0.png")
+    return read_masks(folder)
+
+
+@pytest.mark.parametrize("pixels", [make_mask(1).astype(np.uint16), make_mask() * np.uint16(257)])
+def test_sixteen_bits(tmp_path, pixels):
+    assert list_boxes(read_masks(write_set(tmp_path, pixels)).images[0]) == [("object", BOX)]
+
+
+def test_one_bit(tmp_path):
+    found = save(tmp_path, Image.fromarray(make_mask()).convert("1"))
+    assert list_boxes(found.images[0]) == [("object", BOX)]
+
+
+def make_palette(mask, colours):
+    image = Image.fromarray(mask)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(colours)] = colours
+    palette[255] = (224, 224, 192)
+    image.putpalette(palette.ravel().tolist())
+    return image
+
+
+VOC = [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
+
+
+def test_a_palette_numbers_classes_without_void(tmp_path):
+    mask = make_mask(2, mask=make_mask(255, [9, 11, 31, 21]))
+    found = save(tmp_path, make_palette(mask, VOC))
+    assert list_boxes(found.images[0]) == [("2", BOX)]
+
+
+def test_a_palette_of_greys_is_grey(tmp_path):
+    image = Image.fromarray(make_mask(0, mask=np.ones((HEIGHT, WIDTH), np.uint8)))
+    image.putpalette([255, 255, 255, 0, 0, 0])
+    assert list_boxes(save(tmp_path, image).images[0]) == [("object", BOX)]
+
+
+def test_a_palette_without_black_first_counts_by_colour(tmp_path):
+    image = make_palette(make_mask(0, mask=np.ones((HEIGHT, WIDTH), np.uint8)), [(9, 0, 0)])
+    assert list_boxes(save(tmp_path, image).images[0]) == [("object", BOX)]
+
+
+def test_entries_of_one_colour_are_refused(tmp_path):
+    found = save(tmp_path, make_palette(make_mask(7), VOC))
+    assert states(found) == {"images/0.png": ("faulty", 0)}
+    assert list_reasons(found) == [
+        ("masks/0.png", "several entries of its palette have one colour")
+    ]
+
+
+def colour(mask, value=(200, 0, 0)):
+    return (mask[..., None] > 0).astype(np.uint8) * np.array(value, np.uint8)
+
+
+def test_one_colour_is_an_object_and_several_need_names(tmp_path):
+    one = colour(make_mask())
+    assert list_boxes(read_masks(write_set(tmp_path, one)).images[0]) == [("object", BOX)]
+    two = one + colour(make_mask(box=[40, 30, 50, 40]), (0, 0, 90))
+    with pytest.raises(AnnotationError, match=r"hold 2 colours besides black, .* labelmap\.txt"):
+        read_masks(write_set(tmp_path, two))
+    text = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncyst:0,0,90::\nnodule:200,0,0::\n"
+    found = read_masks(write_set(tmp_path, two, text=("labelmap.txt", text)))
+    assert found.label_names == ("cyst", "nodule")
+    assert list_boxes(found.images[0]) == [("nodule", BOX), ("cyst", [40, 30, 50, 40])]
+    found = read_masks(write_set(tmp_path, two, colour(make_mask(), (1, 2, 3))))
+    reason = "it has 1 colours that no line of labelmap.txt has, 1,2,3 first"
+    assert list_reasons(found) == [("masks/1.png", reason)]
+
+
+@pytest.mark.parametrize("text", ["nodule", "nodule:1,2", "a:1,2,300::", "a:1,1,1::\nb:1,1,1::"])
+def test_a_labelmap_that_is_none(tmp_path, text):
+    write_set(tmp_path, make_mask(), text=("labelmap.txt", text))
+    with pytest.raises(AnnotationError, match=r"labelmap\.txt: line \d"):
+        read_masks(tmp_path)
+
+
+def test_colour_among_grey_and_transparency_are_refused(tmp_path):
+    write_set(tmp_path, make_mask(1), colour(make_mask()))
+    rgba = np.dstack([make_mask()] * 4)
+    Image.fromarray(rgba).save(tmp_path / "masks" / "2.png")
+    Image.fromarray(rgba | np.array([0, 0, 0, 255], np.uint8)).save(tmp_path / "masks" / "3.png")
+    for name in ("2", "3"):
+        write_image(tmp_path / "images" / f"{name}.png")
+    found = read_masks(tmp_path)
+    assert [state for state, _ in states(found).values()] == [
+        *("complete", "faulty", "faulty", "complete")
+    ]
+    assert list_reasons(found) == [
+        ("masks/1.png", "it is in colour, while other masks of the data set are grey"),
+        ("masks/2.png", "is partly transparent; save it without transparency"),
+    ]
+
+
+def test_no_mutation_loses_a_box(tmp_path):
+    read_count = 0
+    for seed in range(120):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        truth = corpus.make(random.Random(seed), folder)
+        try:
+            annotations = read_masks(folder)
+        except AnnotationError:
+            continue
+        read_count += 1
+        assert find_losses(annotations, truth) == [], seed
+    assert read_count > 80

@@ -1,0 +1,182 @@
+"""What the values and colours of a data set's masks mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vae_aug.data.annotations.mask_levels import MAX_CLASSES, LevelCounter, Levels
+from vae_aug.data.annotations.mask_pixels import Mask
+from vae_aug.errors import AnnotationError, VAEAugError
+
+VOID = 0xE0E0C0
+"""The colour around objects in Pascal VOC's masks, entry 255 of the palette; it is no class."""
+
+_OBJECT = "object"
+_BINARY: tuple[set[int], ...] = ({1}, {255}, set())
+
+
+class Scheme(NamedTuple):
+    """How masks become classes.
+
+    Attributes:
+        names: The name of each class value. A value without a name is a fault.
+        levels: What grey levels are.
+        colours: Class values by colour, `0xRRGGBB`, 0 for background; None if grey levels and
+            numbers of palette entries count.
+    """
+
+    names: Mapping[int, str]
+    levels: Levels
+    colours: Mapping[int, int] | None = None
+
+    def classify(self, mask: Mask) -> np.ndarray:
+        """Return a mask as class values, `[H, W]`, 0 for background.
+
+        Raises:
+            VAEAugError: If the mask does not fit the others; the message names no file.
+        """
+        if self.colours is not None:
+            return self._classify_colours(mask.colours, self.colours)
+        if mask.is_colour:
+            raise VAEAugError("it is in colour, while other masks of the data set are grey")
+        if mask.palette is not None:
+            void = [number for number in _find_void(mask)]
+            return np.where(np.isin(mask.values, void), 0, mask.values)
+        if mask.is_jpeg and self.levels.white is None and len(self.levels.values) > 1:
+            raise VAEAugError("it is a JPEG, which changes the values of classes; save it as PNG")
+        return self.levels.classify(mask.values)
+
+    @staticmethod
+    def _classify_colours(pixels: np.ndarray, colours: Mapping[int, int]) -> np.ndarray:
+        found, inverse = np.unique(pixels, return_inverse=True)
+        unknown = [colour for colour in found.tolist() if colour not in colours]
+        if unknown:
+            raise VAEAugError(
+                f"it has {len(unknown)} colours that no line of labelmap.txt has, "
+                f"{_format_colour(unknown[0])} first"
+            )
+        classes = np.array([colours[colour] for colour in found.tolist()], np.int32)
+        return classes[inverse].reshape(pixels.shape)
+
+
+def _find_void(mask: Mask) -> list[int]:
+    return [number for number, colour in (mask.palette or {}).items() if colour == VOID]
+
+
+def _format_colour(colour: int) -> str:
+    return ",".join(str(part) for part in colour.to_bytes(3, "big"))
+
+
+class Survey:
+    """Gathers what the masks of a data set hold, since one alone does not tell what it means."""
+
+    def __init__(self) -> None:
+        """Begin with no mask."""
+        self._levels = LevelCounter()
+        self._colours: set[int] = set()
+        self._palette: dict[int, int] = {}
+        self._numbers: set[int] = set()
+        self._has_colour = False
+        self._has_one_palette = True
+
+    def add(self, mask: Mask) -> None:
+        """Take a mask into account."""
+        if mask.is_colour:
+            self._has_colour = True
+            self._colours |= set(np.unique(mask.values).tolist())
+        elif mask.palette is not None:
+            for number, colour in mask.palette.items():
+                is_other = self._palette.setdefault(number, colour) != colour
+                if is_other or bool(number) != bool(colour):
+                    self._has_one_palette = False
+            self._colours |= set(mask.palette.values())
+            self._numbers |= mask.palette.keys() - {0, *_find_void(mask)}
+        else:
+            self._levels.add(mask.values)
+
+    def decide(
+        self, root: Path, classes: Mapping[int, str] | None, colours: Mapping[int, str] | None
+    ) -> Scheme:
+        """Decide what values and colours mean.
+
+        Colours are told by labelmap.txt. Without it the numbers of a palette's entries count if all
+        masks have one palette in which entry 0, and no other, is black; else, and without a
+        palette, there may be one colour besides black.
+
+        Args:
+            root: The data set's folder, for messages.
+            classes: Names by value, None if nothing names them.
+            colours: Names by colour, `""` for background; None if nothing names them.
+
+        Returns:
+            How to read the masks.
+
+        Raises:
+            AnnotationError: If it cannot be told, or a name is missing for what has none.
+        """
+        if colours is not None:
+            return _name_colours(colours)
+        is_grey = bool(self._numbers or self._levels.values)
+        if not self._has_one_palette or (self._has_colour and not is_grey):
+            grey = {value * 0x010101 for value in self._levels.values}
+            return self._take_colour(root, (self._colours | grey) - {0, VOID}, classes)
+        try:
+            levels = self._levels.decide(classes or {})
+        except VAEAugError as error:
+            raise AnnotationError(f"{root}: {error}.") from error
+        if levels.white is not None and classes is not None and len(classes) > 1:
+            raise AnnotationError(
+                f"{root}: the masks hold 0 and {levels.white} with soft edges, and classes.txt has "
+                f"{len(classes)} names; keep one, or save masks of classes without smoothing."
+            )
+        found = {*levels.values, *self._numbers}
+        if classes is None and len(found) > MAX_CLASSES:
+            raise AnnotationError(
+                f"{root}: the masks hold {len(found)} values; more than {MAX_CLASSES} are rather "
+                "numbers of objects than classes. Write classes.txt, whose line k names value k; "
+                "names may repeat."
+            )
+        return Scheme(name_found(found, classes), levels)
+
+    def _take_colour(
+        self, root: Path, colours: set[int], classes: Mapping[int, str] | None
+    ) -> Scheme:
+        """Take the only colour besides black for the only class."""
+        if len(colours) > 1 or len(classes or ()) > 1:
+            raise AnnotationError(
+                f"{root}: the masks hold {len(colours)} colours besides black, and nothing says "
+                "which classes these are; write labelmap.txt, one line `name:red,green,blue::` a "
+                "colour."
+            )
+        numbers = dict.fromkeys((0, VOID), 0) | dict.fromkeys(colours, 1)
+        return Scheme(name_found({1}, classes), Levels(frozenset()), numbers)
+
+
+def _name_colours(colours: Mapping[int, str]) -> Scheme:
+    names = dict(enumerate(dict.fromkeys(filter(None, colours.values())), start=1))
+    values = {name: value for value, name in names.items()} | {"": 0}
+    numbers = {0: 0, VOID: 0} | {colour: values[name] for colour, name in colours.items()}
+    return Scheme(names, Levels(frozenset()), numbers)
+
+
+def name_found(found: set[int], classes: Mapping[int, str] | None) -> dict[int, str]:
+    """Name the values of masks.
+
+    Args:
+        found: The values of all regions.
+        classes: Names by value, None if nothing names them.
+
+    Returns:
+        Names by value, in the order of the labels: those that are given, of which the only one is
+        also that of 255; else `object` for 1 or 255 alone; else the numbers.
+    """
+    if classes is not None:
+        is_single = len(classes) == 1 and found == {255} and 1 in classes
+        return {255: classes[1]} if is_single else dict(classes)
+    if found in _BINARY:
+        return dict.fromkeys(found, _OBJECT)
+    return {value: str(value) for value in sorted(found)}
