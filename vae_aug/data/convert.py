@@ -154,6 +154,8 @@ def _convert(item: AnnotatedImage, conversion: Conversion) -> Converted:
             f"the annotation is for {size[0]} x {size[1]} pixels (height x width), the image "
             f"has {image.height} x {image.width}"
         )
+        if loaded.turned and size == (image.width, image.height):
+            reason += " as its EXIF orientation turns it; --exif ignore takes it as stored"
         return Converted(None, ((reason, "skipped"),))
     boxes, kept, problems = _clean(item, image, conversion.label_names)
     annotation = _judge(item, len(kept), conversion)
@@ -211,11 +213,13 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
         return _Loaded(*clean_encoded(encoded, exif="ignore"), item.patient)
     if not is_dicom(item.path):
         return _load_file(item, conversion)
+    # Only the readers of DICOM know of frames; of an image of several, others mean none.
+    is_told = item.source_id.endswith(f"#{item.frame}")
     dicom = read_dicom(
         item.path,
         conversion.window,
         bits=conversion.bits,
-        frame=item.frame,
+        frame=item.frame if is_told else None,
         value_range=item.value_range,
     )
     pixels = dicom.pixels

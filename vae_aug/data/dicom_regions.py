@@ -234,6 +234,7 @@ class _SegmentationReader:
         self._threshold, self._whole = threshold, whole
         self._found = _Collector()
         self._looked_at = 0
+        self._is_faint = False
 
     def read(self) -> Drawn:
         """Return what each frame marks."""
@@ -269,6 +270,7 @@ class _SegmentationReader:
     def _read_frame(self, index: int, names: dict[int, str]) -> None:
         references, lacks = self._find_references(index)
         self._found.cover(references)
+        self._is_faint = False
         try:
             masks = self._split_frame(index)
             boxes = [(mask.segment, box) for mask in masks for box in self._find_boxes(mask)]
@@ -278,6 +280,9 @@ class _SegmentationReader:
             self._found.report(references, str(error))
             return
         if not boxes:
+            if self._is_faint:
+                reason = "its frame has no value of (0062,000E) that is high enough for a box"
+                self._found.report(references, reason, is_legal=True)
             return
         if lacks:
             self._found.report(references, lacks)
@@ -333,6 +338,8 @@ class _SegmentationReader:
             )
         mask = pixels > 0 if kind == "BINARY" else pixels >= self._get_threshold()
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        # What is marked a little is not unmarked.
+        self._is_faint = not rows.size and bool(pixels.any())
         if not rows.size:
             return
         item = _find_group(self._dataset, index, "SegmentIdentificationSequence")

@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from vae_aug.config import check_choice
 from vae_aug.data.annotations import READERS
-from vae_aug.data.annotations.detect import detect_format
+from vae_aug.data.annotations.detect import SINGLE_FILE_FORMATS, detect_format, refuse_rivals
+from vae_aug.data.annotations.layout import fold_name
 from vae_aug.data.annotations.source import (
     AnnotatedImage,
     Annotations,
@@ -49,6 +50,7 @@ _UNANNOTATED_REASONS = {
     "none": "the source does not say whether the image has boxes",
     "faulty": "the image's annotation was not understood as a whole",
 }
+_IGNORED = "looks like an annotation and is not of the format that was found; it was not read"
 _SHEET_ROWS = 8
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -479,17 +481,31 @@ def _read_source(
     distance: Distance | None = None,
 ) -> _Source:
     evidence, file = "as told", ""
-    notes: tuple[str, ...] = ()
+    ignored: tuple[Problem, ...] = ()
     if format == "auto":
         detected = detect_format(path)
         format, evidence, file = detected[:3]
-        notes = _note_ignored(detected.ignored)
+        ignored = tuple(Problem(name, _IGNORED, "skipped") for name in detected.ignored)
+    if format in SINGLE_FILE_FORMATS and path.is_dir():
+        refuse_rivals(path, format, split)
     annotations = READERS[format](path, split, options)
-    annotations = annotations._replace(notes=(*notes, *annotations.notes))
+    annotations = _doubt_ignored(annotations, ignored)
     if distance is not None:
         images = tuple(add_neighbours(annotations.images, distance))
         annotations = annotations._replace(images=images)
     return _Source(path, format, evidence, file, annotations)
+
+
+def _doubt_ignored(annotations: Annotations, ignored: Sequence[Problem]) -> Annotations:
+    """Report files that were not read, and doubt images without boxes that bear their names."""
+    stems = {fold_name(Path(problem.file).name.partition(".")[0]) for problem in ignored}
+    images = tuple(
+        dataclasses.replace(image, annotation="faulty")
+        if not image.labels and fold_name(image.path.stem) in stems
+        else image
+        for image in annotations.images
+    )
+    return annotations._replace(images=images, problems=(*ignored, *annotations.problems))
 
 
 def _make_comparable(source: _Source, window: Window) -> _Source:
@@ -503,12 +519,6 @@ def _make_comparable(source: _Source, window: Window) -> _Source:
         dataclasses.replace(image, value_range=ranges.get(str(image.path))) for image in images
     )
     return dataclasses.replace(source, annotations=source.annotations._replace(images=images))
-
-
-def _note_ignored(files: Sequence[str]) -> tuple[str, ...]:
-    if not files:
-        return ()
-    return (f"{len(files)} further files look like annotations and were not read",)
 
 
 def _make_conversion(

@@ -74,6 +74,9 @@ around a segment twice; some 5 s."""
 MAX_PARTS = 2**18
 """Most connected parts, each a box, in one DICOM segmentation."""
 
+MAX_BOXES = 2**16
+"""Most boxes of one image."""
+
 MAX_ANNOTATION_BYTES = 2**30
 """Most bytes of one JSON or table that describes a whole data set; COCO's own has 448 MB."""
 

@@ -67,7 +67,8 @@ def find_split_file(source: Path, split: str, suffix: str, patterns: Sequence[st
         return source
     if not source.is_dir():
         raise AnnotationError(f"{source}: no such file or folder.")
-    for name in list_split_names(split):
+    names = list_split_names(split)
+    for name in dict.fromkeys((*names, *map(str.capitalize, names))):
         for pattern in patterns:
             matches = sorted(source.glob(pattern.format(name)))
             if len(matches) == 1:
@@ -77,9 +78,11 @@ def find_split_file(source: Path, split: str, suffix: str, patterns: Sequence[st
                     f"{source}: several files fit the split {split!r}: "
                     f"{', '.join(path.name for path in matches)}. Give the file itself."
                 )
-    found = sorted(path.name for path in source.glob(f"*{suffix}"))
-    if len(found) == 1 and not SPLIT_WORDS & set(Path(found[0]).stem.lower().split("_")):
-        return source / found[0]
+    places = (source, *list_children(source, "annotations"))
+    files = sorted(path for place in places for path in place.glob(f"*{suffix}"))
+    found = [path.relative_to(source).as_posix() for path in files]
+    if len(found) == 1 and not SPLIT_WORDS & set(files[0].stem.lower().split("_")):
+        return files[0]
     raise AnnotationError(
         f"{source}: has no {split}{suffix} for the split {split!r}; found "
         f"{', '.join(found[:10]) or f'no {suffix} file'}. Name another split, or give the file."
@@ -100,6 +103,13 @@ def list_image_folders(folder: Path, split: str, images: Path | None = None) -> 
     folders += [root / name for name in names for root in (folder / "images", folder)]
     above = folder.parent
     folders += [above / "images" / name for name in names] + [above / "images"]
+    # COCO's own folders bear a year, `train2017`.
+    folders += [
+        path
+        for root in (folder, folder / "images", above, above / "images")
+        for name in names
+        for path in sorted(root.glob(f"{name}[0-9]*"))
+    ]
     # Last, since the folder above a data set is none of it.
     if folder.name.lower() == "annotations":
         folders.append(above)

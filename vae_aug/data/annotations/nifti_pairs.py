@@ -85,6 +85,7 @@ def pair_volumes(
         volumes = _choose_split(volumes, source, split, collector)
     pairs = [Pair(volume) for volume in volumes if volume.kind == "image"]
     _pair(pairs, [volume for volume in volumes if volume.kind == "labels"], collector)
+    _doubt_unread(pairs, source)
     _mark_channels(pairs, channels)
     _report_others(volumes, collector)
     wanted = [pair for pair in pairs if not one or pair.image in one]
@@ -116,6 +117,19 @@ def _list_volumes(source: Path, collector: Collector, images: Path | None) -> li
         root = folder.parent if tell_folder(fold_name(folder.name)) == "labels" else folder
         volumes += parse_volumes([path for path in paths if is_nifti(path)], root, has_labels)
     return [volume for volume in volumes if _is_taken(volume, collector)]
+
+
+def _doubt_unread(pairs: Sequence[Pair], source: Path) -> None:
+    """Mark images of which a label lies in a folder of labels beside a volume that is not read."""
+    unread = {
+        path.parent
+        for path in _walk(source, is_deep=True)
+        if path.name.lower().endswith((*_UNREAD_SUFFIXES, ".part"))
+        and tell_folder(fold_name(path.parent.name)) == "labels"
+    }
+    for pair in pairs:
+        if any(volume.path.parent in unread for volume in pair.labels):
+            pair.is_doubtful = True
 
 
 def _is_taken(volume: Volume, collector: Collector) -> bool:

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from vae_aug.data.images import Exif
+from vae_aug.data.limits import MAX_BOXES
 from vae_aug.data.nifti import is_nifti
 from vae_aug.errors import AnnotationError, VAEAugError
 
@@ -291,6 +292,8 @@ class Collector:
     def doubt(self, reason: str, *, only_without_boxes: bool = False) -> None:
         """Mark images as faulty, because the source has boxes of which it cannot be told whose.
 
+        They may be those of images of which it says nothing, too.
+
         Args:
             reason: Why, as a note of the report.
             only_without_boxes: Leave alone the images that have boxes.
@@ -298,7 +301,7 @@ class Collector:
         self.notes.append(reason)
         self.images = [
             image
-            if image.annotation == "none" or (only_without_boxes and image.labels)
+            if only_without_boxes and image.labels
             else dataclasses.replace(image, annotation="faulty")
             for image in self.images
         ]
@@ -313,8 +316,11 @@ class Collector:
 
 def _check_labels(entries: Iterable[Box | Fault]) -> tuple[list[Box], list[Fault]]:
     """Part boxes from faults, of which a box without a label is one."""
-    boxes, faults = [], []
+    boxes: list[Box] = []
+    faults: list[Fault] = []
     for index, entry in enumerate(entries):
+        if index == MAX_BOXES:
+            return [], [*faults, Fault(f"it has more than {MAX_BOXES} boxes", "unread")]
         if isinstance(entry, Fault):
             faults.append(entry)
         elif label := clean_label(entry.label):

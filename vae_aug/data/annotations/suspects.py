@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Set
 from pathlib import Path
@@ -44,7 +45,9 @@ _NO_ANNOTATION = re.compile(
 )
 """Names of structured files that hold no annotations."""
 
-_OF_RECORDS = re.compile(r"(dataset|ingest_.+|check)\.json|ingest_.+\.png|.+\.pbtxt", re.IGNORECASE)
+_OF_RECORDS = re.compile(
+    r"(dataset|ingest_.+|check)\.json|ingest_.+\.png|.+\.pbtxt|.+\.labels\.txt", re.IGNORECASE
+)
 """What lies beside records and belongs to them."""
 
 _TELLING = re.compile(
@@ -126,9 +129,16 @@ def _list_files(root: Path) -> list[Path]:
     paths = sorted(
         entry.path
         for entry in found
-        if entry.name[0] != "." and (_TELLING.search(entry.name) or not entry.is_dir())
+        if entry.name[0] != "." and (_TELLING.search(entry.name) or not _leads_to_folder(entry))
     )
     return list(map(Path, paths))
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links that lead to each other
+        return False
 
 
 def _is_harmless(path: Path) -> bool:

@@ -19,7 +19,7 @@ Decimal = Literal[".", ","]
 _SEPARATORS = ",;\t|"
 # What pandas, Excel, R and databases write for nothing.
 _EMPTY = frozenset(
-    {"", "nan", "null", "none", "na", "n/a", "#n/a", "<na>", "nil", "-", "--", "?", "[]", "{}"}
+    {"", "nan", "null", "none", "na", "n/a", "#n/a", "<na>", "nil", "-", "--", "[]", "{}"}
 )
 _POINT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)

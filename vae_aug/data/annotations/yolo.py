@@ -59,7 +59,8 @@ def read_yolo(
 
     An image is a negative if its text file is empty, or if it has none, other images of its folder
     have one, and no text file is left over: else it counts as faulty, since those boxes may be
-    its own. In a folder without text files images are unannotated. Faulty are, too, images that
+    its own. In a folder without text files images are unannotated. Faulty are, too, images beside
+    whose text file's place lies something else of their name (`b.json`, a broken link), that
     share a text file, or have two that differ; and a line of four numbers among polygons, which is
     a box for some tools and two corners for Ultralytics.
 
@@ -94,7 +95,12 @@ def read_yolo(
         raise AnnotationError(
             f"{root}: none of its {len(listed)} images has a text file of boxes; {_LAYOUTS}"
         )
-    reader = _Reader(collector, options, _Lines(names, _get_points(description)), files)
+    unread = {
+        path: found
+        for path, name in listed.items()
+        if not files[path] and (found := finder.find_unread(path, name))
+    }
+    reader = _Reader(collector, options, _Lines(names, _get_points(description)), files, unread)
     reader.add_images(finder.find_leftovers(files, split))
     reader.check_units()
     _note_names(collector, names)
@@ -126,11 +132,13 @@ class _Reader:
         options: ReaderOptions,
         lines: _Lines,
         files: Mapping[Path, Sequence[Path]],
+        unread: Mapping[Path, Path],
     ) -> None:
         self._collector = collector
         self._options = options
         self._lines = lines
         self._files = files
+        self._unread = unread
         self._owners: dict[Path, int] = {}
         for found in files.values():
             for file in found[:1]:
@@ -162,6 +170,9 @@ class _Reader:
         files = self._files[path]
         if not self._collector.contains(path):
             self._collector.add(path, None)  # refuses it by name
+        elif path in self._unread:
+            fault = Fault("it bears the name of an image, and is no text file of YOLO", "unread")
+            self._collector.add(path, [fault], file=self._unread[path])
         elif not files:
             self._collector.add(path, [] if path.parent in self._annotated else None)
         else:

@@ -208,6 +208,7 @@ class LabelFinder:
         self._root = root
         self._images = images
         self._finder = FileFinder([root])
+        self._folders: dict[Path, list[str]] = {}
         names = list_split_names(split)
         self._bases = [f"{label}/{name}" for label in _LABEL_FOLDERS for name in names]
         self._bases += [f"{name}/{label}" for label in _LABEL_FOLDERS for name in names]
@@ -222,6 +223,28 @@ class LabelFinder:
         """
         found = (self._finder.find(name) for name in self._list_names(image, listed))
         return list(dict.fromkeys(path for path in found if path is not None))
+
+    def find_unread(self, image: Path, listed: str = "") -> Path | None:
+        """Return what bears the name of an image where its text file would lie, and is none.
+
+        It may be a link that leads nowhere, a folder, or what another tool wrote of the image.
+        """
+        stem = fold_name(image.stem)
+        for place in dict.fromkeys(Path(name).parent for name in self._list_names(image, listed)):
+            folder = self._root / str(place).lstrip("/")
+            for name in self._list_folder(folder):
+                folded = fold_name(name)
+                is_named = folded == stem or folded.startswith(f"{stem}.")
+                suffix = Path(name).suffix.lower()
+                is_text = suffix == ".txt" and (folder / name).is_file()
+                if is_named and suffix not in IMAGE_SUFFIXES and not is_text:
+                    return folder / name
+        return None
+
+    def _list_folder(self, folder: Path) -> list[str]:
+        if folder not in self._folders:
+            self._folders[folder] = sorted(os.listdir(folder)) if folder.is_dir() else []
+        return self._folders[folder]
 
     def _list_names(self, image: Path, listed: str) -> list[str]:
         if image.is_relative_to(self._root):
@@ -246,7 +269,9 @@ class LabelFinder:
             path
             for path in sorted(self._root.rglob("*"))
             if path.suffix.lower() == ".txt" and path.name[:2] != "._" and path not in used
-            if not others & self._get_words(path) and self._may_hold_boxes(path, stems)
+            # A text in the folder of another split counts if an image without one has its name.
+            if fold_name(path.stem) in stems or not others & self._get_words(path)
+            if self._may_hold_boxes(path, stems)
         ]
         if texts:
             rest = [path for path in list_images(self._root) if path not in files]
