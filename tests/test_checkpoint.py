@@ -271,8 +271,8 @@ def write_hostile(whole, folder):
         resize("wide", image_size=32 * 10**6): "image_size must be at most 8192",
         resize("deep", decoder_repeats=10**6): "decoder_repeats must be at most 4",
         # The largest that are let through are built, and found to be another network.
-        resize("largest", latent_dim=51_000): "must be",
-        resize("deepest", encoder="efficientnet-b1", decoder_repeats=4, image_size=8192): "must be",
+        resize("largest", latent_dim=25_000): "must be",
+        resize("deepest", encoder="efficientnet-b1", decoder_repeats=4, image_size=4096): "must be",
         write("flat", **{"manifest.json": b"[" + b"[]," * 2_700_000 + b"0]"}): "hold an object",
         write("nested", **{"manifest.json": b'{"a":' * 1_600_000}): "is not valid",
     }

@@ -146,8 +146,8 @@ def test_no_damage_raises_anything_else():
     [
         ({"image_size": 2**13 + 32}, "image_size must be at most 8192"),
         ({"decoder_repeats": 5}, "decoder_repeats must be at most 4"),
-        # 52,000 * (1280 + 32 places of one) = 68,224,000 weights; 2**26 are 67,108,864.
-        ({"image_size": 32, "latent_dim": 52_000}, "needs more than 68224000 weights"),
+        # 26,000 * (1280 + 32 places of one) = 34,112,000 weights; 2**25 are 33,554,432.
+        ({"image_size": 32, "latent_dim": 26_000}, "needs more than 34112000 weights"),
         # (2048 / 32)**2 = 4096 places: 512 * (1280 + 32 * 4096) = 67,764,224.
         ({"image_size": 2048, "latent_dim": 512}, "needs more than 67764224 weights"),
     ],

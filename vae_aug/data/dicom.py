@@ -266,9 +266,7 @@ def read_dicom(
         dataset = read_dataset(path)
         check_header(dataset)
         if frame is None and get_frames(dataset) != 1:
-            raise DicomError(
-                f"has {get_frames(dataset)} frames (0028,0008); name one of them (frame=)."
-            )
+            raise DicomError(f"has {get_frames(dataset)} frames (0028,0008); pass frame=.")
         frame = frame or 0
         stored = decode_frame(path, dataset, frame)
         described = describe_frame(dataset, frame)

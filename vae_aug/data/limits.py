@@ -90,7 +90,7 @@ MAX_YAML_BYTES = 2**18
 """Most bytes of a YAML file, whose reader takes seconds for a million."""
 
 MAX_DEPTH = 64
-"""Deepest nesting of XML, and of the JSON in a checkpoint."""
+"""Deepest nesting of XML."""
 
 
 def read_bounded(path: str | os.PathLike[str], max_bytes: int) -> bytes:

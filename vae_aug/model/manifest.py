@@ -25,8 +25,8 @@ from vae_aug.errors import CheckpointError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-MAX_WEIGHTS = 2**26
-"""Most weights of a network; the largest published settings have an eighth of it."""
+MAX_WEIGHTS = 2**25
+"""Most weights of a network; the packaged ones have a fifth of it."""
 
 MAX_VARIABLES = 2**12
 _MAX_DEPTH = 64
