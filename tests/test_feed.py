@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from vae_aug.config import TrainConfig
-from vae_aug.data.records import make_example, write_records
+from vae_aug.data.check import iterate_examples
+from vae_aug.data.records import make_example, write_records, write_split
 from vae_aug.errors import RecordError
 from vae_aug.model.feed import (
     cut_out,
@@ -171,3 +172,30 @@ def test_restyling_lays_another_style_over_every_image(folders):
     assert np.all(np.abs(changed - clean).mean(axis=(1, 2, 3)) > 1e-3)
     ratios = (changed.mean(axis=(1, 2, 3)) / clean.mean(axis=(1, 2, 3))).round(4)
     assert len(set(ratios)) == len(ratios)
+
+
+def test_images_that_are_not_annotated_are_learned_from(tmp_path):
+    """They are all that a folder of bare images has, and come beside annotated ones."""
+    write_source(tmp_path, np.uint8)
+    examples = [example for _, example in iterate_examples(next(tmp_path.glob("train-*")))]
+    write_split(
+        [(example, False) for example in examples[:2]], tmp_path / "bare", "train", label_names=()
+    )
+    write_split(
+        [(example, index % 2 == 0) for index, example in enumerate(examples)],
+        tmp_path / "both",
+        "train",
+        label_names=("lesion",),
+    )
+    for name, count in (("bare", 2), ("both", 6)):
+        source = open_source(tmp_path / name, "train")
+        assert sum(1 for _ in source.examples) == count
+
+
+def test_a_damaged_source_is_refused_unless_told(tmp_path):
+    write_source(tmp_path, np.uint8)
+    (path,) = tmp_path.glob("train-*")
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(RecordError, match="train-00000-of-00001"):
+        open_source(tmp_path, "train")
+    assert sum(1 for _ in open_source(tmp_path, "train", allow_damaged=True).examples) == 5

@@ -311,3 +311,11 @@ def test_the_log_is_cut_to_the_state_that_a_run_goes_on_from(tmp_path):
     path.write_bytes(lines[0] + b"{\n" + lines[1])
     with pytest.raises(TrainingError, match=r"log\.jsonl, line 2: is damaged .* Delete this file"):
         _cut_log(path, 3)
+
+
+def test_a_damaged_validation_split_is_not_passed_over(records, tmp_path):
+    damaged = shutil.copytree(records, tmp_path / "damaged")
+    (path,) = damaged.glob("validation-*")
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(RecordError, match="validation-00000-of-00001"):
+        train([damaged], tmp_path / "out", model=MODEL, config=CONFIG)
