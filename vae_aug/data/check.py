@@ -32,8 +32,8 @@ DAMAGE = (tf.errors.OpError, UnicodeDecodeError)
 
 BOX_KEYS = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
 
-CHECKED_BYTES = 2**30
-"""Sets of more bytes are not read through before their first element."""
+CHECKED_BYTES = 2**28
+"""Sets of more bytes are not read through before their first element; these take about a second."""
 
 _CHECKED_AT_ONCE = 256
 

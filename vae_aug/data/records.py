@@ -545,8 +545,8 @@ def read_records(
     The dtype and channels of the images come from `dataset.json` beside the records, else from
     the first record. Above 64 shards the order is fixed, but another than that of writing.
 
-    Shards are held against `dataset.json` before the first element. Sets of up to 1 GiB are also
-    read through once, about a second a GiB, so that a box that cannot be one is named by its file;
+    Shards are held against `dataset.json` before the first element. Sets of up to 256 MiB are also
+    read through once, in a second or less, so that a box that cannot be one is named by its file;
     in larger ones it raises `tf.errors.InvalidArgumentError` when its record is reached.
 
     Args:
