@@ -32,6 +32,7 @@ from vae_aug.data.annotations.yolo_names import (
 from vae_aug.data.annotations.yolo_names import find_yolo_names as find_yolo_names
 from vae_aug.data.annotations.yolo_names import is_darknet as is_darknet
 from vae_aug.data.boxes import convert_boxes
+from vae_aug.data.limits import MAX_BOXES
 from vae_aug.errors import AnnotationError, VAEAugError
 
 # Ultralytics refuses more than this beyond the image, which is no rounding.
@@ -239,6 +240,8 @@ class _Lines:
     def parse(self, text: str, size: tuple[int, int]) -> list[Box | Fault]:
         """Parse the lines of a text file of an image of `size`, height and width."""
         lines = [(number, line.split()) for number, line in split_lines(text)]
+        if len(lines) > MAX_BOXES:
+            return [Fault(f"it has more than {MAX_BOXES} lines", "unread")]
         # So Ultralytics tells polygons, which it then takes every line of the file for.
         are_polygons = self._points is None and any(len(words) > 6 for _, words in lines)
         entries: list[Box | Fault] = []
