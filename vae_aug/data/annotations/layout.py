@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from vae_aug.data.annotations.walk import walk
@@ -194,45 +194,9 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
 
 
-def index_images(folders: Iterable[Path]) -> dict[str, list[Path]]:
-    """Return the images of each stem, as `fold_name` has it; the first folder with one wins."""
-    index: dict[str, list[Path]] = {}
-    for folder in folders:
-        found: dict[str, list[Path]] = {}
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-                found.setdefault(fold_name(path.stem), []).append(path)
-        index = found | index
-    return index
-
-
 def list_children(folder: Path, *names: str) -> list[Path]:
     """Return those of the names that are folders in `folder`."""
     return [folder / name for name in names if (folder / name).is_dir()]
-
-
-def make_finder(root: Path) -> Callable[[str], Path | None]:
-    """Make a function that finds an image below `root` by the end of its path.
-
-    It returns the only image of that name, with or without suffix; None if there are more.
-    """
-    index: dict[str, list[Path]] | None = None
-
-    def find(name: str) -> Path | None:
-        nonlocal index
-        if index is None:
-            index = {}
-            for path in list_images(root):
-                for key in dict.fromkeys(map(fold_name, (path.name, path.stem))):
-                    index.setdefault(key, []).append(path)
-        wanted = PurePosixPath(fold_name(name.replace("\\", "/")))
-        matches = index.get(wanted.name, [])
-        if len(matches) > 1:
-            end = wanted.parts
-            matches = [p for p in matches if tuple(map(fold_name, p.parts[-len(end) :])) == end]
-        return matches[0] if len(matches) == 1 else None
-
-    return find
 
 
 def looks_like_dicom(path: Path) -> bool:
