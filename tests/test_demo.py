@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 
 import numpy as np
@@ -69,6 +70,7 @@ def test_a_box_that_differs_in_one_bit_fails_the_demo(failed):
     assert result.exit_code == 1
     assert re.match(r"error: boxes differ after map in \d+ images", result.stderr)
     assert not (out / "summary.md").exists()
+    assert logging.getLogger("absl").isEnabledFor(logging.WARNING)
 
 
 def test_every_step_carries_every_box(ran):

@@ -71,9 +71,10 @@ _SAMPLES = 3
 
 def run_demo(out: Path, checkpoint: str) -> None:
     """Run the demo and print its summary."""
-    # TFDS warns of what is as it should be here: a configuration of one's own, a new folder.
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    with _show_progress(TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
+    with (
+        _quiet_tfds(),
+        _show_progress(TextColumn("{task.description}"), TimeElapsedColumn()) as progress,
+    ):
         task = progress.add_task("start", total=None)
         report = demo.run_demo(
             out, checkpoint=checkpoint, watch=lambda stage: progress.update(task, description=stage)
@@ -89,6 +90,18 @@ def run_demo(out: Path, checkpoint: str) -> None:
     table.add_row("all, s", f"{sum(report.seconds.values()):.1f}")
     _OUT.print(table)
     _print(f"{out / 'summary.md'}, {out / 'sheet.png'}")
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Hide what TFDS warns of and is meant here: a configuration of its own, a new folder."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 # --- ingest ----------------------------------------------------------------------------------
