@@ -14,7 +14,7 @@ from conftest import ROOT
 from corpus import images
 from test_dicom import write_dicom
 
-from vae_aug.data.annotations import READERS, findings
+from vae_aug.data.annotations import READERS, coco, findings
 from vae_aug.data.annotations.detect import detect_format
 from vae_aug.data.annotations.images import read_images
 from vae_aug.data.images import write_image
@@ -303,7 +303,7 @@ def test_pipes_and_links_are_named_and_never_opened(source, tmp_path_factory):
 
 
 def test_a_large_file_of_coco_is_not_parsed(source, monkeypatch):
-    monkeypatch.setattr(findings, "_LARGE_JSON_BYTES", 10)
+    monkeypatch.setattr(coco, "_LARGE_BYTES", 10)
     put(source / "train.json", COCO)
     monkeypatch.setattr(findings, "load_json", None)
     assert detect_format(source).format == "coco"

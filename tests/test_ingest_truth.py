@@ -108,6 +108,151 @@ def test_several_tables_that_may_describe_a_split_are_refused(tmp_path):
         ingest(tmp_path / "in", tmp_path / "out")
 
 
+@pytest.mark.parametrize("format", ["auto", "coco"])
+def test_a_file_of_coco_for_each_patient(tmp_path, format):
+    source = tmp_path / "in"
+    for patient in ("p1", "p2"):
+        write_images(source / patient, "a.png")
+        write_text(source / patient / "annotations.json", make_coco(["a.png"], ["a.png"]))
+    match = "2 files may describe .* p1/annotations.json, p2/annotations.json. Join them, or give"
+    with pytest.raises(AnnotationError, match=match):
+        ingest(source, tmp_path / "out", format=format)
+    assert run(source / "p1" / "annotations.json", tmp_path / "out")[1] == {"a.png": 1}
+    # The only one is read, wherever it lies.
+    (source / "p2" / "annotations.json").unlink()
+    assert run(source, tmp_path / "out", format=format)[1] == {"p1/a.png": 1}
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_name_of_a_file_tells_its_split_before_its_folder_does(tmp_path, split):
+    source = tmp_path / "in"
+    for name in ("train", "val"):
+        write_images(source / "train", f"{name}.png")
+        text = make_coco([f"{name}.png"], [f"{name}.png"])
+        write_text(source / "train" / f"{name}.json", text)
+    report, _ = run(source, tmp_path / "out", split=split)
+    assert (report.images, report.boxes) == (1, 1)
+
+
+# --- Links
+
+
+VOC = (
+    f"<annotation><size><width>{WIDTH}</width><height>{HEIGHT}</height></size><object>"
+    "<name>nodule</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    "</object></annotation>"
+)
+SHAPE = {"label": "nodule", "shape_type": "rectangle", "points": [[1, 2], [9, 9]]}
+LABELME = json.dumps(
+    {"imagePath": "a.png", "imageHeight": HEIGHT, "imageWidth": WIDTH, "shapes": [SHAPE]}
+)
+CVAT = (
+    f"<annotations><image id='0' name='a.png' width='{WIDTH}' height='{HEIGHT}'>"
+    "<box label='nodule' xtl='1' ytl='2' xbr='9' ybr='9'/></image></annotations>"
+)
+VIA = json.dumps(
+    {
+        "a.png": {
+            "filename": "a.png",
+            "regions": [
+                {
+                    "shape_attributes": dict(name="rect", x=1, y=2, width=8, height=7),
+                    "region_attributes": {"label": "nodule"},
+                }
+            ],
+        }
+    }
+)
+SOURCES = {
+    "coco": {"train.json": make_coco(["a.png"], ["a.png"])},
+    "csv": {"train.csv": f"{HEADER}a.png,nodule,1,2,9,9\n"},
+    "cvat": {"annotations.xml": CVAT},
+    "via": {"train.json": VIA},
+    "voc": {"a.xml": VOC, "ImageSets/Main/train.txt": "a\n"},
+    "labelme": {"a.json": LABELME},
+    "yolo": {"a.txt": BOX, "data.yaml": "names: [nodule]\n", "classes.txt": "nodule\n"},
+    "masks": {"classes.txt": "background\nnodule\n"},
+}
+LINKED = [(format, name) for format, files in SOURCES.items() for name in files]
+LINKED += [("yolo", "obj.data"), ("yolo", "train.txt")]
+
+
+def write_source(folder, format):
+    write_images(folder, "a.png", "b.png")
+    for name, text in SOURCES[format].items():
+        write_text(folder / name, text)
+    if format == "masks":
+        pixels = np.zeros((HEIGHT, WIDTH, 1), np.uint8)
+        pixels[2:9, 1:9] = 1
+        write_image(folder / "a_mask.png", pixels)
+
+
+def link(folder, name, target):
+    """Move a file to `target`, and leave a link to it; make it if it is not there."""
+    path = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        path.rename(target)
+    elif name == "obj.data":
+        (folder / "data.yaml").unlink()
+        target.write_text("names = classes.txt\ntrain = train.txt\n")
+    else:
+        target.write_text("b.png\n")
+        (folder / "data.yaml").write_text("names: [nodule]\ntrain: train.txt\n")
+    path.symlink_to(os.path.relpath(target, path.parent))
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("format", "name"), LINKED)
+def test_what_a_link_out_of_the_source_leads_to_is_not_read(tmp_path, format, name, told):
+    source = tmp_path / "in"
+    write_source(source, format)
+    link(source, name, tmp_path / "elsewhere" / name)
+    try:
+        options = {"format": format if told else "auto", "unannotated": "negative"}
+        report, found = run(source, tmp_path / "out", **options)
+    except AnnotationError as error:
+        assert "out of the source" in str(error)
+        return
+    assert found == {} or "a.png" not in found
+    assert report.faulty and "out of the source" in str(report.problems)
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+@pytest.mark.parametrize(("format", "name"), LINKED[:-2])
+def test_links_within_the_source_are_followed(tmp_path, format, name, is_link):
+    source = tmp_path / "in"
+    write_source(source, format)
+    link(source, name, source / ".kept" / name)
+    if is_link:
+        (tmp_path / "link").symlink_to(source, target_is_directory=True)
+        source = tmp_path / "link"
+    assert run(source, tmp_path / "out", format=format)[1]["a.png"] == 1
+
+
+def test_a_folder_of_labels_may_be_a_link_to_another_of_the_source(tmp_path):
+    source = tmp_path / "in"
+    write_images(source / "images", "a.png", "b.png")
+    write_text(source / "classes.txt", "nodule\n")
+    write_text(source / "real_labels" / "a.txt", BOX)
+    (source / "labels").symlink_to("real_labels", target_is_directory=True)
+    for format in ("auto", "yolo"):
+        _, found = run(source, tmp_path / format, format=format)
+        assert found == {"images/a.png": 1, "images/b.png": 0}
+    write_text(tmp_path / "elsewhere" / "a.txt", BOX)
+    for path in (source / "labels", source / "real_labels" / "a.txt"):
+        path.unlink()
+    (source / "labels").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    report, found = run(source, tmp_path / "other", format="yolo")
+    assert (found, report.faulty, report.unannotated) == ({}, 1, 1)
+
+
+def test_an_annotation_file_that_the_user_gives_may_be_a_link(tmp_path):
+    write_source(tmp_path / "in", "csv")
+    link(tmp_path / "in", "train.csv", tmp_path / "elsewhere" / "train.csv")
+    assert run(tmp_path / "in" / "train.csv", tmp_path / "out")[1] == {"a.png": 1}
+
+
 # --- YOLO
 
 
@@ -154,6 +299,50 @@ def test_equal_names_in_two_splits_are_no_leftovers(tmp_path):
     write_text(source / "labels" / "val" / "b.txt", BOX)
     _, found = run(source, tmp_path / "out")
     assert found == {"images/train/a.png": 1, "images/train/b.png": 0}
+
+
+# --- Annotation files that lost their image
+
+
+SUPERVISELY = json.dumps(
+    {
+        "size": {"height": HEIGHT, "width": WIDTH},
+        "objects": [
+            {
+                "classTitle": "nodule",
+                "geometryType": "rectangle",
+                "points": {"exterior": [[1, 2], [9, 9]], "interior": []},
+            }
+        ],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("format", "images", "lost", "kept", "text", "empty"),
+    [
+        ("labelme", ".", "gone.json", "a.json", LABELME.replace("a.png", "gone.png"), "[]"),
+        ("voc", "JPEGImages", "Annotations/gone.xml", "Annotations/a.xml", VOC, ""),
+        ("supervisely", "img", "ann/gone.png.json", "ann/a.png.json", SUPERVISELY, "[]"),
+    ],
+)
+def test_an_annotation_that_lost_its_image_may_be_that_of_any_without_one(
+    tmp_path, format, images, lost, kept, text, empty
+):
+    source = tmp_path / "in"
+    write_images(source / images, "a.png", "b.png")
+    write_text(source / lost, text)
+    write_text(source / kept, text.replace("gone.png", "a.png"))
+    report, found = run(source, tmp_path / "out", unannotated="negative")
+    assert list(found.values()) == [1]
+    assert (report.faulty, report.unannotated) == (1, 0)
+    assert "1 annotation files have no image" in str(report.notes)
+    # One without boxes can be missed.
+    start, end = ("<object>", "</object>") if format == "voc" else ("[{", "}]")
+    text = text[: text.index(start)] + empty + text[text.index(end) + len(end) :]
+    write_text(source / lost, text)
+    report, found = run(source, tmp_path / "other", unannotated="negative")
+    assert list(found.values()) == [1, 0] and report.faulty == 0
 
 
 # --- Others

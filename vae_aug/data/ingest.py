@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from vae_aug.config import check_choice
 from vae_aug.data.annotations import READERS
-from vae_aug.data.annotations.detect import SINGLE_FILE_FORMATS, detect_format, refuse_rivals
+from vae_aug.data.annotations.detect import detect_format
 from vae_aug.data.annotations.layout import fold_name
 from vae_aug.data.annotations.source import (
     AnnotatedImage,
@@ -486,8 +486,6 @@ def _read_source(
         detected = detect_format(path)
         format, evidence, file = detected[:3]
         ignored = tuple(Problem(name, _IGNORED, "skipped") for name in detected.ignored)
-    if format in SINGLE_FILE_FORMATS and path.is_dir():
-        refuse_rivals(path, format, split)
     annotations = READERS[format](path, split, options)
     annotations = _doubt_ignored(annotations, ignored)
     if distance is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import unicodedata
@@ -11,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from vae_aug.data.annotations.layout import FileFinder, find_split_file, list_image_folders
+from vae_aug.data.annotations.borders import check_inside
+from vae_aug.data.annotations.layout import FileFinder, list_image_folders
+from vae_aug.data.annotations.lookup import find_annotation_file
 from vae_aug.data.annotations.pixels import flag_relative, refuse_relative
 from vae_aug.data.annotations.source import (
     DEFAULTS,
@@ -22,20 +25,14 @@ from vae_aug.data.annotations.source import (
     ReaderOptions,
     parse_number,
     parse_size,
+    reader,
 )
 from vae_aug.data.annotations.text import load_json
 from vae_aug.errors import AnnotationError
 
 _Id = int | str
 
-_PATTERNS = (
-    "{0}.json",
-    "instances_{0}*.json",
-    "annotations/{0}.json",
-    "annotations/instances_{0}*.json",
-    "{0}/_annotations.coco.json",
-    "{0}/*.json",
-)
+_LARGE_BYTES = 2**26
 _INTEGER = re.compile(r"(-?(?:0|[1-9][0-9]{0,30}))(\.0+)?")
 # Beyond this a float stands for several integers, so that an id written as one may be another's.
 _LARGEST_EXACT = 2**53 - 1
@@ -49,6 +46,7 @@ _RELATIVES = {
 }
 
 
+@reader
 def read_coco(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:
@@ -82,7 +80,7 @@ def read_coco(
         cocodataset.org, "Data format": `bbox` is [x, y, width, height], 0-indexed.
     """
     source = Path(source)
-    file = find_split_file(source, split, ".json", _PATTERNS)
+    file = find_annotation_file(source, split, (".json",), is_coco_file)
     content = _load_coco(file)
     collector = Collector(source if source.is_dir() else source.parent, options)
     images = _index_entries(file, "images", content["images"])
@@ -105,6 +103,28 @@ def read_coco(
         )
     refuse_relative(collector)
     return collector.finish(dict.fromkeys(categories.values()))
+
+
+def is_coco_file(path: Path) -> bool:
+    """Tell whether a JSON file is of COCO, as far as it can be read; a large one by its keys."""
+    if is_large_coco(path):
+        return True
+    try:
+        return is_coco(load_json(path))
+    except AnnotationError:
+        return False
+
+
+def is_large_coco(path: Path) -> bool:
+    """Tell whether a file has COCO's keys and is so large that parsing would take gigabytes."""
+    check_inside(path)
+    if path.stat().st_size <= _LARGE_BYTES:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        images, *others = (
+            data.find(key) >= 0 for key in (b'"images"', b'"annotations"', b'"categories"')
+        )
+        return images and any(others)
 
 
 def is_coco(content: object) -> bool:

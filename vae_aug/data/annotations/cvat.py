@@ -18,11 +18,11 @@ from vae_aug.data.annotations.cvat_video import (
 )
 from vae_aug.data.annotations.layout import (
     FileFinder,
-    find_split_file,
     fold_name,
     list_image_folders,
     list_split_names,
 )
+from vae_aug.data.annotations.lookup import find_annotation_file
 from vae_aug.data.annotations.pixels import flag_relative, refuse_relative
 from vae_aug.data.annotations.source import (
     DEFAULTS,
@@ -33,14 +33,14 @@ from vae_aug.data.annotations.source import (
     ReaderOptions,
     clean_label,
     parse_size,
+    reader,
 )
 from vae_aug.data.annotations.text import parse_xml
 from vae_aug.data.limits import MAX_ANNOTATION_BYTES
 from vae_aug.errors import AnnotationError
 
-_PATTERNS = ("annotations.xml", "{0}.xml", "{0}/annotations.xml", "annotations/{0}.xml")
 
-
+@reader
 def read_cvat(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:
@@ -70,7 +70,7 @@ def read_cvat(
         CVAT documentation, "XML annotation format", version 1.1.
     """
     source = Path(source)
-    file = find_split_file(source, split, ".xml", _PATTERNS)
+    file = find_annotation_file(source, split, (".xml",), _is_cvat_file)
     root = parse_cvat(file)
     collector = Collector(source if source.is_dir() else file.parent, options)
     folders = list_image_folders(file.parent, split, options.images)
@@ -83,6 +83,14 @@ def read_cvat(
         collector.doubt("the file holds elements that are not known, which may be shapes")
     refuse_relative(collector)
     return collector.finish([*filter(None, names), *sorted(used)])
+
+
+def _is_cvat_file(path: Path) -> bool:
+    try:
+        parse_cvat(path)
+    except AnnotationError:
+        return False
+    return True
 
 
 def is_cvat(root: ET.Element) -> bool:

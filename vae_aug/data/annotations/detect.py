@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from vae_aug.data.annotations.borders import keep_inside, list_borders
 from vae_aug.data.annotations.findings import Findings, tell_format
-from vae_aug.data.annotations.layout import SPLIT_WORDS, fold_name, list_split_names
 from vae_aug.data.annotations.suspects import Files, survey
 from vae_aug.data.annotations.tfds_folder import is_tfds
 from vae_aug.data.nifti import is_nifti
@@ -19,10 +18,6 @@ from vae_aug.errors import AnnotationError
 
 _SHOWN = 5
 
-SINGLE_FILE_FORMATS = frozenset({"coco", "csv", "cvat", "via"})
-"""Formats in which one file describes all images of a split."""
-
-_OTHER_TASKS = {"captions", "keypoints", "panoptic", "stuff", "predictions", "results"}
 _KINDS = {
     "coco": "JSON with 'images', 'annotations' and 'categories'",
     "voc": "XML of Pascal VOC",
@@ -83,6 +78,11 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
             reader understands.
     """
     source = Path(source)
+    with keep_inside(list_borders(source)):
+        return _detect_source(source)
+
+
+def _detect_source(source: Path) -> Detected:
     if not source.exists():
         if any(is_tfrecord(Path(name)) for name in glob.glob(os.fspath(source))):
             return Detected("records", "found TFRecords", "")
@@ -116,43 +116,6 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
     ignored = tuple(p.relative_to(source).as_posix() for p in unread)
     name = path.relative_to(source).as_posix()
     return Detected(format, f"found {_KINDS[format]}", name, ignored)
-
-
-def refuse_rivals(source: Path, format: str, split: str) -> None:
-    """Refuse a source with several files of a format of which one describes all images.
-
-    The boxes in those that are not read would be lost. Files that are named after another split, or
-    after another task of COCO, are none.
-
-    Args:
-        source: Folder of the data set.
-        format: Of `SINGLE_FILE_FORMATS`.
-        split: The split that is read.
-
-    Raises:
-        AnnotationError: If there are several.
-    """
-    others = (SPLIT_WORDS | _OTHER_TASKS) - {fold_name(name) for name in list_split_names(split)}
-    rivals = [
-        path
-        for path, reason in survey(source).suspects.items()
-        if not reason and path.suffix.lower() in (".json", ".xml", ".csv", ".tsv")
-        if not others & set(re.findall(r"[a-z]+", fold_name(str(path.relative_to(source)))))
-        if _is_of(path, format)
-    ]
-    if len(rivals) > 1:
-        named = ", ".join(path.relative_to(source).as_posix() for path in rivals[:_SHOWN])
-        raise AnnotationError(
-            f"{source}: {len(rivals)} files may describe the images of the split {split!r}, and "
-            f"only one would be read: {named}. Join them, or give the file itself."
-        )
-
-
-def _is_of(path: Path, format: str) -> bool:
-    try:
-        return tell_format(path) == format
-    except AnnotationError:  # which is said where the file is read, or by the detection
-        return False
 
 
 def _detect_file(path: Path) -> Detected:

@@ -19,12 +19,14 @@ from vae_aug.data.annotations.source import (
     Fault,
     ReaderOptions,
     describe_fault,
+    reader,
 )
 from vae_aug.data.annotations.walk import walk
 from vae_aug.data.dicom import DicomErrors, DicomHeader, read_dataset, read_header
 from vae_aug.errors import AnnotationError, DicomError
 
 
+@reader
 def read_dicom_folder(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:

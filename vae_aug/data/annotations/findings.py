@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import mmap
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from vae_aug.data.annotations.coco import is_coco
+from vae_aug.data.annotations.coco import is_coco, is_large_coco
 from vae_aug.data.annotations.cvat import is_cvat, is_cvat_video
 from vae_aug.data.annotations.labelme import is_labelme
 from vae_aug.data.annotations.lidc import is_lidc
@@ -29,7 +28,6 @@ from vae_aug.errors import AnnotationError
 _SAMPLES = 60
 # To tell whether one is a mask may take a look at its whole folder.
 _MASK_SAMPLES = 10
-_LARGE_JSON_BYTES = 2**26
 
 _COMPANIONS = {
     "yolo": r".*\.(names|data|ya?ml)|(train|val|valid|validation|test)\.txt|.*classes\.(txt|csv)|"
@@ -190,7 +188,7 @@ def tell_format(path: Path) -> str | None:
 
 
 def _tell_json(path: Path) -> str | None:
-    if path.stat().st_size > _LARGE_JSON_BYTES and _has_keys_of_coco(path):
+    if is_large_coco(path):
         return "coco"
     content = load_json(path)
     if not content:
@@ -202,15 +200,6 @@ def _tell_json(path: Path) -> str | None:
         "labelme": is_labelme,
     }
     return next((format for format, test in tests.items() if test(content)), None)
-
-
-def _has_keys_of_coco(path: Path) -> bool:
-    """Tell whether the keys are there, without the gigabytes that parsing would take."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        images, *others = (
-            data.find(key) >= 0 for key in (b'"images"', b'"annotations"', b'"categories"')
-        )
-        return images and any(others)
 
 
 def _tell_xml(path: Path) -> str | None:

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 from vae_aug.data.annotations.layout import find_split_folder, list_images
-from vae_aug.data.annotations.source import DEFAULTS, Annotations, Collector, ReaderOptions
+from vae_aug.data.annotations.source import DEFAULTS, Annotations, Collector, ReaderOptions, reader
 from vae_aug.errors import AnnotationError
 
 
+@reader
 def read_images(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:

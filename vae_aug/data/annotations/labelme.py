@@ -28,6 +28,7 @@ from vae_aug.data.annotations.source import (
     describe_fault,
     parse_number,
     parse_size,
+    reader,
 )
 from vae_aug.data.annotations.text import load_json
 from vae_aug.data.limits import MAX_TEXT_BYTES
@@ -45,6 +46,7 @@ _POINTS = {
 _NO_AREAS = ("point", "points", "line", "linestrip")
 
 
+@reader
 def read_labelme(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:
@@ -81,10 +83,12 @@ def read_labelme(
         raise AnnotationError(f"{source}: no such folder; LabelMe wants the folder of its files.")
     folder = find_split_folder(source, split) or source
     collector = Collector(source, options)
-    files = [file for file in _list_json(folder) if collector.contains(file)]
-    parsed = {file: _parse_or_fault(file) for file in files}
+    parsed = {file: _parse_or_fault(file) for file in _list_json(folder)}
     if not any(content.is_read for content in parsed.values()):
-        raise AnnotationError(f"{folder}: holds no JSON file of LabelMe (with 'shapes').")
+        faults = (entry for content in parsed.values() for entry in content.entries)
+        reason = next((entry.reason for entry in faults if isinstance(entry, Fault)), None)
+        found = f"; the first JSON file {reason}" if reason else ""
+        raise AnnotationError(f"{folder}: holds no JSON file of LabelMe (with 'shapes'){found}.")
     claims = _claim_images(parsed, split, options)
     images = {os.path.normpath(claim.image) for claim in claims if claim.image}
     others = (path for path in list_images(folder) if os.path.normpath(path) not in images)

@@ -61,34 +61,6 @@ def find_split_folder(folder: Path, split: str) -> Path | None:
     return found
 
 
-def find_split_file(source: Path, split: str, suffix: str, patterns: Sequence[str]) -> Path:
-    """Find the annotation file of a split: the source itself, or one in the source folder."""
-    if source.is_file():
-        return source
-    if not source.is_dir():
-        raise AnnotationError(f"{source}: no such file or folder.")
-    names = list_split_names(split)
-    for name in dict.fromkeys((*names, *map(str.capitalize, names))):
-        for pattern in patterns:
-            matches = sorted(source.glob(pattern.format(name)))
-            if len(matches) == 1:
-                return matches[0]
-            if matches:
-                raise AnnotationError(
-                    f"{source}: several files fit the split {split!r}: "
-                    f"{', '.join(path.name for path in matches)}. Give the file itself."
-                )
-    places = (source, *list_children(source, "annotations"))
-    files = sorted(path for place in places for path in place.glob(f"*{suffix}"))
-    found = [path.relative_to(source).as_posix() for path in files]
-    if len(found) == 1 and not SPLIT_WORDS & set(files[0].stem.lower().split("_")):
-        return files[0]
-    raise AnnotationError(
-        f"{source}: has no {split}{suffix} for the split {split!r}; found "
-        f"{', '.join(found[:10]) or f'no {suffix} file'}. Name another split, or give the file."
-    )
-
-
 def list_image_folders(folder: Path, split: str, images: Path | None = None) -> list[Path]:
     """Return the folders in which images may lie of an annotation file in `folder`.
 

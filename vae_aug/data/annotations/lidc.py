@@ -21,6 +21,7 @@ from vae_aug.data.annotations.source import (
     ReaderOptions,
     describe_fault,
     parse_number,
+    reader,
 )
 from vae_aug.data.annotations.text import parse_xml
 from vae_aug.data.dicom import DicomErrors, DicomHeader, read_dataset, read_header
@@ -48,6 +49,7 @@ class _Reading(NamedTuple):
     faults: list[Fault]
 
 
+@reader
 def read_lidc(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:
@@ -89,7 +91,12 @@ def read_lidc(
     collector = Collector(source, options)
     roots = [folder] if options.images is None else [folder, options.images]
     files = dict.fromkeys(path for root in roots for path in sorted(root.rglob("*")))
-    files = {path: None for path in files if path.is_file() and collector.contains(path)}
+    # XML outside of the source is broken; whether it was meant for an image cannot be told.
+    files = {
+        path: None
+        for path in files
+        if path.is_file() and (path.suffix.lower() == ".xml" or collector.contains(path))
+    }
     headers = dict(_read_headers(collector, files))
     if not headers:
         raise AnnotationError(f"{folder}: holds no DICOM image.")

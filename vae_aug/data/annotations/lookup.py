@@ -6,7 +6,7 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -20,19 +20,22 @@ from vae_aug.data.annotations.layout import (
     list_split_names,
 )
 from vae_aug.data.annotations.source import ReaderOptions
+from vae_aug.data.annotations.walk import walk
 from vae_aug.errors import AnnotationError
 
 _Parts = tuple[str, ...]
+
+_SHOWN = 5
+_OTHER_TASKS = {"captions", "keypoints", "panoptic", "stuff", "predictions", "results"}
 
 
 def find_annotation_file(
     source: Path, split: str, suffixes: tuple[str, ...], is_kind: Callable[[Path], bool]
 ) -> Path:
-    """Find the file that describes the images of a split.
+    """Find the only file that may describe the images of a split.
 
-    It is the source itself, or in its folder, in this order: one named like the split; one in a
-    folder named like it; one with the split's name among its words (`stage_2_train_labels`); one
-    with that of no split.
+    It is the source itself, or lies anywhere below it. Files that are named after another split, in
+    their folders or their own name, or after another task of COCO, do not count.
 
     Args:
         source: The file, or the folder of the data set.
@@ -41,58 +44,60 @@ def find_annotation_file(
         is_kind: Tells whether a file is one of the kind that is sought.
 
     Raises:
-        AnnotationError: If there is no such file, or several fit.
+        AnnotationError: If there is no such file; or several, since the boxes in those that are not
+            read would be lost.
     """
     if source.is_file():
         return source
     if not source.is_dir():
         raise AnnotationError(f"{source}: no such file or folder.")
     names = {fold_name(name) for name in list_split_names(split)}
-    children = [path for path in sorted(source.iterdir()) if fold_name(path.name) in names]
-    files = [
-        path
-        for folder in (source, source / "annotations")
-        for path in _list_files(source, folder, suffixes)
-    ]
-    choices = (
-        [path for path in files if fold_name(path.stem) in names],
-        [path for child in children for path in _list_files(source, child, suffixes)],
-        [path for path in files if not names.isdisjoint(_list_words(path))],
-        [path for path in files if SPLIT_WORDS.isdisjoint(_list_words(path))],
-    )
-    for choice in choices:
-        # The only one is taken as it is, for the message that says what is wrong with it.
-        matches = [path for path in choice if len(choice) == 1 or is_kind(path)]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            raise AnnotationError(
-                f"{source}: several files fit the split {split!r}: "
-                f"{', '.join(path.name for path in matches)}. Give the file itself."
-            )
-    found = ", ".join(path.name for path in files[:10]) or f"no {suffixes[0]} file"
+    files = _list_files(source, suffixes)
+    shown = {path: path.relative_to(source).as_posix() for path in files}
+    choice = [path for path in files if not _is_of_other_split(shown[path], names)]
+    choice = [path for path in choice if not _OTHER_TASKS & _list_words(shown[path])] or choice
+    # The only one is taken as it is, and so is one of the split's name where none is of the kind,
+    # for the message that says what is wrong with it.
+    matches = [path for path in choice if len(choice) == 1 or is_kind(path)]
+    matches = matches or [path for path in choice if fold_name(path.stem) in names]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise AnnotationError(
+            f"{source}: {len(matches)} files may describe the images of the split {split!r}, and "
+            f"only one would be read: {_join(shown[path] for path in matches)}. Join them, or give "
+            "the file itself."
+        )
+    found = _join(shown.values()) or f"no {suffixes[0]} file"
     raise AnnotationError(
         f"{source}: has no {split}{suffixes[0]} for the split {split!r}; found {found}. Name "
         "another split, or give the file."
     )
 
 
-def _list_files(source: Path, folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Return the files of a folder that have one of some suffixes and lie in the source."""
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    border = source.resolve()
-    return [
-        path
-        for path in paths
-        if path.suffix.lower() in suffixes
-        and path.name[0] != "."
-        and path.is_file()
-        and path.resolve().is_relative_to(border)
-    ]
+def _is_of_other_split(name: str, names: Set[str]) -> bool:
+    """Tell by a relative path whether a file is of a split of none of some names."""
+    for words in (_list_words(PurePosixPath(name).stem), _list_words(name)):
+        if SPLIT_WORDS & words or names & words:
+            return not names & words
+    return False
 
 
-def _list_words(path: Path) -> set[str]:
-    return set(re.split(r"[\W_]+", fold_name(path.stem)))
+def _list_words(name: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", fold_name(name)))
+
+
+def _join(names: Iterable[str]) -> str:
+    names = list(names)
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _list_files(source: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the files below a folder that have one of some suffixes, but for hidden ones."""
+    entries = walk(source, lambda name: name[0] != ".")
+    paths = (Path(entry.path) for entry in entries if entry.name[0] != ".")
+    return sorted(path for path in paths if path.suffix.lower() in suffixes and path.is_file())
 
 
 class Found(NamedTuple):

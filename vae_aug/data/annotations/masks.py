@@ -27,6 +27,7 @@ from vae_aug.data.annotations.source import (
     ReaderOptions,
     clean_label,
     describe_fault,
+    reader,
 )
 from vae_aug.data.annotations.text import read_text
 from vae_aug.data.limits import MAX_MASK_REGIONS
@@ -37,6 +38,7 @@ _COLOUR = re.compile(r"\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*", re.ASCI
 _FRAME_SHARE, _AREA_SHARE = 0.9, 0.5
 
 
+@reader
 def read_masks(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:

@@ -48,12 +48,15 @@ class Claim(NamedTuple):
 
 def add_claims(collector: Collector, claims: Iterable[Claim]) -> None:
     """Add the images of claims in pixels, and report files whose image is missing."""
+    lost = 0
     for claim in claims:
         if claim.image is not None:
             entries = None if claim.entries is None else flag_relative(claim.entries, claim.size)
             collector.add(claim.image, entries, file=claim.file, size=claim.size)
         elif claim.file is not None:
             collector.report(claim.file, claim.unread or claim.missing)
+            lost += bool(claim.entries)
+    collector.doubt_unannotated(lost)
 
 
 def doubt_strays(claims: Sequence[Claim]) -> list[Claim]:

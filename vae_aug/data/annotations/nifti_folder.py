@@ -23,6 +23,7 @@ from vae_aug.data.annotations.source import (
     ReaderOptions,
     describe_fault,
     parse_number,
+    reader,
 )
 from vae_aug.data.annotations.text import load_json
 from vae_aug.data.limits import MAX_TEXT_BYTES, MAX_VOLUME_REGIONS
@@ -63,6 +64,7 @@ class _Labels(NamedTuple):
     reason: str
 
 
+@reader
 def read_nifti(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 
+from vae_aug.data.annotations.borders import is_inside, keep_inside, list_borders
 from vae_aug.data.images import Exif
 from vae_aug.data.limits import MAX_BOXES
 from vae_aug.data.nifti import is_nifti
@@ -169,6 +171,21 @@ class ReaderOptions(NamedTuple):
 
 DEFAULTS = ReaderOptions()
 
+_Reader = TypeVar("_Reader", bound=Callable[..., Annotations])
+
+
+def reader(read: _Reader) -> _Reader:
+    """Decorate the reader of a format: of text files it opens those of its source alone."""
+
+    @functools.wraps(read)
+    def read_inside(
+        source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
+    ) -> Annotations:
+        with keep_inside(list_borders(Path(source), options.images)):
+            return read(source, split, options)
+
+    return cast(_Reader, read_inside)
+
 
 class Fault(NamedTuple):
     """Something that a source says of an image's boxes and that became no box.
@@ -195,8 +212,7 @@ class Collector:
         self.images: list[AnnotatedImage] = []
         self.problems: list[Problem] = []
         self.notes: list[str] = []
-        folders = [root.parent if root.name.lower() == "annotations" else root]
-        self._borders = [folder.resolve() for folder in (*folders, *filter(None, [options.images]))]
+        self._borders = list_borders(root, options.images)
         self._positions: dict[str, int] = {}
 
     def relate(self, path: Path | str) -> str:
@@ -210,8 +226,7 @@ class Collector:
 
     def contains(self, path: Path) -> bool:
         """Tell whether a file lies in the source or in the folder that the user named."""
-        resolved = path.resolve()
-        return any(resolved.is_relative_to(folder) for folder in self._borders)
+        return is_inside(path, self._borders)
 
     def add(
         self,
@@ -289,22 +304,35 @@ class Collector:
         self.report(image.path, reason, "unread")
         self.images[position] = dataclasses.replace(first, annotation="faulty")
 
-    def doubt(self, reason: str, *, only_without_boxes: bool = False) -> None:
+    def doubt(self, reason: str, *, only_unannotated: bool = False) -> None:
         """Mark images as faulty, because the source has boxes of which it cannot be told whose.
 
         They may be those of images of which it says nothing, too.
 
         Args:
             reason: Why, as a note of the report.
-            only_without_boxes: Leave alone the images that have boxes.
+            only_unannotated: Mark none but these.
         """
         self.notes.append(reason)
         self.images = [
             image
-            if only_without_boxes and image.labels
+            if only_unannotated and image.annotation != "none"
             else dataclasses.replace(image, annotation="faulty")
             for image in self.images
         ]
+
+    def doubt_unannotated(self, lost: int) -> None:
+        """Mark images without a file as faulty if files of boxes have lost their image.
+
+        Args:
+            lost: How many files say something of boxes, and no image was found for them.
+        """
+        if lost:
+            reason = (
+                f"{lost} annotation files have no image, so each may describe any image that has "
+                "no file of its own"
+            )
+            self.doubt(reason, only_unannotated=True)
 
     def finish(self, label_names: Iterable[str]) -> Annotations:
         """Return what was gathered."""

@@ -30,6 +30,7 @@ from vae_aug.data.annotations.source import (
     describe_fault,
     parse_number,
     parse_size,
+    reader,
 )
 from vae_aug.data.annotations.text import load_json
 from vae_aug.data.limits import MAX_TEXT_BYTES
@@ -53,6 +54,7 @@ class _Annotation(NamedTuple):
 _Claims = dict[str, tuple[Path, list[tuple[Path, _Annotation]]]]
 
 
+@reader
 def read_supervisely(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:
@@ -93,8 +95,7 @@ def read_supervisely(
     shapes = _read_meta(collector, source)
     folders = sorted(path for path in (folder, *folder.rglob("*")) if _is_ann(path))
     parsed = {
-        ann: {file: _parse_or_fault(file, shapes) for file in _list_json(collector, ann)}
-        for ann in folders
+        ann: {file: _parse_or_fault(file, shapes) for file in _list_json(ann)} for ann in folders
     }
     annotations = [annotation for files in parsed.values() for annotation in files.values()]
     if not any(annotation.is_read for annotation in annotations):
@@ -102,12 +103,14 @@ def read_supervisely(
             f"{folder}: holds no annotations of Supervisely (ann/NAME.json with 'objects')."
         )
     claims: _Claims = {}
+    lost = 0
     for ann, files in parsed.items():
         images = _list_dataset(ann.parent, source, options)
-        _claim_images(collector, claims, files, images)
+        lost += _claim_images(collector, claims, files, images)
     by_tags = folder == source and any(annotation.splits for annotation in annotations)
     for path, describing in claims.values():
         _add_image(collector, path, describing, split if by_tags else None)
+    collector.doubt_unannotated(lost)
     if not collector.images:
         raise AnnotationError(
             f"{folder}: holds no image of the split {split!r}; images lie in 'img' beside 'ann', "
@@ -137,7 +140,7 @@ def _is_ann(path: Path) -> bool:
 def _read_meta(collector: Collector, source: Path) -> dict[str, str]:
     """Return the shapes of the classes by their names, in the order of `meta.json`."""
     for file in (source / "meta.json", source.parent / "meta.json"):
-        if file.is_file() and collector.contains(file):
+        if file.is_file() and (file.parent == source or collector.contains(file)):
             content = load_json(file, MAX_TEXT_BYTES)
             classes = content.get("classes") if isinstance(content, dict) else None
             if not isinstance(classes, list):
@@ -150,9 +153,9 @@ def _read_meta(collector: Collector, source: Path) -> dict[str, str]:
     return {}
 
 
-def _list_json(collector: Collector, ann: Path) -> list[Path]:
+def _list_json(ann: Path) -> list[Path]:
     files = (path for path in sorted(ann.iterdir()) if path.suffix.lower() == ".json")
-    return [path for path in files if path.name[0] != "." and collector.contains(path)]
+    return [path for path in files if path.name[0] != "."]
 
 
 def _parse_or_fault(file: Path, shapes: Mapping[str, str]) -> _Annotation:
@@ -243,23 +246,30 @@ def _claim_images(
     claims: _Claims,
     files: Mapping[Path, _Annotation],
     images: Sequence[Path],
-) -> None:
-    """Note which files of a data set describe which of its images."""
+) -> int:
+    """Note which files of a data set describe which of its images.
+
+    Returns:
+        How many files have boxes or faults, and no image.
+    """
     index: dict[str, list[Path]] = {}
     for path in images:
         claims.setdefault(os.path.normpath(path), (path, []))
         for name in dict.fromkeys(map(fold_name, (path.name, path.stem))):
             index.setdefault(name, []).append(path)
+    lost = 0
     for file, annotation in files.items():
         alike = index.get(fold_name(file.stem), [])
         matches = [path for path in alike if path.name == file.stem] or alike
         if not matches:
             collector.report(file, "the image that it describes is missing")
+            lost += bool(annotation.entries)
         if len(matches) > 1:
             fault = Fault("several images fit the name of this file", "unread")
             annotation = annotation._replace(entries=(fault,))
         for path in matches:
             claims[os.path.normpath(path)][1].append((file, annotation))
+    return lost
 
 
 def _add_image(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import NamedTuple
 
+from vae_aug.data.annotations.borders import is_inside
 from vae_aug.data.annotations.layout import IMAGE_SUFFIXES, fold_name, looks_like_dicom
 from vae_aug.data.annotations.walk import walk
 from vae_aug.data.nifti import is_nifti
@@ -124,12 +125,17 @@ def survey(root: Path) -> Files:
 
 
 def _list_files(root: Path) -> list[Path]:
-    """Return all files, and links to folders whose names tell of annotations."""
+    """Return all files, and links to folders elsewhere whose names tell of annotations."""
+    border = root.resolve()
     found = walk(root, lambda name: name[0] != "." and name not in _SKIPPED_FOLDERS)
     paths = sorted(
         entry.path
         for entry in found
-        if entry.name[0] != "." and (_TELLING.search(entry.name) or not _leads_to_folder(entry))
+        if entry.name[0] != "."
+        and (
+            not _leads_to_folder(entry)
+            or (_TELLING.search(entry.name) and not is_inside(Path(entry.path), [border]))
+        )
     )
     return list(map(Path, paths))
 
@@ -154,7 +160,7 @@ def _find_bar(path: Path, border: Path) -> str:
         return "a link to a folder, which is not followed"
     if not path.is_file():
         return "no regular file"
-    if path.is_symlink() and not path.resolve().is_relative_to(border):
+    if path.is_symlink() and not is_inside(path, [border]):
         return "a link that leads out of the source"
     return ""
 

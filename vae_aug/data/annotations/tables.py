@@ -23,6 +23,7 @@ from vae_aug.data.annotations.source import (
     Fault,
     ReaderOptions,
     describe_fault,
+    reader,
 )
 from vae_aug.data.annotations.table_columns import (
     HEADERLESS,
@@ -48,6 +49,7 @@ _MAX_BROKEN = 100
 """Most rows that may be several, run together: each is searched for the names of all images."""
 
 
+@reader
 def read_csv(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:

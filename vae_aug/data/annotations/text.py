@@ -17,6 +17,7 @@ from xml.parsers import expat
 
 import yaml  # type: ignore[import-untyped]
 
+from vae_aug.data.annotations.borders import check_inside
 from vae_aug.data.limits import (
     MAX_ANNOTATION_BYTES,
     MAX_DEPTH,
@@ -188,6 +189,7 @@ def _find_mark(data: bytes) -> str | None:
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
+    check_inside(path)
     try:
         return read_bounded(path, max_bytes)
     except VAEAugError as error:

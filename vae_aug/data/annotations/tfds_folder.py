@@ -20,6 +20,7 @@ from vae_aug.data.annotations.source import (
     Fault,
     ReaderOptions,
     describe_fault,
+    reader,
 )
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.images import parse_image_header
@@ -44,6 +45,7 @@ class _Keys(NamedTuple):
     label_names: tuple[str, ...]
 
 
+@reader
 def read_tfds(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:

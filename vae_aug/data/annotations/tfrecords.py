@@ -25,6 +25,7 @@ from vae_aug.data.annotations.source import (
     ReaderOptions,
     describe_fault,
     parse_size,
+    reader,
 )
 from vae_aug.data.annotations.walk import walk
 from vae_aug.data.boxes import convert_boxes
@@ -61,6 +62,7 @@ _COUNTS = re.compile(r"(^|[/_.])(num|n|count)($|[/_.])", re.IGNORECASE)
 _NOT_RELATIVE = 1.5
 
 
+@reader
 def read_tfrecords(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:

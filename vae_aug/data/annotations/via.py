@@ -23,6 +23,7 @@ from vae_aug.data.annotations.source import (
     Fault,
     ReaderOptions,
     parse_number,
+    reader,
 )
 from vae_aug.data.annotations.table_columns import name_header
 from vae_aug.data.annotations.table_file import Record, make_records, read_lines
@@ -56,6 +57,7 @@ class _Entry(NamedTuple):
     fault: str = ""
 
 
+@reader
 def read_via(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:

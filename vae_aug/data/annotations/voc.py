@@ -28,6 +28,7 @@ from vae_aug.data.annotations.source import (
     describe_fault,
     parse_number,
     parse_size,
+    reader,
 )
 from vae_aug.data.annotations.text import parse_xml
 from vae_aug.data.annotations.voc_sets import choose_claims, list_folders, read_image_set
@@ -59,6 +60,7 @@ class Voc(NamedTuple):
         return names - {""}
 
 
+@reader
 def read_voc(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:
@@ -99,8 +101,7 @@ def read_voc(
     places = [*list_folders(folder, "jpegimages", "images"), xml_folder, folder]
     matcher = ImageMatcher(list(dict.fromkeys(filter(None, (options.images, *places)))))
     collector = Collector(source, options)
-    files = [path for path in list_files(xml_folder, ".xml") if collector.contains(path)]
-    parsed = {path: _parse_or_fault(path) for path in files}
+    parsed = {path: _parse_or_fault(path) for path in list_files(xml_folder, ".xml")}
     claims = _claim_images(matcher, parsed)
     lines = read_image_set(folder, split)
     add_claims(collector, claims if lines is None else choose_claims(collector, claims, lines))

@@ -17,6 +17,7 @@ from vae_aug.data.annotations.source import (
     Fault,
     ReaderOptions,
     describe_fault,
+    reader,
 )
 from vae_aug.data.annotations.text import read_text
 from vae_aug.data.annotations.yolo_layout import ImageLister, LabelFinder
@@ -44,6 +45,7 @@ _LAYOUTS = (
 )
 
 
+@reader
 def read_yolo(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:
@@ -144,7 +146,9 @@ class _Reader:
         for found in files.values():
             for file in found[:1]:
                 self._owners[file] = self._owners.get(file, 0) + 1
-        self._annotated = {path.parent for path, found in files.items() if found}
+        self._annotated = {
+            path.parent for path, found in files.items() if found and collector.contains(found[0])
+        }
 
     def add_images(self, leftovers: Sequence[Path]) -> None:
         """Add all images; those without a text file are in doubt if any is left over."""
@@ -188,8 +192,6 @@ class _Reader:
         file = files[0]
         if self._owners[file] > 1:
             return [Fault("several images, which differ in suffix, share it", "unread")]
-        if not self._collector.contains(file):
-            return [Fault("it lies outside the source", "unread")]
         try:
             text = read_text(file)
         except VAEAugError as error:

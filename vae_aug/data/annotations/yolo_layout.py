@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from vae_aug.data.annotations.borders import check_inside
 from vae_aug.data.annotations.layout import (
     IMAGE_SUFFIXES,
     SPLIT_WORDS,
@@ -113,6 +114,9 @@ class ImageLister:
         for tail in _list_tails(entry.strip().replace("\\", "/")):
             for base in self._bases:
                 places = [place for place in _find_paths(base, tail) if place.exists()]
+                for place in places:
+                    if Path(os.path.normpath(place)).is_relative_to(self._collector.root):
+                        check_inside(place)
                 inside = [place for place in places if self._collector.contains(place)]
                 if inside:
                     return inside, ""
@@ -263,20 +267,21 @@ class LabelFinder:
             split: The split.
         """
         others = SPLIT_WORDS - set(list_split_names(split))
-        used = {file for found in files.values() for file in found}
+        used = {file.resolve() for found in files.values() for file in found}
         stems = {fold_name(path.stem) for path, found in files.items() if not found}
         texts = [
             path
             for path in sorted(self._root.rglob("*"))
-            if path.suffix.lower() == ".txt" and path.name[:2] != "._" and path not in used
+            if path.suffix.lower() == ".txt" and path.name[:2] != "._"
+            if path.resolve() not in used
             # A text in the folder of another split counts if an image without one has its name.
             if fold_name(path.stem) in stems or not others & self._get_words(path)
             if self._may_hold_boxes(path, stems)
         ]
         if texts:
             rest = [path for path in list_images(self._root) if path not in files]
-            used = {file for path in rest for file in self.find(path)}
-        return [path for path in texts if path not in used]
+            used = {file.resolve() for path in rest for file in self.find(path)}
+        return [path for path in texts if path.resolve() not in used]
 
     def _may_hold_boxes(self, path: Path, stems: set[str]) -> bool:
         """Tell whether a text may be that of an image: by its lines, its name or its folder."""

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vae_aug.data.annotations.borders import check_inside
 from vae_aug.data.annotations.layout import FileFinder, fold_name
 from vae_aug.data.annotations.source import clean_label
 from vae_aug.data.annotations.text import load_yaml, read_text
@@ -54,6 +55,7 @@ def is_yolo_text(path: Path) -> bool:
         text = read_text(path)
     except AnnotationError:
         try:
+            check_inside(path)
             text = read_bounded(path, MAX_TEXT_BYTES).replace(b"\0", b"").decode("latin-1")
         except VAEAugError:
             return False
@@ -243,6 +245,7 @@ def _find_darknet(root: Path) -> Iterator[Path]:
     for folder in (root, root / "data", root / "cfg"):
         for path in _list_files(folder):
             if path.suffix.lower() == ".data":
+                check_inside(path)
                 content = _read_darknet(path)
                 if "names" in content and len(content) > 1:
                     yield path
