@@ -247,6 +247,24 @@ def test_a_folder_of_labels_may_be_a_link_to_another_of_the_source(tmp_path):
     assert (found, report.faulty, report.unannotated) == ({}, 1, 1)
 
 
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(
+    ("format", "name"),
+    [(f, n) for f, n in LINKED[:-2] if f != "masks" and "ImageSets" not in n and n != "a.txt"],
+)
+def test_text_of_another_encoding_is_told_so(tmp_path, format, name, told):
+    source = tmp_path / "in"
+    write_source(source, format)
+    text = (source / name).read_text().replace("nodule", "Läsion")
+    (source / name).write_bytes(text.encode("cp1252"))
+    with pytest.raises(AnnotationError) as caught:
+        report, _ = run(source, tmp_path / "out", format=format if told else "auto")
+        raise AnnotationError(str(report.problems))  # faulty images, of which each has a file
+    message = str(caught.value)
+    assert "is no text in UTF-8" in message and "save it as UTF-8" in message
+    assert "What each reader misses" not in message
+
+
 def test_an_annotation_file_that_the_user_gives_may_be_a_link(tmp_path):
     write_source(tmp_path / "in", "csv")
     link(tmp_path / "in", "train.csv", tmp_path / "elsewhere" / "train.csv")

@@ -401,6 +401,52 @@ def test_a_table_outside_the_source_is_not_opened(tmp_path):
         read_csv(tmp_path / "in")
 
 
+# --- Whether an image is annotated at all
+
+
+@pytest.mark.parametrize(
+    ("column", "yes", "no"),
+    [
+        ("annotated", "1", "0"),
+        ("is_annotated", "True", "False"),
+        ("Reviewed", "yes", ""),
+        ("labelled", "1.0", "0.0"),
+        ("is_labeled", "TRUE", "pending"),
+        ("annotation_status", "done", "todo"),
+        ("unannotated", "0", "1"),
+        ("not_reviewed", "no", "yes"),
+    ],
+)
+def test_a_row_that_says_that_nobody_looked_is_no_negative(tmp_path, column, yes, no):
+    rows = [f"{HEADER},{column}", f"a.png,10,12,30,20,nodule,{yes}"]
+    rows += [f"b.png,,,,,,{yes}", f"c.png,,,,,,{no}", f"d.png,,,,,No finding,{no}"]
+    names = ("a.png", "b.png", "c.png", "d.png")
+    write(tmp_path, "\n".join(rows), *names)
+    assert summarize(read_csv(tmp_path)) == {
+        "a.png": ("complete", [BOX]),
+        "b.png": ("complete", []),
+        "c.png": ("none", []),
+        "d.png": ("none", []),
+    }
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "a.png,10,12,30,20,nodule,0",
+        "a.png,10,12,30,20,nodule,1\na.png,,,,,,0",
+    ],
+)
+def test_boxes_of_an_image_that_is_not_annotated_contradict_it(tmp_path, rows):
+    write(tmp_path, f"{HEADER},annotated\n{rows}\n")
+    assert summarize(read_csv(tmp_path)) == {"a.png": ("faulty", [BOX])}
+
+
+def test_a_box_needs_no_word_that_its_image_is_annotated(tmp_path):
+    write(tmp_path, f"{HEADER},reviewed\na.png,10,12,30,20,nodule,\n")
+    assert summarize(read_csv(tmp_path)) == {"a.png": ("complete", [BOX])}
+
+
 # --- Tables without a header, and public ones
 
 
@@ -420,6 +466,23 @@ def test_what_is_no_headerless_table(tmp_path, text):
     write(tmp_path, text)
     with pytest.raises(AnnotationError, match="missing from the first row, which is no header"):
         read_csv(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "split"),
+    [
+        (("TRAIN", "Training", "train", "TRAINING"), "train"),
+        (("VALIDATE", "Validation", "valid", "VALIDATION"), "val"),
+        (("TEST", "Testing", "test", "Test"), "test"),
+    ],
+)
+def test_words_of_automl_for_splits(tmp_path, words, split):
+    lines = [f"{w},gs://b/{i}.png,n,0.1,0.2,,,0.4,0.5,,\n" for i, w in enumerate(words)]
+    other = "TEST" if split == "train" else "TRAIN"
+    lines.append(f"{other},gs://b/4.png,n,0.1,0.2,,,0.4,0.5,,\n")
+    write(tmp_path, "".join(lines), *(f"{i}.png" for i in range(5)), file="boxes.csv")
+    assert is_box_table(tmp_path / "boxes.csv")
+    assert list(summarize(read_csv(tmp_path, split))) == [f"{i}.png" for i in range(4)]
 
 
 def test_automl(tmp_path):

@@ -107,12 +107,7 @@ def _detect_source(source: Path) -> Detected:
         for path, reason in unread.items()
         if path in findings.broken and path.suffix.lower() not in harmless
     }
-    if broken:
-        raise AnnotationError(
-            f"{source}: holds {_KINDS[format]}, and files that look like annotations and cannot be "
-            f"read: {_show(source, broken)}. Correct or remove them, or read without them with "
-            f"--format {format}."
-        )
+    _refuse_broken(source, format, broken)
     ignored = tuple(p.relative_to(source).as_posix() for p in unread)
     name = path.relative_to(source).as_posix()
     return Detected(format, f"found {_KINDS[format]}", name, ignored)
@@ -166,12 +161,23 @@ def _detect_bare(source: Path, files: Files, findings: Findings) -> Detected:
     (format,) = kinds
     suspects = {path: reason for path, reason in unread.items() if path in files.suspects}
     if suspects and format in ("images", "dicom"):
+        broken = {path: why for path, why in suspects.items() if path in findings.broken}
+        _refuse_broken(source, format, broken)
         raise AnnotationError(_explain_unread(source, format, suspects, findings))
     if format == "images":
         return Detected("images", "the source holds images and no annotations", "")
     file = files.dicom[0].relative_to(source).as_posix() if files.dicom else ""
     ignored = tuple(path.relative_to(source).as_posix() for path in unread)
     return Detected(format, f"found {_KINDS[format]}", file, ignored)
+
+
+def _refuse_broken(source: Path, format: str, broken: Mapping[Path, str]) -> None:
+    if broken:
+        raise AnnotationError(
+            f"{source}: holds {_KINDS[format]}, and files that look like annotations and cannot be "
+            f"read: {_show(source, broken)}. Correct or remove them, or read without them with "
+            f"--format {format}."
+        )
 
 
 def _explain_unread(

@@ -16,6 +16,7 @@ from vae_aug.data.annotations.masks import MASK_FILE_SUFFIXES, is_mask_name
 from vae_aug.data.annotations.source import describe_fault
 from vae_aug.data.annotations.supervisely import is_supervisely
 from vae_aug.data.annotations.suspects import TEXT_SUFFIXES, Files, is_paired
+from vae_aug.data.annotations.table_file import read_lines
 from vae_aug.data.annotations.tables import is_box_table
 from vae_aug.data.annotations.text import load_json, load_yaml, parse_xml
 from vae_aug.data.annotations.via import is_via, is_via_table
@@ -214,7 +215,10 @@ def _tell_xml(path: Path) -> str | None:
 def _tell_table(path: Path) -> str | None:
     if is_via_table(path):
         return "via"
-    return "csv" if is_box_table(path) else None
+    if is_box_table(path):
+        return "csv"
+    next(read_lines(path), None)  # raises if nobody can tell what the table is
+    return None
 
 
 def _tell_yaml(path: Path) -> str | None:

@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 _SPLIT_FILE_NAMES = {
     "train": ("train", "training"),
-    "validation": ("validation", "valid", "val"),
+    "validation": ("validation", "valid", "val", "validate"),
     "test": ("test", "testing"),
 }
 SPLIT_WORDS = {name for names in _SPLIT_FILE_NAMES.values() for name in names}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from vae_aug.data.annotations.layout import SPLIT_WORDS
 from vae_aug.data.annotations.source import Box, Fault, Hounsfield
 from vae_aug.data.annotations.table_columns import (
     Dialect,
@@ -42,7 +43,7 @@ AUTOML = (
 )
 """The columns of AutoML's and Vertex AI's tables, which have no header."""
 
-_AUTOML_SETS = ("train", "validation", "test", "unassigned")
+_AUTOML_SETS = SPLIT_WORDS | {"unassigned"}
 
 
 class _Known(NamedTuple):

@@ -24,7 +24,19 @@ _LABEL = (
     *("findinglabel", "objectclass", "name"),
 )
 _PATIENT = ("patient", "patientid", "subject", "subjectid")
-_SPLIT = ("split", "set", "subset", "fold", "partition", "traintest", "trainvaltest")
+_SPLIT = ("split", "set", "subset", "fold", "partition", "traintest", "trainvaltest", "mluse")
+_ANNOTATED = re.compile(
+    r"(?:is|was|has|been|hasbeen)?(un|not)?(?:fully)?"
+    r"(?:annotated|labell?ed|reviewed|checked|verified|completed?|finished|done)"
+    r"|(?:annotation|label|labell?ing|review)(?:status|state|done|completed?|finished)"
+)
+"""Columns that say whether somebody has looked for boxes; with the first group, whether not."""
+
+_YES = (
+    *("1", "true", "t", "yes", "y", "x", "ok", "done", "finished", "complete", "completed"),
+    *("annotated", "labelled", "labeled", "reviewed", "checked", "verified"),
+)
+_NO = ("0", "false", "f", "no", "n")
 _SIZES = (
     *(("imagewidth", "imageheight"), ("imgwidth", "imgheight"), ("imwidth", "imheight")),
     ("width", "height"),
@@ -72,6 +84,8 @@ class Row(NamedTuple):
         size: Height and width in pixels that it claims.
         patient: The patient, `""` if it names none.
         hounsfield: What the pixels stand for, where they are no grey.
+        unannotated: Whether a column says that the image is not annotated; of a row without a box
+            also whether it does not say that it is.
     """
 
     line: int
@@ -83,6 +97,7 @@ class Row(NamedTuple):
     size: tuple[int | None, int | None] = (None, None)
     patient: str = ""
     hounsfield: Hounsfield | None = None
+    unannotated: bool = False
 
 
 class Dialect(NamedTuple):
@@ -147,23 +162,40 @@ def find_columns(file: Path, header: Sequence[str]) -> Dialect:
     used = {*system.columns, *images, label}
     sizes = next((pair for pair in _SIZES if used.isdisjoint(pair) and {*pair} <= {*header}), None)
     patient, split = (next((n for n in names if n in header), "") for names in (_PATIENT, _SPLIT))
+    marks = [(n, match[1]) for n in header if n not in used and (match := _ANNOTATED.fullmatch(n))]
 
     def convert(record: Record) -> Row:
         names = tuple(filter(None, map(record.get_name, images)))
         if record.fault:
             return make_broken(record, names)
         width, height = (parse_size(record.get_number(side)) for side in sizes or ("", ""))
+        entries = _parse_box(record, system, record.get_name(label))
         return Row(
             record.line,
             names,
-            _parse_box(record, system, record.get_name(label)),
+            entries,
             relative=system.relative,
             split=record.get(split),
             size=(height, width),
             patient=record.get_name(patient),
+            unannotated=any(_denies(record, *mark, is_empty=not entries) for mark in marks),
         )
 
     return Dialect(system.columns if len(system.columns) == 4 else (), convert)
+
+
+def _denies(record: Record, column: str, negation: str | None, *, is_empty: bool) -> bool:
+    """Tell whether a column says that the image is not annotated.
+
+    Args:
+        record: The row.
+        column: The column.
+        negation: What in its name turns its meaning round.
+        is_empty: Whether the row has no box, and silence counts as a no.
+    """
+    yes, no = (_NO, _YES) if negation else (_YES, _NO)
+    word = record.get_name(column).casefold()
+    return word in no or (is_empty and word not in yes)
 
 
 def list_missing(file: Path, header: Sequence[str]) -> list[str]:

@@ -63,6 +63,11 @@ def read_csv(
     of AutoML. Labels are those of the table, sorted. Image files are sought beside the table, in
     `images/`, in a folder of the split, and below these.
 
+    Columns such as `annotated`, `is_labelled`, `reviewed` or `annotation_status` say whether
+    somebody has looked for boxes: an image without boxes is unannotated unless each says `1`,
+    `true`, `yes`, `done` or the like, and one with boxes is faulty if any says `0`, `false` or
+    `no`.
+
     An image has no boxes if its rows have neither coordinates nor a label, or the label "No
     finding"; a row with a box counts more. Images that the table does not name are not taken. A
     row that has one of both, numbers that are none, or another number of cells than the header is
@@ -221,9 +226,13 @@ def _add_image(
         entries = _scale(path, entries, exif)
     else:
         entries = flag_relative(entries, size)
+    unsure = [row.line for row in rows if row.unannotated]
+    if unsure and entries:
+        reason = f"line {unsure[0]}: says that the image is not annotated, and it has boxes"
+        faults = [*faults, Fault(reason, "unread")]
     collector.add(
         path,
-        [*entries, *faults],
+        None if unsure and not (entries or faults) else [*entries, *faults],
         file=file,
         size=size,
         patient=next((row.patient for row in rows if row.patient), ""),

@@ -52,16 +52,20 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
         AnnotationError: If the file cannot be read, is too large, or is in another encoding.
     """
     data = _read(path, max_bytes)
+    text = _decode(path, data, _find_mark(data) or "utf-8")
+    if "\0" in text:
+        raise AnnotationError(f"{path}: is no text: it holds zero bytes; save it as UTF-8.")
+    return text
+
+
+def _decode(path: Path, data: bytes, encoding: str = "utf-8") -> str:
     try:
-        text = data.decode(_find_mark(data) or "utf-8")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise AnnotationError(
             f"{path}: is no text in UTF-8 (byte {error.start}), and has no byte order mark that "
             "tells another encoding; save it as UTF-8."
         ) from error
-    if "\0" in text:
-        raise AnnotationError(f"{path}: is no text: it holds zero bytes; save it as UTF-8.")
-    return text
 
 
 def load_json(path: Path, max_bytes: int = MAX_ANNOTATION_BYTES) -> Any:
@@ -78,9 +82,12 @@ def load_json(path: Path, max_bytes: int = MAX_ANNOTATION_BYTES) -> Any:
         AnnotationError: If it cannot be read, is too large, no JSON, nested too deeply, or an
             object has a key twice, of which one would be lost.
     """
+    data = _read(path, max_bytes)
     try:
-        return json.loads(_read(path, max_bytes), object_pairs_hook=_make_object)
+        return json.loads(data, object_pairs_hook=_make_object)
     except (ValueError, RecursionError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            _decode(path, data)
         raise AnnotationError(f"{path}: no valid JSON ({error}); export it again.") from error
 
 
@@ -150,6 +157,9 @@ def parse_xml(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> ET.Element:
         text = data.decode(encoding) if encoding else data
         return _parse(text)
     except (expat.ExpatError, ET.ParseError, ValueError, LookupError, RecursionError) as error:
+        # Expat finds no more than an invalid token in text of another encoding.
+        if not encoding:
+            _decode(path, data)
         raise AnnotationError(f"{path}: no valid XML ({error}); export it again.") from error
 
 
