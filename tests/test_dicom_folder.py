@@ -200,10 +200,25 @@ def test_an_xml_file_is_that_of_a_uid_or_of_a_file(folder, name):
     assert not found.problems
 
 
+def test_a_box_whose_image_is_not_there_may_be_that_of_any(folder):
+    (folder / "1.1.xml").write_text(VOC.format("", OBJECT))
+    (folder / "9.9.xml").write_text(VOC.format("", OBJECT))
+    found = read_dicom_folder(folder)
+    assert list_states(found) == {"1.1": "complete", "1.2": "faulty", "1.3": "faulty"}
+
+
+@pytest.mark.parametrize(("size", "state"), [(True, "complete"), (False, "faulty")])
+def test_an_xml_file_of_an_exported_image_needs_its_size(tmp_path, size, state):
+    write_dicom(tmp_path / "a.dcm", BLANK, SOPInstanceUID="1.1")
+    text = VOC.format("a.png", OBJECT)
+    (tmp_path / "a.xml").write_text(text if size else text.replace("size>", "sizes>"))
+    assert list_states(read_dicom_folder(tmp_path)) == {"1.1": state}
+
+
 def test_a_uid_is_not_cut_at_its_last_point(tmp_path):
     """`1.2.9` without a suffix is not called `1.2`."""
     write_dicom(tmp_path / "1.2.9", BLANK, SOPInstanceUID="1.2.9")
-    (tmp_path / "1.2.xml").write_text(VOC.format("", OBJECT))
+    (tmp_path / "1.2.xml").write_text(VOC.format("", ""))
     found = read_dicom_folder(tmp_path)
     assert list_states(found) == {"1.2.9": "none"}
     assert [p.reason for p in found.problems] == [

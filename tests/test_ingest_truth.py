@@ -363,6 +363,36 @@ def test_an_annotation_that_lost_its_image_may_be_that_of_any_without_one(
     assert list(found.values()) == [1, 0] and report.faulty == 0
 
 
+# --- Annotations of an image of another format
+
+
+@pytest.mark.parametrize("format", ["labelme", "voc", "dicom"])
+@pytest.mark.parametrize("size", ["none", "its own", "another"])
+def test_boxes_of_a_png_are_not_those_of_a_dicom_file_of_its_name(tmp_path, format, size):
+    """They are if the file claims the size of the DICOM image."""
+    source = tmp_path / "in"
+    source.mkdir()
+    write_dicom(source / "a.dcm", np.zeros((HEIGHT, WIDTH), np.uint16), SOPInstanceUID="1.1")
+    text = (
+        LABELME
+        if format == "labelme"
+        else VOC.replace("<size>", "<filename>a.png</filename><size>")
+    )
+    if size == "another":
+        text = text.replace(str(WIDTH), str(2 * WIDTH))
+    elif size == "none":
+        text = text.replace("size>", "sizes>").replace("imageWidth", "w")
+    write_text(source / f"a.{'json' if format == 'labelme' else 'xml'}", text)
+    options = {"format": format, "unannotated": "negative"}
+    if size == "another":
+        with pytest.raises(AnnotationError, match="holds no usable image"):
+            run(source, tmp_path / "out", **options)
+        return
+    report, found = run(source, tmp_path / "out", **options)
+    assert list(found.values()) == ([1] if size == "its own" else [])
+    assert report.faulty == (size == "none")
+
+
 # --- Others
 
 

@@ -66,27 +66,49 @@ def test_what_says_that_there_are_no_boxes(tmp_path):
         # The file's own name outlives renaming.
         (("a.png",), "gone.png", {"a.png": "complete"}),
         (("a.png",), None, {"a.png": "complete"}),
-        (("a.png",), "a.jpg", {"a.png": "complete"}),
+        # An image of another format may be another one, unless a size is claimed.
+        (("a.png",), "a.jpg", {"a.png": "faulty"}),
+        (("a.png",), "old.jpg", {"a.png": "faulty"}),
+        (("a.png",), "a.jp2", {"a.png": "faulty"}),
+        (("a.png",), "old.b", {"a.png": "complete"}),
+        (("a.1.png",), "a.1", {"a.1.png": "complete"}),
+        (("a.jpeg",), "A.JPG", {"a.jpeg": "complete"}),
         (("a.png", "b.png"), "b.png", {"a.png": "complete", "b.png": "complete"}),
         # Between images of one stem <filename> decides.
         (("a.jpg", "a.png"), "a.png", {"a.jpg": "none", "a.png": "complete"}),
         (("a.jpg", "a.png"), "D:\\set\\A.JPG", {"a.jpg": "complete", "a.png": "none"}),
         (("a.jpg", "a.png"), "old.png", {"a.jpg": "faulty", "a.png": "faulty"}),
         (("a.jpg", "a.png"), "a", {"a.jpg": "faulty", "a.png": "faulty"}),
-        # Where there is none of the stem, <filename> counts, with its suffix or another.
+        # Where there is none of the stem, <filename> counts.
         (("c.png",), "c.png", {"c.png": "complete"}),
-        (("c.png",), "/home/me/c.jpg", {"c.png": "complete"}),
+        (("c.png",), "/home/me/c.jpg", {"c.png": "faulty"}),
         # The name of the file and <filename> are two images, of which one has no file.
         (("a.png", "c.png"), "c.png", {"a.png": "faulty", "c.png": "faulty"}),
     ],
 )
 def test_which_image_a_file_describes(tmp_path, names, filename, expected):
     write_images(tmp_path / "JPEGImages", *names)
-    write(tmp_path / "Annotations" / "a.xml", filename=filename)
+    stem = "a.1" if "a.1.png" in names else "a"
+    write(tmp_path / "Annotations" / f"{stem}.xml", filename=filename)
     if "b.png" in names:
         write(tmp_path / "Annotations" / "b.xml", filename="a.png")
     found = {name.removeprefix("JPEGImages/"): s for name, s in states(read_voc(tmp_path)).items()}
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "state"),
+    [
+        ("<width>64</width><height>48</height>", "complete"),
+        ("<width>64</width>", "faulty"),
+        ("<width>0</width><height>0</height>", "faulty"),
+    ],
+)
+@pytest.mark.parametrize("body", [OBJECT, ""])
+def test_an_image_of_another_format_needs_a_size(tmp_path, size, state, body):
+    write_images(tmp_path, "a.png")
+    write(tmp_path / "a.xml", f"<size>{size}</size>{body}", filename="a.dcm")
+    assert states(read_voc(tmp_path)) == {"a.png": state}
 
 
 def test_two_files_of_one_image(tmp_path):
@@ -194,7 +216,20 @@ PART = f"<part><name>head</name>{BNDBOX.replace('10', '11')}</part>"
         (f"<item>{BNDBOX}</item>", "a <bndbox> lies outside of every <object>"),
         ("<item><name>x</name></item>", "a <item> has a name, as an <object> has"),
         (f"<items>{OBJECT}</items>", "a <object> lies outside of every <object>"),
-        (f"<object><name>x</name>{BNDBOX}{OBJECT}</object>", "another <object> lies in it"),
+        (f"<object><name>x</name>{BNDBOX}{OBJECT}</object>", "another <object> or <bndbox> lies"),
+        (f"<object><name>x</name>{BNDBOX}<more>{BNDBOX}</more></object>", "or <bndbox> lies in it"),
+        ("<polygon><pt><x>1</x><y>2</y></pt></polygon>", "a <polygon> lies outside"),
+        ("<Polygons/>", "a <polygons> lies outside"),
+        ("<points>1,2;3,4</points>", "a <points> lies outside"),
+        ("<rect x='1' y='2' w='3' h='4'/>", "a <rect> lies outside"),
+        ("<thing xmin='1'/>", "a <xmin> lies outside"),
+        ("<objects><item><bbox>1 2 3 4</bbox></item></objects>", "a <bbox> lies outside"),
+        (f"<data><objects>{OBJECT}</objects></data>", "a <objects> lies outside"),
+        (f"<objects><objects>{OBJECT}</objects></objects>", "a <objects> lies outside"),
+        (f"<source>{OBJECT}</source>", "a <object> lies outside"),
+        ("<lesion>10 12 30 20</lesion>", "a <lesion> outside of every <object> holds numbers"),
+        ("<a><b>10</b><b>12</b><b>30</b><b>20</b></a>", "a <a> outside of every <object> holds"),
+        ("<a left='10' top='12' right='30' bottom='20'/>", "a <a> outside of every <object> holds"),
     ],
 )
 def test_what_is_no_box_is_a_fault(tmp_path, body, reason):
@@ -352,3 +387,110 @@ def test_no_mutation_loses_a_box(tmp_path):
         read += 1
         assert find_losses(annotations, truth) == [], seed
     assert read > 150
+
+
+# --- Shapes that are not read, and what is none
+
+
+def test_metadata_are_no_shapes(tmp_path):
+    write_images(tmp_path, "a.png")
+    metadata = (
+        "<folder>1 2 3 4</folder><path>/1/2/3/4</path><segmented>1</segmented>"
+        "<source><database>x</database><annotation>PASCAL VOC2007</annotation><image>flickr</image>"
+        "<flickrid>341012865</flickrid></source><owner><flickrid>x</flickrid><name>y</name></owner>"
+        "<size><width>64</width><height>48</height><depth>3</depth></size>"
+        "<date>2024-01-02 10:11:12</date><spacing><x>0.5</x><y>0.5</y><z>1</z></spacing>"
+    )
+    write(tmp_path / "a.xml", metadata)
+    assert states(read_voc(tmp_path)) == {"a.png": "complete"}
+
+
+def test_a_shape_beside_the_annotation_of_a_wrapped_file_is_a_fault(tmp_path):
+    write_images(tmp_path, "a.png")
+    text = f"<annotations><annotation>{OBJECT}</annotation>{OTHER}</annotations>"
+    (tmp_path / "a.xml").write_text(text)
+    assert summarize(read_voc(tmp_path)) == {"a.png": ("faulty", [NODULE])}
+
+
+# --- Folders in folders
+
+
+@pytest.mark.parametrize("images", ["JPEGImages", "images", "Annotations"])
+def test_folders_of_patients(tmp_path, images):
+    for patient, body in (("p1", OBJECT), ("p2/s1", OTHER), ("p3", "")):
+        write_images(tmp_path / images / patient, "a.png")
+        write(tmp_path / "Annotations" / patient / "a.xml", body, filename="a.png")
+    write_images(tmp_path / images, "b.png")
+    write(tmp_path / "Annotations" / "b.xml")
+    write_images(tmp_path / images / "p4", "a.png")
+    assert summarize(read_voc(tmp_path)) == {
+        f"{images}/p1/a.png": ("complete", [NODULE]),
+        f"{images}/p2/s1/a.png": ("complete", [CYST]),
+        f"{images}/p3/a.png": ("complete", []),
+        f"{images}/b.png": ("complete", [NODULE]),
+        f"{images}/p4/a.png": ("none", []),
+    }
+
+
+def test_folders_of_patients_beside_their_images(tmp_path):
+    for patient, body in (("p1", OBJECT), ("p2", OTHER)):
+        write_images(tmp_path / patient, "a.png")
+        write(tmp_path / patient / "a.xml", body)
+    assert summarize(read_voc(tmp_path)) == {
+        "p1/a.png": ("complete", [NODULE]),
+        "p2/a.png": ("complete", [CYST]),
+    }
+
+
+def test_folders_of_patients_with_folders_of_their_own_are_given_one_by_one(tmp_path):
+    for patient in ("p1", "p2"):
+        write_images(tmp_path / patient / "JPEGImages", "a.png")
+        write(tmp_path / patient / "Annotations" / "a.xml")
+    with pytest.raises(AnnotationError, match="found p1, p2; give them one by one"):
+        read_voc(tmp_path)
+
+
+def test_xml_files_in_folders_and_all_images_in_one(tmp_path):
+    write_images(tmp_path / "JPEGImages", "a.png", "b.png", "c.png")
+    write(tmp_path / "Annotations" / "p1" / "a.xml")
+    write(tmp_path / "Annotations" / "p2" / "b.xml", "")
+    assert summarize(read_voc(tmp_path)) == {
+        "JPEGImages/a.png": ("complete", [NODULE]),
+        "JPEGImages/b.png": ("complete", []),
+        "JPEGImages/c.png": ("none", []),
+    }
+
+
+def test_an_image_of_another_patient_is_not_taken(tmp_path):
+    write_images(tmp_path / "JPEGImages" / "p1", "b.png")
+    write_images(tmp_path / "JPEGImages" / "p2", "a.png")
+    write(tmp_path / "Annotations" / "p1" / "a.xml", filename="a.png")
+    assert set(states(read_voc(tmp_path)).values()) == {"faulty"}
+
+
+def test_folders_of_splits_below_the_annotations(tmp_path):
+    for split, body in (("train", OBJECT), ("val", OTHER)):
+        write_images(tmp_path / "JPEGImages" / split, "a.png")
+        write(tmp_path / "Annotations" / split / "a.xml", body)
+    found = {split: summarize(read_voc(tmp_path, split)) for split in ("train", "valid", "all")}
+    train = {"JPEGImages/train/a.png": ("complete", [NODULE])}
+    val = {"JPEGImages/val/a.png": ("complete", [CYST])}
+    assert found == {"train": train, "valid": val, "all": train | val}
+    with pytest.raises(AnnotationError, match="has no folder for the split 'test'"):
+        read_voc(tmp_path, "test")
+
+
+def test_split_lists_name_folders(tmp_path):
+    for patient, body in (("p1", OBJECT), ("p2", OTHER), ("p3", "")):
+        write_images(tmp_path / "JPEGImages" / patient, "a.png")
+        write(tmp_path / "Annotations" / patient / "a.xml", body)
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("p1/a\nJPEGImages/p3/a.png\n")
+    (lists / "val.txt").write_text("a\n")
+    assert summarize(read_voc(tmp_path)) == {
+        "JPEGImages/p1/a.png": ("complete", [NODULE]),
+        "JPEGImages/p3/a.png": ("complete", []),
+    }
+    # The bare name may mean any of three.
+    assert set(states(read_voc(tmp_path, "val")).values()) == {"faulty"}

@@ -73,6 +73,7 @@ def read_dicom_folder(
         if path.suffix.lower() == ".xml":
             marks.read_xml(path)
     _add_images(collector, pictures, marks)
+    collector.doubt_unannotated(marks.lost_files)
     refuse_relative(collector)
     others = set() if folder == source else {*map(Path, walk(source))} - set(files)
     if count := sum(path.suffix.lower() == ".xml" for path in others):

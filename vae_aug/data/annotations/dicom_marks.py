@@ -17,6 +17,7 @@ from pydicom.uid import (
 )
 
 from vae_aug.data.annotations.layout import IMAGE_SUFFIXES, fold_name
+from vae_aug.data.annotations.matching import flag_other_format
 from vae_aug.data.annotations.pixels import flag_relative
 from vae_aug.data.annotations.source import (
     Box,
@@ -82,6 +83,7 @@ class Marks:
         files: The file of the first fault of each frame that has one.
         sizes: Height and width that annotations claim, by the keys of pictures.
         doubts: Annotations whose images are not known for certain.
+        lost_files: How many XML files say something of boxes, and their image is not there.
         drawn_boxes: How many boxes are from segmentations and reports.
         drawn_objects: From how many of these.
     """
@@ -100,7 +102,7 @@ class Marks:
         self._xml: dict[str, list[_Entry]] = {}
         self.sizes: dict[str, _Size] = {}
         self.doubts: list[Doubt] = []
-        self.drawn_boxes, self.drawn_objects = 0, 0
+        self.lost_files = self.drawn_boxes = self.drawn_objects = 0
 
     def read_object(self, path: Path, header: DicomHeader) -> None:
         """Read an object that is no picture."""
@@ -209,7 +211,9 @@ class Marks:
             voc = Voc(entries=(Fault(describe_fault(path, error), "unread"),))
         self.names |= voc.names
         key = self._find_picture(path, voc.filename)
-        entries = flag_relative(voc.entries, voc.size)
+        image = path.with_suffix(".dcm")
+        entries = flag_other_format(image, voc.entries, voc.filename, voc.size)
+        entries = flag_relative(entries, voc.size)
         if key is None:
             unread = [one.reason for one in entries if isinstance(one, Fault)][:1]
             reason = "no DICOM image has this SOP Instance UID or name"
@@ -219,6 +223,7 @@ class Marks:
                 "count as faulty"
             )
             self.doubts.append(Doubt(reason, "", True))
+            self.lost_files += bool(entries)
             return
         if self._frames[key] > 1:
             reason = "its image has several frames, and the annotation names none of them"

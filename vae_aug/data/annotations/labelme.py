@@ -144,7 +144,8 @@ def _claim_images(
             entries = (Fault("its imagePath is none of the images of its stem", "unread"),)
         found: list[Path | None] = [*images] or [None]
         size, missing = content.size, content.missing
-        claims += [Claim(image, file, entries, size, missing) for image in found]
+        name = content.image_path
+        claims += [Claim(image, file, entries, size, missing, name) for image in found]
     return claims
 
 

@@ -11,6 +11,8 @@ from vae_aug.data.annotations.layout import IMAGE_SUFFIXES, FileFinder, fold_nam
 from vae_aug.data.annotations.pixels import flag_relative
 from vae_aug.data.annotations.source import Box, Collector, Fault
 
+_FORMATS = {".jpeg": ".jpg", ".tiff": ".tif", ".dicom": ".dcm"}
+
 
 class Claim(NamedTuple):
     """What an annotation file says of an image; one of the two may be missing.
@@ -21,6 +23,7 @@ class Claim(NamedTuple):
         entries: Boxes and faults, as in `Collector.add`.
         size: Height and width in pixels that the file claims.
         missing: What to report if there is no image.
+        name: What the file calls its image; anything that is no name counts as none.
     """
 
     image: Path | None
@@ -28,6 +31,7 @@ class Claim(NamedTuple):
     entries: tuple[Box | Fault, ...] | None = None
     size: tuple[int | None, int | None] = (None, None)
     missing: str = "the image that it describes is missing"
+    name: object = None
 
     @property
     def stem(self) -> str:
@@ -51,12 +55,45 @@ def add_claims(collector: Collector, claims: Iterable[Claim]) -> None:
     lost = 0
     for claim in claims:
         if claim.image is not None:
-            entries = None if claim.entries is None else flag_relative(claim.entries, claim.size)
+            entries = None
+            if claim.entries is not None:
+                entries = flag_other_format(claim.image, claim.entries, claim.name, claim.size)
+                entries = flag_relative(entries, claim.size)
             collector.add(claim.image, entries, file=claim.file, size=claim.size)
         elif claim.file is not None:
             collector.report(claim.file, claim.unread or claim.missing)
             lost += bool(claim.entries)
     collector.doubt_unannotated(lost)
+
+
+def flag_other_format(
+    image: Path,
+    entries: Sequence[Box | Fault],
+    name: object,
+    size: tuple[int | None, int | None],
+) -> list[Box | Fault]:
+    """Add a fault if an annotation was made in an image of another format, maybe another size.
+
+    Where it claims a size, an image of another one is left out later.
+
+    Args:
+        image: The image that was found for the annotation.
+        entries: Its boxes and faults.
+        name: What it calls its image; anything that is no name counts as none.
+        size: Height and width in pixels that it claims.
+
+    Returns:
+        The entries, with a fault if the name tells of another format and a side is not claimed.
+    """
+    named, stem = _get_last(name), fold_name(image.stem)
+    told, own = (_FORMATS.get(p.suffix.lower(), p.suffix.lower()) for p in (named, image))
+    own = own if own in IMAGE_SUFFIXES else ".dcm"
+    # A suffix that no image has may be the end of a name with points.
+    tells = told in IMAGE_SUFFIXES or fold_name(named.stem) == stem
+    if None not in size or told in ("", own) or fold_name(named.name) == stem or not tells:
+        return list(entries)
+    reason = "it names an image of another format and no size, so that it may be another image"
+    return [*entries, Fault(reason, "unread")]
 
 
 def doubt_strays(claims: Sequence[Claim]) -> list[Claim]:
@@ -130,10 +167,10 @@ def _get_last(name: object) -> PurePosixPath:
 
 
 def list_files(folder: Path, *suffixes: str) -> list[Path]:
-    """Return the files of a folder that have one of these suffixes in any letter case, sorted."""
+    """Return the files of a folder of these suffixes, in any letter case, sorted."""
     # Archives packed on a Mac hold "._NAME.png" beside every image.
     return sorted(
         path
-        for path in folder.iterdir()
+        for path in (folder.iterdir() if folder.is_dir() else ())
         if path.suffix.lower() in suffixes and path.name[:2] != "._" and path.is_file()
     )

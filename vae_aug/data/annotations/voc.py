@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vae_aug.data.annotations.layout import find_split_folder
+from vae_aug.data.annotations.layout import (
+    IMAGE_SUFFIXES,
+    SPLIT_WORDS,
+    find_split_folder,
+    fold_name,
+    list_split_names,
+)
 from vae_aug.data.annotations.matching import (
     Claim,
     ImageMatcher,
@@ -32,12 +40,21 @@ from vae_aug.data.annotations.source import (
 )
 from vae_aug.data.annotations.text import parse_xml
 from vae_aug.data.annotations.voc_sets import choose_claims, list_folders, read_image_set
+from vae_aug.data.annotations.walk import walk
 from vae_aug.errors import AnnotationError
 
 _Size = tuple[int | None, int | None]
 
 # What holds a shape; outside of an <object> it belongs to nothing that is read.
-_SHAPES = frozenset({"object", "bndbox", "robndbox", "polygon", "bbox", "box"})
+_SHAPE = re.compile(
+    r"objects?|(.*_)?(bnd|b|rob?nd|bounding|rotated)?_?box(es)?|rect(angle)?s?|poly(gon|line)?s?|"
+    r"points?|pts?|vertices|contours?|outlines?|ellipses?|circles?|regions?|rois?|shapes?|masks?|"
+    r"segments|segmentations?|[xy](min|max|[0-9])"
+)
+_FOLDERS = ("annotations", "jpegimages", "images", "imagesets")
+_METADATA = ("size", "source", "owner", "folder", "filename", "path")
+# Fewer numbers are no box; a point or circle of fewer has a tag that says so.
+_BOX_NUMBERS = 4
 
 
 class Voc(NamedTuple):
@@ -68,11 +85,13 @@ def read_voc(
 
     Layouts: `Annotations/` with `JPEGImages/` or `images/` and optionally
     `ImageSets/Main/<split>.txt`, in `source` or in a folder of it; or XML files beside their
-    images, also in a folder of the split. Labels are all names found in the XML files of all
-    splits, sorted.
+    images, also in a folder of the split. In each they may lie in folders of their own, as
+    `Annotations/p1/a.xml` with `JPEGImages/p1/a.jpg`. Labels are all names in the XML files that
+    are read, sorted.
 
     An XML file describes the image of its own name; of several, that which its `<filename>`
-    names; and where there is none, that which `<filename>` names. An XML file without objects
+    names; and where there is none, that which `<filename>` names. If `<filename>` tells of another
+    format than the image's, the file must claim the image's size. An XML file without objects
     says that its image has none. An image without an XML file is unannotated. Faulty are an image
     whose XML file cannot be read, images of one stem between which `<filename>` does not decide,
     two images of which one has the XML file's name and the other, without a file of its own, the
@@ -97,16 +116,57 @@ def read_voc(
     """
     source = Path(source)
     folder = _find_voc_folder(source, split)
-    xml_folder = next(iter(list_folders(folder, "annotations")), folder)
-    places = [*list_folders(folder, "jpegimages", "images"), xml_folder, folder]
-    matcher = ImageMatcher(list(dict.fromkeys(filter(None, (options.images, *places)))))
     collector = Collector(source, options)
-    parsed = {path: _parse_or_fault(path) for path in list_files(xml_folder, ".xml")}
-    claims = _claim_images(matcher, parsed)
+    parsed: dict[Path, Voc] = {}
+    claims: list[Claim] = []
+    for places in _list_places(folder, split, options):
+        files = {path: _parse_or_fault(path) for path in list_files(places.annotations, ".xml")}
+        parsed |= files
+        claims += _claim_images(ImageMatcher(places.images), files)
+    claims = sorted(doubt_strays(_join_claims(claims)), key=lambda claim: claim.stem)
     lines = read_image_set(folder, split)
     add_claims(collector, claims if lines is None else choose_claims(collector, claims, lines))
     refuse_relative(collector)
     return collector.finish(sorted(set().union(*(voc.names for voc in parsed.values()))))
+
+
+class _Places(NamedTuple):
+    """A folder of XML files, and the folders in which their images may lie, the first first."""
+
+    annotations: Path
+    images: list[Path]
+
+
+def _list_places(folder: Path, split: str, options: ReaderOptions) -> list[_Places]:
+    """Return the folder of XML files, and those in it, each with the image folder of its name."""
+    top = next(iter(list_folders(folder, "annotations")), folder)
+    image_tops = list_folders(folder, "jpegimages", "images")
+    if top == folder:
+        tops, image_tops = [folder], [*image_tops, folder]
+    else:
+        tops, image_tops = [top, *image_tops], [*image_tops, top, folder]
+    image_tops = [*filter(None, [options.images]), *image_tops]
+    names = {path.relative_to(place) for place in tops for path in _list_used(place)}
+    others = SPLIT_WORDS - set(list_split_names(split)) if split != "all" else set()
+    chosen = [name for name in names if others.isdisjoint(map(fold_name, name.parts))]
+    if not any(list_files(top / name, ".xml") for name in chosen):
+        find_split_folder(top, split)  # says which splits there are
+    return [_pair_places(top, image_tops, name) for name in sorted({Path(), *chosen})]
+
+
+def _list_used(folder: Path) -> set[Path]:
+    """Return the folders below one that hold images or XML files."""
+    suffixes = {*IMAGE_SUFFIXES, ".xml"}
+    paths = map(Path, walk(folder, lambda name: name[0] != "." and name.lower() not in _FOLDERS))
+    return {path.parent for path in paths if path.suffix.lower() in suffixes}
+
+
+def _pair_places(top: Path, image_tops: Sequence[Path], name: Path) -> _Places:
+    places = [place / name for place in image_tops if (place / name).is_dir()]
+    if not name.parts or any(place != top / name for place in places):
+        return _Places(top / name, list(dict.fromkeys(places)))
+    # XML files may be in folders and images in one.
+    return _Places(top / name, list(dict.fromkeys([top / name, *image_tops])))
 
 
 def _parse_or_fault(path: Path) -> Voc:
@@ -117,7 +177,7 @@ def _parse_or_fault(path: Path) -> Voc:
 
 
 def _claim_images(matcher: ImageMatcher, parsed: Mapping[Path, Voc]) -> list[Claim]:
-    """Return what is said of all images, in the order of the stems."""
+    """Return what the files of a folder say of its images, and the images without a file."""
     matches = {path: matcher.match(path, voc.filename) for path, voc in parsed.items()}
     taken = {image for images in matches.values() for image in images}
     claims = []
@@ -132,10 +192,18 @@ def _claim_images(matcher: ImageMatcher, parsed: Mapping[Path, Voc]) -> list[Cla
             claims.append(Claim(named, path, (fault,)))
         if not images:
             claims.append(Claim(None, path, entries))
-        claims += [Claim(image, path, entries, voc.size) for image in images]
-    taken |= {claim.image for claim in claims if claim.image}
-    claims += [Claim(image) for image in matcher.images if image not in taken]
-    return sorted(doubt_strays(claims), key=lambda claim: claim.stem)
+        name = voc.filename
+        claims += [Claim(image, path, entries, voc.size, name=name) for image in images]
+    return [*claims, *map(Claim, matcher.images)]
+
+
+def _join_claims(claims: Sequence[Claim]) -> list[Claim]:
+    """Return claims, without those of images without a file that another claim gives one."""
+    told = [claim for claim in claims if claim.file]
+    bare = {claim.image: claim for claim in claims if not claim.file}
+    for claim in told:
+        bare.pop(claim.image, None)
+    return [*told, *bare.values()]
 
 
 def _find_voc_folder(source: Path, split: str) -> Path:
@@ -145,17 +213,23 @@ def _find_voc_folder(source: Path, split: str) -> Path:
         if folder and _has_voc(folder):
             return folder
     found = [path for path in sorted(source.iterdir()) if path.is_dir() and _has_voc(path)]
-    if len(found) != 1:
-        raise AnnotationError(
-            f"{source}: expected one folder with Annotations/*.xml, or *.xml beside the images; "
-            f"found {', '.join(folder.name for folder in found) or 'none'}."
-        )
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    if found and not any(list_folders(path, "annotations") for path in found):
+        return source
+    raise AnnotationError(
+        f"{source}: expected one folder with Annotations/*.xml, or *.xml beside the images; "
+        f"found {', '.join(folder.name for folder in found) or 'none'}"
+        f"{'; give them one by one' if found else ''}."
+    )
 
 
 def _has_voc(folder: Path) -> bool:
-    places = (folder, *list_folders(folder, "annotations"))
-    return any(list_files(place, ".xml") for place in places)
+    return bool(list_files(folder, ".xml")) or any(
+        path.name.lower().endswith(".xml")
+        for place in list_folders(folder, "annotations")
+        for path in walk(place)
+    )
 
 
 def is_voc(root: ET.Element) -> bool:
@@ -189,10 +263,11 @@ def parse_voc(path: Path) -> Voc:
             f"{path}: no XML of Pascal VOC (one <annotation> with <object> in it); export it "
             "again, or leave it out."
         )
-    root = inner[0] if inner else root
+    outer, root = root, inner[0] if inner else root
     size = root.find("size")
     sides = [parse_size(_get_text(size, side)) for side in ("height", "width")]
-    return Voc(_get_text(root, "filename"), (sides[0], sides[1]), tuple(_parse_objects(root)))
+    entries = tuple(_parse_objects(root, outer))
+    return Voc(_get_text(root, "filename"), (sides[0], sides[1]), entries)
 
 
 def _get_name(element: ET.Element) -> str:
@@ -200,23 +275,36 @@ def _get_name(element: ET.Element) -> str:
     return element.tag.rpartition(":")[2].lower()
 
 
-def _parse_objects(root: ET.Element) -> Iterator[Box | Fault]:
-    places = [place for place in root if place.tag in ("object", "objects")]
-    objects = [
-        entry
-        for place in places
-        for entry in ([place] if place.tag == "object" else place.findall("object"))
-    ]
+def _parse_objects(root: ET.Element, outer: ET.Element) -> Iterator[Box | Fault]:
+    """Yield the boxes of an <annotation>, and faults of what in the whole file may be one."""
+    groups = [root, *root.findall("objects")]
+    objects = [entry for place in groups for entry in place.findall("object")]
     for index, entry in enumerate(objects):
         box = _parse_object(entry)
         yield box if isinstance(box, Box) else Fault(f"object {index}: {box}")
-    read = {id(element) for entry in objects for element in entry.iter()}
-    for element in root.iter():
-        if element.tag in _SHAPES and id(element) not in read:
-            yield Fault(f"a <{element.tag}> lies outside of every <object>")
-    for element in root:
-        if element.tag not in ("object", "owner", "source") and element.find("name") is not None:
-            yield Fault(f"a <{element.tag}> has a name, as an <object> has")
+    read = {id(entry) for entry in (root, *groups, *objects)}
+    places = groups if outer is root else [outer, *groups]
+    for element in (child for place in places for child in place if id(child) not in read):
+        if reason := _find_shape(element):
+            yield Fault(reason)
+
+
+def _find_shape(element: ET.Element) -> str:
+    """Return why an element that is not read may hold a shape, `""` if it holds none."""
+    numbers = 0
+    for inner in element.iter():
+        names = (inner.tag, *map(str.lower, inner.attrib))
+        if shape := next(filter(_SHAPE.fullmatch, names), None):
+            return f"a <{shape}> lies outside of every <object>"
+        texts = " ".join([inner.text or "", inner.tail or "", *inner.attrib.values()])
+        words = re.split(r"[\s,;:()[\]]+", texts)
+        numbers += sum(not math.isnan(parse_number(word)) for word in words)
+    if element.tag in _METADATA:
+        return ""
+    if numbers >= _BOX_NUMBERS:
+        return f"a <{element.tag}> outside of every <object> holds numbers, which may be a shape"
+    is_named = element.find("name") is not None
+    return f"a <{element.tag}> has a name, as an <object> has" if is_named else ""
 
 
 def _parse_object(element: ET.Element) -> Box | str:
@@ -226,10 +314,11 @@ def _parse_object(element: ET.Element) -> Box | str:
     """
     boxes = element.findall("bndbox")
     if len(boxes) != 1:
-        others = " and ".join(f"<{child.tag}>" for child in element if child.tag in _SHAPES)
+        others = " and ".join(f"<{c.tag}>" for c in element if _SHAPE.fullmatch(c.tag))
         return f"expected one <bndbox>, got {others or 'none'}"
-    if element.find(".//object") is not None:
-        return "another <object> lies in it"
+    within = (inner for child in element if child.tag != "part" for inner in child.iter())
+    if {inner.tag for inner in within if inner is not boxes[0]} & {"object", "bndbox"}:
+        return "another <object> or <bndbox> lies in it"
     sides = ("xmin", "ymin", "xmax", "ymax")
     return Box(
         xyxy=[parse_number(_get_text(boxes[0], side)) for side in sides],

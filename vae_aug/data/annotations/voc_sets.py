@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePath, PurePosixPath
 
 from vae_aug.data.annotations.layout import IMAGE_SUFFIXES, fold_name, list_split_names
 from vae_aug.data.annotations.matching import Claim
-from vae_aug.data.annotations.source import Collector
+from vae_aug.data.annotations.source import Collector, Fault
 from vae_aug.data.annotations.text import read_text
 from vae_aug.errors import AnnotationError
 
@@ -41,7 +41,7 @@ def choose_claims(
     for claim in claims:
         for key in dict.fromkeys(_list_keys(claim)):
             index.setdefault(key, []).append(claim)
-    seen: set[tuple[int, str]] = set()
+    seen: set[int] = set()
     for line in lines:
         names = _parse_line(line)
         keys = ((rank, form) for n in names for rank in range(3) for form in (n, fold_name(n)))
@@ -49,9 +49,30 @@ def choose_claims(
         if found is None:
             reason = "the split list names it, there is no image and no XML file"
             collector.report(names[-1], reason)
-        elif found not in seen:
-            seen.add(found)
-            yield from index[found]
+            continue
+        for claim in _narrow(index[found], line):
+            if id(claim) not in seen:
+                seen.add(id(claim))
+                yield claim
+
+
+def _narrow(claims: Sequence[Claim], line: str) -> list[Claim]:
+    """Return those of some claims that a line means; where it does not tell which, with faults."""
+    if len({claim.image.parent for claim in claims if claim.image}) < 2:
+        return list(claims)
+    folders = [_fold((claim.image or claim.file or Path()).parent) for claim in claims]
+    parts = _fold(PurePosixPath(line.replace("\\", "/")).parent)
+    for start in range(len(parts)):
+        end = parts[start:]
+        pairs = zip(claims, folders, strict=True)
+        if found := [claim for claim, folder in pairs if folder[-len(end) :] == end]:
+            return found
+    fault = Fault("the split list does not tell which of the images of its name it means", "unread")
+    return [claim._replace(entries=(*(claim.entries or ()), fault)) for claim in claims]
+
+
+def _fold(folder: PurePath) -> tuple[str, ...]:
+    return tuple(map(fold_name, folder.parts))
 
 
 def _list_keys(claim: Claim) -> list[tuple[int, str]]:
