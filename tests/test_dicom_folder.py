@@ -207,6 +207,16 @@ def test_a_box_whose_image_is_not_there_may_be_that_of_any(folder):
     assert list_states(found) == {"1.1": "complete", "1.2": "faulty", "1.3": "faulty"}
 
 
+def test_an_xml_file_behind_a_link_out_of_the_source_is_not_opened(folder, tmp_path):
+    (tmp_path / "elsewhere.xml").write_text(VOC.format("", OBJECT))
+    (folder / "1.1.xml").symlink_to(tmp_path / "elsewhere.xml")
+    found = read_dicom_folder(folder)
+    assert list_states(found) == {"1.1": "faulty", "1.2": "none", "1.3": "none"}
+    assert "leads out of the source" in found.problems[0].reason
+    (folder / "1.1.xml").rename(folder / "9.9.xml")
+    assert set(list_states(read_dicom_folder(folder)).values()) == {"faulty"}
+
+
 @pytest.mark.parametrize(("size", "state"), [(True, "complete"), (False, "faulty")])
 def test_an_xml_file_of_an_exported_image_needs_its_size(tmp_path, size, state):
     write_dicom(tmp_path / "a.dcm", BLANK, SOPInstanceUID="1.1")

@@ -222,6 +222,21 @@ def test_links_that_leave_the_source_are_not_followed(tmp_path):
     assert summarize(read_supervisely(tmp_path / "in")) == {"img/b.png": ("complete", [])}
 
 
+@pytest.mark.parametrize("name", ["ann/a.png.json", "meta.json"])
+def test_files_behind_links_that_leave_the_source_are_not_opened(tmp_path, name):
+    write(tmp_path / "in", "a.png.json", make_object())
+    write(tmp_path / "in", "b.png.json", image="b.png")
+    (tmp_path / "in" / "meta.json").write_text('{"classes": []}')
+    (tmp_path / "in" / name).rename(tmp_path / "elsewhere.json")
+    (tmp_path / "in" / name).symlink_to(tmp_path / "elsewhere.json")
+    if name == "meta.json":
+        with pytest.raises(AnnotationError, match=r"meta\.json: is reached by a link"):
+            read_supervisely(tmp_path / "in")
+    else:
+        found = summarize(read_supervisely(tmp_path / "in"))
+        assert found == {"img/a.png": ("faulty", []), "img/b.png": ("complete", [])}
+
+
 def test_what_is_supervisely(tmp_path):
     assert is_supervisely({"size": {"height": 1, "width": 1}, "objects": []})
     assert is_supervisely({"objects": [make_object()]})

@@ -286,6 +286,11 @@ def test_pipes_and_files_outside_are_not_opened(tmp_path):
     found = read_tfrecords(tmp_path / "in")
     assert len(found.images) == 1
     assert [(p.file, "lies outside" in p.reason) for p in found.problems] == [("b.tfrecord", True)]
+    (tmp_path / "out" / "label_map.pbtxt").write_text('item { id: 1 name: "cyst" }')
+    (tmp_path / "in" / "label_map.pbtxt").symlink_to(tmp_path / "out" / "label_map.pbtxt")
+    for source in (tmp_path / "in", tmp_path / "in" / "a*.tfrecord", tmp_path / "in/a.tfrecord"):
+        with pytest.raises(AnnotationError, match=r"label_map\.pbtxt: is reached by a link"):
+            read_tfrecords(source)
 
 
 def write_example(path, *contents):

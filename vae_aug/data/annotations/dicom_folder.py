@@ -62,21 +62,22 @@ def read_dicom_folder(
     folder = find_split_folder(source, split) or source
     collector = Collector(source, options)
     files = _list_files(collector, folder, options)
-    dicom_files = [p for p in files if p.name.upper() != "DICOMDIR" and looks_like_dicom(p)]
+    xml = [path for path in files if path.suffix.lower() == ".xml"]
+    others = [p for p in files if p.suffix.lower() != ".xml" and p.name.upper() != "DICOMDIR"]
+    dicom_files = list(filter(looks_like_dicom, others))
     if not dicom_files:
         raise AnnotationError(f"{folder}: holds no DICOM file.")
     pictures, objects = _read_headers(collector, dicom_files)
     marks = Marks(collector, pictures)
     for path, header in objects:
         marks.read_object(path, header)
-    for path in files:
-        if path.suffix.lower() == ".xml":
-            marks.read_xml(path)
+    for path in xml:
+        marks.read_xml(path)
     _add_images(collector, pictures, marks)
     collector.doubt_unannotated(marks.lost_files)
     refuse_relative(collector)
-    others = set() if folder == source else {*map(Path, walk(source))} - set(files)
-    if count := sum(path.suffix.lower() == ".xml" for path in others):
+    elsewhere = set() if folder == source else {*map(Path, walk(source))} - set(files)
+    if count := sum(path.suffix.lower() == ".xml" for path in elsewhere):
         collector.notes.append(f"{count} XML files lie outside the folder of the split: not read")
     return collector.finish(sorted(marks.names))
 
@@ -91,7 +92,8 @@ def _list_files(collector: Collector, folder: Path, options: ReaderOptions) -> l
             continue
         if not path.is_file():
             collector.report(path, "is no regular file")
-        elif not collector.contains(path):
+        # An XML file outside is a fault of its image, which `Marks.read_xml` reports.
+        elif path.suffix.lower() != ".xml" and not collector.contains(path):
             collector.report(path, "lies outside the source; name its folder with --images")
         else:
             found.append(path)
