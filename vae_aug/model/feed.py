@@ -16,6 +16,8 @@ from vae_aug.model.style import STYLE_DIM, apply_style
 
 Element = dict[str, tf.Tensor]
 
+_do_not_convert = tf.autograph.experimental.do_not_convert
+
 _SHUFFLE_BUFFER = 1024
 _ZOOM = 0.15
 _GAMMA = 0.25
@@ -91,6 +93,7 @@ def make_training_feed(
     mixed = tf.data.Dataset.sample_from_datasets(endless, shares, seed=config.seed)
     fit_example = _make_fit(sources, size, config.box_weight, config.native_share)
 
+    @_do_not_convert
     def prepare(index: tf.Tensor, numbered: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         seeds = tf.unstack(tf.random.split([config.seed, tf.cast(index, tf.int32)], 4))
         clean, weight = _move(*fit_example(*numbered, seeds[3]), seeds[0])
@@ -133,6 +136,7 @@ def make_validation_feed(
     )
     fit_example = _make_fit(sources, size, box_weight=1.0, native_share=0.0)
 
+    @_do_not_convert
     def prepare(index: tf.Tensor, numbered: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         seed = tf.stack([config.seed, tf.cast(index, tf.int32)])
         clean, _ = fit_example(*numbered, seed)
@@ -143,7 +147,7 @@ def make_validation_feed(
 
 def _number(source: Source, index: int) -> tf.data.Dataset:
     """Put the number of its source before every record."""
-    return source.examples.map(lambda serialized: (index, serialized))
+    return source.examples.map(_do_not_convert(lambda serialized: (index, serialized)))
 
 
 def _make_fit(

@@ -174,7 +174,7 @@ def make_train_step(state: _State, config: TrainConfig) -> Callable[..., Figures
     vae = state.vae
     variables = vae.trainable_variables
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def train_step(
         noisy: tf.Tensor,
         clean: tf.Tensor,
@@ -242,22 +242,18 @@ def _sum_kl(kl: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(kl, axis=range(1, kl.shape.rank))
 
 
-def measure(vae: Network, feed: tf.data.Dataset) -> Figures:
-    """Measure a network on a validation feed.
+def make_measure_batch(vae: Network) -> Callable[..., Any]:
+    """Make the graph that measures one validation batch; it is traced at its first call.
 
     Args:
-        vae: The network.
-        feed: Batches `(noisy, clean)`, as `make_validation_feed`.
+        vae: The network. The graph reads its weights at every call, so one graph serves a run.
 
     Returns:
-        Means over images of `psnr` (dB) and `ssim` for clean input, `psnr_noisy` and
-        `ssim_noisy` for noisy input, `kl` (nats), for a ladder `kl_0`, `kl_1`, ... by level from
-        the global latent down, and `active_units`: how many means of the global latent have a
-        variance over the images above 0.01 (Burda et al., Importance Weighted Autoencoders,
-        2016).
+        A function of `(noisy, clean)`, each `[B, S, S, 1] float32`, to figures `[B] float32` by
+        name, as `measure` averages them, and the latent means `[B, N] float32`.
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def measure_batch(noisy: tf.Tensor, clean: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         draw = vae.forward(clean)
         levels = [_sum_kl(kl) for kl in draw.kls]
@@ -273,6 +269,23 @@ def measure(vae: Network, feed: tf.data.Dataset) -> Figures:
             figures["ssim" + suffix] = structural_similarity(clean, grey)
         return figures, draw.z_mean
 
+    return measure_batch
+
+
+def measure(measure_batch: Callable[..., Any], feed: tf.data.Dataset) -> Figures:
+    """Measure a network on a validation feed.
+
+    Args:
+        measure_batch: The graph of `make_measure_batch`.
+        feed: Batches `(noisy, clean)`, as `make_validation_feed`.
+
+    Returns:
+        Means over images of `psnr` (dB) and `ssim` for clean input, `psnr_noisy` and
+        `ssim_noisy` for noisy input, `kl` (nats), for a ladder `kl_0`, `kl_1`, ... by level from
+        the global latent down, and `active_units`: how many means of the global latent have a
+        variance over the images above 0.01 (Burda et al., Importance Weighted Autoencoders,
+        2016).
+    """
     batches = [measure_batch(noisy, clean) for noisy, clean in feed]
     means = np.concatenate([z_mean for _, z_mean in batches])
     figures = {
@@ -295,6 +308,7 @@ class _Run:
     ) -> None:
         self.state, self.config, self.out, self.card = state, config, out, card
         self.fingerprint = fingerprint
+        self._measure_batch = make_measure_batch(state.vae)
         self.writer = tf.summary.create_file_writer(str(out / "tensorboard"))
         _cut_log(out / _LOG_NAME, int(state.step))
 
@@ -318,7 +332,7 @@ class _Run:
     def validate(self, feed: tf.data.Dataset, step: int) -> None:
         """Measure the averaged weights; keep them if they are the best so far."""
         with _use_averages(self.state):
-            figures = measure(self.state.vae, feed)
+            figures = measure(self._measure_batch, feed)
             self.log("validation", step, figures)
             score = (figures["psnr"] + figures["psnr_noisy"]) / 2
             if score > float(self.state.best):
@@ -341,7 +355,7 @@ class _Run:
         if not np.any(vae.aggregate_mean.numpy()):
             plain = dataclasses.replace(self.config, seed=0, batch_size=16)
             feed = make_validation_feed(training, size, plain, limit=_AGGREGATE_IMAGES)
-            encode = tf.function(vae.encode)
+            encode = tf.function(vae.encode, autograph=False)
             latents = [encode(clean) for _, clean in feed]
             z_mean = np.concatenate([mean for mean, _ in latents])
             variance = np.concatenate([np.exp(log_var) for _, log_var in latents])
