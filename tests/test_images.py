@@ -367,6 +367,55 @@ def test_jpeg_cut_anywhere_is_refused(options):
             clean_encoded(data)
 
 
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "4:1:1", None])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (37, 50), (64, 33)])
+def test_jpeg_has_the_pixels_that_tensorflow_decodes(subsampling, height, width):
+    image = Image.fromarray(skimage.data.astronaut()[180 : 180 + height, 180 : 180 + width])
+    options = {"subsampling": subsampling} if subsampling else {"keep_rgb": True}
+    for mode in ("RGB", "L"):
+        for optimize in (False, True):
+            file = io.BytesIO()
+            image.convert(mode).save(file, "JPEG", quality=90, optimize=optimize, **options)
+            data = file.getvalue()
+            np.testing.assert_array_equal(clean_encoded(data)[1], decode_image(data))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_zeros_within_a_jpeg_are_refused(mode):
+    """Tables that are not made for the image code no flat block by zeros."""
+    file = io.BytesIO()
+    Image.fromarray(skimage.data.astronaut()).convert(mode).save(file, "JPEG", quality=90)
+    whole = file.getvalue()
+    start, end = whole.rfind(b"\xff\xda") + 14, len(whole) - 2
+    for position in range(start, end - 64, (end - start) // 40):
+        data = whole[:position] + bytes(64) + whole[position + 64 :]
+        with pytest.raises(VAEAugError, match=r"zeros stand in place|damaged or cut short"):
+            clean_encoded(data)
+
+
+def test_jpeg_without_tables_is_refused():
+    whole = make_astronaut_jpeg()
+    first = whole.find(b"\xff\xc4")
+    with pytest.raises(VAEAugError, match="damaged or cut short"):
+        clean_encoded(whole[:first] + whole[whole.rfind(b"\xff\xda") :])
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour_type", "at_most"),
+    [
+        *((8, 0, "67108864 of 1 byte"), (16, 4, "67108864 of 2 bytes")),
+        *((8, 3, "44739242 of 3 bytes"), (8, 6, "44739242 of 3 bytes")),
+        (16, 2, "22369621 of 6 bytes"),
+    ],
+)
+def test_size_is_bounded_by_decoded_bytes(depth, colour_type, at_most):
+    header = struct.pack(">IIBBBBB", 9000, 8000, depth, colour_type, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + make_chunk(b"IHDR", header) + make_chunk(b"IEND", b"")
+    message = f"8000 x 9000 pixels; at most {at_most} are read. Scale it down"
+    with pytest.raises(VAEAugError, match=message):
+        clean_encoded(data)
+
+
 def test_jpeg_of_ones_is_refused():
     whole = make_astronaut_jpeg()
     with pytest.raises(VAEAugError, match="cut short"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 
+import cv2
 import numpy as np
 
 from vae_aug.data.annotations.source import (
@@ -37,8 +38,8 @@ from vae_aug.errors import VAEAugError
 ANNOTATION_KEY = "image/annotation"
 """Feature of unannotated records alone: `"none"` or `"faulty"`, as in `AnnotatedImage`."""
 
-_HISTOGRAM_BITS = 4
-HISTOGRAM_BINS = 2**_HISTOGRAM_BITS
+HISTOGRAM_BINS = 16
+_HISTOGRAM_BLOCK = 2**20
 # Text elements may hold anything, a patient's name too, so a scanner is told in these words only.
 _MANUFACTURERS = (
     *("agfa", "canon", "carestream", "esaote", "fonar", "fuji", "ge", "hitachi", "hologic"),
@@ -255,8 +256,13 @@ def _name_scanner(manufacturer: str, modality: str) -> str:
 
 
 def _count_levels(pixels: np.ndarray) -> np.ndarray:
-    high_bits = pixels >> (8 * pixels.itemsize - _HISTOGRAM_BITS)
-    counts = np.bincount(high_bits.ravel(), minlength=HISTOGRAM_BINS)
+    values = pixels.reshape(-1)
+    counts = np.zeros(HISTOGRAM_BINS)
+    # OpenCV counts in float32, which is exact up to 2**24.
+    for start in range(0, values.size, _HISTOGRAM_BLOCK):
+        block = values[start : start + _HISTOGRAM_BLOCK]
+        high = block if block.itemsize == 1 else (block >> 8).astype(np.uint8)
+        counts += cv2.calcHist([high], [0], None, [HISTOGRAM_BINS], [0, 256]).ravel()
     return counts / pixels.size
 
 

@@ -1,8 +1,9 @@
 """PNG, JPEG and TIFF files of 8 and 16 bits to arrays, and arrays to PNG and JPEG.
 
-TensorFlow's own decoders are used for PNG and JPEG, so that a pixel read here equals the pixel
-that `vae_aug.data.records.parse_example` yields in the input pipeline. OpenCV encodes PNG, in less
-than half of TensorFlow's time. TIFF is read only.
+A pixel read here equals the pixel that `vae_aug.data.records.parse_example` yields in the input
+pipeline: TensorFlow decodes PNG and JPEG of several scans, and OpenCV other JPEG, with the same
+libjpeg-turbo and the settings that TensorFlow has. OpenCV encodes PNG, in less than half of
+TensorFlow's time. TIFF is read only.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from vae_aug.data.jpeg import (
     JPEG_SIGNATURE,
     START_OF_FRAME,
     check_jpeg,
+    decode_scan,
     iterate_segments,
     pad_scans,
     strip_jpeg_metadata,
 )
-from vae_aug.data.limits import MAX_IMAGE_BYTES, MAX_PIXELS, read_bounded
+from vae_aug.data.limits import MAX_IMAGE_BYTES, check_decoded_size, read_bounded
 from vae_aug.data.png import PNG_SIGNATURE, strip_png_metadata
 from vae_aug.data.tiff import decode_tiff, is_tiff, parse_tiff_size
 from vae_aug.errors import VAEAugError
@@ -88,7 +90,7 @@ def read_image(path: str | os.PathLike[str], *, exif: Exif = "apply") -> np.ndar
 
     Raises:
         VAEAugError: If the file is missing, no PNG, JPEG or TIFF, damaged, cut short, of several
-            frames or pages, or has more than `MAX_PIXELS` pixels.
+            frames or pages, or has more than `MAX_PIXELS` or `MAX_DECODED_BYTES`.
     """
     data = read_bounded(path, MAX_IMAGE_BYTES)
     with _naming(path):
@@ -111,7 +113,7 @@ def read_image_size(path: str | os.PathLike[str], *, exif: Exif = "apply") -> tu
     data = read_bounded(path, MAX_IMAGE_BYTES)
     with _naming(path):
         if is_tiff(data):
-            height, width = parse_tiff_size(data, MAX_PIXELS)
+            height, width = parse_tiff_size(data)
         else:
             height, width, _, _ = parse_image_header(data)
         return turn_size(height, width, find_orientation(data) if exif == "apply" else 1)
@@ -203,15 +205,16 @@ def _turn(pixels: np.ndarray, data: bytes, exif: Exif) -> np.ndarray:
 def _decode_file(data: bytes) -> np.ndarray:
     """Decode a file whose source is not known, as stored, and check that it is whole."""
     if is_tiff(data):
-        return decode_tiff(data, MAX_PIXELS)
+        return decode_tiff(data)
     if data.startswith(PNG_SIGNATURE):
         return decode_image(strip_png_metadata(data))
     if not data.startswith(JPEG_SIGNATURE):
         return decode_image(data)
     _check_header(data)
-    has_scans = check_jpeg(data)
+    if not check_jpeg(data):
+        return decode_scan(data)
     pixels = decode_image(data)
-    if has_scans and not np.array_equal(decode_image(pad_scans(data)), pixels):
+    if not np.array_equal(decode_image(pad_scans(data)), pixels):
         raise VAEAugError("a scan of the JPEG is cut short; get the file anew.")
     return pixels
 
@@ -231,29 +234,29 @@ def decode_image(data: bytes) -> np.ndarray:
     Raises:
         VAEAugError: As `read_image`, without naming a file.
     """
-    bit_depth = _check_header(data)
+    channels, bit_depth = _check_header(data)
     try:
         if data.startswith(PNG_SIGNATURE):
             dtype = tf.uint16 if bit_depth == 16 else tf.uint8
-            # Grey, with alpha or without (11.2.2), stays grey; libpng drops alpha as it decodes.
-            channels = 1 if data[25] in (0, 4) else 3
-            array = tf.io.decode_png(data, channels=channels, dtype=dtype).numpy()
+            # libpng drops alpha as it decodes.
+            array = tf.io.decode_png(data, channels=channels, dtype=dtype)
         else:
-            array = tf.io.decode_jpeg(data, dct_method="INTEGER_ACCURATE").numpy()
+            array = tf.io.decode_jpeg(data, dct_method="INTEGER_ACCURATE")
     except tf.errors.InvalidArgumentError as error:
         kind = "PNG" if data.startswith(PNG_SIGNATURE) else "JPEG"
         raise VAEAugError(f"the {kind} data are damaged or cut short.") from error
-    return array[..., :1] if array.shape[2] < 3 else array[..., :3]
+    pixels = np.asarray(array)  # shares memory with the tensor, of which `numpy` makes a copy
+    return pixels[..., :1] if pixels.shape[2] < 3 else pixels[..., :3]
 
 
-def _check_header(data: bytes) -> int:
-    """Check how many pixels are declared; return the bits of a sample."""
-    height, width, _, bit_depth = parse_image_header(data)
-    if height * width > MAX_PIXELS:
-        raise VAEAugError(
-            f"the image declares {height} x {width} pixels; at most {MAX_PIXELS} are read."
-        )
-    return bit_depth
+def _check_header(data: bytes) -> tuple[int, int]:
+    """Check how large the image is; return the channels and bits of a sample, as decoded."""
+    height, width, channels, bit_depth = parse_image_header(data)
+    # Grey PNG, with alpha or without (11.2.2), stays grey; a palette becomes RGB.
+    is_grey = data[25] in (0, 4) if data.startswith(PNG_SIGNATURE) else channels == 1
+    channels = 1 if is_grey else 3
+    check_decoded_size(height, width, channels * bit_depth // 8)
+    return channels, bit_depth
 
 
 def parse_image_header(data: bytes) -> tuple[int, int, int, int]:
@@ -309,7 +312,7 @@ def encode_png(array: np.ndarray) -> bytes:
         TypeError: On another dtype.
     """
     array = _check_image(array)
-    stored = array[..., ::-1] if array.shape[-1] == 3 else array  # OpenCV's order is BGR
+    stored = cv2.cvtColor(array, cv2.COLOR_RGB2BGR) if array.shape[-1] == 3 else array
     _, data = cv2.imencode(".png", stored, _PNG_OPTIONS)
     return data.tobytes()
 

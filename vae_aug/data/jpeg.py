@@ -2,7 +2,8 @@
 
 libjpeg, which TensorFlow, OpenCV and Pillow share, fills what is missing in a scan with grey or
 zeros, and says so only on its error stream. So a file is checked here before its pixels are
-trusted.
+trusted, and one scan is decoded without the marker of its end: OpenCV then gives up where libjpeg
+would fill.
 
 Reference:
     ITU-T T.81 (JPEG): annex B (markers), G (progressive mode).
@@ -26,6 +27,7 @@ JPEG_SIGNATURE = b"\xff\xd8\xff"
 _DAMAGED = "the JPEG data are damaged or cut short."
 _ZEROED = "zeros stand in place of the JPEG's data; get the file anew."
 _SCAN, _END, _RESTART_INTERVAL, _TEMPORARY = 0xDA, 0xD9, 0xDD, 0x01
+_TABLES, _AC_TABLE = 0xC4, 0x10
 # Within a scan FF is followed by 00, a fill byte FF, or D0 to D7, which restart (T.81 B.1.1.2).
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _FILL_BYTES = re.compile(rb"\xff*")
@@ -38,6 +40,9 @@ _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
 _LOOK_AHEAD = b"\xff\x00" * 7
 _ONES = b"\xff\x00" * 8  # more than a code and its bits can have: 15 ones of either at most
 _ZEROS = bytes(64)
+# Zeros that are no flat blocks are 63 equal coefficients of three bits or more to the block, and
+# this holds a whole block of them.
+_ZEROS_OF_NO_FLAT_BLOCKS = bytes(32)
 _ZEROS_OF_A_PROGRESSIVE_SCAN = bytes(256)
 # Bits that are neither equal nor a rhythm, and never FF.
 _PAD = np.random.default_rng(0).integers(0, 255, 512, np.uint8).tobytes()
@@ -83,7 +88,7 @@ def check_jpeg(data: bytes) -> bool:
 
     Returns:
         Whether there are several scans. How these end is for the caller to see: `pad_scans` must
-        not change the pixels.
+        not change the pixels. How one scan ends, `decode_scan` sees.
 
     Raises:
         VAEAugError: If data are missing, the process is neither baseline, extended sequential nor
@@ -99,7 +104,7 @@ def check_jpeg(data: bytes) -> bool:
     _check_progression(data, frame, scans)
     _check_scans(data, frame, segments)
     if len(scans) == 1 and frame.marker in _SEQUENTIAL:
-        _check_end(data, scans[0])
+        _check_zeros(data, segments, scans[0])
         return False
     for scan in scans:
         first, *_ = data[scan.stop - 3 : scan.stop]
@@ -125,26 +130,63 @@ def pad_scans(data: bytes) -> bytes:
     return b"".join([*parts, data[position:]])
 
 
-def _check_end(data: bytes, scan: Segment) -> None:
-    """Check that the only scan ends where its last block does.
+def decode_scan(data: bytes) -> np.ndarray:
+    """Decode a JPEG of one scan, and check that the scan ends where its last block does.
 
-    OpenCV waits for more data, and gives up, where libjpeg wants more bits than there are. An
-    eighth of the size is all that is decoded, as what is asked for is where the codes end.
+    OpenCV waits for more data, and gives up, where libjpeg wants more bits than there are. Its
+    pixels are those of TensorFlow's `INTEGER_ACCURATE`.
+
+    Args:
+        data: A JPEG file of which `check_jpeg` says that there are not several scans.
+
+    Returns:
+        `[H, W, C] uint8`, C = 1 (grey) or 3 (RGB).
+
+    Raises:
+        VAEAugError: If the scan ends early, or late behind zeros.
     """
+    (scan,) = (segment for segment in list_segments(data) if segment.marker == _SCAN)
     end = _trim(data, scan)
-    if data.find(_ONES, scan.stop, end) >= 0 or not _has_enough(data[:end] + _LOOK_AHEAD):
+    whole = data.find(_ONES, scan.stop, end) < 0
+    coded = b"".join([memoryview(data)[:end], _LOOK_AHEAD])
+    colours = cv2.IMREAD_GRAYSCALE if data[scan.start + 4] == 1 else cv2.IMREAD_COLOR_RGB
+    pixels = _decode(coded, colours) if whole else None
+    if pixels is None:
         raise VAEAugError(_DAMAGED)
-    # A gap that was filled with zeros shifts the codes, so that bytes are left over.
-    if data.find(_ZEROS, scan.stop, end) >= 0 and _has_enough(data[: end - 8]):
+    # A gap that was filled with zeros shifts the codes, so that bytes are left over. An eighth of
+    # the size is all that is decoded, as what is asked for is where the codes end.
+    eighth = cv2.IMREAD_REDUCED_GRAYSCALE_8
+    if data.find(_ZEROS, scan.stop, end) >= 0 and _decode(data[: end - 8], eighth) is not None:
         raise VAEAugError("the JPEG has more data than its size needs; get the file anew.")
+    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _has_enough(data: bytes) -> bool:
-    flags = cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION
+def _decode(data: bytes, flags: int) -> np.ndarray | None:
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) is not None
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
-        return False
+        return None
+
+
+def _check_zeros(data: bytes, segments: Sequence[Segment], scan: Segment) -> None:
+    """Check that zeros in the only scan are flat blocks, T.81 C.2.
+
+    The shortest code of a table is of zeros alone. Where it ends a block (symbol 0) in the tables
+    of all components, zeros may be flat blocks, as optimised tables code black corners.
+    """
+    symbols: dict[int, int] = {}
+    for segment in segments:
+        position = segment.start + 4
+        while segment.marker == _TABLES and position + 17 < segment.stop:
+            symbols[data[position]] = data[position + 17]
+            position += 17 + sum(data[position + 1 : position + 17])
+    tables = data[scan.start + 6 : scan.stop - 3 : 2]
+    firsts = {symbols.get(_AC_TABLE | (table & 15)) for table in tables}
+    if None in firsts:
+        raise VAEAugError(_DAMAGED)
+    if firsts != {0} and data.find(_ZEROS_OF_NO_FLAT_BLOCKS, scan.stop, scan.end) >= 0:
+        raise VAEAugError(_ZEROED)
 
 
 def _trim(data: bytes, scan: Segment) -> int:

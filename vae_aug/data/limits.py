@@ -15,8 +15,15 @@ from vae_aug.errors import VAEAugError
 MAX_PIXELS = 2**26
 """Most pixels an image or a frame may declare (8192 x 8192)."""
 
-MAX_IMAGE_BYTES = 2**29
-"""Most bytes of a file that holds one image, PNG, JPEG or TIFF."""
+MAX_DECODED_BYTES = 2**27
+"""Most bytes of the pixels of an image file, 44 million pixels of RGB of 8 bits.
+
+To decode and encode them takes up to 4 s, and six times their size in memory.
+"""
+
+MAX_IMAGE_BYTES = 2**28
+"""Most bytes of a file that holds one image, PNG, JPEG or TIFF; alpha, which is dropped, doubles
+those of grey."""
 
 MAX_JPEG_SEGMENTS = 2**14
 """Most segments of a JPEG; profiles and thermal images of cameras have some hundreds."""
@@ -25,7 +32,7 @@ MAX_JPEG_SCANS = 64
 """Most scans of a JPEG. Encoders write some ten; each passes over the whole image."""
 
 MAX_PNG_CHUNKS = 2**17
-"""Most chunks of a PNG; `MAX_IMAGE_BYTES` in chunks of 8 KiB, as libpng writes them, are half."""
+"""Most chunks of a PNG; those of `MAX_IMAGE_BYTES` are a quarter as libpng writes them, 8 KiB."""
 
 MAX_TIFF_TAGS = 2**12
 """Most tags of a directory of a TIFF; writers use some thirty."""
@@ -136,4 +143,24 @@ def check_regular(path: str | os.PathLike[str], max_bytes: int | None = None) ->
     if max_bytes is not None and state.st_size > max_bytes:
         raise VAEAugError(
             f"{os.fspath(path)}: has {state.st_size} bytes; at most {max_bytes} are read."
+        )
+
+
+def check_decoded_size(height: int, width: int, pixel_bytes: int) -> None:
+    """Refuse an image before it is decoded, if it is too large.
+
+    Args:
+        height: Height in pixels.
+        width: Width in pixels.
+        pixel_bytes: Bytes of a decoded pixel.
+
+    Raises:
+        VAEAugError: If it has more than `MAX_PIXELS` pixels or `MAX_DECODED_BYTES`.
+    """
+    max_pixels = min(MAX_PIXELS, MAX_DECODED_BYTES // pixel_bytes)
+    if height * width > max_pixels:
+        raise VAEAugError(
+            f"the image declares {height} x {width} pixels; at most {max_pixels} of {pixel_bytes} "
+            f"{'byte' if pixel_bytes == 1 else 'bytes'} are read. Scale it down, or cut it into "
+            "tiles, and its boxes too."
         )

@@ -58,13 +58,14 @@ def strip_png_metadata(data: bytes) -> bytes:
     Raises:
         VAEAugError: If the PNG has several frames, or too many chunks.
     """
-    kept, kind, ancillary = [data[: len(PNG_SIGNATURE)]], b"", False
+    view = memoryview(data)
+    kept, kind, ancillary = [view[: len(PNG_SIGNATURE)]], b"", False
     for kind, start, end in iterate_chunks(data):
         if kind == b"acTL":
             _check_frames(data[start + 8 : end - 4])
         # A lower-case first letter marks what a decoder may leave out (5.4).
         if kind in _CRITICAL or not kind[0] & 0x20:
-            kept.append(data[start:end])
+            kept.append(view[start:end])
         else:
             ancillary = True
     return b"".join(kept) if ancillary and kind == b"IEND" else data

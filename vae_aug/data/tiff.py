@@ -19,7 +19,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vae_aug.data.limits import MAX_TIFF_PAGES, MAX_TIFF_PIECES, MAX_TIFF_TAGS
+from vae_aug.data.limits import (
+    MAX_PIXELS,
+    MAX_TIFF_PAGES,
+    MAX_TIFF_PIECES,
+    MAX_TIFF_TAGS,
+    check_decoded_size,
+)
 from vae_aug.errors import VAEAugError
 
 # Little and big endian; version 42, and 43 of BigTIFF.
@@ -37,7 +43,8 @@ _SHORT = 3
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _TYPE_BYTES |= {16: 8, 17: 8, 18: 8}  # BigTIFF
 _TO_GREY, _TO_RGB = ("1", "LA"), ("P", "RGBA", "RGBX", "YCbCr")
-_MODES = (*_TO_GREY, *_TO_RGB, "L", "I;16", "I;16L", "I;16B", "RGB")
+_GREY = ("L", "I;16", "I;16L", "I;16B")
+_MODES = (*_TO_GREY, *_TO_RGB, *_GREY, "RGB")
 # Of a sample of two bytes Pillow's unpackers of RGB keep the high one; told the other order of
 # bytes, they keep the low one. N is the machine's own order.
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
@@ -184,12 +191,11 @@ def _check_pages(data: bytes, layout: _Layout, start: int, following: int) -> No
         )
 
 
-def parse_tiff_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+def parse_tiff_size(data: bytes) -> tuple[int, int]:
     """Read the size of a TIFF from its tags, without decoding it.
 
     Args:
         data: The whole file.
-        max_pixels: As `decode_tiff`.
 
     Returns:
         `(height, width)` in pixels, as stored.
@@ -197,11 +203,11 @@ def parse_tiff_size(data: bytes, max_pixels: int) -> tuple[int, int]:
     Raises:
         VAEAugError: As `decode_tiff`, but for damaged pixels.
     """
-    with _open(data, max_pixels) as image:
+    with _open(data) as image:
         return image.height, image.width
 
 
-def decode_tiff(data: bytes, max_pixels: int) -> np.ndarray:
+def decode_tiff(data: bytes) -> np.ndarray:
     """Decode a TIFF of one page.
 
     A palette is resolved, alpha is dropped, white-is-zero is turned into black-is-zero, and bit
@@ -210,7 +216,6 @@ def decode_tiff(data: bytes, max_pixels: int) -> np.ndarray:
 
     Args:
         data: The whole file.
-        max_pixels: Most pixels that it may declare; checked before memory is set aside.
 
     Returns:
         `[H, W, C] uint8` or `uint16` (16 bits), C = 1 (grey) or 3 (RGB).
@@ -219,9 +224,9 @@ def decode_tiff(data: bytes, max_pixels: int) -> np.ndarray:
         VAEAugError: If the file is damaged, declares more pixels, tags or pieces than are read, has
             several pages, or other samples: floating point, signed, 12 or 32 bits, CMYK.
     """
-    with _open(data, max_pixels) as image:
+    with _open(data) as image:
         if _is_deep_colour(image):
-            return _decode_deep_colour(data, max_pixels)
+            return _decode_deep_colour(data)
         if image.mode in _TO_RGB:
             image = image.convert("RGB")
         elif image.mode in _TO_GREY:
@@ -239,12 +244,12 @@ def _is_deep_colour(image: Any) -> bool:
     return len(image.getbands()) > 2 and image.tag_v2[_BITS_PER_SAMPLE][0] == 16
 
 
-def _decode_deep_colour(data: bytes, max_pixels: int) -> np.ndarray:
+def _decode_deep_colour(data: bytes) -> np.ndarray:
     """Decode RGB of 16 bits, for which Pillow has no mode: the high bytes, then the low ones."""
-    with _open(data, max_pixels) as image:
+    with _open(data) as image:
         array = np.asarray(image)[..., :3].astype(np.uint16)
     array <<= 8  # in place, as is the next: a large image takes gigabytes otherwise
-    with _open(data, max_pixels) as image:
+    with _open(data) as image:
         image.tile = [_take_other_byte(tile) for tile in image.tile]
         array |= np.asarray(image)[..., :3]
     return array
@@ -256,7 +261,7 @@ def _take_other_byte(tile: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _open(data: bytes, max_pixels: int) -> Iterator[Any]:
+def _open(data: bytes) -> Iterator[Any]:
     """Open a TIFF that can be decoded; what Pillow raises becomes a `VAEAugError`.
 
     Damaged tags make Pillow raise almost anything, and its messages may quote a tag's value.
@@ -266,23 +271,18 @@ def _open(data: bytes, max_pixels: int) -> Iterator[Any]:
             warnings.simplefilter("ignore")
             file = io.BytesIO(_keep_pixel_tags(data))
             with Image.open(file, formats=("TIFF",)) as image:
-                _check(image, max_pixels)
+                _check(image)
                 yield image
     except VAEAugError:
         raise
     except Image.DecompressionBombError as error:
-        raise VAEAugError(f"the image declares more than {max_pixels} pixels.") from error
+        raise VAEAugError(f"the image declares more than {MAX_PIXELS} pixels.") from error
     except Exception as error:
         raise VAEAugError("the TIFF data are damaged, cut short or of an unknown kind.") from error
 
 
-def _check(image: Any, max_pixels: int) -> None:
+def _check(image: Any) -> None:
     tags = image.tag_v2
-    if image.height * image.width > max_pixels:
-        raise VAEAugError(
-            f"the image declares {image.height} x {image.width} pixels; at most {max_pixels} are "
-            "read."
-        )
     bits = {int(value) for value in tags.get(_BITS_PER_SAMPLE, (1,))}
     formats = {int(value) for value in tags.get(_SAMPLE_FORMAT, (1,))}
     if image.mode not in _MODES or not bits <= {1, 2, 4, 8, 16} or formats != {1}:
@@ -291,6 +291,8 @@ def _check(image: Any, max_pixels: int) -> None:
             f"{image.mode}, SampleFormat {'/'.join(map(str, sorted(formats)))}); expected grey, "
             "palette or RGB of 8 or 16 unsigned bits. Convert it."
         )
+    channels = 1 if image.mode in (*_TO_GREY, *_GREY) else 3
+    check_decoded_size(image.height, image.width, channels * (2 if bits == {16} else 1))
     if _is_deep_colour(image) and tags.get(_PLANAR, 1) != 1:
         raise VAEAugError(
             "RGB of 16 bits is stored plane by plane in the TIFF; convert it to PNG, or store it "
