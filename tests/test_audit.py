@@ -286,8 +286,8 @@ def test_a_collapsed_encoder_is_told(records):
     assert any("tells no two training images apart" in note for note in audit.notes)
 
 
-def test_the_published_network_is_audited(records, tiny_vae, tmp_path):
-    audit = audit_memorisation(tiny_vae, records, samples=5, limit=6, out=tmp_path)
+def test_the_published_network_is_audited(records, short_vae, tmp_path):
+    audit = audit_memorisation(short_vae, records, samples=5, limit=6, out=tmp_path)
     assert {row.way for row in audit.comparisons} == {"prior", "variants"}
     assert len(audit.comparisons) == 6
     assert (tmp_path / "audit.png").exists()

@@ -110,9 +110,9 @@ def test_a_brighter_image_keeps_its_contrast_and_does_not_vary(records, tmp_path
     assert (tmp_path / "samples_0.2.png").exists()
 
 
-def test_interpolation_sheet_has_a_column_for_each_step(tiny_vae, tmp_path):
+def test_interpolation_sheet_has_a_column_for_each_step(short_vae, tmp_path):
     images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
-    write_interpolation(tmp_path / "sheet.png", tiny_vae, [tuple(images)], steps=3)
+    write_interpolation(tmp_path / "sheet.png", short_vae, [tuple(images)], steps=3)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width == 5 * (192 + 2)
 

@@ -22,15 +22,15 @@ TOLERANCE = 3e-3
 
 @pytest.mark.parametrize("engine", [TensorFlowEngine, XLAEngine])
 @pytest.mark.parametrize("seed", [None, 1])
-def test_denoise_is_the_reconstruction(tiny_vae, engine, seed):
+def test_denoise_is_the_reconstruction(short_vae, engine, seed):
     config = AugmentConfig(mode="denoise", seed=seed)
-    expected = tf.reduce_mean(tiny_vae.reconstruct(IMAGES), -1, keepdims=True)
-    np.testing.assert_allclose(engine(tiny_vae, config)(IMAGES, SEEDS), expected, atol=TOLERANCE)
+    expected = tf.reduce_mean(short_vae.reconstruct(IMAGES), -1, keepdims=True)
+    np.testing.assert_allclose(engine(short_vae, config)(IMAGES, SEEDS), expected, atol=TOLERANCE)
 
 
-def test_xla_inside_a_dataset(tiny_vae):
-    augment = VAEAugment(tiny_vae, mode="denoise", engine="xla", guard="off")
-    reference = VAEAugment(tiny_vae, mode="denoise", guard="off")
+def test_xla_inside_a_dataset(short_vae):
+    augment = VAEAugment(short_vae, mode="denoise", engine="xla", guard="off")
+    reference = VAEAugment(short_vae, mode="denoise", guard="off")
     dataset = tf.data.Dataset.from_tensor_slices({"image": IMAGES}).batch(2)
     for computed, expected in zip(dataset.map(augment), dataset.map(reference), strict=True):
         np.testing.assert_allclose(computed["image"], expected["image"], atol=TOLERANCE)
@@ -49,8 +49,8 @@ def test_xla_computes_from_the_same_draws(profile, short_vae, tiny_ladder):
     np.testing.assert_array_equal(again, computed[:2])
 
 
-def test_engines_are_freed(tiny_vae):
-    engine = TensorFlowEngine(tiny_vae, AugmentConfig(mode="denoise"))
+def test_engines_are_freed(short_vae):
+    engine = TensorFlowEngine(short_vae, AugmentConfig(mode="denoise"))
     engine(IMAGES, SEEDS)
     alive = weakref.ref(engine)
     del engine
@@ -58,8 +58,8 @@ def test_engines_are_freed(tiny_vae):
     assert alive() is None
 
 
-def test_a_missing_package_says_how_to_install_it(tiny_vae, monkeypatch):
+def test_a_missing_package_says_how_to_install_it(short_vae, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.delitem(sys.modules, "vae_aug.augment.openvino", raising=False)
     with pytest.raises(MissingPackageError, match=r"pip install 'vae-aug\[openvino\]'"):
-        VAEAugment(tiny_vae, engine="openvino")
+        VAEAugment(short_vae, engine="openvino")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import shutil
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import shorten_stages
 from fake_vae import FakeVAE
 
 from vae_aug import VAEAugment
@@ -18,22 +21,29 @@ SETTINGS = {"mode": "sample", "factor": 0.5, "seed": 3, "value_range": (0, 255),
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_vae, tmp_path_factory):
+def checkpoint(short_vae, tmp_path_factory):
     path = tmp_path_factory.mktemp("pickle") / "tiny.keras"
-    save_checkpoint(tiny_vae, path)
-    return path
+    save_checkpoint(short_vae, path)
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_stages(patch)  # it is loaded again by every pickle
+        yield path
+
+
+@pytest.fixture(scope="module")
+def augment(checkpoint):
+    return VAEAugment(checkpoint, **SETTINGS)
 
 
 def make_images(count=4):
     return np.random.default_rng(0).integers(0, 256, (count, 24, 20, 1), np.uint8)
 
 
-def augment_in_child(augment, queue):
-    queue.put(augment(make_images()).numpy())
+def augment_in_child(data):
+    shorten_stages(pytest.MonkeyPatch())
+    return pickle.loads(data)(make_images()).numpy()
 
 
-def test_a_pickle_comes_back_with_the_same_settings_and_bytes(checkpoint):
-    augment = VAEAugment(checkpoint, **SETTINGS)
+def test_a_pickle_comes_back_with_the_same_settings_and_bytes(augment):
     data = pickle.dumps(augment)
     assert len(data) < 1000  # no weights in it
     again = pickle.loads(data)
@@ -48,11 +58,11 @@ def test_a_relative_path_is_found_from_another_folder(checkpoint, tmp_path, monk
     assert pickle.loads(data).vae.digest
 
 
-def test_another_checkpoint_under_the_same_name_is_refused(tiny_vae, tmp_path):
+def test_another_checkpoint_under_the_same_name_is_refused(checkpoint, short_vae, tmp_path):
     path = tmp_path / "run.keras"
-    save_checkpoint(tiny_vae, path)
+    shutil.copy(checkpoint, path)
     data = pickle.dumps(VAEAugment(path))
-    save_checkpoint(tiny_vae, path, training={"steps": 1})
+    save_checkpoint(short_vae, path, training={"steps": 1})
     with pytest.raises(CheckpointError, match="Copy the same checkpoint"):
         pickle.loads(data)
 
@@ -63,23 +73,17 @@ def test_a_transform_of_a_network_in_memory_says_why_it_cannot_be_pickled():
 
 
 @pytest.mark.slow
-def test_a_spawned_process_gives_the_same_bytes(checkpoint):
-    augment = VAEAugment(checkpoint, **SETTINGS)
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=augment_in_child, args=(augment, queue))
-    process.start()
-    found = queue.get(timeout=300)
-    process.join()
+def test_a_spawned_process_gives_the_same_bytes(augment):
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        found = pool.submit(augment_in_child, pickle.dumps(augment)).result(timeout=300)
     np.testing.assert_array_equal(found, augment(make_images()))
 
 
 @pytest.mark.parametrize("combine", ["interleave", "flat_map"])
-def test_apply_within_a_dataset_of_datasets_gives_the_bytes_of_apply(checkpoint, combine):
+def test_apply_within_a_dataset_of_datasets_gives_the_bytes_of_apply(augment, combine):
     source = tf.data.Dataset.from_tensor_slices(
         {"image": make_images(), "image/source_id": ["a", "b", "c", "d"]}
     )
-    augment = VAEAugment(checkpoint, **SETTINGS)
     shards = tf.data.Dataset.range(2)
     inner = getattr(shards, combine)(lambda index: source.shard(2, index).apply(augment))
     expected = {e["image/source_id"]: e["image"] for e in source.apply(augment).as_numpy_iterator()}
