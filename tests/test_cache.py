@@ -59,7 +59,8 @@ def test_sizes_that_nobody_promised_meet_on_a_device(tmp_path, axis):
         return {**element, "image": element["image"][:rows, :columns]}
 
     dataset = make_dataset().enumerate().map(crop)
-    augment = VAEAugment(FakeVAE(profile="ladder"), seed=3, guard="off", device="/CPU:0", batch_size=5)
+    vae = FakeVAE(profile="ladder")
+    augment = VAEAugment(vae, seed=3, guard="off", device="/CPU:0", batch_size=5)
     cached = augment.cache(dataset, tmp_path)
     for before, expected, found in zip(dataset, dataset.apply(augment), cached, strict=True):
         assert found["image"].shape == before["image"].shape
