@@ -287,13 +287,9 @@ def test_an_object_that_cannot_be_read_makes_annotated_images_faulty(folder, fra
 )
 def test_marks_that_are_not_read_leave_no_negatives_in_their_study(folder, kind, extra, name):
     write_cover(folder / "seg.dcm", "1.1", "1.2")
-    dataset = write_dicom(folder / "x.dcm", BLANK, SOPClassUID=kind, StudyInstanceUID="1.0")
-    del dataset.PixelData, dataset.Rows, dataset.Columns
-    for keyword, value in extra.items():
-        setattr(dataset, keyword, value)
-    dataset.save_as(folder / "x.dcm")
+    dataset = write_state(folder / "x.dcm", SOPClassUID=kind, **extra)
     found = read_dicom_folder(folder)
-    assert list_states(found) == {"1.1": "complete", "1.2": "faulty", "1.3": "none"}
+    assert list_states(found) == {"1.1": "complete", "1.2": "faulty", "1.3": "faulty"}
     assert [(p.file, p.reason) for p in found.problems] == [("x.dcm", f"{name}, which is not read")]
     assert any(note.startswith(f"{name} is not read") for note in found.notes)
     # Another study is not meant.
@@ -307,7 +303,89 @@ def test_an_object_of_images_that_are_not_there_leaves_no_negatives(folder):
     write_cover(folder / "seg.dcm", "1.1", "1.2")
     write_cover(folder / "other.dcm", "9.1", boxed="9.1", SOPInstanceUID="3.1")
     found = read_dicom_folder(folder)
-    assert list_states(found) == {"1.1": "complete", "1.2": "faulty", "1.3": "none"}
+    assert list_states(found) == {"1.1": "complete", "1.2": "faulty", "1.3": "faulty"}
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+LOST = {
+    "cut": bytes(100),
+    "cut behind its prefix": bytes(128) + b"DICM",
+    "cut in its first elements": None,
+    "pointer": LFS,
+    "empty": b"",
+    "link": "gone",
+    "link to a folder": "../elsewhere",
+    "link out of the source": "../elsewhere/seg.dcm",
+}
+
+
+@pytest.mark.parametrize("name", ["seg2.dcm", "SEG0001", "1.2.840.7", "more/seg.IMA"])
+@pytest.mark.parametrize("kind", LOST)
+def test_a_file_that_cannot_be_read_may_be_a_segmentation(folder, kind, name, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    write_cover(tmp_path / "elsewhere" / "seg.dcm", "1.1", "1.2")
+    write_cover(folder / "seg.dcm", "1.1", "1.2")
+    lost, content = folder / name, LOST[kind]
+    lost.parent.mkdir(exist_ok=True)
+    if isinstance(content, str):
+        lost.symlink_to(os.path.relpath(tmp_path / "in" / content, lost.parent))
+    else:
+        lost.write_bytes((folder / "seg.dcm").read_bytes()[:160] if content is None else content)
+    found = read_dicom_folder(folder)
+    assert list_states(found) == {"1.1": "complete", "1.2": "faulty", "1.3": "faulty"}
+    assert [problem.file for problem in found.problems] == [name]
+    assert found.notes[-1].startswith("1 files cannot be read and may be annotations")
+
+
+@pytest.mark.parametrize("name", ["seg", "report", "state"])
+def test_wherever_an_object_is_cut_it_leaves_no_negative(folder, tmp_path, name):
+    path = tmp_path / name
+    if name == "seg":
+        write_cover(path, "1.2", boxed="1.2", SOPInstanceUID="3.1")
+    elif name == "report":
+        outline = make_outline("CIRCLE", [4, 4, 4, 6], draw_in("1.2"))
+        write_report(path, [make_finding("Mass"), outline])
+    else:
+        write_state(path, GraphicAnnotationSequence=[make_item(GraphicLayer="A")])
+    write_cover(folder / "seg.dcm", "1.1", "1.2")
+    data = path.read_bytes()
+    for end in range(0, len(data), 7):
+        (folder / "x.dcm").write_bytes(data[:end])
+        found = read_dicom_folder(folder)
+        assert list_states(found)["1.2"] == "faulty" or list_boxes(found)["1.2"], end
+
+
+def write_state(path, **elements):
+    kind = "1.2.840.10008.5.1.4.1.1.11.1"
+    dataset = write_dicom(path, BLANK, SOPClassUID=kind, StudyInstanceUID="1.0")
+    del dataset.PixelData, dataset.Rows, dataset.Columns
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(path)
+    return dataset
+
+
+def test_a_presentation_state_without_graphics_marks_nothing(folder):
+    write_cover(folder / "seg.dcm", "1.1", "1.2")
+    dataset = write_state(folder / "x.dcm", ContentLabel="WINDOW")
+    found = read_dicom_folder(folder)
+    assert list_states(found) == {"1.1": "complete", "1.2": "complete", "1.3": "none"}
+    dataset.add_new(0x60003000, "OW", b"\1\0")  # Overlay Data
+    dataset.save_as(folder / "x.dcm")
+    assert list_states(read_dicom_folder(folder))["1.2"] == "faulty"
+
+
+def test_files_that_are_plainly_no_segmentation_doubt_nothing(folder):
+    write_cover(folder / "seg.dcm", "1.1", "1.2")
+    (folder / "README").write_text("Seven patients.")
+    (folder / "notes.txt").symlink_to("gone")
+    for name in (".DS_Store", "._seg.dcm", "DICOMDIR", "preview.bin"):
+        (folder / name).write_bytes(bytes(100))
+    data = (folder / "c.dcm").read_bytes()
+    (folder / "c.dcm").write_bytes(data[: data.index(b"CT") + 2])  # its class tells what it is
+    (folder / "link").symlink_to(".", target_is_directory=True)
+    found = read_dicom_folder(folder)
+    assert list_states(found) == {"1.1": "complete", "1.2": "complete"}
 
 
 def test_images_of_one_uid_and_other_pixels_are_faulty_where_annotated(folder):

@@ -15,9 +15,10 @@ import zlib
 from typing import Any, BinaryIO
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import data_element_generator, read_file_meta_info
+from pydicom.filereader import data_element_generator, read_file_meta_info, read_partial
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from vae_aug.data.dicom_elements import ITEM_TAGS, check_items, get_integer, name_element
@@ -29,6 +30,7 @@ PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _PIXEL_TAGS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 _ITEM = 0xFFFEE000
 _UNDEFINED = 0xFFFFFFFF
+_ELEMENT_HEADER_BYTES = 8
 
 _DEFERRED = 2**20
 """Bytes above which a value is not read with the file: pixels of many frames."""
@@ -142,6 +144,45 @@ def read_dataset(path: str | os.PathLike[str], *, stop_before_pixels: bool = Fal
         return pydicom.dcmread(path, stop_before_pixels=stop_before_pixels)
     with _BoundedFile.open(path) as file:
         return pydicom.dcmread(file, _DEFERRED, stop_before_pixels=stop_before_pixels)
+
+
+def read_start(path: str | os.PathLike[str], last: str) -> Dataset:
+    """Read the first elements of a file, whatever is wrong with others; use it in `DicomErrors`.
+
+    Args:
+        path: The DICOM file.
+        last: Keyword of the last element to be read.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        DicomError: As `read_dataset`, or if the file is deflated.
+    """
+    check_regular(path)
+    if _is_deflated(path):
+        raise DicomError("is deflated; its first elements cannot be read alone.")
+    tag = pydicom.tag.Tag(last)
+    with _BoundedFile.open(path) as file:
+        return read_partial(file, lambda found, _vr, _length: found > tag)
+
+
+def check_whole(path: str | os.PathLike[str], dataset: Dataset) -> None:
+    """Refuse a file that ends within an element, where pydicom takes it for complete.
+
+    Args:
+        path: The DICOM file.
+        dataset: All its elements, as `read_dataset` returns them.
+
+    Raises:
+        DicomError: If its last element is cut short.
+    """
+    last = dataset.get_item(max(dataset.keys())) if len(dataset) else None
+    if isinstance(last, RawDataElement) and last.value is not None:
+        end = last.value_tell + last.length
+        rest = 0 if _is_deflated(path) else os.path.getsize(path) - end
+        if len(last.value) < last.length or 0 < rest < _ELEMENT_HEADER_BYTES:
+            raise DicomError("is cut short, within its last element.")
 
 
 def read_elements(path: str | os.PathLike[str]) -> tuple[Dataset, int]:

@@ -23,7 +23,7 @@ from pydicom.uid import (
 from scipy import ndimage
 
 from vae_aug.data.dicom_elements import get_finite, get_integer, get_items, get_values, get_words
-from vae_aug.data.dicom_file import DicomErrors, get_frames, read_dataset
+from vae_aug.data.dicom_file import DicomErrors, check_whole, get_frames, read_dataset
 from vae_aug.data.dicom_frames import (
     LABEL_MAP_SEGMENTATION_STORAGE,
     check_size,
@@ -137,6 +137,7 @@ def read_drawn(
             return _SegmentationReader(path, dataset, threshold, whole_segments).read()
         if "ContentSequence" in dataset:
             check_regular(path, MAX_TEXT_BYTES)
+            check_whole(path, dataset)
             return _ReportReader(dataset).read()
         raise DicomError("is neither a segmentation nor a structured report.")
 

@@ -8,8 +8,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from vae_aug.data.annotations.dicom_marks import Doubt, Marks, Picture, marks_images
-from vae_aug.data.annotations.layout import find_split_folder, looks_like_dicom
+from vae_aug.data.annotations.dicom_files import list_files, read_headers
+from vae_aug.data.annotations.dicom_marks import Doubt, Marks, Picture
+from vae_aug.data.annotations.layout import find_split_folder
 from vae_aug.data.annotations.pixels import refuse_relative
 from vae_aug.data.annotations.source import (
     DEFAULTS,
@@ -18,11 +19,10 @@ from vae_aug.data.annotations.source import (
     Collector,
     Fault,
     ReaderOptions,
-    describe_fault,
     reader,
 )
 from vae_aug.data.annotations.walk import walk
-from vae_aug.data.dicom import DicomErrors, DicomHeader, read_dataset, read_header
+from vae_aug.data.dicom import read_dataset
 from vae_aug.errors import AnnotationError, DicomError
 
 
@@ -42,7 +42,9 @@ def read_dicom_folder(
     segmentation that is about it and marks nothing in it. Of any other image nothing is said. A
     segmentation, report or XML file that cannot be read, or none of whose images is there, and an
     object that marks images in another way, such as an RT structure set, make the images without
-    boxes of its study faulty; of a segmentation or report that is damaged, all annotated ones.
+    boxes of its study faulty; a segmentation or report that is damaged, all of its study. A file
+    that does not even tell what it is (cut short, a pointer of Git LFS, a link to nothing) may be a
+    segmentation: it makes all images without boxes faulty.
 
     Args:
         source: The folder; where it has a folder of the split's name, that one.
@@ -61,78 +63,22 @@ def read_dicom_folder(
         raise AnnotationError(f"{source}: no such folder; give the folder of the DICOM files.")
     folder = find_split_folder(source, split) or source
     collector = Collector(source, options)
-    files = _list_files(collector, folder, options)
-    xml = [path for path in files if path.suffix.lower() == ".xml"]
-    others = [p for p in files if p.suffix.lower() != ".xml" and p.name.upper() != "DICOMDIR"]
-    dicom_files = list(filter(looks_like_dicom, others))
-    if not dicom_files:
+    files = list_files(collector, [folder, *filter(None, [options.images])])
+    if not files.dicom:
         raise AnnotationError(f"{folder}: holds no DICOM file.")
-    pictures, objects = _read_headers(collector, dicom_files)
-    marks = Marks(collector, pictures)
-    for path, header in objects:
+    headers = read_headers(collector, files.dicom)
+    marks = Marks(collector, headers.pictures)
+    marks.doubt_lost(files.lost + headers.lost)
+    for path, header in headers.objects:
         marks.read_object(path, header)
-    for path in xml:
+    for path in files.xml:
         marks.read_xml(path)
-    _add_images(collector, pictures, marks)
-    collector.doubt_unannotated(marks.lost_files)
+    _add_images(collector, headers.pictures, marks)
     refuse_relative(collector)
-    elsewhere = set() if folder == source else {*map(Path, walk(source))} - set(files)
-    if count := sum(path.suffix.lower() == ".xml" for path in elsewhere):
+    outside = {p for p in map(Path, walk(source)) if not p.is_relative_to(folder)} - {*files.xml}
+    if count := sum(path.suffix.lower() == ".xml" for path in outside):
         collector.notes.append(f"{count} XML files lie outside the folder of the split: not read")
     return collector.finish(sorted(marks.names))
-
-
-def _list_files(collector: Collector, folder: Path, options: ReaderOptions) -> list[Path]:
-    """Return the regular files that may be opened, and report the others."""
-    roots = [folder] if options.images is None else [folder, options.images]
-    found = []
-    paths = [path for root in roots for path in sorted(map(Path, walk(root)))]
-    for path in dict.fromkeys(paths):
-        if path.is_dir():
-            continue
-        if not path.is_file():
-            collector.report(path, "is no regular file")
-        # An XML file outside is a fault of its image, which `Marks.read_xml` reports.
-        elif path.suffix.lower() != ".xml" and not collector.contains(path):
-            collector.report(path, "lies outside the source; name its folder with --images")
-        else:
-            found.append(path)
-    return found
-
-
-def _read_headers(
-    collector: Collector, paths: Iterable[Path]
-) -> tuple[list[Picture], list[tuple[Path, DicomHeader]]]:
-    """Return the pictures, and the other objects; report what cannot be read."""
-    pictures, objects = [], []
-    for path in paths:
-        try:
-            header = _read_header(path)
-        except DicomError as error:
-            collector.report(path, describe_fault(path, error))
-            continue
-        if header.is_image:
-            pictures.append(Picture(path, header))
-        else:
-            objects.append((path, header))
-    return pictures, objects
-
-
-def _read_header(path: Path) -> DicomHeader:
-    """Read a header; of an object that marks images, also where its pixel data are damaged.
-
-    Raises:
-        DicomError: If the file cannot be read.
-    """
-    try:
-        return read_header(path)
-    except DicomError:
-        with DicomErrors(path):
-            dataset = read_dataset(path, stop_before_pixels=True)
-            kind, study = (str(dataset.get(k) or "") for k in ("SOPClassUID", "StudyInstanceUID"))
-        if not marks_images(kind):
-            raise
-        return DicomHeader("", "", 0, 0, 1, "", study, kind, is_image=False)
 
 
 def _add_images(collector: Collector, pictures: Sequence[Picture], marks: Marks) -> None:
@@ -193,14 +139,15 @@ def _are_alike(paths: list[Path]) -> bool:
 
 
 def _apply_doubt(collector: Collector, doubt: Doubt, studies: Mapping[str, str]) -> None:
-    """Mark images of the doubt's study as faulty, or of all if no image is of that study."""
+    """Mark images of the doubt's study as faulty, or all if no image is of that study."""
     everywhere = not doubt.study or doubt.study not in studies.values()
 
     def is_meant(image: AnnotatedImage) -> bool:
         of_study = everywhere or studies[image.source_id] == doubt.study
         return (
             of_study
-            and image.annotation == "complete"
+            and image.annotation != "faulty"
+            and not (doubt.only_annotated and image.annotation == "none")
             and not (doubt.only_without_boxes and image.labels)
         )
 

@@ -37,6 +37,7 @@ from vae_aug.data.dicom_regions import Drawn, read_drawn
 from vae_aug.errors import AnnotationError, DicomError
 
 _PRESENTATION_STATES = "1.2.840.10008.5.1.4.1.1.11."
+_OVERLAY = 0x60
 _REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 _SEGMENTATIONS = (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE)
 _NOT_READ: Mapping[str, str] = {
@@ -71,6 +72,7 @@ class Doubt(NamedTuple):
     reason: str
     study: str
     only_without_boxes: bool
+    only_annotated: bool = False
 
 
 class Marks:
@@ -83,7 +85,6 @@ class Marks:
         files: The file of the first fault of each frame that has one.
         sizes: Height and width that annotations claim, by the keys of pictures.
         doubts: Annotations whose images are not known for certain.
-        lost_files: How many XML files say something of boxes, and their image is not there.
         drawn_boxes: How many boxes are from segmentations and reports.
         drawn_objects: From how many of these.
     """
@@ -102,13 +103,15 @@ class Marks:
         self._xml: dict[str, list[_Entry]] = {}
         self.sizes: dict[str, _Size] = {}
         self.doubts: list[Doubt] = []
-        self.lost_files = self.drawn_boxes = self.drawn_objects = 0
+        self.drawn_boxes = self.drawn_objects = 0
 
     def read_object(self, path: Path, header: DicomHeader) -> None:
         """Read an object that is no picture."""
         kind = header.sop_class_uid
         try:
-            if name := _name_unread(path, kind):
+            if kind.startswith(_PRESENTATION_STATES) and not _has_graphics(path):
+                self._collector.report(path, "a presentation state without graphics: marks nothing")
+            elif name := _name_unread(kind):
                 self._collector.report(path, f"{name}, which is not read")
                 reason = f"{name} is not read; images of its study without boxes count as faulty"
                 self.doubts.append(Doubt(reason, header.study_instance_uid, True))
@@ -119,10 +122,19 @@ class Marks:
             if marks_images(kind):
                 self._doubt_all(header)
 
+    def doubt_lost(self, count: int) -> None:
+        """Doubt images without boxes if files were lost that may be annotations."""
+        if count:
+            reason = (
+                f"{count} files cannot be read and may be annotations; images without boxes count "
+                "as faulty. Repair or remove these files"
+            )
+            self.doubts.append(Doubt(reason, "", True))
+
     def _doubt_all(self, header: DicomHeader) -> None:
         reason = (
-            "a DICOM object marks images, and it cannot be read which; annotated images of its "
-            "study count as faulty"
+            "a DICOM object marks images, and it cannot be read which; images of its study count "
+            "as faulty"
         )
         self.doubts.append(Doubt(reason, header.study_instance_uid, False))
 
@@ -219,11 +231,10 @@ class Marks:
             reason = "no DICOM image has this SOP Instance UID or name"
             self._collector.report(path, "; ".join([reason, *unread]))
             reason = (
-                "an XML file names no DICOM image that is there; annotated images without boxes "
-                "count as faulty"
+                "an XML file names no DICOM image that is there; images without boxes count as "
+                "faulty"
             )
-            self.doubts.append(Doubt(reason, "", True))
-            self.lost_files += bool(entries)
+            self.doubts.append(Doubt(reason, "", True, only_annotated=not entries))
             return
         if self._frames[key] > 1:
             reason = "its image has several frames, and the annotation names none of them"
@@ -266,10 +277,23 @@ def _shorten(name: str) -> str:
     return path.stem if path.suffix in IMAGE_SUFFIXES else path.name
 
 
-def _name_unread(path: Path, sop_class_uid: str) -> str:
+def _has_graphics(path: Path) -> bool:
+    """Tell whether a presentation state draws in images, PS3.3 C.10.5."""
+    with DicomErrors(path):
+        dataset = read_dataset(path)
+        # An overlay's group is any even number from 6000 to 60FF.
+        tags = dataset.keys()
+        has_overlay = any(tag.group >> 8 == _OVERLAY for tag in tags)
+        if "GraphicAnnotationSequence" in dataset or has_overlay:
+            return True
+        # It is mandatory and comes behind graphics, which a file that is cut short has lost.
+        if "ContentLabel" not in dataset:
+            raise DicomError("(0070,0080) Content Label is missing; the file may be cut short.")
+        return False
+
+
+def _name_unread(sop_class_uid: str) -> str:
     """Name an object that marks images in a way that is not read; `""` for others."""
     if sop_class_uid.startswith(_PRESENTATION_STATES):
-        with DicomErrors(path):
-            drawn = "GraphicAnnotationSequence" in read_dataset(path, stop_before_pixels=True)
-        return "a presentation state with graphics" if drawn else ""
+        return "a presentation state with graphics"
     return _NOT_READ.get(sop_class_uid, "")
