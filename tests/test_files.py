@@ -117,14 +117,16 @@ def test_jpeg_stays_jpeg_of_quality_95(tmp_path, mode, channels):
     assert (after == after[..., :1]).all()
 
 
-def test_orientation_of_a_jpeg_is_kept_and_its_other_metadata_are_not(tmp_path):
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_orientation_is_kept_and_other_metadata_are_not(tmp_path, name):
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "DOE^JANE"
-    Image.new("L", (16, 8)).save(tmp_path / "a.jpg", exif=exif)
-    denoise_files(tmp_path / "a.jpg", tmp_path / "out", FakeVAE())
-    with Image.open(tmp_path / "out/a.jpg") as result:
-        assert result.getexif()[0x0112] == 6
-    assert b"DOE" not in (tmp_path / "out/a.jpg").read_bytes()
+    Image.new("L", (16, 8)).save(tmp_path / name, exif=exif)
+    denoise_files(tmp_path / name, tmp_path / "out", FakeVAE())
+    with Image.open(tmp_path / "out" / name) as result:
+        assert result.size == (16, 8) and result.getexif()[0x0112] == 6
+    assert read_image(tmp_path / "out" / name).shape == (16, 8, 1)  # as it is shown
+    assert b"DOE" not in (tmp_path / "out" / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small_RLE.dcm"])

@@ -803,8 +803,9 @@ def denoise(
 ) -> None:
     """Denoise image files; names, sizes and bit depth are kept.
 
-    An interrupted run goes on where it stopped. Metadata of PNG and JPEG are left out; derived
-    DICOM keeps its patient and geometry. Reconstructions are not anonymous.
+    An interrupted run goes on where it stopped. Of the metadata of PNG and JPEG only the
+    orientation is kept; derived DICOM keeps its patient and geometry. Reconstructions are not
+    anonymous.
     """
     _run(
         "run_denoise",

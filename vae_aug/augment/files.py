@@ -30,6 +30,7 @@ from vae_aug.data.annotations.source import describe_fault
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.derived import derive_dicom, read_picture
 from vae_aug.data.dicom import Window, check_window, is_dicom, read_dicom
+from vae_aug.data.exif import find_orientation
 from vae_aug.data.images import parse_image_header, read_image
 from vae_aug.data.limits import MAX_IMAGE_BYTES, read_bounded
 from vae_aug.errors import VAEAugError
@@ -105,9 +106,9 @@ def denoise_files(
 
     Names, sizes, bit depths (of at least 8) and channels are kept. In colour the luminance
     changes and the differences between channels stay; equal channels stay equal; alpha is
-    copied. A JPEG is compressed anew at quality 95, its orientation kept. Other metadata of PNG
-    and JPEG (EXIF, text, colour profiles, palettes) are left out. A DICOM object comes out as
-    `vae_aug.data.derived` says: same patient, same geometry, marked as derived.
+    copied. A JPEG is compressed anew at quality 95. Of the metadata of PNG and JPEG only EXIF's
+    orientation is kept; text, colour profiles and palettes are left out. A DICOM object comes out
+    as `vae_aug.data.derived` says: same patient, same geometry, marked as derived.
 
     A run can be interrupted and started again: files appear whole or not at all, and those that
     are there are kept.
@@ -302,12 +303,13 @@ def _denoise(job: _Job, restore: _Restore, mark: str, window: Window) -> bytes:
             return _encode_png(restore(read_dicom(job.source, window).pixels), mark)
         picture = read_picture(job.source, window)
         return derive_dicom(picture, restore(picture.pixels), mark)
-    # As stored: the copy keeps the tag by which viewers turn a JPEG.
+    # As stored: the copy keeps the tag by which viewers turn it.
     pixels = restore(read_image(job.source, exif="ignore"))
     data = read_bounded(job.source, MAX_IMAGE_BYTES)
+    orientation = find_orientation(data)
     if job.kind == "jpeg":
-        return _encode_jpeg(pixels, mark, _read_orientation(data))
-    return _encode_png(_restore_alpha(pixels, data), mark)
+        return _encode_jpeg(pixels, mark, orientation)
+    return _encode_png(_restore_alpha(pixels, data), mark, orientation)
 
 
 def _restore_alpha(pixels: np.ndarray, data: bytes) -> np.ndarray:
@@ -318,13 +320,24 @@ def _restore_alpha(pixels: np.ndarray, data: bytes) -> np.ndarray:
     return np.concatenate([pixels, alpha], axis=-1)
 
 
-def _encode_png(pixels: np.ndarray, mark: str) -> bytes:
-    """Encode `[H, W, 1 to 4]` with the mark as a text chunk, PNG 11.3.3.3."""
+def _encode_png(pixels: np.ndarray, mark: str, orientation: int = 1) -> bytes:
+    """Encode `[H, W, 1 to 4]` with the mark as a text chunk, PNG 11.3.3.3, and how it is turned."""
     data = tf.io.encode_png(pixels, compression=3).numpy()
-    chunk = b"tEXtComment\0" + mark.encode()
-    length, checksum = struct.pack(">I", len(chunk) - 4), struct.pack(">I", zlib.crc32(chunk))
-    head, body = data[:_PNG_HEADER_BYTES], data[_PNG_HEADER_BYTES:]
-    return b"".join((head, length, chunk, checksum, body))
+    chunks = _make_chunk(b"tEXt", b"Comment\0" + mark.encode())
+    if orientation != 1:
+        chunks += _make_chunk(b"eXIf", _make_exif(orientation).removeprefix(b"Exif\0\0"))
+    return data[:_PNG_HEADER_BYTES] + chunks + data[_PNG_HEADER_BYTES:]
+
+
+def _make_chunk(kind: bytes, payload: bytes) -> bytes:
+    chunk = kind + payload
+    return struct.pack(">I", len(payload)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+def _make_exif(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[_ORIENTATION] = orientation
+    return exif.tobytes()
 
 
 def _encode_jpeg(pixels: np.ndarray, mark: str, orientation: int) -> bytes:
@@ -335,24 +348,13 @@ def _encode_jpeg(pixels: np.ndarray, mark: str, orientation: int) -> bytes:
     ).numpy()
     segments = _make_segment(0xFE, mark.encode())
     if orientation != 1:
-        exif = Image.Exif()
-        exif[_ORIENTATION] = orientation
-        segments = _make_segment(0xE1, exif.tobytes()) + segments
+        segments = _make_segment(0xE1, _make_exif(orientation)) + segments
     (length,) = struct.unpack(">H", data[4:6])  # of the JFIF segment, which must stay first
     return data[: 4 + length] + segments + data[4 + length :]
 
 
 def _make_segment(marker: int, payload: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
-
-
-def _read_orientation(data: bytes) -> int:
-    """Return the EXIF orientation of a JPEG, 1 where there is none."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return int(image.getexif().get(_ORIENTATION, 1))
-    except (OSError, ValueError, TypeError, SyntaxError):
-        return 1
 
 
 def _write(target: Path, data: bytes) -> None:
