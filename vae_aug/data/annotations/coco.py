@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import gc
 import mmap
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +49,20 @@ _RELATIVES = {
 }
 
 
+@contextlib.contextmanager
+def _pause_collection() -> Iterator[None]:
+    """Pause the search for reference cycles, which is half of the time to read 300,000 boxes."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 @reader
+@_pause_collection()
 def read_coco(
     source: str | os.PathLike[str], split: str = "train", options: ReaderOptions = DEFAULTS
 ) -> Annotations:
@@ -187,12 +203,12 @@ def _load_coco(file: Path) -> dict[str, Any]:
 
 def _parse_id(value: object) -> _Id | None:
     """Return an id, an integer where it is one in any spelling; None for what is no id."""
+    if type(value) is int:
+        return value
     if isinstance(value, bool):
         return None
     if isinstance(value, float):
         value = repr(value) if abs(value) <= _LARGEST_EXACT else None
-    if isinstance(value, int):
-        return value
     text = unicodedata.normalize("NFC", value).strip() if isinstance(value, str) else ""
     match = _INTEGER.fullmatch(text)
     if match is None:
@@ -247,13 +263,14 @@ def _drop_repeated(
 
     Those that share no more than the id stay: nothing goes by the ids of annotations.
     """
+    ids = [_parse_id(entry.get("id")) for entry in entries]
+    counts = collections.Counter(ids)
     seen: set[tuple[_Id, str]] = set()
     numbers: set[_Id] = set()
     kept: dict[int, dict[str, Any]] = {}
     shared = 0
-    for position, entry in enumerate(entries):
-        number = _parse_id(entry.get("id"))
-        if number is not None:
+    for position, (number, entry) in enumerate(zip(ids, entries, strict=True)):
+        if number is not None and counts[number] > 1:
             key = (number, repr(_summarize(entry)))
             if key in seen:
                 continue

@@ -352,12 +352,13 @@ def _check_labels(entries: Iterable[Box | Fault]) -> tuple[list[Box], list[Fault
         if isinstance(entry, Fault):
             faults.append(entry)
         elif label := clean_label(entry.label):
-            boxes.append(entry._replace(label=label))
+            boxes.append(entry if label == entry.label else entry._replace(label=label))
         else:
             faults.append(Fault(f"box {index}: has no label"))
     return boxes, faults
 
 
+@functools.lru_cache(2**10)
 def clean_label(text: str) -> str:
     """Return a label without white space around it, and with letters composed (Unicode NFC)."""
     return unicodedata.normalize("NFC", text).strip()
@@ -379,28 +380,19 @@ def clean_boxes(
         (rounding of relative coordinates) are clipped without a fault.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    limits = np.array([width, height, width, height], np.float64)
-    clipped = np.clip(boxes, 0, limits)
-    usable = np.ones(len(boxes), bool)
-    faults = [""] * len(boxes)
-    for index, (box, inside) in enumerate(zip(boxes, clipped, strict=True)):
-        fault = _find_fault(box, inside)
-        usable[index], faults[index] = not fault, fault
-        if not fault and np.abs(box - inside).max() > _EDGE_TOLERANCE_PX:
-            faults[index] = "partly outside the image"
-    return clipped, usable, faults
-
-
-def _find_fault(box: np.ndarray, inside: np.ndarray) -> str:
-    """Tell why a box cannot be used, of which some part lies inside the image; `""` if it can."""
-    if not np.isfinite(box).all():
-        return "its coordinates are not all numbers"
-    sides, sides_inside = box[2:] - box[:2], inside[2:] - inside[:2]
-    if (sides < 0).any():
-        return "inverted (a minimum above its maximum)"
-    if (sides < _LEAST_SIDE_PX).any():
-        return "zero area"
-    return "outside the image" if (sides_inside < _LEAST_SIDE_PX).any() else ""
+    clipped = np.clip(boxes, 0, np.array([width, height, width, height], np.float64))
+    with np.errstate(invalid="ignore"):  # infinity less itself
+        sides, sides_inside = (some[:, 2:] - some[:, :2] for some in (boxes, clipped))
+        overshoots = np.abs(boxes - clipped).max(axis=1)
+    faults = {
+        "its coordinates are not all numbers": ~np.isfinite(boxes).all(axis=1),
+        "inverted (a minimum above its maximum)": (sides < 0).any(axis=1),
+        "zero area": (sides < _LEAST_SIDE_PX).any(axis=1),
+        "outside the image": (sides_inside < _LEAST_SIDE_PX).any(axis=1),
+    }
+    usable = ~np.any(list(faults.values()), axis=0)
+    faults["partly outside the image"] = overshoots > _EDGE_TOLERANCE_PX
+    return clipped, usable, np.select(list(faults.values()), list(faults), "").tolist()
 
 
 def describe_fault(path: Path, error: VAEAugError) -> str:
