@@ -232,8 +232,9 @@ def test_labels_beside_the_volume(tmp_path, suffix):
         []
     ] * 6
     assert {image.patient for image in found.images} == {"one/scan", "two/scan"}
-    (problem,) = found.problems
+    problem, doubt = found.problems
     assert problem.file == f"two/gone{suffix}.nii" and "without the one" in problem.reason
+    assert doubt.file == "two/scan.nii.gz" and "may be of this one" in doubt.reason
 
 
 @pytest.mark.parametrize(

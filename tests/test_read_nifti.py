@@ -274,11 +274,17 @@ def test_one_file_an_organ_is_one_class_each(tmp_path):
         )
     (tmp_path / "s0001" / "segmentations" / "brain.nii.gz").unlink()
     found = read_nifti(tmp_path)
-    assert found.label_names == ("brain", "liver") and not found.problems
+    assert found.label_names == ("brain", "liver")
     assert summarize(found) == {
         "s0000/ct.nii.gz": ({"complete"}, [(2, "brain", BOX), (2, "liver", BOX)], {"s0000"}),
-        "s0001/ct.nii.gz": ({"complete"}, [(2, "liver", BOX)], {"s0001"}),
+        "s0001/ct.nii.gz": ({"complete", "none"}, [(2, "liver", BOX)], {"s0001"}),
     }
+    # Where a class is missing, a slice without a box may have one of it.
+    states = [image.annotation for image in found.images if image.patient == "s0001"]
+    assert states == ["none", "none", "complete", "none"]
+    ((file, reason),) = [(problem.file, problem.reason) for problem in found.problems]
+    assert file == "s0001/ct.nii.gz" and reason.startswith("has no labels of brain, as other")
+    assert "that other images have: brain;" in found.notes[-1]
     several = make_labels(1) + make_labels(1)[::-1] * 2
     write(tmp_path / "s0000" / "segmentations" / "liver.nii.gz", several)
     found = read_nifti(tmp_path)
@@ -499,6 +505,56 @@ def test_values_and_grids_of_labels(tmp_path, change, state, boxes, reason):
     assert sum(len(image.boxes) for image in found.images) == boxes
     assert reason is None or reason in found.problems[0].reason
     assert (reason is None) == (not found.problems)
+
+
+def test_labels_in_a_folder_of_each_class_leave_no_negatives(tmp_path):
+    """Only one of the two masks of p2 is there, so it is told by its name alone."""
+    write_all(
+        tmp_path,
+        ["images/p1.nii.gz", "images/p2.nii.gz"],
+        ["masks/liver/p1.nii.gz", "masks/spleen/p1.nii.gz"],
+    )
+    write(tmp_path / "masks" / "spleen" / "p2.nii.gz", make_labels(0))
+    found = read_nifti(tmp_path)
+    assert {image.annotation for image in found.images} == {"faulty"}
+    assert [p.file for p in found.problems if "without the one" in p.reason] == [
+        "masks/liver/p1.nii.gz",
+        "masks/spleen/p1.nii.gz",
+    ]
+
+
+def test_labels_that_lost_their_image_may_be_of_any_without_labels(tmp_path):
+    images = ["imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nii.gz"]
+    write_all(tmp_path, images, ["labelsTr/a.nii.gz", "labelsTr/renamed.nii.gz"])
+    found = read_nifti(tmp_path)
+    states = {(image.patient, image.annotation) for image in found.images}
+    assert states == {("a", "complete"), ("b", "faulty")}
+
+
+def test_what_is_wrong_with_a_grid_is_told_once_with_its_numbers(tmp_path):
+    write(tmp_path / "a.nii.gz", make_scan())
+    moved = AFFINE.copy()
+    moved[0, 3], moved[1, 1] = 0.0123456, 1.0117
+    write(tmp_path / "a_seg.nii.gz", make_labels(), moved)
+    found = read_nifti(tmp_path)
+    assert [image.annotation for image in found.images] == ["faulty"] * 4
+    (problem,) = found.problems
+    assert "0.0123456" in problem.reason and "instead of 0 in row 1, column 4" in problem.reason
+    assert "1.0117" in problem.reason and "instead of 1 in row 2, column 2" in problem.reason
+
+
+@pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
+def test_labels_may_be_stored_from_another_side(tmp_path, axis):
+    scan, labels = nibabel.Nifti1Image(make_scan(), AFFINE), make_labels()
+    write(tmp_path / "a.nii.gz", make_scan())
+    write(tmp_path / "a_seg.nii.gz", labels)
+    expected = summarize(read_nifti(tmp_path, options=ReaderOptions(axis=axis)))
+    turned = nibabel.Nifti1Image(labels, AFFINE).as_reoriented(
+        nibabel.orientations.axcodes2ornt(("P", "S", "L"))
+    )
+    write(tmp_path / "a_seg.nii.gz", np.asarray(turned.dataobj), turned.affine)
+    assert turned.shape != scan.shape
+    assert summarize(read_nifti(tmp_path, options=ReaderOptions(axis=axis))) == expected
 
 
 def test_regions_without_a_name_are_faults_of_their_slice(tmp_path):

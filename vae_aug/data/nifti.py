@@ -56,8 +56,9 @@ class Grid(NamedTuple):
         width: Of a slice, in pixels.
         slices: Number of slices.
         volumes: Length of the fourth axis, of which the first is read; 1 if there is none.
-        affine: `[4, 4] float64`, indices of voxels to mm.
+        affine: `[4, 4] float64`, indices of voxels as stored to mm.
         is_oriented: Whether the file tells how the volume lies in the patient.
+        shown_affine: `[4, 4] float64`, (row, column, slice) to mm.
     """
 
     height: int
@@ -66,6 +67,7 @@ class Grid(NamedTuple):
     volumes: int
     affine: np.ndarray
     is_oriented: bool
+    shown_affine: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,10 +280,37 @@ def _iterate_slices(stored: _Stored, slices: np.ndarray) -> Iterator[LabelSlice]
             yield LabelSlice(values.astype(np.int64), True)
 
 
-def is_same_grid(first: Grid, second: Grid) -> bool:
-    """Tell whether two volumes have the same voxels at the same places."""
-    close = np.allclose(first.affine, second.affine, rtol=1e-3, atol=0.01)
-    return first[:3] == second[:3] and close
+def describe_mismatch(labels: Grid, image: Grid) -> str:
+    """Tell in what labels do not have the voxels of an image at the same places.
+
+    They may be stored in another order of axes, or from another side.
+
+    Args:
+        labels: Of the volume of labels.
+        image: Of the image, along the same axis.
+
+    Returns:
+        A clause with the numbers in which they differ; `""` if they fit.
+    """
+    if labels[:3] != image[:3]:
+        return (
+            f"their {labels.slices} slices of {labels.height} x {labels.width} are not those of "
+            f"the image, {image.slices} of {image.height} x {image.width}"
+        )
+    differing = _find_differing(labels.affine, image.affine)
+    if not differing.any() or not _find_differing(labels.shown_affine, image.shown_affine).any():
+        return ""
+    told = (
+        f"{labels.affine[row, column]:.7g} instead of {image.affine[row, column]:.7g} in row "
+        f"{row + 1}, column {column + 1}"
+        for row, column in np.argwhere(differing)
+    )
+    return f"they do not lie where the image does: their affine has {', '.join(told)}"
+
+
+def _find_differing(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    # Affines are stored as float32, and some programs round them.
+    return ~np.isclose(first, second, rtol=1e-3, atol=0.01)
 
 
 def read_slice(
@@ -428,12 +457,13 @@ def _make_grid(header: Any, axis: str) -> Grid:
     shape = (*header.get_data_shape(), 1, 1)
     affine = header.get_best_affine()
     transform = _find_transform(affine, axis)
+    shown = affine @ load_nibabel().orientations.inv_ornt_aff(transform, shape[:3])
     order = np.argsort(transform[:, 0])
     height, width, slices = (int(shape[index]) for index in order)
     if height * width > MAX_PIXELS:
         raise VAEAugError(f"has slices of {height} x {width} pixels; at most {MAX_PIXELS} are read")
     is_oriented = bool(header["qform_code"] > 0 or header["sform_code"] > 0)
-    return Grid(height, width, slices, int(shape[3]), affine, is_oriented)
+    return Grid(height, width, slices, int(shape[3]), affine, is_oriented, shown)
 
 
 def _find_transform(affine: np.ndarray, axis: str) -> np.ndarray:

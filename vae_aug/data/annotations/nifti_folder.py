@@ -31,7 +31,7 @@ from vae_aug.data.nifti import (
     Grid,
     LabelSlice,
     check_axis,
-    is_same_grid,
+    describe_mismatch,
     load_nibabel,
     read_grid,
     read_labels,
@@ -77,7 +77,9 @@ def read_nifti(
     box. Of a fourth axis the first volume is read.
 
     A slice has no box if the labels of its volume were read and have none there. Nothing is said of
-    a volume without labels; and what labels say that cannot be used makes their images faulty.
+    a volume without labels, nor, where each volume of labels is a class, of slices without a box if
+    a class that others have is missing. What labels say that cannot be used makes their images
+    faulty.
 
     Args:
         source: The data set's folder, or one volume.
@@ -121,8 +123,17 @@ def read_nifti(
         if grid is not None:
             of_pair = [labels[volume.path] for volume in pair.labels]
             entries = _list_entries(pair, of_pair, grid, namer, collector)
+            entries = _doubt_missing(pair, entries, namer, collector)
             _add_slices(pair, grid, entries, options.axis, patient, collector)
     _note_grids([grid for grid in grids.values() if grid is not None], collector)
+    if namer.missing:
+        missing = ", ".join(sorted(namer.missing))
+        collector.notes.append(
+            f"volumes of labels are missing that other images have: {missing}; slices without a "
+            "box of their images count as unannotated"
+        )
+    # What is wrong with a volume was said of each of its slices.
+    collector.problems = list(dict.fromkeys(collector.problems))
     return collector.finish(namer.names)
 
 
@@ -233,6 +244,7 @@ class _Namer:
             if value > 0 and path not in self._classes
         }
         self._values = _name_values(described) or name_values(root, found)
+        self.missing: set[str] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -244,6 +256,12 @@ class _Namer:
     def has_classes(self, pair: Pair) -> bool:
         """Tell whether each volume of labels of an image is a class of its own."""
         return all(volume.path in self._classes for volume in pair.labels)
+
+    def list_missing(self, pair: Pair) -> list[str]:
+        """Return the classes that other images have a volume of labels for."""
+        if not self._classes or not self.has_classes(pair):
+            return []
+        return sorted({*self._classes.values()} - {self._classes[v.path] for v in pair.labels})
 
     def list_entries(self, volume: Volume, regions: _Regions, index: int) -> Iterator[Box | Fault]:
         """Yield the boxes of a slice, and what is wrong in it."""
@@ -275,7 +293,7 @@ def _list_entries(
     pair: Pair, labels: Sequence[_Labels], grid: Grid, namer: _Namer, collector: Collector
 ) -> list[list[Box | Fault] | None]:
     """Return what the labels of an image say of each of its slices."""
-    if not pair.labels:
+    if not pair.labels and not pair.is_doubtful:
         return [None] * grid.slices
     faults: list[Box | Fault] = [
         Fault(f"its labels cannot be used: {reason}", "unread")
@@ -298,25 +316,36 @@ def _list_entries(
     ]
 
 
+def _doubt_missing(
+    pair: Pair, slices: list[list[Box | Fault] | None], namer: _Namer, collector: Collector
+) -> list[list[Box | Fault] | None]:
+    """Take back that slices have no box where the labels of a class are missing."""
+    missing = namer.list_missing(pair)
+    if not missing or all(slices):
+        return slices
+    reason = (
+        f"has no labels of {', '.join(missing)}, as other images have; its slices without a box "
+        "count as unannotated"
+    )
+    collector.report(pair.image.path, reason, "unannotated")
+    namer.missing |= {*missing}
+    return [entries or None for entries in slices]
+
+
 def _find_faults(pair: Pair, labels: Sequence[_Labels], grid: Grid, namer: _Namer) -> Iterator[str]:
     """Yield why nothing that labels say of an image is certain."""
     for volume in labels:
         if volume.grid is None:
             yield volume.reason
-        elif not is_same_grid(volume.grid, grid):
-            found = volume.grid
-            yield (
-                f"their {found.slices} slices of {found.height} x {found.width} are not those of "
-                f"the image, {grid.slices} of {grid.height} x {grid.width} at the same place; "
-                "resample them"
-            )
+        elif mismatch := describe_mismatch(volume.grid, grid):
+            yield f"{mismatch}; resample them"
         elif namer.has_classes(pair):
             if len({int(value) for regions in volume.slices for value in regions.values}) > 1:
                 yield "one of several volumes, each of which is a class, has several values"
         elif not _is_equal(volume, labels[0]):
             yield f"{len(labels)} volumes of labels of the image differ; keep one"
     if pair.is_doubtful:
-        yield "there are further labels that may be of the image"
+        yield "there are labels that were not read or have no image, which may be of this one"
 
 
 def _is_equal(first: _Labels, second: _Labels) -> bool:

@@ -188,8 +188,12 @@ def _choose_split(
 def _pair(pairs: Sequence[Pair], labels: Sequence[Volume], collector: Collector) -> None:
     """Give each image its labels; report labels of which it cannot be told whose they are."""
     matcher = _Matcher(pairs, labels)
+    lost, guessed = 0, []
     for volume in labels:
         found = matcher.find(volume)
+        if not found:
+            found = matcher.find_elsewhere(volume)
+            guessed += found
         # Names that differ in letter case alone may be those of two images.
         spelled = [p for p in found if get_stem(volume.path).startswith(get_stem(p.image.path))]
         for pair in spelled or found:
@@ -200,8 +204,12 @@ def _pair(pairs: Sequence[Pair], labels: Sequence[Volume], collector: Collector)
             collector.report(
                 volume.path, f"a volume of labels, without the one that it is of; {_HOW}"
             )
+            lost += 1
             for pair in matcher.list_alike(volume):
                 pair.is_doubtful = True
+    # What was lost may be of any image without labels, and shows that folders were misread.
+    for pair in [*guessed, *(pair for pair in pairs if not pair.labels)] if lost else ():
+        pair.is_doubtful = True
     left_out = 0
     for pair in pairs:
         others = [volume for volume in pair.labels if not volume.is_of_a_rater]
@@ -261,7 +269,7 @@ class _Matcher:
         ):
             if found := self._index.get((labels.place, *key)):
                 return found
-        return self._find_of_folder(labels) or self._find_elsewhere(labels)
+        return self._find_of_folder(labels)
 
     def _find_of_folder(self, labels: Volume) -> list[Pair]:
         """Find images by labels that are called after the kind of labels, or of an organ."""
@@ -273,7 +281,7 @@ class _Matcher:
         beside = [pair for pair in general if pair.image.path.parent == above]
         return beside if labels.has_role and len(general) == len(beside) == len(here) else []
 
-    def _find_elsewhere(self, labels: Volume) -> list[Pair]:
+    def find_elsewhere(self, labels: Volume) -> list[Pair]:
         """Find images in other folders, where names are there but once."""
         found = self._scans.get(labels.scan, [])
         is_one = len({pair.image.place for pair in found}) == 1 == self._labels[labels.scan]
