@@ -1,5 +1,6 @@
 """Masks: which files they are, what their values mean, and what cannot be told."""
 
+import os
 import random
 import unicodedata
 
@@ -126,7 +127,8 @@ def test_a_mask_never_becomes_an_image(tmp_path):
     for name in ("a_mask.png", "b_mask.png", "a_lesion.png", "c_lesion.png"):
         write_mask(tmp_path / name)
     found = read_masks(tmp_path)
-    assert states(found) == {"a.png": ("complete", 1), "d.png": ("none", 0)}
+    # A mask that lost its image may be that of any image without one.
+    assert states(found) == {"a.png": ("complete", 1), "d.png": ("faulty", 0)}
     expected = [(name, "a mask whose image is missing") for name in ("b_mask.png", "c_lesion.png")]
     assert list_reasons(found) == expected
 
@@ -145,7 +147,7 @@ def test_a_mask_of_another_patient_is_not_taken(tmp_path):
     for name in ("p1/masks/1.png", "p2/masks/1.png"):
         write_mask(tmp_path / name)
     found = read_masks(tmp_path)
-    assert states(found) == {"p1/images/1.png": ("complete", 1), "p2/images/2.png": ("none", 0)}
+    assert states(found) == {"p1/images/1.png": ("complete", 1), "p2/images/2.png": ("faulty", 0)}
     assert list_reasons(found) == [("p2/masks/1.png", "a mask whose image is missing")]
 
 
@@ -205,6 +207,79 @@ def test_empty_missing_and_unreadable_masks(tmp_path):
         ("masks/4.png", "unread"),
     ]
     assert found.problems[0].reason.startswith("the mask is 48 x 65, the image 48 x 64 pixels")
+
+
+def test_one_value_is_one_mask_and_a_small_one_a_class(tmp_path):
+    for value, label in ((21, "object"), (100, "object"), (254, "object"), (2, "2"), (20, "20")):
+        found = read_masks(write_set(tmp_path / str(value), make_mask(value), make_mask(0)))
+        assert [image.labels for image in found.images] == [(label,), ()]
+        assert found.label_names == (label,)
+
+
+# --- Masks that are not all read
+
+
+@pytest.mark.parametrize("name", ["b_mask_2.png", "masks/b.png", "b_mask.tif"])
+@pytest.mark.parametrize("kind", ["link", "link out", "pipe", "empty", "pointer"])
+def test_a_mask_that_cannot_be_read_beside_an_empty_one(tmp_path, name, kind):
+    for image in "abc":
+        write_image(tmp_path / f"{image}.png")
+    write_mask(tmp_path / "a_mask.png")
+    write_mask(tmp_path / "b_mask_1.png", make_mask(0))
+    write_mask(tmp_path / "c_mask.png", make_mask(0))
+    lost = tmp_path / name
+    lost.parent.mkdir(exist_ok=True)
+    if kind == "pipe":
+        os.mkfifo(lost)
+    elif kind.startswith("link"):
+        lost.symlink_to("gone" if kind == "link" else "/gone/b.png")
+    else:
+        lost.write_bytes(b"version https://git-lfs" if kind == "pointer" else b"")
+    found = read_masks(tmp_path)
+    assert states(found) == {
+        "a.png": ("complete", 1),
+        "b.png": ("faulty", 0),
+        "c.png": ("complete", 0),
+    }
+    assert [problem.file for problem in found.problems] == [name]
+
+
+@pytest.mark.parametrize("name", ["b_mask_2.npy", "b_mask.nii.gz", "b_mask", "b_mask.png.part"])
+def test_a_mask_of_another_kind_beside_an_empty_one(tmp_path, name):
+    for image in "ab":
+        write_image(tmp_path / f"{image}.png")
+    write_mask(tmp_path / "a_mask.png")
+    write_mask(tmp_path / "b_mask_1.png", make_mask(0))
+    for file in ("a_mask_1.npy", "b_mask_1.png.aux.xml", name):
+        (tmp_path / file).write_bytes(b"\0")
+    found = read_masks(tmp_path)
+    assert states(found) == {"a.png": ("complete", 1), "b.png": ("faulty", 0)}
+    ((file, reason),) = list_reasons(found)
+    assert file == name and reason.startswith("it bears the name of a mask")
+
+
+@pytest.mark.parametrize("folders", ["masks/left masks/right", "leftMask rightMask"])
+def test_a_mask_is_missing_that_other_images_have(tmp_path, folders):
+    left, right = folders.split()
+    for name, value in (("a", 255), ("b", 0), ("c", 255)):
+        write_image(tmp_path / "images" / f"{name}.png")
+        write_mask(tmp_path / left / f"{name}.png", make_mask(value))
+    write_mask(tmp_path / right / "a.png")
+    found = read_masks(tmp_path)
+    assert [state for state, _ in states(found).values()] == ["complete", "none", "complete"]
+    ((file, reason),) = list_reasons(found)
+    assert file == "images/b.png" and reason.startswith("has no mask in right")
+    write_mask(tmp_path / right / "b.png", make_mask(0))
+    assert states(read_masks(tmp_path))["images/b.png"] == ("complete", 0)
+
+
+def test_a_link_to_a_folder_of_masks_elsewhere_leaves_no_negatives(tmp_path):
+    source = write_set(tmp_path / "set", make_mask(), make_mask(0))
+    write_mask(tmp_path / "elsewhere" / "1.png")
+    (source / "lesion_masks").symlink_to(tmp_path / "elsewhere")
+    found = read_masks(source)
+    assert states(found) == {"images/0.png": ("complete", 1), "images/1.png": ("faulty", 0)}
+    assert list_reasons(found) == [("lesion_masks", "is a link to a folder, which is not followed")]
 
 
 # --- Soft edges
@@ -268,9 +343,10 @@ def test_grey_that_is_no_edge_makes_a_mask_unreadable(tmp_path):
 # --- Classes
 
 
-@pytest.mark.parametrize(
-    "values", [[1, 2], list(range(1, 21)), [50, 100, 150, 200, 250], [128, 255], [1, 2, 255]]
-)
+HIGH = [[50, 100, 150, 200, 250], [128, 255], [1, 2, 255], [1, 21]]
+
+
+@pytest.mark.parametrize("values", [[1, 2], list(range(1, 21)), [3, 20], *HIGH])
 def test_classes_survive(tmp_path, values):
     """Each value has one region of 3x3; the first also touches the second."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -278,7 +354,13 @@ def test_classes_survive(tmp_path, values):
         left, top = 8 * (index % 7) + 2, 12 * (index // 7) + 2
         make_mask(value, [left, top, left + 3, top + 3], mask)
     make_mask(values[1], [5, 2, 8, 3], mask)
-    found = read_masks(write_set(tmp_path, mask))
+    write_set(tmp_path, mask)
+    if values in HIGH:
+        with pytest.raises(AnnotationError, match=f"hold the values {values[0]}, .* labelmap.txt"):
+            read_masks(tmp_path)
+        lines = "".join(f"{value}:{value},{value},{value}::\n" for value in values)
+        (tmp_path / "labelmap.txt").write_text(lines)
+    found = read_masks(tmp_path)
     assert found.label_names == tuple(map(str, values)) and found.problems == ()
     assert {label for label, _ in list_boxes(found.images[0])} == set(found.label_names)
 
@@ -294,6 +376,9 @@ def test_classes_that_were_smoothed_are_refused(tmp_path, how):
     mask = soften(make_mask(100, [34, 20, 56, 40], make_mask(200)), how)
     write_set(tmp_path, mask)
     write_mask(tmp_path / "images" / "0.png", np.full_like(mask, 7))
+    with pytest.raises(AnnotationError, match=r"values 100, 200; \d+ more lie at edges"):
+        read_masks(tmp_path)
+    (tmp_path / "classes.txt").write_text("\n" * 99 + "cyst" + "\n" * 100 + "nodule")
     found = read_masks(tmp_path)
     assert states(found) == {"images/0.png": ("faulty", 0)}
     assert "lie in specks and at edges, between classes" in found.problems[0].reason
@@ -332,6 +417,7 @@ def test_numbers_of_objects_are_refused(tmp_path):
     ("text", "value", "label"),
     [
         ("nodule", 255, "nodule"),
+        ("nodule", 128, "nodule"),
         ("\ufeffnodule\r\n", 1, "nodule"),
         ("background\ncyst\nnodule\n", 2, "nodule"),
         ("\nnodule", 2, "nodule"),
@@ -382,8 +468,9 @@ def save(folder, image):
     return read_masks(folder)
 
 
-@pytest.mark.parametrize("pixels", [make_mask(1).astype(np.uint16), make_mask() * np.uint16(257)])
-def test_sixteen_bits(tmp_path, pixels):
+@pytest.mark.parametrize("value", [1, 256, 4095, 65535])
+def test_sixteen_bits(tmp_path, value):
+    pixels = np.where(make_mask(), value, 0).astype(np.uint16)
     assert list_boxes(read_masks(write_set(tmp_path, pixels)).images[0]) == [("object", BOX)]
 
 
@@ -456,7 +543,7 @@ def test_a_labelmap_that_is_none(tmp_path, text):
 
 
 def test_colour_among_grey_and_transparency_are_refused(tmp_path):
-    write_set(tmp_path, make_mask(1), colour(make_mask()))
+    write_set(tmp_path, make_mask(), colour(make_mask()))
     rgba = np.dstack([make_mask()] * 4)
     Image.fromarray(rgba).save(tmp_path / "masks" / "2.png")
     Image.fromarray(rgba | np.array([0, 0, 0, 255], np.uint8)).save(tmp_path / "masks" / "3.png")

@@ -124,6 +124,9 @@ def _write_classes(rng: random.Random, folder: Path, files: Files) -> dict[int, 
     scale = rng.choice((1, 60))
     if scale == 1:
         (folder / "classes.txt").write_text("\n".join(LABELS.values()))
+    else:
+        lines = (f"{scale * value}:{','.join([str(scale * value)] * 3)}::" for value in LABELS)
+        (folder / "labelmap.txt").write_text("\n".join(lines))
     for name, mask in files.items():
         _write(folder / f"{name}.png", mask * np.uint8(scale))
     return LABELS if scale == 1 else {value: str(value * scale) for value in LABELS}

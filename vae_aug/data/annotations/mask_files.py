@@ -8,7 +8,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from vae_aug.data.annotations.layout import SPLIT_WORDS, fold_name, list_images, list_split_names
+from vae_aug.data.annotations.borders import is_inside
+from vae_aug.data.annotations.layout import (
+    IMAGE_SUFFIXES,
+    SPLIT_WORDS,
+    fold_name,
+    list_images,
+    list_split_names,
+)
+from vae_aug.data.annotations.walk import walk
 from vae_aug.errors import AnnotationError
 
 MASK_FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
@@ -22,6 +30,8 @@ _UNSURE = frozenset(
 )
 _IMAGE = frozenset({"image", "images", "img", "imgs", "input", "inputs", "original", "originals"})
 _OBJECTS = "segmentationobject"
+# What programs lay beside a mask, about it.
+_SIDECARS = frozenset({".txt", ".md", ".xml", ".xmp", ".csv", ".pgw", ".tfw", ".jgw", ".md5"})
 # Folders of sets about face masks.
 _NEGATED = frozenset({"with", "without", "no", "non"})
 
@@ -41,11 +51,15 @@ class Pairing(NamedTuple):
         images: The images, sorted, each with its masks.
         unclear: Masks of which it cannot be told whose they are, each with the images in question.
         orphans: Masks without an image.
+        others: Files of other kinds that bear the name of a mask, by their image.
+        links: Links to folders of masks outside the source, which are not followed.
     """
 
     images: dict[Path, list[Path]]
     unclear: dict[Path, list[Path]]
     orphans: list[Path]
+    others: dict[Path, list[Path]]
+    links: list[Path]
 
 
 class _File(NamedTuple):
@@ -77,8 +91,7 @@ def is_mask_name(path: Path, root: Path) -> bool:
     if path.suffix.lower() not in MASK_FILE_SUFFIXES:
         return False
     file = _describe(path, root)
-    words = {word for word, _ in _split_name(file.stem)}
-    if file.kind == "sure" or words & _SURE:
+    if _is_sure(file):
         return True
     beside = path.parent.parent.iterdir() if file.kind == "unsure" and path.parent != root else ()
     folders = [folder for folder in beside if _get_words(folder.name) & _IMAGE and folder.is_dir()]
@@ -115,7 +128,8 @@ def pair_masks(source: Path, split: str, images: Path | None = None) -> Pairing:
     Raises:
         AnnotationError: If the images lie in folders of splits, and none is that of this split.
     """
-    files = [_describe(path, source) for path in list_images(source)]
+    paths, alike, links = _list_files(source)
+    files = [_describe(path, source) for path in paths]
     if images is not None:
         known = {file.path.resolve() for file in files}
         files += [_describe(p, images) for p in list_images(images) if p.resolve() not in known]
@@ -124,8 +138,11 @@ def pair_masks(source: Path, split: str, images: Path | None = None) -> Pairing:
     masks = [mask for mask in masks if _OBJECTS not in map(fold_name, mask.path.parts)]
     found = _select_split(source, found, split)
     others = SPLIT_WORDS - set(list_split_names(split))
-    pairing = Pairing({file.path: [] for file in found}, {}, [])
+    pairing = Pairing({file.path: [] for file in found}, {}, [], {}, links)
     index = _Index(found)
+    for path in alike:
+        for image in index.find(_describe(path, source, _strip_suffixes(path))):
+            pairing.others.setdefault(image.path, []).append(path)
     alone: list[_File] = []
     for mask in masks:
         if mask.splits & others:
@@ -139,6 +156,35 @@ def pair_masks(source: Path, split: str, images: Path | None = None) -> Pairing:
             alone.append(mask)
     _pair_alone(found, alone, pairing)
     return pairing
+
+
+def _list_files(source: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return what may be images or masks, other files named as masks, and links to folders of them.
+
+    Links to nothing and pipes are among the first: what they should be cannot be read.
+    """
+    # Archives packed on a Mac hold "._NAME.png" beside every image.
+    paths = sorted(Path(entry.path) for entry in walk(source) if entry.name[:2] != "._")
+    folders = [path for path in paths if path.is_dir() and not is_inside(path, [source.resolve()])]
+    links = [path for path in folders if _get_words(path.name) & (_SURE | _UNSURE)]
+    paths = [path for path in paths if not path.is_dir()]
+    others = [
+        path
+        for path in paths
+        if path.suffix.lower() not in IMAGE_SUFFIXES | _SIDECARS
+        and _is_sure(_describe(path, source, _strip_suffixes(path)))
+    ]
+    return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES], others, links
+
+
+def _strip_suffixes(path: Path) -> str:
+    """Return the name of a file without two suffixes, as of `a_mask.nii.gz` and `a.png.part`."""
+    path = path.with_name(path.stem) if path.suffix else path
+    return path.stem if path.suffix.lower() in (".nii", *IMAGE_SUFFIXES) else path.name
+
+
+def _is_sure(file: _File) -> bool:
+    return file.kind == "sure" or any(word in _SURE for word, _ in _split_name(file.stem))
 
 
 def _pair_alone(found: Sequence[_File], alone: Sequence[_File], pairing: Pairing) -> None:
@@ -228,7 +274,7 @@ def _select_split(source: Path, files: list[_File], split: str) -> list[_File]:
     return [file for file in files if file.splits & names]
 
 
-def _describe(path: Path, root: Path) -> _File:
+def _describe(path: Path, root: Path, stem: str = "") -> _File:
     parts = path.parent.relative_to(root).parts if path.is_relative_to(root) else ()
     kinds, folders, splits = set(), [], set()
     for part in parts:
@@ -240,7 +286,7 @@ def _describe(path: Path, root: Path) -> _File:
         elif not words & _IMAGE:
             folders.append(fold_name(part))
     kind = min(kinds, default="")
-    return _File(path, fold_name(path.stem), tuple(folders), frozenset(splits), kind)
+    return _File(path, fold_name(stem or path.stem), tuple(folders), frozenset(splits), kind)
 
 
 def _get_words(name: str) -> set[str]:

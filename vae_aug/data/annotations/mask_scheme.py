@@ -16,7 +16,7 @@ VOID = 0xE0E0C0
 """The colour around objects in Pascal VOC's masks, entry 255 of the palette; it is no class."""
 
 _OBJECT = "object"
-_BINARY: tuple[set[int], ...] = ({1}, {255}, set())
+_SHOWN = 5
 
 
 class Scheme(NamedTuple):
@@ -134,12 +134,8 @@ class Survey:
                 f"{len(classes)} names; keep one, or save masks of classes without smoothing."
             )
         found = {*levels.values, *self._numbers}
-        if classes is None and len(found) > MAX_CLASSES:
-            raise AnnotationError(
-                f"{root}: the masks hold {len(found)} values; more than {MAX_CLASSES} are rather "
-                "numbers of objects than classes. Write classes.txt, whose line k names value k; "
-                "names may repeat."
-            )
+        if classes is None:
+            _check_unnamed(root, found, levels)
         return Scheme(name_found(found, classes), levels)
 
     def _take_colour(
@@ -154,6 +150,25 @@ class Survey:
             )
         numbers = dict.fromkeys((0, VOID), 0) | dict.fromkeys(colours, 1)
         return Scheme(name_found({1}, classes), Levels(frozenset()), numbers)
+
+
+def _check_unnamed(root: Path, found: set[int], levels: Levels) -> None:
+    """Refuse values that are rather numbers of objects, grey, or marks than classes."""
+    if len(found) > MAX_CLASSES:
+        raise AnnotationError(
+            f"{root}: the masks hold {len(found)} values; more than {MAX_CLASSES} are rather "
+            "numbers of objects than classes. Write classes.txt, whose line k names value k; "
+            "names may repeat."
+        )
+    if len(found) > 1 and max(levels.values, default=0) > MAX_CLASSES:
+        told = ", ".join(map(str, sorted(found)[:_SHOWN])) + (", ..." * (len(found) > _SHOWN))
+        blurred = f"; {len(levels.blurred)} more lie at edges, as smoothing leaves them"
+        raise AnnotationError(
+            f"{root}: the masks hold the values {told}{blurred * bool(levels.blurred)}. Without "
+            f"names, 1 to {MAX_CLASSES} are classes, and one value alone is one mask. Name each "
+            "in labelmap.txt, a line `name:100,100,100::` for 100, or in classes.txt, whose line k "
+            "names value k."
+        )
 
 
 def _name_colours(colours: Mapping[int, str]) -> Scheme:
@@ -172,11 +187,13 @@ def name_found(found: set[int], classes: Mapping[int, str] | None) -> dict[int, 
 
     Returns:
         Names by value, in the order of the labels: those that are given, of which the only one is
-        also that of 255; else `object` for 1 or 255 alone; else the numbers.
+        also that of a single value above `MAX_CLASSES`, as 255; else `object` for 1 or such a value
+        alone; else the numbers.
     """
+    is_high = len(found) == 1 and min(found) > MAX_CLASSES
     if classes is not None:
-        is_single = len(classes) == 1 and found == {255} and 1 in classes
-        return {255: classes[1]} if is_single else dict(classes)
-    if found in _BINARY:
+        is_single = is_high and classes.keys() == {1}
+        return dict.fromkeys(found, classes[1]) if is_single else dict(classes)
+    if is_high or found <= {1}:
         return dict.fromkeys(found, _OBJECT)
     return {value: str(value) for value in sorted(found)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,7 @@ from vae_aug.errors import AnnotationError, VAEAugError
 _BACKGROUND = frozenset({"background", "_background_", "__background__", "bg"})
 _COLOUR = re.compile(r"\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*", re.ASCII)
 _FRAME_SHARE, _AREA_SHARE = 0.9, 0.5
+_NO_MASK = "it bears the name of a mask and is of a kind that is not read; save it as PNG"
 
 
 @reader
@@ -50,14 +52,15 @@ def read_masks(
     `NAME_mask_1.png`, count all. Each 8-connected region of a value is a box.
 
     Line k of `classes.txt` names value k (a first line `background` names 0); without it, the class
-    of masks that hold 1 or 255 alone is called `object`, and other values, up to 20, are classes
-    called by their number. Soft edges of one mask are told from classes as
-    `vae_aug.data.annotations.mask_levels.LevelCounter.decide` says, over all masks, and cut at
-    half. Of a palette in colour the numbers of its entries count (without Pascal VOC's entry 255,
-    `void`); colours are named by CVAT's `labelmap.txt`, or are one besides black, `object`.
+    of masks that hold one value alone, 1 or above 20, is called `object`, and values from 1 to 20
+    are classes called by their number; others are refused. Soft edges of one mask are told from
+    classes as `vae_aug.data.annotations.mask_levels.LevelCounter.decide` says, over all masks, and
+    cut at half. Of a palette in colour the numbers of its entries count (without Pascal VOC's entry
+    255, `void`); colours are named by CVAT's `labelmap.txt`, or are one besides black, `object`.
 
-    An image is a negative if its masks are empty. Images without a mask are unannotated, and those
-    whose mask is of another size or cannot be read, or whose it is not certain, are faulty.
+    An image is a negative if its masks are empty, and lie in as many folders as those of other
+    images. Images without a mask are unannotated, and those whose mask is of another size or cannot
+    be read, or whose it is not certain, are faulty.
 
     Args:
         source: The data set's folder.
@@ -88,6 +91,8 @@ def read_masks(
     reader.check_inverted(scheme)
     for mask in pairing.orphans:
         collector.report(mask, "a mask whose image is missing")
+    collector.doubt_unannotated(len(pairing.orphans))
+    _doubt_negatives(collector, pairing.links)
     return collector.finish(dict.fromkeys(scheme.names.values()))
 
 
@@ -99,6 +104,9 @@ class _Reader:
         self._options = options
         self._pairing = pairing
         self._faults: dict[Path, str] = {}
+        # Folders of which some image has a mask in each.
+        folders = [_list_folders(path, masks) for path, masks in pairing.images.items()]
+        self._folders: set[str] = set().union(*(names for names in folders if len(names) > 1))
         self._framing: list[set[int]] = []
 
     def survey(self, source: Path) -> Scheme:
@@ -121,7 +129,8 @@ class _Reader:
         """Add an image with the regions of its masks."""
         masks = self._pairing.images[path]
         unclear = [mask for mask, paths in self._pairing.unclear.items() if path in paths]
-        if not self._collector.contains(path) or not (masks or unclear):
+        others = self._pairing.others.get(path, [])
+        if not self._collector.contains(path) or not (masks or unclear or others):
             self._collector.add(path, None)  # refuses by name what lies outside
             return
         try:
@@ -132,9 +141,17 @@ class _Reader:
         found = {mask: self._find_boxes(mask, size, scheme) for mask in masks}
         reason = "it may be the mask of several images, which differ in suffix or folder"
         found |= {mask: [Fault(reason, "unread")] for mask in unclear}
+        # Where there are boxes, what else bears a mask's name is rather about it.
+        if not any(found.values()):
+            found |= {other: [Fault(_NO_MASK, "unread")] for other in others}
         faulty = (mask for mask, entries in found.items() if not _are_boxes(entries))
         entries = dict.fromkeys(entry for entries in found.values() for entry in entries)
-        self._collector.add(path, entries, file=next(faulty, None), size=size)
+        missing = sorted(self._folders - _list_folders(path, masks))
+        if missing and not entries:
+            reason = f"has no mask in {', '.join(missing)}, as other images have"
+            self._collector.report(path, reason, "unannotated")
+        known = None if missing and not entries else entries
+        self._collector.add(path, known, file=next(faulty, None), size=size)
 
     def _find_boxes(self, path: Path, size: tuple[int, int], scheme: Scheme) -> list[Box | Fault]:
         if path in self._faults:
@@ -172,6 +189,25 @@ class _Reader:
                 f"{self._collector.root}: in every mask {what} runs along the border and covers "
                 "more than half, as background does; save masks whose background is 0."
             )
+
+
+def _doubt_negatives(collector: Collector, links: Sequence[Path]) -> None:
+    """Mark images without boxes as faulty if there are links to masks that are not followed."""
+    for link in links:
+        collector.report(link, "is a link to a folder, which is not followed")
+    if links:
+        collector.notes.append(
+            "folders of masks are links out of the source; images without boxes count as faulty"
+        )
+        collector.images = [
+            image if image.labels else dataclasses.replace(image, annotation="faulty")
+            for image in collector.images
+        ]
+
+
+def _list_folders(image: Path, masks: Sequence[Path]) -> set[str]:
+    """Return the names of the folders of masks in which an image has one."""
+    return {fold_name(mask.parent.name) for mask in masks if mask.parent != image.parent}
 
 
 def _are_boxes(entries: Sequence[Box | Fault]) -> bool:
