@@ -276,6 +276,7 @@ def test_an_object_that_cannot_be_read_makes_annotated_images_faulty(folder, fra
     ("kind", "extra", "name"),
     [
         ("1.2.840.10008.5.1.4.1.1.481.3", {}, "an RT structure set"),
+        ("1.2.840.10008.5.1.4.1.1.481.11", {}, "an RT segment annotation"),
         (
             "1.2.840.10008.5.1.4.1.1.11.1",
             {"GraphicAnnotationSequence": [make_item(GraphicLayer="A")]},
@@ -319,7 +320,10 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("name", ["seg2.dcm", "SEG0001", "1.2.840.7", "more/seg.IMA"])
+NAMES = ["seg2.dcm", "SEG0001", "1.2.840.7", "more/seg.IMA", "seg2.dcm.part"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", LOST)
 def test_a_file_that_cannot_be_read_may_be_a_segmentation(folder, kind, name, tmp_path):
     (tmp_path / "elsewhere").mkdir()
@@ -363,6 +367,22 @@ def write_state(path, **elements):
         setattr(dataset, keyword, value)
     dataset.save_as(path)
     return dataset
+
+
+@pytest.mark.parametrize("name", ["all/seg.dcm", "1.2.xml", "val/seg.dcm", "seg.dcm.txt"])
+def test_a_file_in_no_folder_of_a_split_may_be_an_annotation(folder, name):
+    write_cover(folder / "seg.dcm", "1.1", "1.2")
+    (folder / "train").mkdir()
+    for path in list(folder.glob("*.dcm")):
+        path.rename(folder / "train" / path.name)
+    (folder / name).parent.mkdir(exist_ok=True)
+    write_cover(folder / name, "1.2", boxed="1.2")
+    is_stray = name in ("all/seg.dcm", "1.2.xml")
+    if name.endswith(".txt"):
+        (folder / name).write_text("(0008,0016) SOP Class UID")
+    found = read_dicom_folder(folder)
+    assert list_states(found)["1.2"] == ("faulty" if is_stray else "complete")
+    assert any("1 DICOM or XML files lie in no folder" in note for note in found.notes) == is_stray
 
 
 def test_a_presentation_state_without_graphics_marks_nothing(folder):

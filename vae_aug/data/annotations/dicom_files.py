@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 
 from vae_aug.data.annotations.dicom_marks import Picture, marks_images
-from vae_aug.data.annotations.layout import looks_like_dicom
+from vae_aug.data.annotations.layout import SPLIT_WORDS, list_children, looks_like_dicom
 from vae_aug.data.annotations.source import Collector, describe_fault
 from vae_aug.data.annotations.walk import walk
 from vae_aug.data.dicom import DicomErrors, DicomHeader, read_header
@@ -69,6 +69,18 @@ def list_files(collector: Collector, folders: Iterable[Path]) -> Listing:
     return listing._replace(lost=lost)
 
 
+def list_strays(source: Path) -> set[Path]:
+    """Return the DICOM and XML files that lie in no folder of a split."""
+    splits = list_children(source, *SPLIT_WORDS)
+    return {
+        path
+        for path in map(Path, walk(source))
+        if not any(map(path.is_relative_to, splits))
+        and path.name.upper() != "DICOMDIR"
+        and (path.suffix.lower() == ".xml" or looks_like_dicom(path))
+    }
+
+
 def _find_bar(collector: Collector, path: Path) -> str:
     """Return why a file is not read, `""` if it is, or is no matter of DICOM."""
     if not path.exists() or not (path.is_file() or path.is_dir()):
@@ -94,8 +106,10 @@ def _find_damage(path: Path) -> str:
 
 def _may_be_dicom(path: Path) -> bool:
     """Tell whether a file may be DICOM or XML by its name, which may be a UID."""
-    suffix = path.suffix.lower()
-    return path.name[0] != "." and (suffix in _SUFFIXES or suffix[1:].isdigit())
+    suffix, inner = path.suffix.lower(), Path(path.stem).suffix.lower()
+    is_named = suffix in _SUFFIXES or suffix[1:].isdigit()
+    # A file that is packed, or was still being written: `a.dcm.gz`, `a.dcm.part`.
+    return path.name[0] != "." and (is_named or inner in _SUFFIXES - {"", ".xml"})
 
 
 def read_headers(collector: Collector, paths: Iterable[Path]) -> Headers:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from vae_aug.data.annotations.dicom_files import list_files, read_headers
+from vae_aug.data.annotations.dicom_files import list_files, list_strays, read_headers
 from vae_aug.data.annotations.dicom_marks import Doubt, Marks, Picture
 from vae_aug.data.annotations.layout import find_split_folder
 from vae_aug.data.annotations.pixels import refuse_relative
@@ -21,7 +21,6 @@ from vae_aug.data.annotations.source import (
     ReaderOptions,
     reader,
 )
-from vae_aug.data.annotations.walk import walk
 from vae_aug.data.dicom import read_dataset
 from vae_aug.errors import AnnotationError, DicomError
 
@@ -44,7 +43,8 @@ def read_dicom_folder(
     object that marks images in another way, such as an RT structure set, make the images without
     boxes of its study faulty; a segmentation or report that is damaged, all of its study. A file
     that does not even tell what it is (cut short, a pointer of Git LFS, a link to nothing) may be a
-    segmentation: it makes all images without boxes faulty.
+    segmentation: it makes all images without boxes faulty. So does one that lies in no split's
+    folder while others do.
 
     Args:
         source: The folder; where it has a folder of the split's name, that one.
@@ -69,15 +69,14 @@ def read_dicom_folder(
     headers = read_headers(collector, files.dicom)
     marks = Marks(collector, headers.pictures)
     marks.doubt_lost(files.lost + headers.lost)
+    if folder != source:
+        marks.doubt_strays(len(list_strays(source) - {*files.dicom, *files.xml}))
     for path, header in headers.objects:
         marks.read_object(path, header)
     for path in files.xml:
         marks.read_xml(path)
     _add_images(collector, headers.pictures, marks)
     refuse_relative(collector)
-    outside = {p for p in map(Path, walk(source)) if not p.is_relative_to(folder)} - {*files.xml}
-    if count := sum(path.suffix.lower() == ".xml" for path in outside):
-        collector.notes.append(f"{count} XML files lie outside the folder of the split: not read")
     return collector.finish(sorted(marks.names))
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pydicom.uid import (
     KeyObjectSelectionDocumentStorage,
     MicroscopyBulkSimpleAnnotationsStorage,
+    RTSegmentAnnotationStorage,
     RTStructureSetStorage,
     SegmentationStorage,
     SurfaceSegmentationStorage,
@@ -41,6 +42,7 @@ _OVERLAY = 0x60
 _REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 _SEGMENTATIONS = (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE)
 _NOT_READ: Mapping[str, str] = {
+    RTSegmentAnnotationStorage: "an RT segment annotation",
     RTStructureSetStorage: "an RT structure set",
     SurfaceSegmentationStorage: "a surface segmentation",
     MicroscopyBulkSimpleAnnotationsStorage: "a set of microscopy annotations",
@@ -128,6 +130,15 @@ class Marks:
             reason = (
                 f"{count} files cannot be read and may be annotations; images without boxes count "
                 "as faulty. Repair or remove these files"
+            )
+            self.doubts.append(Doubt(reason, "", True))
+
+    def doubt_strays(self, count: int) -> None:
+        """Doubt images without boxes if files are in no split's folder."""
+        if count:
+            reason = (
+                f"{count} DICOM or XML files lie in no folder of a split and were not read; as "
+                "they may be annotations, images without boxes count as faulty"
             )
             self.doubts.append(Doubt(reason, "", True))
 
