@@ -474,6 +474,18 @@ def test_sixteen_bits(tmp_path, value):
     assert list_boxes(read_masks(write_set(tmp_path, pixels)).images[0]) == [("object", BOX)]
 
 
+def test_values_of_sixteen_bits_are_named_by_classes_alone(tmp_path):
+    masks = [np.where(make_mask(), value, 0).astype(np.uint16) for value in (300, 400)]
+    with pytest.raises(AnnotationError, match=r"values 300, 400\..* Name each in classes\.txt"):
+        read_masks(write_set(tmp_path, *masks))
+    (tmp_path / "classes.txt").write_text("\n" * 299 + "cyst" + "\n" * 100 + "nodule")
+    assert [image.labels for image in read_masks(tmp_path).images] == [("cyst",), ("nodule",)]
+    (tmp_path / "labelmap.txt").write_text("cyst:44,44,44::")  # 300 in eight bits
+    found = read_masks(tmp_path)
+    assert {image.annotation for image in found.images} == {"faulty"}
+    assert found.problems[0].reason.startswith("it has the grey value 300, which is no colour")
+
+
 def test_one_bit(tmp_path):
     found = save(tmp_path, Image.fromarray(make_mask()).convert("1"))
     assert list_boxes(found.images[0]) == [("object", BOX)]

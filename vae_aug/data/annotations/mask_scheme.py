@@ -16,6 +16,7 @@ VOID = 0xE0E0C0
 """The colour around objects in Pascal VOC's masks, entry 255 of the palette; it is no class."""
 
 _OBJECT = "object"
+_WHITE = 255
 _SHOWN = 5
 
 
@@ -40,6 +41,11 @@ class Scheme(NamedTuple):
             VAEAugError: If the mask does not fit the others; the message names no file.
         """
         if self.colours is not None:
+            if not mask.is_colour and mask.values.max() > _WHITE:
+                raise VAEAugError(
+                    f"it has the grey value {mask.values.max()}, which is no colour; write "
+                    "classes.txt, whose line k names value k, instead of labelmap.txt"
+                )
             return self._classify_colours(mask.colours, self.colours)
         if mask.is_colour:
             raise VAEAugError("it is in colour, while other masks of the data set are grey")
@@ -163,11 +169,11 @@ def _check_unnamed(root: Path, found: set[int], levels: Levels) -> None:
     if len(found) > 1 and max(levels.values, default=0) > MAX_CLASSES:
         told = ", ".join(map(str, sorted(found)[:_SHOWN])) + (", ..." * (len(found) > _SHOWN))
         blurred = f"; {len(levels.blurred)} more lie at edges, as smoothing leaves them"
+        colours = "in labelmap.txt, a line `name:100,100,100::` for 100, or "
         raise AnnotationError(
             f"{root}: the masks hold the values {told}{blurred * bool(levels.blurred)}. Without "
             f"names, 1 to {MAX_CLASSES} are classes, and one value alone is one mask. Name each "
-            "in labelmap.txt, a line `name:100,100,100::` for 100, or in classes.txt, whose line k "
-            "names value k."
+            f"{colours * (max(found) <= _WHITE)}in classes.txt, whose line k names value k."
         )
 
 
