@@ -523,6 +523,15 @@ def test_labels_in_a_folder_of_each_class_leave_no_negatives(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["b.nii.gz.part", "b.nii.zip", "b.nrrd", "b.mha"])
+def test_labels_that_are_not_read_leave_no_image_merely_unannotated(tmp_path, name):
+    images = ["imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nii.gz"]
+    write_all(tmp_path, images, [])
+    (tmp_path / "labelsTr").mkdir()
+    (tmp_path / "labelsTr" / name).write_bytes(b"\0")
+    assert {image.annotation for image in read_nifti(tmp_path).images} == {"faulty"}
+
+
 def test_labels_that_lost_their_image_may_be_of_any_without_labels(tmp_path):
     images = ["imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nii.gz"]
     write_all(tmp_path, images, ["labelsTr/a.nii.gz", "labelsTr/renamed.nii.gz"])

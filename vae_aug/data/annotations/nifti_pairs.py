@@ -24,6 +24,7 @@ _UNREAD_SUFFIXES = (
     *(".mha", ".mhd", ".nrrd", ".nhdr", ".hdr", ".img", ".mgh", ".mgz", ".mnc"),
     *(".img.gz", ".nii.bz2", ".nii.xz", ".nii.zst"),
 )
+_PARTIAL_SUFFIXES = (".part", ".tmp", ".crdownload", ".nii.zip")
 _HOW = (
     "name labels NAME_seg.nii.gz beside NAME.nii.gz, or keep them under the names of the images in "
     "labels/ beside images/"
@@ -120,15 +121,15 @@ def _list_volumes(source: Path, collector: Collector, images: Path | None) -> li
 
 
 def _doubt_unread(pairs: Sequence[Pair], source: Path) -> None:
-    """Mark images of which a label lies in a folder of labels beside a volume that is not read."""
+    """Mark images without labels, or with one in a folder beside a volume that is not read."""
     unread = {
         path.parent
         for path in _walk(source, is_deep=True)
-        if path.name.lower().endswith((*_UNREAD_SUFFIXES, ".part"))
+        if path.name.lower().endswith((*_UNREAD_SUFFIXES, *_PARTIAL_SUFFIXES))
         and tell_folder(fold_name(path.parent.name)) == "labels"
     }
     for pair in pairs:
-        if any(volume.path.parent in unread for volume in pair.labels):
+        if unread and (not pair.labels or any(v.path.parent in unread for v in pair.labels)):
             pair.is_doubtful = True
 
 
