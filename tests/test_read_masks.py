@@ -220,7 +220,7 @@ def test_one_value_is_one_mask_and_a_small_one_a_class(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["b_mask_2.png", "masks/b.png", "b_mask.tif"])
-@pytest.mark.parametrize("kind", ["link", "link out", "pipe", "empty", "pointer"])
+@pytest.mark.parametrize("kind", ["link", "link out", "loop", "pipe", "empty", "pointer"])
 def test_a_mask_that_cannot_be_read_beside_an_empty_one(tmp_path, name, kind):
     for image in "abc":
         write_image(tmp_path / f"{image}.png")
@@ -231,8 +231,8 @@ def test_a_mask_that_cannot_be_read_beside_an_empty_one(tmp_path, name, kind):
     lost.parent.mkdir(exist_ok=True)
     if kind == "pipe":
         os.mkfifo(lost)
-    elif kind.startswith("link"):
-        lost.symlink_to("gone" if kind == "link" else "/gone/b.png")
+    elif kind in ("link", "link out", "loop"):
+        lost.symlink_to({"link": "gone", "link out": "/gone/b.png", "loop": lost.name}[kind])
     else:
         lost.write_bytes(b"version https://git-lfs" if kind == "pointer" else b"")
     found = read_masks(tmp_path)
@@ -273,13 +273,15 @@ def test_a_mask_is_missing_that_other_images_have(tmp_path, folders):
     assert states(read_masks(tmp_path))["images/b.png"] == ("complete", 0)
 
 
-def test_a_link_to_a_folder_of_masks_elsewhere_leaves_no_negatives(tmp_path):
+@pytest.mark.parametrize("target", ["../elsewhere", "gone", "lesion_masks"])
+def test_a_link_to_a_folder_of_masks_elsewhere_leaves_no_negatives(tmp_path, target):
     source = write_set(tmp_path / "set", make_mask(), make_mask(0))
     write_mask(tmp_path / "elsewhere" / "1.png")
-    (source / "lesion_masks").symlink_to(tmp_path / "elsewhere")
+    (source / "lesion_masks").symlink_to(target)
     found = read_masks(source)
     assert states(found) == {"images/0.png": ("complete", 1), "images/1.png": ("faulty", 0)}
-    assert list_reasons(found) == [("lesion_masks", "is a link to a folder, which is not followed")]
+    reason = "is a link to a folder elsewhere, or to nothing; it is not followed"
+    assert list_reasons(found) == [("lesion_masks", reason)]
 
 
 # --- Soft edges

@@ -36,7 +36,8 @@ def list_borders(source: Path, images: Path | None = None) -> _Borders:
 
 def is_inside(path: Path, borders: Sequence[Path]) -> bool:
     """Tell whether a path, links resolved, is one of the borders or lies below one."""
-    resolved = path.resolve()
+    # `Path.resolve` raises for links that lead to each other.
+    resolved = Path(os.path.realpath(path))
     return any(resolved.is_relative_to(border) for border in borders)
 
 

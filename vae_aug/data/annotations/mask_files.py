@@ -52,7 +52,7 @@ class Pairing(NamedTuple):
         unclear: Masks of which it cannot be told whose they are, each with the images in question.
         orphans: Masks without an image.
         others: Files of other kinds that bear the name of a mask, by their image.
-        links: Links to folders of masks outside the source, which are not followed.
+        links: Links to folders of masks that lead out of the source, or nowhere.
     """
 
     images: dict[Path, list[Path]]
@@ -165,8 +165,13 @@ def _list_files(source: Path) -> tuple[list[Path], list[Path], list[Path]]:
     """
     # Archives packed on a Mac hold "._NAME.png" beside every image.
     paths = sorted(Path(entry.path) for entry in walk(source) if entry.name[:2] != "._")
-    folders = [path for path in paths if path.is_dir() and not is_inside(path, [source.resolve()])]
-    links = [path for path in folders if _get_words(path.name) & (_SURE | _UNSURE)]
+    border = source.resolve()
+    links = [
+        path
+        for path in paths
+        if _get_words(path.name) & (_SURE | _UNSURE)
+        and ((path.is_dir() and not is_inside(path, [border])) or _is_dead_folder(path))
+    ]
     paths = [path for path in paths if not path.is_dir()]
     others = [
         path
@@ -175,6 +180,11 @@ def _list_files(source: Path) -> tuple[list[Path], list[Path], list[Path]]:
         and _is_sure(_describe(path, source, _strip_suffixes(path)))
     ]
     return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES], others, links
+
+
+def _is_dead_folder(path: Path) -> bool:
+    """Tell whether a link leads nowhere, and may have led to a folder."""
+    return path.is_symlink() and not path.exists() and not path.suffix
 
 
 def _strip_suffixes(path: Path) -> str:

@@ -194,10 +194,10 @@ class _Reader:
 def _doubt_negatives(collector: Collector, links: Sequence[Path]) -> None:
     """Mark images without boxes as faulty if there are links to masks that are not followed."""
     for link in links:
-        collector.report(link, "is a link to a folder, which is not followed")
+        collector.report(link, "is a link to a folder elsewhere, or to nothing; it is not followed")
     if links:
         collector.notes.append(
-            "folders of masks are links out of the source; images without boxes count as faulty"
+            "folders of masks are links that are not followed; images without boxes count as faulty"
         )
         collector.images = [
             image if image.labels else dataclasses.replace(image, annotation="faulty")
