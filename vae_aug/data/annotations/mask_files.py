@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vae_aug.data.annotations.layout import SPLIT_WORDS, fold_name, list_images, list_split_names
-from vae_aug.errors import AnnotationError
+from vae_aug.errors import MissingSplitError
 
 MASK_FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 """Suffixes of files that may be masks; those of the last three are named, and cannot be read."""
@@ -221,7 +221,7 @@ def _select_split(source: Path, files: list[_File], split: str) -> list[_File]:
     if not present:
         return files
     if not present & names:
-        raise AnnotationError(
+        raise MissingSplitError(
             f"{source}: has no folder for the split {split!r}; it has "
             f"{', '.join(sorted(present))}. Name one of them."
         )

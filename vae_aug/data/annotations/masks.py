@@ -134,7 +134,7 @@ class _Reader:
         found |= {mask: [Fault(reason, "unread")] for mask in unclear}
         faulty = (mask for mask, entries in found.items() if not _are_boxes(entries))
         entries = dict.fromkeys(entry for entries in found.values() for entry in entries)
-        self._collector.add(path, entries, file=next(faulty, None), size=size)
+        self._collector.add(path, entries, file=next(faulty, next(iter(found))), size=size)
 
     def _find_boxes(self, path: Path, size: tuple[int, int], scheme: Scheme) -> list[Box | Fault]:
         if path in self._faults:
