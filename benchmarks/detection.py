@@ -178,7 +178,15 @@ def train_ladder(samples: Samples, folder: Path, steps: int) -> Path:
     write_coco(samples, folder / "coco")
     # It also picks the checkpoint by the detector's training images: nothing held out is looked at.
     for split in ("train", "validation"):
-        ingest(folder / "coco" / "all.json", records, format="coco", split=split, keep_ids=True)
+        ingest(
+            folder / "coco" / "all.json",
+            records,
+            format="coco",
+            split=split,
+            keep_ids=True,
+            overwrite=True,
+            leak_check=False,
+        )
     recipe = json.loads(LADDER.read_text())
     size = samples.images.shape[1]
     train(

@@ -118,7 +118,6 @@ def test_paths_that_are_no_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("file", "hint"),
     [
-        ("checkpoint.keras", "a training; name its checkpoint.keras"),
         ("state", "without a validation yet"),
         ("tuning.json", r"a search; name trials/<number>/checkpoint.keras"),
         ("dataset.json", "a folder of records"),

@@ -352,3 +352,12 @@ def test_what_could_not_be_loaded_is_not_saved(short_vae, tmp_path):
 def test_the_packaged_checkpoints_are_those_of_before(name, digest):
     assert read_manifest(name)["digest"] == digest
     assert read_card(name).startswith("# ")
+
+
+def test_the_folder_of_a_training_stands_for_its_best_checkpoint(saved, tmp_path):
+    vae, _, _ = saved
+    digest = save_checkpoint(vae, tmp_path / "run" / "checkpoint.keras", card="# Best\n")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert load_checkpoint(tmp_path / "run").digest == digest
+    assert read_manifest(str(tmp_path / "run"))["path"].endswith("run/checkpoint.keras")
+    assert read_card(tmp_path / "run") == "# Best\n"

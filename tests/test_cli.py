@@ -200,6 +200,37 @@ def test_ingest_writes_records_and_tells_what_it_took(coco, tmp_path):
         assert re.search(rf"{label} +│ +{count} ", result.stdout)
 
 
+def test_ingest_refuses_a_split_that_is_there_unless_told(coco, tmp_path):
+    out = tmp_path / "out"
+    assert run("ingest", coco, out).exit_code == 0
+    again = run("ingest", coco, out)
+    assert again.exit_code == 1 and "add --overwrite" in again.stderr
+    again = run("ingest", coco, out, "--overwrite")
+    count = read_info(out).splits["train"].examples
+    assert again.exit_code == 0 and f"replaced the former train of {count} images" in again.stdout
+
+
+def test_ingest_names_what_is_in_two_splits_and_strict_fails(tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for index in range(4):
+        image = np.random.default_rng(index).integers(0, 256, (40, 40, 1)).astype(np.uint8)
+        write_image(source / f"{index}.png", image)
+    assert run("ingest", source, out).exit_code == 0
+    result = run("ingest", source, out, "--split", "val")
+    assert result.exit_code == 0, result.stderr
+    assert "in two splits: 0 patient, 4 source_id, 0 image" in result.stdout
+    assert "WARNING: " in result.stdout and "Write all splits anew" in result.stdout
+    options = ("--split", "val", "--overwrite", "--unannotated", "negative")
+    result = run("ingest", source, out, *options, "--strict")
+    assert result.exit_code == 1 and "4 leaks between splits" in result.stderr
+    result = run("ingest", source, out, *options, "--no-leak-check")
+    assert result.exit_code == 0 and "in two splits" not in result.stdout
+    result = run("ingest", source, tmp_path / "new", "--split-by-patient", "0.5,0.5")
+    assert "in two splits: 0 patient, 0 source_id, 0 image" in result.stdout
+    assert "WARNING: the source names no patients" in result.stdout
+
+
 def test_ingest_names_what_it_leaves_out_and_strict_fails(coco, tmp_path):
     content = json.loads((coco / "train.json").read_bytes())
     content["images"].append({**content["images"][0], "id": 99, "file_name": "absent.png"})
@@ -211,7 +242,7 @@ def test_ingest_names_what_it_leaves_out_and_strict_fails(coco, tmp_path):
     result = run(*arguments)
     assert result.exit_code == 0
     assert "1 files skipped" in result.stdout and "absent.png" in result.stdout
-    result = run(*arguments, "--strict")
+    result = run(*arguments, "--overwrite", "--strict")
     assert result.exit_code == 1 and "absent.png" in result.stderr
 
 
@@ -332,6 +363,7 @@ def test_train_passes_options_on(records, tmp_path, monkeypatch):
     )
     assert result.exit_code == 0, result.stderr
     assert seen["sources"] == [records, records] and seen["validation"] == [records]
+    assert seen["report"]("a sentence") is None
     assert seen["model"] == ModelConfig(encoder="efficientnet-lite1")
     assert seen["config"] == TrainConfig(
         encoder_weights="package", loss="paper", seed=5, batch_size=3
@@ -434,6 +466,9 @@ def test_info_of_a_checkpoint(tmp_path, short_stages):
     for expected in (digest, "efficientnet-lite1", "31.5", "A card", "12"):
         assert expected in result.stdout
     assert "0011223344556677" not in result.stdout
+    (tmp_path / "run").mkdir()
+    path.rename(tmp_path / "run" / "checkpoint.keras")
+    assert digest in run("info", tmp_path / "run").stdout
 
 
 def test_info_of_one_file(records):

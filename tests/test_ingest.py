@@ -20,7 +20,7 @@ from vae_aug.data.images import read_image, write_image
 from vae_aug.data.ingest import ingest, ingest_by_patient
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import read_info, read_records
-from vae_aug.data.splits import find_leaks
+from vae_aug.data.splits import Leak, find_leaks
 from vae_aug.errors import AnnotationError, RecordError
 
 HEIGHT, WIDTH = 40, 80
@@ -206,7 +206,7 @@ def test_interrupt_leaves_the_former_records(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ingest(source, out, format="coco", shards=3, progress=interrupt)
+        ingest(source, out, format="coco", shards=3, overwrite=True, progress=interrupt)
     assert read_files(out) == before
 
 
@@ -677,7 +677,7 @@ def test_a_split_is_read_without_its_unannotated_images(tmp_path):
     assert len(list(read_records(out))) == len(list(read_records(out, "train"))) == 3
     assert len(list(read_records(out, "train", unannotated=True))) == 4
     # Once the source is corrected, nothing of them stays.
-    ingest(write_coco(tmp_path / "in", GOOD), out, shards=2)
+    ingest(write_coco(tmp_path / "in", GOOD), out, shards=2, overwrite=True)
     assert not list(out.glob("train_unannotated-*")) and not read_info(out).unannotated
 
 
@@ -724,7 +724,154 @@ def test_images_may_lie_in_a_folder_that_the_user_names(tmp_path):
     report = ingest(source, tmp_path / "out", images=tmp_path / "elsewhere")
     assert (report.images, report.boxes) == (3, 3)
     (source / "images").unlink()
-    report = ingest(source, tmp_path / "out", images=tmp_path / "elsewhere")
+    report = ingest(source, tmp_path / "out", images=tmp_path / "elsewhere", overwrite=True)
     assert (report.images, report.boxes) == (3, 3)
     with pytest.raises(AnnotationError, match="gone: no such folder"):
         ingest(source, tmp_path / "out", images=tmp_path / "gone")
+
+
+# --- What is there already, and what is in two splits
+
+
+def test_a_split_that_is_there_is_refused_before_the_source_is_read(tmp_path):
+    source, out = write_coco(tmp_path / "in", GOOD), tmp_path / "out"
+    ingest(source, out, salt="s")
+    before = read_files(out)
+    message = r"has train \(3 images\) already; nothing was changed\. If this is the same command"
+    with pytest.raises(RecordError, match=message):
+        ingest(source, out, salt="s")
+    with pytest.raises(RecordError, match=message):
+        ingest_by_patient(tmp_path / "nowhere", out, (0.5, 0.5))
+    assert read_files(out) == before
+    report = ingest(source, out, salt="s", overwrite=True)
+    assert report.replaced == 3 and read_files(out) == before
+    assert ingest(source, tmp_path / "new", salt="s", overwrite=True).replaced == 0
+
+
+def test_what_an_unfinished_run_left_lets_no_other_run_replace_a_split(tmp_path):
+    source, out = write_coco(tmp_path / "in", GOOD), tmp_path / "out"
+    ingest(source, out, salt="s")
+    with pytest.raises(KeyboardInterrupt):
+        ingest(source, out, salt="t", overwrite=True, progress=interrupt_after(1))
+    before = read_files(out)
+    with pytest.raises(RecordError, match="has train"):
+        ingest(source, out, salt="u")
+    assert read_files(out) == before
+    # The run that may replace it goes on without being allowed to again.
+    assert ingest(source, out, salt="t").images == 3
+
+
+def test_leaks_into_other_splits_are_found_after_every_ingest(tmp_path):
+    source, out = write_coco(tmp_path / "in", GOOD), tmp_path / "out"
+    images = {"NEW_1.png": [(1, 1, 2, 2, 1)], "DOE_2.png": []}
+    write_coco(source, images, split="val")
+    first = ingest(source, out, split="train", keep_ids=True)
+    assert first.leaks is None
+    done = []
+    report = ingest(
+        source, out, split="val", keep_ids=True, progress=lambda *counts: done.append(counts)
+    )
+    splits = ("train", "validation")
+    assert [leak for leak in report.leaks if leak.kind != "image"] == [
+        Leak("patient", splits, "DOE"),
+        Leak("source_id", splits, "images/DOE_2.png"),
+    ]
+    assert done == [(1, 2), (2, 2), *((image, 5) for image in range(1, 6))]
+    assert "leaks" not in json.loads((out / "ingest_validation.json").read_text())
+    settings = {"keep_ids": True, "overwrite": True, "leak_check": False}
+    assert ingest(source, out, split="val", **settings).leaks is None
+
+
+def test_a_damaged_other_split_is_named_and_the_new_one_stays(tmp_path):
+    source, out = write_coco(tmp_path / "in", GOOD), tmp_path / "out"
+    write_coco(source, {"NEW_1.png": []}, split="val")
+    ingest(source, out)
+    shard = out / "train-00000-of-00001.tfrecord"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    with pytest.raises(RecordError, match=r"validation is written; the search .* failed: .*train-"):
+        ingest(source, out, split="val")
+    assert check_records(out, "validation") == 1
+
+
+def write_splits(folder):
+    """A COCO data set of three files, of patients A to F; test names one image of train again."""
+    names = {
+        "train": ("A_1", "A_2", "B_1", "C_1"),
+        "val": ("D_1", "E_1"),
+        "test": ("F_1", "A_1"),
+    }
+    for split, stems in names.items():
+        write_coco(folder, {f"{stem}.png": [(1, 2, 3, 4, 1)] for stem in stems}, split=split)
+    return folder
+
+
+def test_splits_that_were_left_unread_are_named_and_all_can_be_read(tmp_path):
+    source = write_splits(tmp_path / "in")
+    reports = ingest_by_patient(source, tmp_path / "some", (0.5, 0.5), keep_ids=True)
+    assert sum(report.images for report in reports) == 4
+    note = "the source also has validation (2 images) and test (1 images), left unread; --split all"
+    assert reports[0].notes[-1].startswith(note)
+    reports = ingest_by_patient(source, tmp_path / "all", (0.5, 0.5), split="all", keep_ids=True)
+    assert sum(report.images for report in reports) == 7
+    assert sum(report.patients for report in reports) == 6 and reports[0].notes == ()
+    assert reports[0].evidence.endswith("in train.json, val.json, test.json")
+    (source / "val.json").write_text("{")
+    reports = ingest_by_patient(source, tmp_path / "bad", (0.5, 0.5), format="coco")
+    assert "validation (cannot be read)" in reports[0].notes[-1]
+    with pytest.raises(AnnotationError, match=r"val\.json"):
+        ingest_by_patient(source, tmp_path / "none", (0.5, 0.5), format="coco", split="all")
+
+
+def test_images_that_splits_describe_differently_are_faulty(tmp_path):
+    source = write_coco(tmp_path / "in", GOOD)
+    write_coco(source, {"DOE_1.png": [], "NEW.png": []}, split="val")
+    report = ingest(source, tmp_path / "out", split="all", keep_ids=True)
+    assert (report.images, report.faulty) == (3, 1)
+    assert "1 images are in several splits of the source, with different boxes" in report.notes
+
+
+def test_folders_of_splits_can_be_read_at_once(tmp_path):
+    for split in ("train", "val"):
+        write_bare(tmp_path / "in" / split)
+    report = ingest(tmp_path / "in", tmp_path / "out", split="all", unannotated="negative")
+    assert report.images == 6
+    # Without splits everything is read once.
+    write_bare(tmp_path / "bare")
+    assert ingest(tmp_path / "bare", tmp_path / "out2", split="all").unannotated == 3
+
+
+def test_a_source_without_patients_is_split_by_image_and_says_so(tmp_path):
+    source = write_bare(tmp_path / "in")
+    reports = ingest_by_patient(source, tmp_path / "out", (0.5, 0.5))
+    assert reports[0].notes[0].startswith("WARNING: the source names no patients: these were split")
+    write_coco(tmp_path / "coco", {"A_1.png": [], "_2.png": [], "B_1.png": []})
+    reports = ingest_by_patient(tmp_path / "coco", tmp_path / "out2", (0.5, 0.5))
+    assert reports[0].notes[0].startswith("WARNING: the source names no patient of 1 images")
+
+
+def test_dicom_files_name_the_patients_that_annotations_do_not(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a", "b", "c", "d"):
+        pixels = np.random.default_rng(ord(name)).integers(0, 999, (8, 8)).astype(np.uint16)
+        write_dicom(folder / f"{name}.dcm", pixels, PatientID="P1" if name in "ab" else name)
+    rows = "".join(f"{name}.dcm,1,1,4,4,lesion\n" for name in ("a", "b", "c", "d"))
+    (folder / "train.csv").write_text(f"filename,xmin,ymin,xmax,ymax,class\n{rows}")
+    reports = ingest_by_patient(folder, tmp_path / "out", (0.5, 0.5), format="csv")
+    assert sum(report.patients for report in reports) == 3 and reports[0].notes == ()
+    assert [leak for leak in reports[0].leaks if leak.kind == "patient"] == []
+
+
+def test_evidence_names_the_file_that_was_read(tmp_path):
+    source = write_splits(tmp_path / "in")
+    for format, said in (
+        ("auto", "found JSON with 'images', 'annotations' and 'categories' in val.json"),
+        ("coco", "as told, reading val.json"),
+    ):
+        settings = {"format": format, "split": "val", "salt": "s"}
+        report = ingest(source, tmp_path / format, **settings)
+        assert report.reveal(report.evidence) == said
+        written = json.loads((tmp_path / format / "ingest_validation.json").read_text())
+        assert hash_identifier("source", "val.json", b"s") in written["evidence"]
+    report = ingest(write_bare(tmp_path / "bare"), tmp_path / "out", format="images")
+    assert report.evidence == "as told"

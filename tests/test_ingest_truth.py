@@ -120,7 +120,7 @@ def test_a_file_of_coco_for_each_patient(tmp_path, format):
     assert run(source / "p1" / "annotations.json", tmp_path / "out")[1] == {"a.png": 1}
     # The only one is read, wherever it lies.
     (source / "p2" / "annotations.json").unlink()
-    assert run(source, tmp_path / "out", format=format)[1] == {"p1/a.png": 1}
+    assert run(source, tmp_path / "only", format=format)[1] == {"p1/a.png": 1}
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -1,99 +1,186 @@
-"""The README's training script runs as printed, into a KerasHub detector."""
+"""The README's blocks run as printed and in order, from files into a KerasHub detector."""
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import shutil
 
 import numpy as np
 import pytest
 import typer
 from conftest import ROOT
-from fake_vae import FakeVAE
+from test_cli import run
+from test_dicom import write_dicom
 
 from vae_aug import cli
-from vae_aug.augment import transform
-from vae_aug.data.records import make_example, write_records
+from vae_aug.data.images import write_image
+from vae_aug.data.records import read_info, read_records
+from vae_aug.model.checkpoint import save_checkpoint
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# The side of the images in the README, and one that a test can afford.
-PRINTED_SIZE, SIZE = 512, 64
-BOX = np.array([[0.25, 0.125, 0.75, 0.5]], np.float32)
+_, SECTION = README.split("## Into your training code\n")
+BLOCKS = re.findall(r"```(sh|python)\n(.+?)```", SECTION.split("\n## ")[0], re.DOTALL)
+SIZE = 128
+# Images, batches and a backbone as they are printed, and as a test can afford them.
+CHANGED = {
+    "SIZE = 512\n": f"SIZE = {SIZE}\n",
+    "padded_batch(8,": "padded_batch(2,",
+    "[2, 2, 2, 2]": "[1, 1, 1, 1]",
+}
+BY_PATIENT = " --split-by-patient 0.7,0.15,0.15"
+OBJECT = """<object><name>lesion</name><bndbox>
+<xmin>8</xmin><ymin>4</ymin><xmax>24</xmax><ymax>36</ymax></bndbox></object>"""
 
 
 @pytest.fixture
-def detector():
-    """An untrained RetinaNet of two classes, as small as it can be made."""
-    keras_hub = pytest.importorskip("keras_hub", reason="install vae-aug[detect]")
-    encoder = keras_hub.models.ResNetBackbone(
-        input_conv_filters=[64],
-        input_conv_kernel_sizes=[7],
-        stackwise_num_filters=[64, 64],
-        stackwise_num_blocks=[1, 1],
-        stackwise_num_strides=[1, 2],
-        block_type="basic_block",
-    )
-    backbone = keras_hub.models.RetinaNetBackbone(
-        image_encoder=encoder,
-        min_level=2,
-        max_level=3,
-        use_p5=False,
-        image_shape=(SIZE, SIZE, 3),
-    )
-    detector = keras_hub.models.RetinaNetObjectDetector(
-        backbone, num_classes=2, bounding_box_format="yxyx", pre_logits_num_conv_layers=1
-    )
-    return detector
+def workplace(tmp_path, monkeypatch, short_stages, tiny_ladder):
+    """The folder in which the reader works; a small network stands for `demo`."""
+    pytest.importorskip("keras_hub", reason="install vae-aug[detect]")
+    monkeypatch.setenv("VAE_AUG_SALT", "s")
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(tiny_ladder, tmp_path / "begin.keras")
+    return tmp_path
 
 
-@pytest.fixture
-def records(tmp_path):
-    """Images of two sizes with no box, one and three."""
-    examples = [
-        make_example(
-            np.full((48, 40 + 8 * (count > 0), 1), 60 * count, np.uint8),
-            source_id=str(count),
-            boxes=np.repeat(BOX, count, axis=0),
-            labels=[1] * count,
-            label_names=("lesion", "stone"),
-        )
-        for count in (0, 1, 3)
-    ]
-    write_records(examples, tmp_path / "records", "train", label_names=("lesion", "stone"))
+def make_pixels(seed, height, width, highest):
+    """Make an image of blotches, `[H, W, 1]`, that resembles no other."""
+    small = np.random.default_rng(seed).integers(0, highest + 1, (height // 4, width // 4))
+    return small.repeat(4, axis=0).repeat(4, axis=1)[..., None]
+
+
+def write_mr(folder, patients=10, slices=2):
+    """Write COCO of 8-bit images of two sizes; of six patients of ten, no image has a box."""
+    (folder / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for patient in range(patients):
+        for number in range(slices):
+            height, width = ((40, 48), (64, 56))[number % 2]
+            name, key = f"P{patient}_{number}.png", len(images)
+            pixels = make_pixels(key, height, width, 255).astype(np.uint8)
+            write_image(folder / "images" / name, pixels)
+            entry = {"id": key, "file_name": name, "height": height, "width": width}
+            images.append({**entry, "patient": f"P{patient}"})
+            annotations += [
+                {"id": 9 * key + i, "image_id": key, "category_id": 1, "bbox": [8, 4, 16, 32]}
+                for i in range(number + 1 if patient < 4 else 0)
+            ]
+    categories = [{"id": 1, "name": "lesion"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "train.json").write_text(json.dumps(content))
+
+
+def write_ct(folder, slices=10):
+    """Write a series of 16-bit DICOM files of one patient, with boxes in two of its slices."""
+    folder.mkdir()
+    for number in range(slices):
+        pixels = make_pixels(number, 40, 48, 4095)[..., 0].astype(np.uint16)
+        write_dicom(folder / f"{number}.dcm", pixels, RescaleSlope=1, RescaleIntercept=-1024)
+        size = "<size><width>48</width><height>40</height><depth>1</depth></size>"
+        text = f"<annotation>{size}{OBJECT if number < 2 else ''}</annotation>"
+        (folder / f"{number}.xml").write_text(text)
+
+
+def run_command(line, scans):
+    """Run a printed command, as it is but for the scans, the checkpoint and the time it takes."""
+    line = line.replace(" scans ", f" {scans} ").replace("-from demo", "-from begin.keras")
+    arguments = shlex.split(line, comments=True)[1:]
+    if arguments[0] == "train":
+        arguments += ["--steps", "1", "--batch-size", "2"]
+    return run(*arguments)
+
+
+def run_blocks(scans, *, one_patient=False):
+    """Run the README's blocks in order and return the names that its script leaves."""
+    names: dict[str, object] = {}
+    for language, block in BLOCKS:
+        if language == "python":
+            for printed, affordable in CHANGED.items():
+                assert block.count(printed) == 1, printed
+                block = block.replace(printed, affordable)
+            exec(block, names)
+            continue
+        for line in block.splitlines():
+            if not line.startswith("vae-aug"):
+                assert line.startswith(("git clone ", "make ")), line
+                continue
+            if one_patient and BY_PATIENT in line:
+                refused = run_command(line, scans)
+                assert refused.exit_code == 1 and "Leave --split-by-patient out" in refused.stderr
+                line = line.replace(BY_PATIENT, "")
+            result = run_command(line, scans)
+            assert result.exit_code == 0, (line, result.stderr)
+    return names
+
+
+def check_training(names):
+    """Check what reached the detector, and return the number of boxes in each batch."""
+    history = names["detector"].history.history
+    assert np.isfinite(history["loss"]).all()
+    counts, highest = [], 0.0
+    expected = {
+        tuple(np.float32(box) * SIZE)
+        for element in read_records("records", "train")
+        for box in element["objects"]["bbox"].numpy()
+    }
+    for images, target in names["train"]:
+        assert images.shape[1:] == (SIZE, SIZE, 3) and np.std(images) > 1
+        assert np.min(images) >= 0 and np.max(images) <= 255
+        highest = max(highest, float(np.max(images)))
+        is_box = target["labels"].numpy() >= 0
+        assert {tuple(box) for box in target["boxes"].numpy()[is_box]} <= expected
+        assert np.all(target["boxes"].numpy()[~is_box] == -1)
+        counts.append(int(is_box.sum()))
+    assert highest > 100
+    assert sum(counts) == read_info("records").splits["train"].boxes
+    return counts
 
 
 @pytest.mark.slow
 # Keras 3.15 warns of its own default value.
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
-def test_the_training_script_runs(detector, records, tmp_path, monkeypatch):
-    (script,) = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
-    assert script.count(str(PRINTED_SIZE)) == 3
-    script = script.replace(str(PRINTED_SIZE), str(SIZE))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(transform, "load_checkpoint", lambda checkpoint: FakeVAE())
-    losses = []
-    fit = detector.fit
+@pytest.mark.parametrize(
+    ("write", "dtype", "one_patient"), [(write_mr, "uint8", False), (write_ct, "uint16", True)]
+)
+def test_the_blocks_run_in_order(workplace, write, dtype, one_patient):
+    write(workplace / "files")
+    names = run_blocks("files", one_patient=one_patient)
+    info = read_info("records")
+    assert info.dtype == dtype and info.label_names == ("lesion",)
+    assert set(info.splits) == ({"train"} if one_patient else {"train", "validation", "test"})
+    counts = check_training(names)
+    assert len(counts) > 3 and counts.count(0) > 1 and sum(counts) > 1
 
-    def keep_losses(data):
-        losses.extend(fit(data, verbose=0).history["loss"])
 
-    monkeypatch.setattr(detector, "fit", keep_losses)
-    names = {"detector": detector}
-    exec(script, names)
-    assert np.isfinite(losses).all() and losses[0] > 0
+def write_subset(source, folder, count):
+    """Copy the first patients of a COCO set, of `count` images, every third image among them."""
+    content = json.loads((source / "train.json").read_bytes())
+    images = content["images"][: 3 * count : 3]
+    kept = {image["id"] for image in images}
+    annotations = [a for a in content["annotations"] if a["image_id"] in kept]
+    (folder / "images").mkdir(parents=True)
+    for image in images:
+        shutil.copy(source / "images" / image["file_name"], folder / "images")
+    content |= {"images": images, "annotations": annotations}
+    (folder / "train.json").write_text(json.dumps(content))
 
-    ((images, target),) = names["train"]
-    assert images.shape == (3, SIZE, SIZE, 3)
-    counts = []
-    for image, boxes, labels in zip(images, target["boxes"], target["labels"], strict=True):
-        counts.append(int(np.sum(labels >= 0)))
-        # Pixels, padded with -1.
-        expected = np.full((3, 4), -1, np.float32)
-        expected[: counts[-1]] = [[16, 8, 48, 32]]
-        np.testing.assert_array_equal(boxes, expected)
-        assert labels.numpy().tolist() == [1] * counts[-1] + [-1] * (3 - counts[-1])
-        # The images are flat until the stand-in adds its noise.
-        assert np.std(image) > 1
-    assert sorted(counts) == [0, 1, 3]
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
+@pytest.mark.parametrize("name", ["lgg_flair", "lung_ct_dicom"])
+def test_the_blocks_run_on_real_images(workplace, data_dir, name):
+    if not (data_dir / name).is_dir():
+        pytest.skip(f"no real data: {data_dir / name} is not a folder")
+    if name == "lgg_flair":
+        write_subset(data_dir / name, workplace / "files", 90)
+    else:
+        shutil.copytree(data_dir / name, workplace / "files")
+    names = run_blocks("files", one_patient=name == "lung_ct_dicom")
+    assert read_info("records").dtype == ("uint8" if name == "lgg_flair" else "uint16")
+    counts = check_training(names)
+    assert len(counts) > 3 and sum(counts) > 3
 
 
 def test_commands_in_the_readme_exist():

@@ -11,7 +11,14 @@ from test_cli import run
 
 from vae_aug.data.annotations.source import AnnotatedImage
 from vae_aug.data.records import make_example, write_records
-from vae_aug.data.splits import Leak, find_leaks, find_near, hash_image, split_by_patient
+from vae_aug.data.splits import (
+    Leak,
+    describe_patients,
+    find_leaks,
+    find_near,
+    hash_image,
+    split_by_patient,
+)
 from vae_aug.errors import AnnotationError
 
 RNG = np.random.default_rng(5)
@@ -85,6 +92,20 @@ def test_too_few_patients_are_refused():
         split_by_patient([make_image("a", "1"), make_image("b", "2")], (0.6, 0.2, 0.2))
 
 
+def test_of_one_patient_it_is_said_what_to_do():
+    images = [make_image(str(index), "P1") for index in range(9)]
+    with pytest.raises(AnnotationError, match=r"one patient.*Leave --split-by-patient out.*tenth"):
+        split_by_patient(images, (0.8, 0.2))
+
+
+def test_images_without_a_patient_are_counted():
+    assert describe_patients([make_image("a", "P1")]) == ""
+    assert "no patient of 1 images" in describe_patients(
+        [make_image("a", "1"), make_image("b", "")]
+    )
+    assert "names no patients" in describe_patients([make_image("a", ""), make_image("b", "")])
+
+
 # --- Leaks
 
 
@@ -115,6 +136,12 @@ def test_leaks_are_found(tmp_path):
         Leak("source_id", ("test", "train"), "k1"),
         Leak("image", ("train", "validation"), "k2~k7"),
     }
+    assert find_leaks(tmp_path, among=["validation"]) == (
+        Leak("image", ("train", "validation"), "k2~k7"),
+    )
+    done = []
+    find_leaks(tmp_path, progress=lambda *counts: done.append(counts))
+    assert done == [(image, 7) for image in range(1, 8)]
 
 
 def test_check_warns_and_fails_under_strict(tmp_path):

@@ -182,21 +182,45 @@ def test_a_loss_that_is_not_finite_stops_the_run(records, tmp_path, monkeypatch)
 
 
 def test_missing_splits_are_named(records, tmp_path):
-    write_only_train = tmp_path / "records"
+    only_train = tmp_path / "records"
+    write_images(only_train, [("one", "")])
+    with pytest.raises(RecordError, match="too few images to hold one back"):
+        train([only_train], tmp_path / "run", model=MODEL, config=CONFIG)
+    with pytest.raises(RecordError, match="has no split 'validation'"):
+        train([records], tmp_path / "run1", model=MODEL, config=CONFIG, validation=[only_train])
+    with pytest.raises(RecordError, match="nowhere"):
+        train([tmp_path / "nowhere"], tmp_path / "run2", model=MODEL, config=CONFIG)
+
+
+def write_images(folder, names):
+    """Write a split train of images with the given (source id, patient)."""
+    rng = np.random.default_rng(1)
     examples = [
         make_example(
-            np.zeros((32, 32, 1), np.uint8),
-            source_id="one",
+            rng.integers(0, 256, (32, 32, 1)).astype(np.uint8),
+            source_id=name,
+            patient=patient,
             boxes=np.zeros((0, 4)),
             labels=[],
             label_names=("lesion",),
         )
+        for name, patient in names
     ]
-    write_records(examples, write_only_train, "train", 1, label_names=("lesion",))
-    with pytest.raises(RecordError, match="No split 'validation'"):
-        train([write_only_train], tmp_path / "run", model=MODEL, config=CONFIG)
-    with pytest.raises(RecordError, match="nowhere"):
-        train([tmp_path / "nowhere"], tmp_path / "run2", model=MODEL, config=CONFIG)
+    write_records(examples, folder, "train", 1, label_names=("lesion",))
+
+
+def test_without_a_validation_split_a_share_is_held_back_and_said_so(tmp_path):
+    names = [(f"{patient}_{index}", f"p{patient}") for patient in range(10) for index in range(2)]
+    write_images(tmp_path / "records", names)
+    said = []
+    config = dataclasses.replace(CONFIG, steps=2)
+    out = tmp_path / "run"
+    train([tmp_path / "records"], out, model=MODEL, config=config, report=said.append)
+    (sentence,) = said
+    assert sentence.startswith("No split 'validation': 2 of 20 images are held back")
+    assert "those of 1 of 10 patients" in sentence
+    fingerprint = read_manifest(out)["fingerprint"]
+    assert fingerprint["images"] == 18 and len(fingerprint["patients"]) == 9
 
 
 # --- What another run does, or a killed one left -----------------------------------------------

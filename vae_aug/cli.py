@@ -150,7 +150,9 @@ class Profile(enum.StrEnum):
 _Checkpoint = Annotated[
     str,
     typer.Option(
-        "--ckpt", help="Checkpoint: a .keras file, a checkpoint folder, or a packaged name."
+        "--ckpt",
+        help="Checkpoint: a .keras file, a checkpoint folder, the folder of a training, or a "
+        "packaged name.",
     ),
 ]
 _Records = Annotated[Path, typer.Argument(help="Folder of records, as `vae-aug ingest` writes it.")]
@@ -310,7 +312,10 @@ def ingest(
     format: _Format = Format.auto,
     split: Annotated[
         str,
-        typer.Option(help="Split to read and to write; val and valid are stored as validation."),
+        typer.Option(
+            help="Split to read and to write; val and valid are stored as validation. all reads "
+            "every split of the source."
+        ),
     ] = "train",
     shards: Annotated[int, typer.Option(min=1, max=99999, help="Number of files.")] = 1,
     labels: Annotated[
@@ -374,10 +379,21 @@ def ingest(
     split_by_patient: Annotated[
         str | None,
         typer.Option(
-            help="Share the images of --split out to train, validation and test, e.g. "
-            "0.7,0.15,0.15 (or 0.8,0.2 without test), with no patient in two of them.",
+            help="Share the images of --split (or of --split all) out to train, validation and "
+            "test, e.g. 0.7,0.15,0.15 (or 0.8,0.2 without test), with no patient in two of them.",
         ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a split that OUT holds already.")
+    ] = False,
+    no_leak_check: Annotated[
+        bool,
+        typer.Option(
+            "--no-leak-check",
+            help="Do not search the other splits of OUT for patients and images of this one, "
+            "which decodes every image of OUT once more.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of --split-by-patient.")] = 0,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes; the records are the same for any number.")
@@ -400,7 +416,8 @@ def ingest(
     shards of its own, for vae-aug train alone. Unusable images and boxes are left out, counted and
     named, by hashes (see vae-aug which).
     Nothing appears before it is whole. Run the command again after Ctrl-C or a crash: it goes on
-    where it stopped.
+    where it stopped. A split that OUT holds already is refused. Patients and images that are in two
+    splits of OUT are named; with --strict the command then fails (status 1).
     """
     _run(
         "run_ingest",
@@ -421,6 +438,8 @@ def ingest(
         neighbours=neighbours,
         salt_file=salt_file,
         keep_ids=keep_ids,
+        overwrite=overwrite,
+        leak_check=not no_leak_check,
         split_by_patient=split_by_patient,
         seed=seed,
         workers=workers,
@@ -494,7 +513,7 @@ def train(
         list[Path] | None,
         typer.Option(
             help="Folder of records with a split validation; may be repeated. Default: those of "
-            "RECORDS that have one."
+            "RECORDS that have one; if none has, a tenth of the training images is held back."
         ),
     ] = None,
     steps: Annotated[
@@ -606,7 +625,7 @@ def tune(
         list[Path] | None,
         typer.Option(
             help="Folder of records with a split validation; may be repeated. Default: those of "
-            "RECORDS that have one."
+            "RECORDS that have one; if none has, a tenth of the training images is held back."
         ),
     ] = None,
     seed: Annotated[

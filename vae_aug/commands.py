@@ -5,7 +5,6 @@ Loaded by `vae_aug.cli` when a command runs. Results go to stdout, progress and 
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import itertools
@@ -47,7 +46,7 @@ from vae_aug.data.dicom import Window
 from vae_aug.data.ingest import IngestReport, find_hashed, ingest, ingest_by_patient
 from vae_aug.data.records import find_records, read_info, read_records
 from vae_aug.data.shards import UNANNOTATED
-from vae_aug.data.splits import find_leaks
+from vae_aug.data.splits import Leak, count_leaks, find_leaks
 from vae_aug.errors import VAEAugError
 from vae_aug.evaluate.audit import audit_memorisation
 from vae_aug.evaluate.denoising import evaluate_denoising
@@ -63,6 +62,9 @@ from vae_aug.model.tune import BEST_NAME, TABLE_NAME, Trial, tune
 _OUT = Console(highlight=False)
 _ERR = Console(stderr=True, highlight=False)
 _SHOWN_PROBLEMS = 20
+_CHECKPOINT_FILES = {"manifest.json", CHECKPOINT_NAME}
+"""What tells the folder of a checkpoint or of a training from one of records."""
+
 _SAMPLES = 3
 
 
@@ -132,6 +134,23 @@ def run_ingest(
             reports = ingest_by_patient(source, out, shares, seed=seed, **options)
     for report in reports:
         _print_ingest(report, out)
+    _print_leaks_of(reports, out, strict=options["strict"])
+
+
+def _print_leaks_of(reports: Sequence[IngestReport], out: Path, *, strict: bool) -> None:
+    """Print what the splits of an ingest share with others, if that was searched for."""
+    if all(report.leaks is None for report in reports):
+        return
+    leaks = tuple(dict.fromkeys(leak for report in reports for leak in report.leaks or ()))
+    _print_leaks(leaks)
+    if leaks and strict:
+        raise VAEAugError(_describe_leaks(out, leaks))
+    if leaks:
+        _print(
+            f"WARNING: {_describe_leaks(out, leaks)} What is measured on these splits is not what "
+            "other patients would give. Write all splits anew with --split-by-patient --overwrite, "
+            "or correct the source; vae-aug check lists the leaks again."
+        )
 
 
 def _parse_runner_options(texts: Sequence[str]) -> dict[str, str]:
@@ -173,14 +192,21 @@ def run_check(records: Path, *, near_bits: int, strict: bool) -> None:
     """Check records and print what is in two splits."""
     for part in read_info(records).parts:
         _print(f"{part}: {check_records(records, part)} records, no fault")
-    leaks = find_leaks(records, near_bits=near_bits)
+    with _show_counts("images") as progress:
+        leaks = find_leaks(records, near_bits=near_bits, progress=progress)
+    _print_leaks(leaks)
+    if strict and leaks:
+        raise VAEAugError(_describe_leaks(records, leaks))
+
+
+def _print_leaks(leaks: Sequence[Leak]) -> None:
     for leak in leaks[:_SHOWN_PROBLEMS]:
         _print(f"  {leak.kind} in {leak.splits[0]} and {leak.splits[1]}: {leak.key}")
-    kinds = collections.Counter(leak.kind for leak in leaks)
-    counts = ", ".join(f"{kinds[kind]} {kind}" for kind in ("patient", "source_id", "image"))
-    _print(f"in two splits: {counts}")
-    if strict and leaks:
-        raise VAEAugError(f"{records}: {len(leaks)} leaks between splits ({counts}).")
+    _print(f"in two splits: {count_leaks(leaks)}")
+
+
+def _describe_leaks(records: Path, leaks: Sequence[Leak]) -> str:
+    return f"{records}: {len(leaks)} leaks between splits ({count_leaks(leaks)})."
 
 
 def _parse_window(text: str) -> Window:
@@ -206,6 +232,8 @@ def _print_ingest(report: IngestReport, out: Path) -> None:
         _print(f"{report.resumed} images had been converted by a run that was cut short")
     if report.restarted:
         _print("a run that was cut short had other images or settings; started anew")
+    if report.replaced:
+        _print(f"replaced the former {report.split} of {report.replaced} images")
     _print(f"format {report.format}: {report.reveal(report.evidence)}")
     for note in report.notes:
         _print(note)
@@ -304,6 +332,7 @@ def run_train(
                 card=text,
                 allow_damaged=allow_damaged,
                 progress=show,
+                report=_print,
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_describe_state(out)) from None
@@ -672,7 +701,7 @@ def run_info(path: str, index: int | None) -> None:
     place = Path(path)
     if index is not None:
         _print_provenance(place, index)
-    elif place.is_dir() and not (place / "manifest.json").exists():
+    elif place.is_dir() and not _CHECKPOINT_FILES & {file.name for file in place.iterdir()}:
         _print_folder(place)
     elif place.is_file() and place.suffix == ".tfrecord":
         _print_summary(place.name, _summarize([place]))

@@ -110,7 +110,15 @@ def run_demo(
     with stage("ingest them as records"):
         # The images are public: readable names serve better here than hashes.
         reports = {
-            split: ingest(out / "source", records, format="coco", split=split, keep_ids=True)
+            split: ingest(
+                out / "source",
+                records,
+                format="coco",
+                split=split,
+                keep_ids=True,
+                overwrite=True,
+                leak_check=False,
+            )
             for split in annotations
         }
         before = {split: _read_boxes(read_records(records, split)) for split in annotations}

@@ -28,6 +28,10 @@ class AnnotationError(VAEAugError):
     """An annotation file cannot be read or contradicts the images it describes."""
 
 
+class MissingSplitError(AnnotationError):
+    """A data set has no such split; the message names those that it has."""
+
+
 class ConformanceError(VAEAugError):
     """A transform changes what it must leave alone, or gives different bytes for the same input."""
 

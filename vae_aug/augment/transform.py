@@ -88,7 +88,8 @@ class VAEAugment:
         """Load the checkpoint and check the settings.
 
         Args:
-            ckpt: A `.keras` file, a checkpoint folder, the name of a packaged checkpoint
+            ckpt: A `.keras` file, a checkpoint folder, the folder of a training (`"run"`, of which
+                the best checkpoint counts), the name of a packaged checkpoint
                 (`"demo"`), or a network.
             mode: `"denoise"`: decode the posterior mean. `"sample"`: decode z_mean + factor *
                 sigma * eps. `"interpolate"`: move z towards another image's of the batch by up to

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from vae_aug.config import check_choice
 from vae_aug.data.annotations import READERS
+from vae_aug.data.annotations.all_splits import count_unread, read_splits
 from vae_aug.data.annotations.detect import detect_format
 from vae_aug.data.annotations.layout import fold_name
 from vae_aug.data.annotations.source import (
@@ -31,17 +32,24 @@ from vae_aug.data.annotations.source import (
 from vae_aug.data.atomic import lock_folder, remove_temporaries, write_atomic
 from vae_aug.data.blocks import BLOCK, Runner, convert_in_blocks, list_blocks, make_key
 from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted
-from vae_aug.data.dicom import Window, check_window, is_dicom
+from vae_aug.data.dicom import Window, check_window, is_dicom, read_header
 from vae_aug.data.images import Exif
 from vae_aug.data.nifti import check_axis
 from vae_aug.data.privacy import hash_identifier, read_salt
 from vae_aug.data.records import parse_example, write_split
 from vae_aug.data.series import find_series_ranges
-from vae_aug.data.shards import get_split_name, read_info
+from vae_aug.data.shards import INFO_FILE, get_split_name, list_parts, read_info
 from vae_aug.data.sheet import write_sheet
-from vae_aug.data.splits import SPLITS, check_shares, split_by_patient
+from vae_aug.data.splits import (
+    SPLITS,
+    Leak,
+    check_shares,
+    describe_patients,
+    find_leaks,
+    split_by_patient,
+)
 from vae_aug.data.stacks import Distance, add_neighbours, parse_neighbours
-from vae_aug.errors import AnnotationError, RecordError
+from vae_aug.errors import AnnotationError, RecordError, VAEAugError
 
 Unannotated = Literal["keep", "skip", "negative", "error"]
 """What becomes of images of which the source does not say whether they have boxes."""
@@ -62,7 +70,7 @@ class IngestReport:
     Attributes:
         split: Name of the split in the records.
         format: Format of the source.
-        evidence: What told the format, or that it was given.
+        evidence: What told the format, or that it was given, and a file of it that was read.
         images: Images written for detectors: those with boxes, and those of which the source says
             that they have none.
         boxes: Boxes written.
@@ -91,6 +99,9 @@ class IngestReport:
             All other counts are those of the whole split.
         restarted: Whether a run that was cut short had other images or settings, so that what it
             left was removed.
+        replaced: Images of a former split of this name, which are gone.
+        leaks: What this split shares with the folder's others; None if it was not searched for,
+            since there are none or `leak_check` was off. Not written: it changes with them.
         files: Those hashes to the paths. Not written: files and folders are often called after
             patients. `find_hashed` finds them again.
     """
@@ -116,6 +127,8 @@ class IngestReport:
     notes: tuple[str, ...] = ()
     resumed: int = dataclasses.field(default=0, compare=False)
     restarted: bool = dataclasses.field(default=False, compare=False)
+    replaced: int = dataclasses.field(default=0, compare=False)
+    leaks: tuple[Leak, ...] | None = dataclasses.field(default=None, compare=False)
     files: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def reveal(self, text: str) -> str:
@@ -142,9 +155,10 @@ class IngestReport:
         return sum(problem.effect == "clipped" for problem in self.problems)
 
     def to_dict(self) -> dict[str, object]:
-        """Return the report as JSON takes it, without paths and how often it was cut short."""
+        """Return the report as JSON takes it: what depends on the source and the settings alone."""
         content = dataclasses.asdict(self)
-        del content["resumed"], content["restarted"], content["files"]
+        for name in ("resumed", "restarted", "replaced", "leaks", "files"):
+            del content[name]
         return {
             **content,
             "class_counts": dict(self.class_counts),
@@ -175,6 +189,8 @@ def ingest(
     neighbours: int | str | None = None,
     salt: str | None = None,
     keep_ids: bool = False,
+    overwrite: bool = False,
+    leak_check: bool = True,
     workers: int = 1,
     runner: str | None = None,
     runner_options: Mapping[str, str] | None = None,
@@ -183,10 +199,13 @@ def ingest(
     """Write one split of a data set as records.
 
     Nothing appears under its final name before it is whole. A split that is there already is
-    replaced. A run that is interrupted or killed leaves what it has converted in a hidden folder
-    of `out`; the same call goes on from there and writes the same bytes as a run at one go. A
-    call of other images or settings starts anew. One folder is for one run at a time, and needs
-    room for twice the records.
+    refused, unless `overwrite` says to replace it. A run that is interrupted or killed leaves what
+    it has converted in a hidden folder of `out`; the same call goes on from there and writes the
+    same bytes as a run at one go. A call of other images or settings starts anew. One folder is for
+    one run at a time, and needs room for twice the records.
+
+    If the folder holds other splits, it is searched afterwards for patients and images that are
+    both there and in this one.
 
     Beside the records lie the report `ingest_<split>.json`, and `ingest_<split>.png`, a sheet of
     the first images with boxes.
@@ -204,7 +223,7 @@ def ingest(
             `"images"` (without annotations), or `"auto"`, which tells it from the files as
             `vae_aug.data.annotations.detect.detect_format`.
         split: Split to read, where the source has splits, and its name in the records, where
-            `"val"` and `"valid"` become `"validation"`.
+            `"val"` and `"valid"` become `"validation"`. `"all"` reads all splits.
         shards: Number of files.
         labels: Names of the labels in their order; boxes of other labels are dropped. None
             takes those of the folder `out` if they cover the source's, else the source's.
@@ -233,13 +252,17 @@ def ingest(
             takes the image alone. See `vae_aug.data.stacks`.
         salt: For the hashes, as `vae_aug.data.privacy.read_salt`.
         keep_ids: Keep the source's own names and patients, for public data.
+        overwrite: Replace a split that is there already.
+        leak_check: Search the folder's other splits for patients and images of this one. That
+            decodes every image of the folder once more.
         workers: Processes that read images; the records are the same for any number. More
             than one are started anew, so a script needs `if __name__ == "__main__":`.
         runner: Runner of Apache Beam that reads images in the place of `workers`, e.g.
             `"DirectRunner"`; the records are the same. Its workers must share the folders `source`
             and `out` with this process, under the same paths.
         runner_options: Names and values of Beam's `PipelineOptions`.
-        progress: Called with (images done, images in all) after each image.
+        progress: Called with (images done, images in all) after each image; from the start
+            again where other splits are searched.
 
     Returns:
         The report.
@@ -249,13 +272,17 @@ def ingest(
         AnnotationError: If the source cannot be read, holds no usable image, has labels that
             the folder does not know, or, under `strict`, has any problem.
         MissingPackageError: If there is a `runner` and no Apache Beam.
-        RecordError: If the records cannot be written, or the runner fails.
+        RecordError: If the split is there already, the records cannot be written, or the runner
+            fails.
     """
     name = get_split_name(split)
     check_format(format)
     workers_or_runner = _choose_workers(workers, runner, runner_options)
     unannotated = _choose_unannotated(unannotated, strict)
-    settings = _Settings(Path(out), shards, strict, unannotated, workers_or_runner, progress)
+    settings = _Settings(
+        *(Path(out), shards, strict, unannotated, workers_or_runner, progress),
+        *(overwrite, leak_check),
+    )
     conversion = dataclasses.replace(
         _make_conversion(window, bits, salt, keep_ids),
         exif=exif,
@@ -263,6 +290,7 @@ def ingest(
         negatives=unannotated == "negative",
     )
     options = _make_options(images, exif, axis)
+    _refuse_replacing(settings, {name: None})
     found = _read_source(Path(source), format, split, options, parse_neighbours(neighbours))
     found = _make_comparable(found, conversion.window)
     label_names = _choose_labels(found.annotations, settings.out, {name}, labels)
@@ -291,6 +319,8 @@ def ingest_by_patient(
     neighbours: int | str | None = None,
     salt: str | None = None,
     keep_ids: bool = False,
+    overwrite: bool = False,
+    leak_check: bool = True,
     workers: int = 1,
     runner: str | None = None,
     runner_options: Mapping[str, str] | None = None,
@@ -307,7 +337,7 @@ def ingest_by_patient(
         shares: Shares of train and validation, or of train, validation and test; of sum 1.
         seed: Of the split.
         format: As `ingest`.
-        split: Which split of the source is shared out; some formats take `"all"`.
+        split: Which split of the source is shared out, or `"all"`.
         shards: Number of files of each split.
         labels: As `ingest`.
         strict: As `ingest`; the first split may be written when the second fails.
@@ -321,6 +351,8 @@ def ingest_by_patient(
         neighbours: As `ingest`.
         salt: As `ingest`.
         keep_ids: As `ingest`.
+        overwrite: As `ingest`.
+        leak_check: As `ingest`.
         workers: As `ingest`.
         runner: As `ingest`.
         runner_options: As `ingest`.
@@ -338,7 +370,10 @@ def ingest_by_patient(
     shares = check_shares(shares)
     workers_or_runner = _choose_workers(workers, runner, runner_options)
     unannotated = _choose_unannotated(unannotated, strict)
-    settings = _Settings(Path(out), shards, strict, unannotated, workers_or_runner, progress)
+    settings = _Settings(
+        *(Path(out), shards, strict, unannotated, workers_or_runner, progress),
+        *(overwrite, leak_check),
+    )
     conversion = dataclasses.replace(
         _make_conversion(window, bits, salt, keep_ids),
         exif=exif,
@@ -346,9 +381,11 @@ def ingest_by_patient(
         negatives=unannotated == "negative",
     )
     options = _make_options(images, exif, axis)
-    found = _read_source(Path(source), format, split, options, parse_neighbours(neighbours))
-    found = _make_comparable(found, conversion.window)
     names = SPLITS[: len(shares)]
+    _refuse_replacing(settings, dict.fromkeys(names))
+    found = _read_source(Path(source), format, split, options, parse_neighbours(neighbours))
+    found = _note_sharing(_name_patients(found), split, options)
+    found = _make_comparable(found, conversion.window)
     label_names = _choose_labels(found.annotations, settings.out, set(names), labels)
     conversion = dataclasses.replace(conversion, label_names=label_names)
     parts = split_by_patient(found.annotations.images, shares, seed=seed)
@@ -390,7 +427,7 @@ def find_hashed(
     root = found.path if found.path.is_dir() else found.path.parent
     annotated = found.annotations.images
     files = [problem.file for problem in found.annotations.problems]
-    files += [found.evidence_file, *(_relate(image.path, root) for image in annotated)]
+    files += [*found.evidence_files, *(_relate(image.path, root) for image in annotated)]
     names = {hash_identifier("source", name, key): name for name in files}
     for image in annotated:
         # The file is worth more than the SOP Instance UID of an image in it.
@@ -425,6 +462,8 @@ class _Settings:
     unannotated: Unannotated
     workers: int | Runner
     progress: Callable[[int, int], None] | None
+    overwrite: bool
+    leak_check: bool
 
     def __post_init__(self) -> None:
         if not 1 <= self.shards <= 99999:
@@ -464,12 +503,12 @@ def _choose_workers(
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """A data set that was read."""
+    """A data set that was read; `evidence_files` are relative to it."""
 
     path: Path
     format: str
     evidence: str
-    evidence_file: str
+    evidence_files: tuple[str, ...]
     annotations: Annotations
 
 
@@ -480,18 +519,53 @@ def _read_source(
     options: ReaderOptions,
     distance: Distance | None = None,
 ) -> _Source:
-    evidence, file = "as told", ""
+    evidence, file = "as told, reading", ""
     ignored: tuple[Problem, ...] = ()
     if format == "auto":
         detected = detect_format(path)
         format, evidence, file = detected[:3]
+        evidence = f"{evidence} in" if file else evidence
         ignored = tuple(Problem(name, _IGNORED, "skipped") for name in detected.ignored)
-    annotations = READERS[format](path, split, options)
+    annotations, read = read_splits(format, path, split, options)
+    root = path if path.is_dir() else path.parent
+    files = tuple(_relate(name, root) for name in read) or (file,) * bool(file)
     annotations = _doubt_ignored(annotations, ignored)
     if distance is not None:
         images = tuple(add_neighbours(annotations.images, distance))
         annotations = annotations._replace(images=images)
-    return _Source(path, format, evidence, file, annotations)
+    return _Source(path, format, evidence, files, annotations)
+
+
+def _name_patients(source: _Source) -> _Source:
+    """Name the patients of DICOM files of which the annotations name none: records name them."""
+
+    def name(image: AnnotatedImage) -> AnnotatedImage:
+        if image.patient or image.part or not is_dicom(image.path):
+            return image
+        with contextlib.suppress(VAEAugError):  # Converting the image tells what is wrong with it.
+            return dataclasses.replace(image, patient=read_header(image.path).patient_id)
+        return image
+
+    images = tuple(map(name, source.annotations.images))
+    return dataclasses.replace(source, annotations=source.annotations._replace(images=images))
+
+
+def _note_sharing(source: _Source, split: str, options: ReaderOptions) -> _Source:
+    """Note of images that are to be shared out whether others were left, and who has no patient."""
+    notes = [describe_patients(source.annotations.images)]
+    unread = count_unread(source.format, source.path, split, options, source.annotations)
+    if unread:
+        counts = (
+            f"{name} ({'cannot be read' if count is None else f'{count} images'})"
+            for name, count in unread.items()
+        )
+        notes.append(
+            f"the source also has {' and '.join(counts)}, left unread; --split all shares out all "
+            "of its images"
+        )
+    notes = [*source.annotations.notes, *filter(None, notes)]
+    annotations = source.annotations._replace(notes=tuple(notes))
+    return dataclasses.replace(source, annotations=annotations)
 
 
 def _doubt_ignored(annotations: Annotations, ignored: Sequence[Problem]) -> Annotations:
@@ -538,11 +612,69 @@ def _write_splits(
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
         with lock_folder(settings.out):
-            return _write_locked(source, settings, conversion, splits)
+            reports = _write_locked(source, settings, conversion, splits)
+            return _search_leaks(reports, settings) if settings.leak_check else reports
     except OSError as error:
         raise RecordError(
             f"{settings.out}: cannot be written ({error.strerror}); free space or fix permissions."
         ) from error
+
+
+def _refuse_replacing(settings: _Settings, works: Mapping[str, _Work | None]) -> None:
+    """Refuse to replace splits, but those that a run which was cut short had written before.
+
+    Args:
+        settings: Where records are written, and whether splits may be replaced.
+        works: The names of the splits to what is known of them; None before the source was read,
+            when any unfinished run of that name may be the one that goes on.
+
+    Raises:
+        RecordError: If a split is there.
+    """
+    out = settings.out
+    if settings.overwrite or not (out / INFO_FILE).is_file():
+        return
+    there = {
+        name: _count_images(out, name)
+        for name, work in works.items()
+        if not (work.folder.is_dir() if work else any(out.glob(f".ingest_{name}.*")))
+    }
+    if counts := [f"{name} ({count} images)" for name, count in there.items() if count]:
+        raise RecordError(
+            f"{out}: has {', '.join(counts)} already; nothing was changed. If this is "
+            "the same command again, its work is done. To write anew what is there, add "
+            "--overwrite (overwrite=True); to keep it, name another folder or --split."
+        )
+
+
+def _count_images(out: Path, name: str) -> int:
+    """Count the images of a split in a folder of records, annotated or not."""
+    if not (out / INFO_FILE).is_file():
+        return 0
+    parts = read_info(out).parts
+    return sum(parts[part].examples for part in list_parts(name) if part in parts)
+
+
+def _search_leaks(
+    reports: tuple[IngestReport, ...], settings: _Settings
+) -> tuple[IngestReport, ...]:
+    """Put into the reports what their splits share with others of the folder."""
+    written = [report.split for report in reports]
+    if len(read_info(settings.out).image_splits) < 2:
+        return reports
+    try:
+        leaks = find_leaks(settings.out, among=written, progress=settings.progress)
+    except RecordError as error:
+        raise RecordError(
+            f"{', '.join(written)} is written; the search for patients and images that are in two "
+            f"splits failed: {error}"
+        ) from error
+    return tuple(
+        dataclasses.replace(
+            report, leaks=tuple(leak for leak in leaks if report.split in leak.splits)
+        )
+        for report in reports
+    )
 
 
 def _write_locked(
@@ -552,6 +684,7 @@ def _write_locked(
     splits: Mapping[str, Sequence[AnnotatedImage]],
 ) -> tuple[IngestReport, ...]:
     works = [_Work(settings.out, name, images, conversion) for name, images in splits.items()]
+    _refuse_replacing(settings, {work.name: work for work in works})
     restarted = [work.remove_others() for work in works]
     problems = [source.annotations.problems, *[()] * len(works)]
     try:
@@ -613,6 +746,7 @@ def _write_split(
 ) -> IngestReport:
     run = _Run(source.path, work, problems, settings, conversion)
     name = work.name
+    replaced = _count_images(settings.out, name) if settings.overwrite else 0
     annotated, unannotated = write_split(
         run.iterate_examples(),
         settings.out,
@@ -641,6 +775,7 @@ def _write_split(
         problems=tuple(run.problems),
         notes=source.annotations.notes,
         resumed=work.resumed,
+        replaced=replaced,
         files=run.files | _name_evidence(source, conversion),
     )
     content = json.dumps(report.to_dict(), indent=2).encode() + b"\n"
@@ -652,14 +787,12 @@ def _write_split(
 
 
 def _describe_evidence(source: _Source, conversion: Conversion) -> str:
-    if not source.evidence_file:
-        return source.evidence
-    return f"{source.evidence} in {conversion.hide('source', source.evidence_file)}"
+    files = (conversion.hide("source", file) for file in source.evidence_files)
+    return f"{source.evidence} {', '.join(files)}".removesuffix(" ").removesuffix(", reading")
 
 
 def _name_evidence(source: _Source, conversion: Conversion) -> dict[str, str]:
-    file = source.evidence_file
-    return {conversion.hide("source", file): file} if file else {}
+    return {conversion.hide("source", file): file for file in source.evidence_files}
 
 
 def _write_first(out: Path, name: str, records: Sequence[bytes]) -> None:

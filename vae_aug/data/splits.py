@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,11 +91,41 @@ def split_by_patient(
     for image in images:
         splits[chosen[_get_group(image)]].append(image)
     if not all(splits):
-        raise AnnotationError(
-            f"the source has {len(keys)} patients, too few or too uneven for {len(shares)} splits "
-            "with a patient in each; give other shares, or fewer."
-        )
+        raise AnnotationError(_explain_too_few(images, len(keys), len(shares)))
     return splits
+
+
+def _explain_too_few(images: Sequence[AnnotatedImage], groups: int, splits: int) -> str:
+    if groups == 1 and images[0].patient:
+        return (
+            "the source has one patient, who must not be in two splits. Leave --split-by-patient "
+            "out: all images become train, and vae-aug train holds a tenth of them back to "
+            "validate on. Test a detector on other patients."
+        )
+    return (
+        f"the source has {groups} patients, too few or too uneven for {splits} splits with a "
+        "patient in each; give other shares, or fewer."
+    )
+
+
+def describe_patients(images: Sequence[AnnotatedImage]) -> str:
+    """Say of how many images no patient is known, so that they are split one by one.
+
+    Args:
+        images: The images.
+
+    Returns:
+        A sentence, or `""` if every image has a patient.
+    """
+    unknown = sum(not image.patient for image in images)
+    if not unknown:
+        return ""
+    whose = "no patients" if unknown == len(images) else f"no patient of {unknown} images"
+    return (
+        f"WARNING: the source names {whose}: these were split image by image, so that images of "
+        "one patient may be in two splits. Name patients in the source (docs/sources.md) and "
+        "ingest again, or do not trust what is measured on these splits"
+    )
 
 
 def _get_group(image: AnnotatedImage) -> str:
@@ -154,7 +186,11 @@ class _Held:
 
 
 def find_leaks(
-    directory: str | os.PathLike[str], *, near_bits: int = NEAR_BITS
+    directory: str | os.PathLike[str],
+    *,
+    near_bits: int = NEAR_BITS,
+    among: Collection[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Leak, ...]:
     """Search the splits of a folder of records for what is in more than one.
 
@@ -166,6 +202,8 @@ def find_leaks(
     Args:
         directory: Folder of the data set.
         near_bits: 0 to 256.
+        among: Splits of which at least one must be in a pair that is compared; None for all pairs.
+        progress: Called with (images read, images in all) after each image.
 
     Returns:
         What leaks, none if there is but one split.
@@ -176,16 +214,30 @@ def find_leaks(
     """
     if not 0 <= near_bits <= 256:
         raise ValueError(f"near_bits must be in [0, 256]; got {near_bits!r}.")
-    names = read_info(directory).image_splits
-    splits = {name: _read_split(Path(directory), name) for name in names}
+    info = read_info(directory)
+    names = info.image_splits
+    total = sum(part.examples for part in info.parts.values())
+    done = itertools.count(1)
+
+    def count() -> None:
+        if progress is not None:
+            progress(next(done), total)
+
+    splits = {name: _read_split(Path(directory), name, count) for name in names}
     leaks: list[Leak] = []
-    for position, first in enumerate(names):
-        for second in names[position + 1 :]:
+    for first, second in itertools.combinations(names, 2):
+        if among is None or first in among or second in among:
             leaks += _compare(first, splits[first], second, splits[second], near_bits)
     return tuple(leaks)
 
 
-def _read_split(directory: Path, name: str) -> _Held:
+def count_leaks(leaks: Sequence[Leak]) -> str:
+    """Count leaks by their kind, e.g. `"1 patient, 0 source_id, 2 image"`."""
+    kinds = collections.Counter(leak.kind for leak in leaks)
+    return ", ".join(f"{kinds[kind]} {kind}" for kind in ("patient", "source_id", "image"))
+
+
+def _read_split(directory: Path, name: str, count: Callable[[], None]) -> _Held:
     held = _Held()
     for path in find_records(directory, name, unannotated=True)[0]:
         for _, example in iterate_examples(path):
@@ -199,6 +251,7 @@ def _read_split(directory: Path, name: str) -> _Held:
             held.hashes.append(
                 hash_image(decode_image(feature["image/encoded"].bytes_list.value[0]))
             )
+            count()
     return held
 
 

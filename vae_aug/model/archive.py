@@ -143,8 +143,6 @@ def _read_from_folder(folder: Path, name: str, max_bytes: int) -> bytes:
 
 def _say_what_it_is(folder: Path) -> str:
     """Tell which other folder of this package it is that was named, if any."""
-    if (folder / "checkpoint.keras").exists():
-        return ". It is the folder of a training; name its checkpoint.keras"
     if (folder / "state").exists():
         return ". It is the folder of a training without a validation yet; run the training again"
     if (folder / "tuning.json").exists():

@@ -45,6 +45,9 @@ from vae_aug.model.weights import (
     load_weights,
 )
 
+BEST_CHECKPOINT = "checkpoint.keras"
+"""What the best checkpoint of a training is called in the folder of its run."""
+
 _CARD = "MODEL_CARD.md"
 _KERAS_CONFIG, _KERAS_METADATA = "config.json", "metadata.json"
 _MEMBERS = (MANIFEST_NAME, WEIGHTS_NAME, _CARD, _KERAS_CONFIG, _KERAS_METADATA)
@@ -100,8 +103,8 @@ def load_checkpoint(checkpoint: str | Path) -> Network:
     """Build the network that a checkpoint describes and load its weights.
 
     Args:
-        checkpoint: A `.keras` file, a checkpoint folder, or the name of a packaged checkpoint,
-            e.g. `"demo"`.
+        checkpoint: A `.keras` file, a checkpoint folder, the folder of a training (of which the
+            best checkpoint counts), or the name of a packaged checkpoint, e.g. `"demo"`.
 
     Returns:
         The network, float32, with `digest` and `patients` set.
@@ -157,7 +160,7 @@ def read_card(checkpoint: str | Path) -> str:
 
 
 def find_checkpoint(checkpoint: str | Path) -> Path:
-    """Find a checkpoint by path or packaged name.
+    """Find a checkpoint by path or packaged name; in the folder of a training, its best one.
 
     Raises:
         CheckpointError: If there is none; the message lists the packaged names.
@@ -165,7 +168,8 @@ def find_checkpoint(checkpoint: str | Path) -> Path:
     path = Path(checkpoint)
     try:
         if path.exists():
-            return path
+            best = path / BEST_CHECKPOINT
+            return best if best.exists() and not (path / MANIFEST_NAME).exists() else path
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: is no checkpoint; it cannot be read ({error}).") from error
     packaged = {p.stem: p for p in _packaged_folder().glob("*.keras")}

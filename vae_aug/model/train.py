@@ -19,10 +19,16 @@ from vae_aug.data.atomic import lock_folder, remove_temporaries, write_atomic
 from vae_aug.data.limits import read_bounded
 from vae_aug.data.shards import read_info
 from vae_aug.data.sheet import write_sheet
-from vae_aug.errors import CheckpointError, RecordError, VAEAugError
-from vae_aug.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
+from vae_aug.errors import CheckpointError, VAEAugError
+from vae_aug.model.checkpoint import (
+    BEST_CHECKPOINT,
+    load_checkpoint,
+    read_manifest,
+    save_checkpoint,
+)
 from vae_aug.model.encoder import freeze_stages
 from vae_aug.model.feed import Source, make_training_feed, make_validation_feed, open_source
+from vae_aug.model.holdout import hold_back
 from vae_aug.model.loss import (
     RECONSTRUCTIONS,
     apply_free_bits,
@@ -37,7 +43,7 @@ from vae_aug.model.vae import Draw
 Figures = dict[str, float]
 Progress = Callable[[int, Figures], None]
 
-CHECKPOINT_NAME = "checkpoint.keras"
+CHECKPOINT_NAME = BEST_CHECKPOINT
 _CONFIG_NAME = "config.json"
 _LOG_NAME = "log.jsonl"
 _SHEET_NAME = "sheet.png"
@@ -89,6 +95,7 @@ def train(
     card: str = "",
     allow_damaged: bool = False,
     progress: Progress | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Figures:
     """Train a network and leave its best checkpoint in `out`.
 
@@ -104,19 +111,21 @@ def train(
         model: The architecture.
         config: The settings of the run.
         validation: Folders whose split `validation` is validated on; by default those of
-            `sources` that have one.
+            `sources` that have one. If none has, a tenth of the training images is held back, see
+            `vae_aug.model.holdout.hold_back`.
         card: The model card of the checkpoint, Markdown.
         allow_damaged: Whether records are read of which shards are damaged or not as their
             `dataset.json` says.
         progress: Called after every step with the step's number and its figures.
+        report: Called with a sentence about what was held back, if anything was.
 
     Returns:
         The figures of the best validation: PSNR in dB and SSIM on clean input and on `replace`
         with 40% left, KL in nats.
 
     Raises:
-        RecordError: If a source has no training split or is damaged, or no source has a
-            validation split, or another run writes to `out`.
+        RecordError: If a source has no training split or is damaged, a folder of `validation` has
+            no such split, there is nothing to hold back, or another run writes to `out`.
         ValueError: If `out` holds a run with other settings, `start_from` is a network of another
             architecture, or the network is larger than a checkpoint may hold.
         CheckpointError: If `start_from` cannot be loaded.
@@ -134,6 +143,11 @@ def train(
         held_out = _open_validation(
             validation or sources, required=bool(validation), allow_damaged=allow_damaged
         )
+        if not held_out:
+            holdout = hold_back(training)
+            training, held_out = holdout.training, holdout.validation
+            if report is not None:
+                report(holdout.description)
         return _train(training, held_out, out, model, config, card, progress)
 
 
@@ -486,11 +500,6 @@ def _open_validation(
         # A split that is there and damaged is refused, not passed over.
         if required or "validation" in read_info(folder).image_splits:
             opened.append(open_source(folder, "validation", allow_damaged=allow_damaged))
-    if not opened:
-        raise RecordError(
-            f"No split 'validation' in {', '.join(map(str, folders))}. Ingest one with "
-            "`vae-aug ingest ... --split validation`, or name its folder with --validation."
-        )
     return opened
 
 

@@ -37,7 +37,7 @@ from vae_aug.data.annotations.source import (
 )
 from vae_aug.data.annotations.text import parse_xml
 from vae_aug.data.limits import MAX_ANNOTATION_BYTES
-from vae_aug.errors import AnnotationError
+from vae_aug.errors import AnnotationError, MissingSplitError
 
 
 @reader
@@ -135,7 +135,7 @@ def _part_subsets(
     for entry in entries:
         parts[entry.get("subset", "").lower() not in known].append(entry)
     if not parts[0]:
-        raise AnnotationError(
+        raise MissingSplitError(
             f"{file}: has no subset {split!r}; it has {', '.join(sorted(subsets))}. 'all' reads "
             "every image."
         )

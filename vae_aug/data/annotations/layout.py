@@ -13,7 +13,7 @@ from vae_aug.data.annotations.walk import walk
 from vae_aug.data.dicom import is_dicom, read_header
 from vae_aug.data.images import Exif, read_image_size
 from vae_aug.data.records import get_split_name
-from vae_aug.errors import AnnotationError
+from vae_aug.errors import MissingSplitError
 
 # The last three cannot be read; they are listed so that they are named, not passed over.
 IMAGE_SUFFIXES = frozenset(
@@ -24,6 +24,7 @@ _SPLIT_FILE_NAMES = {
     "validation": ("validation", "valid", "val", "validate"),
     "test": ("test", "testing"),
 }
+SPLIT_NAMES = tuple(_SPLIT_FILE_NAMES)
 SPLIT_WORDS = {name for names in _SPLIT_FILE_NAMES.values() for name in names}
 
 
@@ -49,12 +50,12 @@ def find_split_folder(folder: Path, split: str) -> Path | None:
     """Find the folder of a split in a folder that has one for each; None if it has none.
 
     Raises:
-        AnnotationError: If the folder has other splits only: taking all would mix them.
+        MissingSplitError: If the folder has other splits only: taking all would mix them.
     """
     found = next(iter(list_children(folder, *list_split_names(split))), None)
     others = list_children(folder, *sorted(SPLIT_WORDS))
     if found is None and others:
-        raise AnnotationError(
+        raise MissingSplitError(
             f"{folder}: has no folder for the split {split!r}; it has "
             f"{', '.join(other.name for other in others)}. Name one of them."
         )

@@ -21,7 +21,7 @@ from vae_aug.data.annotations.layout import (
 )
 from vae_aug.data.annotations.source import ReaderOptions
 from vae_aug.data.annotations.walk import walk
-from vae_aug.errors import AnnotationError
+from vae_aug.errors import AnnotationError, MissingSplitError
 
 _Parts = tuple[str, ...]
 
@@ -44,8 +44,9 @@ def find_annotation_file(
         is_kind: Tells whether a file is one of the kind that is sought.
 
     Raises:
-        AnnotationError: If there is no such file; or several, since the boxes in those that are not
-            read would be lost.
+        MissingSplitError: If there is no such file.
+        AnnotationError: If there is no such source; or several files, since the boxes in those
+            that are not read would be lost.
     """
     if source.is_file():
         return source
@@ -69,7 +70,7 @@ def find_annotation_file(
             "the file itself."
         )
     found = _join(shown.values()) or f"no {suffixes[0]} file"
-    raise AnnotationError(
+    raise MissingSplitError(
         f"{source}: has no {split}{suffixes[0]} for the split {split!r}; found {found}. Name "
         "another split, or give the file."
     )

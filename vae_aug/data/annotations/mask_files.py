@@ -17,7 +17,7 @@ from vae_aug.data.annotations.layout import (
     list_split_names,
 )
 from vae_aug.data.annotations.walk import walk
-from vae_aug.errors import AnnotationError
+from vae_aug.errors import AnnotationError, MissingSplitError
 
 MASK_FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 """Suffixes of files that may be masks; those of the last three are named, and cannot be read."""
@@ -277,7 +277,7 @@ def _select_split(source: Path, files: list[_File], split: str) -> list[_File]:
     if not present:
         return files
     if not present & names:
-        raise AnnotationError(
+        raise MissingSplitError(
             f"{source}: has no folder for the split {split!r}; it has "
             f"{', '.join(sorted(present))}. Name one of them."
         )

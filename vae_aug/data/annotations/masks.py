@@ -151,7 +151,7 @@ class _Reader:
             reason = f"has no mask in {', '.join(missing)}, as other images have"
             self._collector.report(path, reason, "unannotated")
         known = None if missing and not entries else entries
-        self._collector.add(path, known, file=next(faulty, None), size=size)
+        self._collector.add(path, known, file=next(faulty, next(iter(found), None)), size=size)
 
     def _find_boxes(self, path: Path, size: tuple[int, int], scheme: Scheme) -> list[Box | Fault]:
         if path in self._faults:

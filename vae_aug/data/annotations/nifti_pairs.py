@@ -18,7 +18,7 @@ from vae_aug.data.annotations.layout import fold_name, list_split_names
 from vae_aug.data.annotations.nifti_names import Volume, get_stem, parse_volumes, tell_folder
 from vae_aug.data.annotations.source import Collector
 from vae_aug.data.nifti import FEW_VALUES, count_values, has_unit_range, is_nifti, read_shape
-from vae_aug.errors import AnnotationError, VAEAugError
+from vae_aug.errors import AnnotationError, MissingSplitError, VAEAugError
 
 _UNREAD_SUFFIXES = (
     *(".mha", ".mhd", ".nrrd", ".nhdr", ".hdr", ".img", ".mgh", ".mgz", ".mnc"),
@@ -172,7 +172,7 @@ def _choose_split(
         return volumes
     if not any(map(is_in, images)):
         others = sorted({volume.split for volume in images if volume.split})
-        raise AnnotationError(
+        raise MissingSplitError(
             f"{source}: has no images for the split {split!r}; it has {', '.join(others)}. "
             "imagesTr is train, imagesTs test."
         )

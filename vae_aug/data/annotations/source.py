@@ -136,12 +136,14 @@ class Annotations(NamedTuple):
         images: The images of the split, in a fixed order.
         problems: What was left out.
         notes: What else to know of the source, in sentences that name no file and no patient.
+        file: The annotation file of the first image that has one; None if none has.
     """
 
     label_names: tuple[str, ...]
     images: tuple[AnnotatedImage, ...]
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
+    file: Path | None = None
 
 
 class Box(NamedTuple):
@@ -212,6 +214,7 @@ class Collector:
         self.images: list[AnnotatedImage] = []
         self.problems: list[Problem] = []
         self.notes: list[str] = []
+        self._file: Path | None = None
         self._borders = list_borders(root, options.images)
         self._positions: dict[str, int] = {}
 
@@ -265,6 +268,7 @@ class Collector:
             reason = "the image lies outside the source; name its folder with --images"
             self.report(path, reason)
             return
+        self._file = self._file or file
         boxes, faults = _check_labels(entries or ())
         for fault in faults:
             self.report(file or path, fault.reason, fault.effect)
@@ -339,7 +343,9 @@ class Collector:
         names = tuple(dict.fromkeys(map(clean_label, label_names)))
         if not all(names):
             raise AnnotationError(f"{self.root}: a class has an empty name; name it.")
-        return Annotations(names, tuple(self.images), tuple(self.problems), tuple(self.notes))
+        return Annotations(
+            names, tuple(self.images), tuple(self.problems), tuple(self.notes), self._file
+        )
 
 
 def _check_labels(entries: Iterable[Box | Fault]) -> tuple[list[Box], list[Fault]]:

@@ -34,7 +34,7 @@ from vae_aug.data.annotations.source import (
 )
 from vae_aug.data.annotations.text import load_json
 from vae_aug.data.limits import MAX_TEXT_BYTES
-from vae_aug.errors import AnnotationError
+from vae_aug.errors import AnnotationError, MissingSplitError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NO_AREAS = ("point", "line", "graph", "cuboid", "cuboid_3d", "point_3d")
@@ -112,7 +112,7 @@ def read_supervisely(
         _add_image(collector, path, describing, split if by_tags else None)
     collector.doubt_unannotated(lost)
     if not collector.images:
-        raise AnnotationError(
+        raise MissingSplitError(
             f"{folder}: holds no image of the split {split!r}; images lie in 'img' beside 'ann', "
             "or in a folder that --images names, and may be tagged as splits."
         )

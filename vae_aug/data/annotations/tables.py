@@ -36,7 +36,7 @@ from vae_aug.data.annotations.table_columns import (
 )
 from vae_aug.data.annotations.table_file import Line, make_records, read_lines, settle_decimal
 from vae_aug.data.images import Exif
-from vae_aug.errors import AnnotationError, VAEAugError
+from vae_aug.errors import AnnotationError, MissingSplitError, VAEAugError
 
 _SPLITS = {
     "": "",
@@ -187,7 +187,7 @@ def _choose_rows(file: Path, rows: Sequence[Row], split: str) -> set[int]:
     chosen = {position for position, name in enumerate(names) if name == wanted}
     if not chosen:
         there = ", ".join(sorted({name for name in names if name}))
-        raise AnnotationError(f"{file}: has no rows of the split {split!r}; it has {there}.")
+        raise MissingSplitError(f"{file}: has no rows of the split {split!r}; it has {there}.")
     return chosen
 
 

@@ -25,7 +25,7 @@ from vae_aug.data.annotations.source import (
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.images import parse_image_header
 from vae_aug.data.tfrecord import get_values, has_values, iterate_places, parse_record
-from vae_aug.errors import AnnotationError, RecordError, VAEAugError
+from vae_aug.errors import AnnotationError, MissingSplitError, RecordError, VAEAugError
 
 FILES = ("dataset_info.json", "features.json")
 """What TFDS writes beside the records of a prepared dataset."""
@@ -123,7 +123,7 @@ def _list_files(folder: Path, splits: Mapping[str, Any], split: str) -> list[tup
     names = tuple(splits) if split == "all" else list_split_names(split)
     chosen = [name for name in names if name in splits]
     if not chosen:
-        raise AnnotationError(
+        raise MissingSplitError(
             f"{folder}: has no split {split!r}; it has {', '.join(splits)}. Name one of them."
         )
     chosen = chosen if split == "all" else chosen[:1]

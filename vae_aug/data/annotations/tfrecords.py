@@ -38,7 +38,7 @@ from vae_aug.data.tfrecord import (
     parse_record,
     parse_shard_name,
 )
-from vae_aug.errors import AnnotationError, RecordError, VAEAugError
+from vae_aug.errors import AnnotationError, MissingSplitError, RecordError, VAEAugError
 
 IMAGE_KEY = "image/encoded"
 _SIDES = ("bbox/xmin", "bbox/ymin", "bbox/xmax", "bbox/ymax")
@@ -134,7 +134,7 @@ def _choose_files(source: Path, files: Sequence[Path], split: str) -> list[Path]
         return chosen or list(files)
     others = [path.name for path in files if words[path] & SPLIT_WORDS]
     if others:
-        raise AnnotationError(
+        raise MissingSplitError(
             f"{source}: no file is named after the split {split!r}; found {', '.join(others[:10])}."
             " Name another split, or give the files."
         )

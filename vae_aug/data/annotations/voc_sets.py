@@ -9,7 +9,7 @@ from vae_aug.data.annotations.layout import IMAGE_SUFFIXES, fold_name, list_spli
 from vae_aug.data.annotations.matching import Claim
 from vae_aug.data.annotations.source import Collector, Fault
 from vae_aug.data.annotations.text import read_text
-from vae_aug.errors import AnnotationError
+from vae_aug.errors import MissingSplitError
 
 
 def list_folders(folder: Path, *names: str) -> list[Path]:
@@ -30,7 +30,9 @@ def read_image_set(folder: Path, split: str) -> list[str] | None:
             lines = map(str.strip, read_text(lists / f"{name}.txt").splitlines())
             return [line for line in dict.fromkeys(lines) if line]
     known = ", ".join(sorted(path.stem for path in lists.glob("*.txt")))
-    raise AnnotationError(f"{lists}: has no {split}.txt; it has {known}. 'all' takes every image.")
+    raise MissingSplitError(
+        f"{lists}: has no {split}.txt; it has {known}. 'all' takes every image."
+    )
 
 
 def choose_claims(

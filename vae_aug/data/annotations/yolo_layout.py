@@ -26,7 +26,7 @@ from vae_aug.data.annotations.yolo_names import (
     is_blank,
     is_yolo_text,
 )
-from vae_aug.errors import AnnotationError
+from vae_aug.errors import AnnotationError, MissingSplitError
 
 # Ultralytics knows the first, Darknet the last too.
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
@@ -162,7 +162,7 @@ class ImageLister:
         names = [name for name in list_split_names(self._split) if name in children]
         others = [children[name].name for name in sorted(SPLIT_WORDS & children.keys())]
         if not names and others:
-            raise AnnotationError(
+            raise MissingSplitError(
                 f"{folder}: has no folder for the split {self._split!r}; it has "
                 f"{', '.join(others)}. Name one of them."
             )

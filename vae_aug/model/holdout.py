@@ -1,0 +1,120 @@
+"""A share of the training images held back to validate on, where no split was made for that."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from vae_aug.data.tfrecord import get_values
+from vae_aug.errors import RecordError
+from vae_aug.model.feed import Source
+
+SHARE = 0.1
+"""Share of the images that is aimed at."""
+
+_LARGEST_SHARE = 0.2
+"""Share beyond which patients are not held back as a whole: too much would be lost to training."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Holdout:
+    """What is trained on and what is held back.
+
+    Attributes:
+        training: The sources without the images that are held back.
+        validation: The images that are held back.
+        description: How many they are and how they were chosen, a sentence.
+    """
+
+    training: list[Source]
+    validation: list[Source]
+    description: str
+
+
+def hold_back(sources: Sequence[Source]) -> Holdout:
+    """Hold a tenth of the images back, whole patients where there are enough of them.
+
+    The choice depends on the patients and images alone, so a run that goes on makes it again.
+    Patients are chosen in an order of their hashes, as long as they are at most a fifth of the
+    images. Where none is, as with few patients, images are chosen in the same way. No source loses
+    all its images.
+
+    Args:
+        sources: What is trained on.
+
+    Returns:
+        The parts.
+
+    Raises:
+        RecordError: If there is but one image in every source.
+    """
+    named = [list(_name_images(source)) for source in sources]
+    patients = [[patient or image for patient, image in names] for names in named]
+    chosen = _choose(patients)
+    by_patient = bool(chosen) and any(patient for names in named for patient, _ in names)
+    groups = patients if chosen else [[image for _, image in names] for names in named]
+    chosen = chosen or _choose(groups)
+    if not chosen:
+        raise RecordError(
+            "No split 'validation', and too few images to hold one back; ingest more images, or "
+            "name a folder of records with --validation."
+        )
+    held = [np.array([group in chosen for group in names]) for names in groups]
+    return Holdout(
+        [_select(source, ~mask) for source, mask in zip(sources, held, strict=True)],
+        [_select(source, mask) for source, mask in zip(sources, held, strict=True) if mask.any()],
+        _describe(held, len(chosen), len({p for n in patients for p in n}), by_patient),
+    )
+
+
+def _name_images(source: Source) -> Iterator[tuple[str, str]]:
+    """Yield keys of the patient, `""` where none is known, and of the image, of every record."""
+    for position, serialized in enumerate(source.examples.as_numpy_iterator()):
+        example = tf.train.Example.FromString(serialized)
+        patient, image = (
+            b"".join(get_values(example, key, "bytes_list")).decode("utf-8", "replace")
+            for key in ("image/patient", "image/source_id")
+        )
+        yield patient and f"patient {patient}", f"image {image or position}"
+
+
+def _choose(groups: Sequence[Sequence[str]]) -> set[str]:
+    """Choose groups of images, each named by the key of its group, by source."""
+    left = [collections.Counter(names) for names in groups]
+    sizes = sum(left, collections.Counter[str]())
+    rest = [len(names) for names in groups]
+    total, held = sum(rest), 0
+    limit = max(_LARGEST_SHARE * total, 1)
+    chosen: set[str] = set()
+    for key in sorted(sizes, key=lambda key: hashlib.sha256(key.encode()).digest()):
+        after = [count - counter[key] for count, counter in zip(rest, left, strict=True)]
+        if held < SHARE * total and held + sizes[key] <= limit and min(after) > 0:
+            chosen.add(key)
+            held, rest = held + sizes[key], after
+    return chosen
+
+
+def _select(source: Source, mask: np.ndarray) -> Source:
+    """Keep the records at which a mask is true."""
+    kept = tf.constant(mask)
+    chosen = source.examples.enumerate().filter(lambda index, _: kept[index])
+    return dataclasses.replace(source, examples=chosen.map(lambda _, serialized: serialized))
+
+
+def _describe(held: Sequence[np.ndarray], chosen: int, groups: int, by_patient: bool) -> str:
+    count, total = sum(int(mask.sum()) for mask in held), sum(mask.size for mask in held)
+    how = (
+        f"those of {chosen} of {groups} patients"
+        if by_patient
+        else "chosen one by one, since too few patients are known: they resemble those that are "
+        "trained on, so the figures flatter"
+    )
+    return (
+        f"No split 'validation': {count} of {total} images are held back to validate on, {how}. "
+        "Ingest a split validation, or name its folder with --validation, to choose yourself."
+    )
