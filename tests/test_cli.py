@@ -26,7 +26,7 @@ from vae_aug.data.images import read_image, write_image
 from vae_aug.data.nifti import AXES
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example, read_info, read_records, write_records
-from vae_aug.evaluate.speed import WAYS, Speed
+from vae_aug.evaluate.speed import WAYS, Failure, Speed
 from vae_aug.model import tune
 from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.model.vae import VAE
@@ -509,18 +509,45 @@ def test_bench_names_the_fastest(brighten):
     result = run("bench", "--mode", "denoise", *options)
     assert result.exit_code == 0, result.output
     assert "dataset.apply(VAEAugment('demo', engine='tensorflow'))" in result.stdout
-    assert result.stdout.count("tensorflow") == 4  # three ways, and the sentence
+    # Three rounds as they come, three ways in the table, and the sentence.
+    assert result.stdout.count("tensorflow") == 7
 
 
 def test_bench_names_the_fastest_in_float32_too(monkeypatch):
     rates = {"openvino-bfloat16": 3.0, "openvino-int8": 2.0, "openvino": 1.5, "tensorflow": 1.0}
     speeds = [Speed(engine, WAYS[0], (rate,)) for engine, rate in rates.items()]
-    monkeypatch.setattr("vae_aug.commands.measure_engines", lambda *_, **__: (speeds, {}))
+    monkeypatch.setattr("vae_aug.commands.measure_engines", lambda *_, **__: (speeds, []))
     lines = run("bench").stdout.splitlines()
     assert [line.rpartition("engine=")[2] for line in lines if line.startswith("Fastest")] == [
         "'openvino-bfloat16'))",
         "'openvino'))",
     ]
+
+
+@pytest.mark.parametrize(
+    ("missing", "named", "status"),
+    [(True, False, 0), (True, True, 1), (False, False, 1), (False, True, 1)],
+)
+def test_bench_goes_on_where_an_engine_fails_and_says_so(monkeypatch, missing, named, status):
+    speeds = [Speed("tensorflow", WAYS[0], (1.0, 3.0, 2.0))]
+    failure = Failure("openvino-int8", WAYS[2:], "no latent vector", missing)
+
+    def measure(*_, report, **__):
+        report(failure)
+        report(Speed("tensorflow", WAYS[0], (1.0,)))
+        return speeds, [failure]
+
+    monkeypatch.setattr("vae_aug.commands.measure_engines", measure)
+    named = ("--engine", "tensorflow", "--engine", "openvino-int8") if named else ()
+    result = run("bench", *named)
+    assert result.exit_code == status, result.output
+    first, second, *_ = result.stdout.splitlines()
+    assert first.endswith("no latent vector") and first.startswith("openvino-int8")
+    assert second == "tensorflow, apply: 1.0 images/s"
+    word = "cannot run" if missing else "failed"
+    assert any("openvino-int8" in row and word in row for row in result.stdout.splitlines()[2:])
+    assert "engine='tensorflow'))" in result.stdout
+    assert ("openvino-int8: could not be measured" in result.stderr) == bool(status)
 
 
 def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):

@@ -310,6 +310,17 @@ def test_int8_draws_from_a_cache_in_float32(short_vae):
     np.testing.assert_array_equal(int8, float32)
 
 
+def test_int8_of_a_ladder_takes_descriptions_from_a_cache(tiny_ladder):
+    """They have a reconstruction and no latent vector; the ladder still reads the image."""
+    images = tf.random.stateless_uniform([2, 32, 48, 1], [3, 3])
+    known = TensorFlowEngine(tiny_ladder, AugmentConfig()).describe(images)
+    config = AugmentConfig(seed=1, engine="openvino-int8", detail=0.5)
+    cached = OpenVINOEngine(tiny_ladder, config)(images, SEEDS[:2], known)
+    expected = TensorFlowEngine(tiny_ladder, config)(images, SEEDS[:2], known).numpy()
+    off = np.abs(cached - expected).max() / np.ptp(expected)
+    assert 1e-5 < off < 0.2
+
+
 def test_int8_without_its_package(short_vae, monkeypatch):
     monkeypatch.setitem(sys.modules, "nncf", None)
     monkeypatch.delitem(sys.modules, "vae_aug.augment.quantize")

@@ -1001,7 +1001,11 @@ def bench(
         ),
     ] = None,
 ) -> None:
-    """Measure which engine is the fastest on this machine, on drawn images with boxes."""
+    """Measure which engine is the fastest on this machine, on drawn images with boxes.
+
+    Results are printed as they come. Status 1 if an engine fails, or one that is named by --engine
+    cannot run here; the others are measured all the same.
+    """
     _run(
         "run_bench",
         ckpt,

@@ -54,7 +54,7 @@ from vae_aug.evaluate.diversity import measure_diversity
 from vae_aug.evaluate.fidelity import measure_box_fidelity
 from vae_aug.evaluate.preview import choose_rows, draw_variants, write_preview
 from vae_aug.evaluate.report import print_denoising, print_diversity, write_report
-from vae_aug.evaluate.speed import WAYS, list_engines, measure_engines
+from vae_aug.evaluate.speed import WAYS, Failure, Speed, list_engines, measure_engines
 from vae_aug.model.checkpoint import load_checkpoint, read_card, read_manifest
 from vae_aug.model.train import CHECKPOINT_NAME, train
 from vae_aug.model.tune import BEST_NAME, TABLE_NAME, Trial, tune
@@ -606,35 +606,64 @@ def run_diversity(records: Path, checkpoint: str, *, out: Path | None, **options
 def run_bench(
     checkpoint: str, engines: list[Engine] | None, *, rounds: int, **options: Any
 ) -> None:
-    """Measure engines, print the table, and say what to type for the fastest."""
-    engines = engines or list_engines()
+    """Measure engines, print results as they come and a table, and say which is the fastest.
+
+    Fails after all that if an engine failed, or one that was asked for by name cannot run here.
+    """
     network = load_checkpoint(checkpoint)
+    measured = engines or list_engines()
     with _show_counts("rounds") as progress:
-        total, done = len(engines) * len(WAYS) * (1 + rounds), itertools.count(1)
-        speeds, missing = measure_engines(
-            network, engines, rounds=rounds, progress=lambda: progress(next(done), total), **options
+        total, done = len(measured) * len(WAYS) * (1 + rounds), itertools.count(1)
+        speeds, failures = measure_engines(
+            network,
+            measured,
+            rounds=rounds,
+            report=_print_result,
+            progress=lambda: progress(next(done), total),
+            **options,
         )
-    table = Table("engine", "way", title=f"{checkpoint}, {options['mode']}")
+    _print_speeds(f"{checkpoint}, {options['mode']}", speeds, failures)
+    _advise_engine(checkpoint, [speed.engine for speed in speeds if speed.way != WAYS[-1]])
+    told = [failure for failure in failures if engines or not failure.missing]
+    if told or not speeds:
+        names = ", ".join(dict.fromkeys(failure.engine for failure in told or failures))
+        raise VAEAugError(f"{names}: could not be measured; the reason stands above the table.")
+
+
+def _print_result(result: Speed | Failure) -> None:
+    """Print the rate of a round, or why there is none, as soon as it is known."""
+    if isinstance(result, Speed):
+        _print(f"{result.engine}, {result.way}: {result.median:.1f} images/s")
+    elif result.missing:
+        _print(f"{result.engine}: cannot run here. {result.reason}")
+    else:
+        _print(f"{result.engine}, {' and '.join(result.ways)}: failed. {result.reason}")
+
+
+def _print_speeds(title: str, speeds: Sequence[Speed], failures: Sequence[Failure]) -> None:
+    """Print the table of engines, the fastest first and those that failed last."""
+    table = Table("engine", "way", title=escape(title))
     for heading in ("images/s", "slowest round", "fastest round"):
         table.add_column(heading, justify="right")
     for speed in speeds:
         figures = (speed.median, min(speed.rates), max(speed.rates))
         table.add_row(speed.engine, speed.way, *(f"{figure:.1f}" for figure in figures))
+    for failure in failures:
+        for way in failure.ways:
+            table.add_row(failure.engine, way, "cannot run" if failure.missing else "failed")
     _OUT.print(table)
-    for message in missing.values():
-        _print(message)
-    uncached = [speed.engine for speed in speeds if speed.way != WAYS[-1]]  # fastest first
-    exact = [engine for engine in uncached if engine in EXACT_ENGINES]
 
-    def advise(what: str, engine: str) -> None:
+
+def _advise_engine(checkpoint: str, engines: Sequence[str]) -> None:
+    """Say what to type for the first of these engines, and for the first in float32."""
+    advised = {"Fastest": engines[0]} if engines else {}
+    exact = [engine for engine in engines if engine in EXACT_ENGINES]
+    if exact and exact[0] != engines[0]:
+        advised["Fastest in float32"] = exact[0]
+    for what, engine in advised.items():
         _print(
             f"{what} without a cache: dataset.apply(VAEAugment({checkpoint!r}, engine={engine!r}))"
         )
-
-    if uncached:
-        advise("Fastest", uncached[0])
-    if exact and exact[0] != uncached[0]:
-        advise("Fastest in float32", exact[0])
 
 
 def run_fidelity(records: Path, checkpoint: str, *, out: Path | None, **options: Any) -> None:
@@ -783,7 +812,14 @@ def _print(line: str) -> None:
 
 def _show_progress(*columns: ProgressColumn) -> Progress:
     """Make a progress bar that leaves nothing behind, neither on a terminal nor in a log."""
-    return Progress(*columns, console=_ERR, transient=True, disable=not _ERR.is_terminal)
+    # What is printed meanwhile goes above the bar, but never from a pipe to the terminal.
+    return Progress(
+        *columns,
+        console=_ERR,
+        transient=True,
+        disable=not _ERR.is_terminal,
+        redirect_stdout=_OUT.is_terminal,
+    )
 
 
 @contextlib.contextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import math
+import numbers
 from collections.abc import Mapping
 from typing import Any, Literal, Self, get_args
 
@@ -11,6 +14,17 @@ Encoder = Literal["efficientnet-b1", "efficientnet-lite1"]
 Likelihood = Literal["paper", "sigma", "sigma_each"]
 Mode = Literal["denoise", "sample", "interpolate"]
 Guard = Literal["paste", "keep", "off"]
+BoxFormat = Literal[
+    "xyxy",
+    "yxyx",
+    "xywh",
+    "center_xywh",
+    "center_yxhw",
+    "rel_xyxy",
+    "rel_yxyx",
+    "rel_xywh",
+]
+"""Keras's names of the formats of boxes."""
 Engine = Literal["tensorflow", "xla", "openvino", "openvino-bfloat16", "openvino-int8"]
 EXACT_ENGINES: tuple[Engine, ...] = ("tensorflow", "xla", "openvino")
 """Those that compute in float32."""
@@ -47,11 +61,23 @@ class _Config:
         return dataclasses.asdict(self)  # type: ignore[call-overload]
 
 
-def check_choice(name: str, value: object, choices: Any) -> None:
-    """Raise `ValueError` unless `value` is one of the literals in `choices`."""
+def check_choice(name: str, value: object, choices: Any, hint: str = "") -> None:
+    """Raise `ValueError` unless `value` is one of the literals in `choices`.
+
+    Args:
+        name: Of the setting.
+        value: Of the setting.
+        choices: A `Literal`.
+        hint: What to do; without one, the message names the choice that is spelled alike.
+    """
     allowed = get_args(choices)
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+    if value in allowed:
+        return
+    near = difflib.get_close_matches(str(value).strip().lower(), allowed, 1, 0.7)
+    if near and not hint:
+        hint = f"Did you mean {near[0]!r}?"
+    message = f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}. {hint}"
+    raise ValueError(message.rstrip())
 
 
 def check_range(
@@ -62,6 +88,47 @@ def check_range(
     if not inside:
         bracket = "(" if open_low else "["
         raise ValueError(f"{name} must be in {bracket}{low}, {high}]; got {value!r}.")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    low: float,
+    high: float = float("inf"),
+    *,
+    whole: bool = False,
+    hint: str = "",
+) -> Any:
+    """Check a number that a user gave.
+
+    Args:
+        name: Of the setting.
+        value: A number of Python or NumPy.
+        low: Least value.
+        high: Most; infinity itself is refused.
+        whole: Whether it must be an integer.
+        hint: What to do where it is out of range.
+
+    Returns:
+        The number, as Python's.
+
+    Raises:
+        TypeError: If it is no number, or no integer.
+        ValueError: If it is out of range or not finite.
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+        what, example = ("an integer", "1") if whole else ("a number", "0.5")
+        raise TypeError(
+            f"{name} must be {what}; got {value!r} ({type(value).__name__}). Pass one number, "
+            f"without quotes, e.g. {name}={example}."
+        )
+    value = value.item() if hasattr(value, "item") else value
+    if not (low <= value <= high and (whole or math.isfinite(value))):
+        bracket = ")" if high == float("inf") else "]"
+        message = f"{name} must be in [{low}, {high}{bracket}; got {value!r}. {hint}"
+        raise ValueError(message.rstrip())
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,21 +292,102 @@ class AugmentConfig(_Config):
     def __post_init__(self) -> None:
         """Check every field and fill in the `detail` that goes with the mode."""
         check_choice("mode", self.mode, Mode)
-        check_choice("guard", self.guard, Guard)
+        # YAML takes `off` for False.
+        off = "" if self.guard else "To do without it, pass guard='off', in YAML with the quotes."
+        check_choice("guard", self.guard, Guard, off)
         check_choice("engine", self.engine, Engine)
-        if self.engine.startswith("openvino") and self.device is not None:
-            raise ValueError(
-                f"engine={self.engine!r} runs on the CPU; got device={self.device!r}. Leave the "
-                "device out, or choose the engine 'tensorflow' or 'xla'."
-            )
-        if self.detail is None:
-            object.__setattr__(self, "detail", 0.0 if self.mode == "denoise" else 1.0)
-        check_range("factor", self.factor, 0)
-        check_range("detail", self.detail, 0, 1)  # type: ignore[arg-type]
-        check_range("p", self.p, 0, 1)
-        check_range("min_fidelity", self.min_fidelity, 0, 1)
-        check_range("batch_size", self.batch_size, 1)
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise ValueError(
-                f"value_range must be (low, high), low < high; got {self.value_range}."
-            )
+        _check_device(self.device, self.engine)
+        if self.bounding_box_format is not None:
+            _check_box_format(self.bounding_box_format)
+        _refuse_range(self.factor)
+        detail = self.detail
+        if detail is None:
+            detail = 0.0 if self.mode == "denoise" else 1.0
+        share = "It is a share: 50% is 0.5."
+        checked = {
+            "factor": check_number("factor", self.factor, 0, hint=_FACTOR),
+            "detail": check_number("detail", detail, 0, 1, hint=share),
+            "p": check_number("p", self.p, 0, 1, hint="It is a probability: 50% is 0.5."),
+            "min_fidelity": check_number("min_fidelity", self.min_fidelity, 0, 1, hint=share),
+            "batch_size": check_number("batch_size", self.batch_size, 1, whole=True),
+        }
+        if self.seed is not None:
+            lowest = -float("inf")
+            checked["seed"] = check_number("seed", self.seed, lowest, whole=True)
+        if self.value_range is not None:
+            checked["value_range"] = _check_value_range(self.value_range)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+_FACTOR = "0 changes nothing, and 1 is as far as the network varies images by itself."
+
+_OTHER_FORMATS = {
+    "coco": "xywh",
+    "pascal_voc": "xyxy",
+    "voc": "xyxy",
+    "tfds": "rel_yxyx",
+    "tf": "rel_yxyx",
+    "albumentations": "rel_xyxy",
+}
+"""What others call a format of boxes, in lower case."""
+
+
+def _check_device(device: Any, engine: str) -> None:
+    """Check what can be told of a device without asking TensorFlow for it."""
+    if device is None:
+        return
+    if not isinstance(device, str):
+        raise TypeError(
+            f"device must be a name such as '/GPU:0', or None; got {device!r} "
+            f"({type(device).__name__})."
+        )
+    if engine.startswith("openvino"):
+        raise ValueError(
+            f"engine={engine!r} runs on the CPU; got device={device!r}. Leave the "
+            "device out, or choose the engine 'tensorflow' or 'xla'."
+        )
+
+
+def _check_box_format(name: Any) -> None:
+    """Check a format of boxes; name the one that stands for another tool's name."""
+    hint = ""
+    same = _OTHER_FORMATS.get(name.lower()) if isinstance(name, str) else None
+    if same is not None:
+        hint = f"Boxes of the format {name!r} are {same!r} here."
+    elif isinstance(name, str) and name.lower() in ("yolo", "rel_center_xywh"):
+        hint = "Convert them: half of the width and height to either side of the centre."
+    check_choice("bounding_box_format", name, BoxFormat, hint)
+
+
+def _refuse_range(factor: Any) -> None:
+    """Refuse a range of strengths, which Keras's layers take."""
+    if isinstance(factor, tuple | list):
+        raise TypeError(
+            f"factor must be one number; got {factor!r} ({type(factor).__name__}). A range to draw "
+            "the strength from, as Keras's layers take it, is not offered: with one factor the "
+            "modes 'sample' and 'interpolate' draw how far each example moves. Pass the upper end, "
+            f"factor={factor[-1] if factor else 1.0!r}."
+        )
+
+
+def _check_value_range(value: Any) -> tuple[float, float]:
+    """Check the values of black and white; return them as numbers of Python."""
+    expected = "value_range must be a pair (low, high), the values of black and white"
+    received = f"got {value!r} ({type(value).__name__})"
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        raise TypeError(f"{expected}; {received}. For [0, {value}] pass value_range=(0, {value}).")
+    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
+        raise TypeError(f"{expected}; {received}. Pass e.g. value_range=(0, 255), or None.")
+    low, high = (
+        check_number(f"value_range[{index}]", end, -float("inf"), hint="It must be finite.")
+        for index, end in enumerate(value)
+    )
+    if low > high:
+        raise ValueError(
+            f"value_range must be (low, high), low < high; {received}. Pass ({high}, {low}); "
+            "invert images whose high values are dark before VAEAugment."
+        )
+    if low == high:
+        raise ValueError(f"value_range must be (low, high), low < high; {received}.")
+    return low, high

@@ -55,9 +55,9 @@ import tensorflow as tf
 from vae_aug.augment.elements import Layout, find_layout, get_at, read_parts, replace_at
 from vae_aug.augment.seeds import draw_seeds, hash_content, make_seeds
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.config import Guard, Mode, check_choice
+from vae_aug.config import BoxFormat, Guard, Mode, check_choice
 from vae_aug.corrupt import check_names, corrupt_image
-from vae_aug.data.boxes import BoxFormat, convert_boxes
+from vae_aug.data.boxes import convert_boxes
 from vae_aug.errors import MissingPackageError
 from vae_aug.model.profiles import Network
 

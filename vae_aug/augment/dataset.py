@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vae_aug.augment.elements import Layout, find_layout, get_at, make_dense, read_parts
+from vae_aug.augment.elements import Layout, get_at, make_dense, read_parts
 from vae_aug.augment.engine import Known
 from vae_aug.augment.seeds import count_epochs, hash_content
 from vae_aug.augment.steps import Request, Steps
@@ -62,7 +62,7 @@ def augment_dataset(
         ValueError: If there is no image in its elements, or its shape is not supported.
         TypeError: If the image's dtype is not supported.
     """
-    layout = find_layout(dataset.element_spec, steps.config.bounding_box_format)
+    layout = steps.find_layout(dataset.element_spec)
     if steps.is_identity:
         return dataset
     numbered = leave_untuned(_number_epochs(dataset, steps.config.seed))

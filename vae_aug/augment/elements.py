@@ -9,6 +9,7 @@
 
 `bbox` and `boxes` may also stand beside the image. Everything is found once, from dtypes and
 shapes, so a wrong element is refused when a `Dataset.map` is traced and not in its first batch.
+Boxes under other keys are a matter of `vae_aug.augment.mistakes`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Layout:
         boxes: Likewise to the boxes; None if there are none.
         source_id: Likewise to what the example is called; None if nothing does.
         epoch: Likewise to the epoch; None if the element has none.
-        box_format: Format of the boxes, one of `vae_aug.data.boxes.BoxFormat`.
+        box_format: Format of the boxes, one of `vae_aug.config.BoxFormat`.
         batched: Whether the element is a batch of examples.
         ragged: Whether the images of the batch are a `tf.RaggedTensor`.
     """

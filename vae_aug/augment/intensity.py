@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
 _RED, _BLUE = 0.299, 0.114
@@ -9,6 +11,10 @@ _RED, _BLUE = 0.299, 0.114
 
 _UNIT_MAX = 1.5
 """A floating-point image that stays below is taken to be in [0, 1], above it in [0, 255]."""
+
+_NORMALISED_SPAN, _MOST_SPANS = 2.0, 64.0
+"""Span up to which a range that the user says is that of normalised images, such as [0, 1] or
+[-1, 1], and how many spans away a value may then lie."""
 
 
 def find_range(
@@ -25,13 +31,17 @@ def find_range(
         `(low, high)`, both `[B, 1, 1, 1] float32`, or `[1, 1, 1, 1]` where all have the same.
 
     Raises:
-        tf.errors.InvalidArgumentError: If an image of a floating-point dtype fits neither range.
+        tf.errors.InvalidArgumentError: If an image of a floating-point dtype fits neither range, is
+            not finite, or lies far outside of a range of at most 2 that the user says.
     """
     if value_range is None and images.dtype.is_integer:
         value_range = images.dtype.limits
     if value_range is not None:
         low, high = (tf.constant(value, tf.float32, [1, 1, 1, 1]) for value in value_range)
-        return low, high
+        if images.dtype.is_integer:
+            return low, high
+        with tf.control_dependencies(_check_values(images, value_range)):
+            return tf.identity(low), high
     ones = tf.ones([tf.shape(images)[0], 1, 1, 1])
     values = tf.cast(images, tf.float32)
     brightest = tf.reduce_max(values, axis=[1, 2, 3], keepdims=True)
@@ -45,11 +55,33 @@ def find_range(
             tf.reduce_min(values),
             "to",
             tf.reduce_max(values),
-            ". Pass value_range=(low, high) to say what black and white are.",
+            ". Pass value_range=(low, high) to say what black and white are, e.g. (-1024, 3071) or "
+            "a window for Hounsfield units, (0, 4095) for 12 bits. Values must be finite.",
         ],
     )
     with tf.control_dependencies([check] if check is not None else []):
         return ones * 0.0, tf.identity(high)
+
+
+def _check_values(images: tf.Tensor, value_range: tuple[float, float]) -> list[tf.Operation]:
+    """Refuse what no window on an image explains: a range such as [0, 1] for values up to 255."""
+    low, high = value_range
+    most = _MOST_SPANS * (high - low) if high - low <= _NORMALISED_SPAN else math.inf
+    values = tf.cast(images, tf.float32)
+    # A NaN fails the comparison.
+    fits = tf.reduce_all(tf.math.is_finite(values) & (tf.abs(values - low) <= most))
+    check = tf.debugging.Assert(
+        fits,
+        [
+            f"VAEAugment was given value_range={value_range}, and received values from",
+            tf.reduce_min(values),
+            "to",
+            tf.reduce_max(values),
+            ". Pass value_range=(low, high) with what black and white are in the images, or None "
+            "for images in [0, 1] or [0, 255]. Values must be finite.",
+        ],
+    )
+    return [] if check is None else [check]
 
 
 def compute_grey(images: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:

@@ -70,8 +70,9 @@ class OpenVINOEngine(TensorFlowEngine):
 
     `"openvino"` computes in float32, `"openvino-bfloat16"` in bfloat16 where OpenVINO finds that it
     pays: convolutions and matrix products. `"openvino-int8"` quantizes most convolutions, see
-    `vae_aug.augment.quantize`, but not where a cache has done the encoder's part. The early part of
-    the encoder stays in float32 in int8, and in bfloat16 where its error would show.
+    `vae_aug.augment.quantize`, but not those of a `vector` whose encoder's part a cache has done.
+    The early part of the encoder stays in float32 in int8, and in bfloat16 where its error would
+    show.
 
     Images are inferred one at a time, as many at once as the CPU runs streams. So a batch never
     decides an image's bytes, and maps stay small enough for the caches. Only `"interpolate"`
@@ -132,7 +133,9 @@ class OpenVINOEngine(TensorFlowEngine):
             float32 = model
             model = _keep(
                 digest.hexdigest(),
-                lambda: self._int8.quantize(float32, self._make_examples(float32, draw)),
+                lambda: self._int8.quantize(
+                    float32, self._make_examples(float32, draw, described=len(traced.inputs) > 2)
+                ),
             )
         if alone:
             model.reshape({port: [1, *port.partial_shape[1:]] for port in model.inputs})
@@ -149,9 +152,19 @@ class OpenVINOEngine(TensorFlowEngine):
         return run
 
     def _make_examples(
-        self, model: openvino.Model, draw: Callable[..., list[tf.Tensor]]
+        self,
+        model: openvino.Model,
+        draw: Callable[..., list[tf.Tensor]],
+        *,
+        described: bool,
     ) -> list[dict[str, np.ndarray]]:
-        """Make inputs of a model that reads images, and of what else it reads what `draw` gives."""
+        """Make inputs of a model that reads images: phantoms, and what else it reads of them.
+
+        Args:
+            model: The model.
+            draw: Makes what is drawn for images, of images and seeds.
+            described: Whether descriptions of the images are among the inputs, as from a cache.
+        """
         used = _list_inputs(model)
         size = self.image_size or _EXAMPLE_SIZE
         examples = []
@@ -159,7 +172,8 @@ class OpenVINOEngine(TensorFlowEngine):
             phantoms = [make_phantom(kind, seed=index, size=size) for kind in KINDS]
             images = tf.constant(np.stack([p.image for p in phantoms]) / np.float32(255))
             seeds = tf.constant([[index, place] for place in range(len(KINDS))])
-            given = [images, *draw(images, seeds)]
+            known = tf.nest.flatten(self.describe(images)) if described else []
+            given = [images, *known, *draw(images, seeds)]
             named = {name_input(place): part.numpy() for place, part in enumerate(given)}
             examples.append({name: part for name, part in named.items() if name in used})
         return examples

@@ -8,12 +8,20 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from vae_aug.augment.elements import Layout, get_at, make_dense, read_parts, replace_at
+from vae_aug.augment.elements import (
+    Layout,
+    find_layout,
+    get_at,
+    make_dense,
+    read_parts,
+    replace_at,
+)
 from vae_aug.augment.engine import Known, TensorFlowEngine
 from vae_aug.augment.guard import change_guarded, measure_contrast_ratio
 from vae_aug.augment.intensity import compute_grey, find_range
+from vae_aug.augment.mistakes import Notices, check_element, watch_boxes, watch_values
 from vae_aug.augment.seeds import draw_choices, draw_seeds, hash_content, make_seeds
-from vae_aug.config import AugmentConfig
+from vae_aug.config import AugmentConfig, Guard
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.letterbox import letterbox, unletterbox
 
@@ -42,10 +50,31 @@ class Steps:
     Attributes:
         config: Settings of the transform.
         engine: The network.
+        notices: What was told of elements that are likely mistaken.
     """
 
     config: AugmentConfig
     engine: TensorFlowEngine
+    notices: Notices = dataclasses.field(default_factory=Notices, compare=False)
+
+    def find_layout(self, element: Any) -> Layout:
+        """Find where things are in an element, or its `element_spec`, and check them.
+
+        Args:
+            element: An element, a batch, or its `element_spec`.
+
+        Returns:
+            The layout.
+
+        Raises:
+            ValueError: If there is no image, its shape or the boxes' is not supported, or there are
+                boxes that the guard would miss.
+            TypeError: If the image's dtype is not supported.
+        """
+        layout = find_layout(element, self.config.bounding_box_format)
+        if not self.is_identity:
+            check_element(element, layout, self.config, self.notices)
+        return layout
 
     @property
     def is_identity(self) -> bool:
@@ -213,6 +242,7 @@ class Steps:
 
     def _prepare_dense(self, images: tf.Tensor) -> tf.Tensor:
         """Turn `[B, H, W, C]` into grey, and fit it into the network's square if it has one."""
+        watch_values(images, self.config.value_range, self.notices)
         grey = compute_grey(images, *find_range(images, self.config.value_range))
         if self.config.value_range is not None or not images.dtype.is_integer:
             grey = tf.clip_by_value(grey, 0.0, 1.0)
@@ -238,14 +268,18 @@ class Steps:
             change -= self._replaced * grey
         if self.config.p < 1:
             change = tf.where(chosen[:, None, None, None], change, 0.0)
-        boxes = convert_boxes(boxes, layout.box_format, "rel_yxyx", height=height, width=width)
+        guard: Guard = "off" if layout.boxes is None else self.config.guard
+        given = boxes
+        boxes = convert_boxes(given, layout.box_format, "rel_yxyx", height=height, width=width)
+        if guard != "off":
+            watch_boxes(given, boxes, layout, height, width, self.notices)
         changed, fidelity, failed = change_guarded(
             images,
             change,
             boxes,
             low,
             high,
-            guard="off" if layout.boxes is None else self.config.guard,
+            guard=guard,
             min_fidelity=self.config.min_fidelity,
             denoised=self.config.mode == "denoise",
         )

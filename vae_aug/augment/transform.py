@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from vae_aug.augment.cache import open_cache
 from vae_aug.augment.dataset import augment_dataset
-from vae_aug.augment.elements import find_layout
 from vae_aug.augment.engine import TensorFlowEngine, XLAEngine
 from vae_aug.augment.steps import Steps
 from vae_aug.config import AugmentConfig, Engine, Guard, Mode
@@ -26,6 +25,29 @@ def _make_engine(vae: Network, config: AugmentConfig) -> TensorFlowEngine:
 
         return OpenVINOEngine(vae, config)
     return (XLAEngine if config.engine == "xla" else TensorFlowEngine)(vae, config)
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that this machine does not have, for which TensorFlow would take another."""
+    try:
+        wanted = tf.DeviceSpec.from_string(device)
+    except ValueError as error:
+        raise ValueError(
+            f"device must be a name such as '/GPU:0'; got {device!r} ({error})."
+        ) from error
+    if wanted.job not in (None, "localhost"):
+        return  # of another machine of a cluster
+    found = [tf.DeviceSpec.from_string(one.name) for one in tf.config.list_logical_devices()]
+    if not any(
+        wanted.device_type in (None, one.device_type)
+        and wanted.device_index in (None, one.device_index)
+        for one in found
+    ):
+        names = ", ".join(f"'/{one.device_type}:{one.device_index}'" for one in found)
+        raise ValueError(
+            f"device={device!r} is not on this machine, where TensorFlow finds {names}. Leave the "
+            "device out, or install what TensorFlow needs to see it."
+        )
 
 
 def _restore(name: str, digest: str, settings: dict[str, Any]) -> VAEAugment:
@@ -97,14 +119,16 @@ class VAEAugment:
                 draw from the training set's aggregate posterior instead; a ladder draws its
                 style around the image's own, and for it only images of one size are neighbours.
             factor: Strength, linear, from 0. `factor=0, detail=1` returns the input bit for bit.
+                One number: how far an example moves is drawn by the mode.
             detail: Share of what the VAE cannot represent that is put back, in [0, 1]. None for 0
                 if the mode is `"denoise"`, else 1.
             p: Probability that an example is augmented.
             guard: What happens where a box's content is not preserved: `"paste"` the original
                 back, with a feathered edge, `"keep"` the whole original image, or `"off"`.
             min_fidelity: SSIM of a box with its margin below which the guard acts.
-            value_range: Values of black and white, e.g. `(0, 4095)`. None for the range of an
-                integer dtype, and for [0, 1] or [0, 255] by each floating-point image's maximum.
+            value_range: Values of black and white, e.g. `(0, 4095)`, or `(-1024, 3071)` for
+                Hounsfield units. None for the range of an integer dtype, and for [0, 1] or [0, 255]
+                by each floating-point image's maximum; one that fits neither is refused.
             seed: Output then depends on (seed, source id or content, epoch) alone. The epoch is
                 the pass over the dataset under `apply`, and under `map` the element's key
                 `"epoch"`, or 0. None for fresh randomness every time.
@@ -117,14 +141,17 @@ class VAEAugment:
                 first three grey levels may differ by rounding.
             batch_size: Images that `apply` takes at a time. Without a `device` the network sees
                 at most `vae_aug.augment.engine.MAX_PIXELS` of them at once, ten of 224 pixels.
-            device: Where the network runs, e.g. `"/GPU:0"`; None leaves it to TensorFlow.
+            device: Where the network runs, e.g. `"/GPU:0"`, which must be there; None leaves it to
+                TensorFlow.
             bounding_box_format: Format of the boxes, Keras's names. None for `"rel_yxyx"` under
-                the key `bbox` and `"xyxy"` under `boxes`. Only the guard looks at them.
+                the key `bbox` and `"xyxy"` under `boxes`. Only the guard looks at them; it warns
+                once of boxes that cannot be in that format, and of elements without boxes.
 
         Raises:
             CheckpointError: If the checkpoint cannot be loaded.
-            ValueError: If a setting is out of range, or the engine cannot run the network.
-            TypeError: If `ckpt` is neither a path nor a network.
+            ValueError: If a setting is out of range, the engine cannot run the network, or there is
+                no such device.
+            TypeError: If a setting is of another type, or `ckpt` is neither a path nor a network.
             MissingPackageError: If the engine's package is not installed.
             EngineError: If the processor cannot run the engine.
         """
@@ -142,6 +169,8 @@ class VAEAugment:
             device=device,
             bounding_box_format=bounding_box_format,
         )
+        if device is not None:
+            _check_device(device)
         self._name = os.fspath(ckpt) if isinstance(ckpt, str | os.PathLike) else None
         if isinstance(ckpt, str | os.PathLike):
             ckpt = load_checkpoint(os.fspath(ckpt))
@@ -165,7 +194,8 @@ class VAEAugment:
             The same structure with its images changed.
 
         Raises:
-            ValueError: If there is no image in it, or its shape is not supported.
+            ValueError: If there is no image in it, its shape is not supported, or it has boxes
+                under a key that the guard does not look at.
             TypeError: If the image's dtype is not supported.
         """
         if len(element) == 1 and isinstance(element[0], tf.data.Dataset):
@@ -188,7 +218,7 @@ class VAEAugment:
             if the element has one.
         """
         whole = element[0] if len(element) == 1 else element
-        return self._steps.run(whole, find_layout(whole, self.config.bounding_box_format))
+        return self._steps.run(whole, self._steps.find_layout(whole))
 
     def cache(self, dataset: tf.data.Dataset, path: str | os.PathLike[str]) -> tf.data.Dataset:
         """Augment a dataset, as `apply` does, with the network's view of its images kept on disk.
@@ -216,7 +246,7 @@ class VAEAugment:
                 the network comes from no checkpoint.
             TypeError: If the image's dtype is not supported.
         """
-        layout = find_layout(dataset.element_spec, self.config.bounding_box_format)
+        layout = self._steps.find_layout(dataset.element_spec)
         digest = getattr(self.vae, "digest", "")
         described = open_cache(dataset, self._steps, layout, path, digest)
         return augment_dataset(dataset, self._steps, described)

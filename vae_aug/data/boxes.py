@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import tensorflow as tf
 
-BoxFormat = Literal[
-    "xyxy",
-    "yxyx",
-    "xywh",
-    "center_xywh",
-    "center_yxhw",
-    "rel_xyxy",
-    "rel_yxyx",
-    "rel_xywh",
-]
+from vae_aug.config import BoxFormat
 
 Boxes = Any
 """`np.ndarray` or `tf.Tensor`; TensorFlow has no types that a checker could tell apart."""

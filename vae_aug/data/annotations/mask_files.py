@@ -17,7 +17,7 @@ from vae_aug.data.annotations.layout import (
     list_split_names,
 )
 from vae_aug.data.annotations.walk import walk
-from vae_aug.errors import AnnotationError, MissingSplitError
+from vae_aug.errors import MissingSplitError
 
 MASK_FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 """Suffixes of files that may be masks; those of the last three are named, and cannot be read."""
