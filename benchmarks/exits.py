@@ -156,6 +156,8 @@ def end(case: str, engine: str) -> None:
     if case == "exception":
         raise RuntimeError("the training failed")
     if case == "Ctrl-C":
+        # A shell has its background jobs ignore it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         for _ in _KEPT[0]:
             pass
@@ -209,20 +211,17 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.alone:
         end(*arguments.alone)
-    machine, results = describe_machine(), {}
+    # What an earlier run measured is kept, unless it is asked for again.
+    results = json.loads(arguments.out.read_text())["results"] if arguments.out.is_file() else {}
+    machine = describe_machine()
     for engine in arguments.engines:
-        results[engine] = {}
+        table = results.setdefault(engine, {"environment": machine, "cases": {}})
+        table["environment"] = machine
         for case in arguments.cases:
-            results[engine][case] = measure(case, engine, arguments.patience)
-            print(engine, case, results[engine][case], flush=True)
-    result = {
-        "benchmark": "exits",
-        "settings": {k: v for k, v in vars(arguments).items() if k not in ("out", "alone")},
-        "expected": EXPECTED,
-        "results": results,
-        "environment": machine,
-    }
-    write_atomic(arguments.out, (json.dumps(result, indent=1) + "\n").encode())
+            measured = table["cases"][case] = measure(case, engine, arguments.patience)
+            print(engine, case, measured, flush=True)
+            result = {"benchmark": "exits", "expected": EXPECTED, "results": results}
+            write_atomic(arguments.out, (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from conftest import ROOT
 
 from vae_aug.augment import shutdown
 
-# Every process leaves such iterators alive. The function is slow enough for calls to be under way.
+# Every process leaves such iterators alive. They read so far ahead, and so slowly, that calls are
+# under way when the interpreter goes.
 SCRIPT = """
 import os, pathlib, signal, sys, threading, time
 import numpy as np
@@ -29,7 +30,7 @@ def bridge():
     from vae_aug.augment.albumentations import albumentations_map
 
     def wait(image, **_):
-        time.sleep(0.01)
+        time.sleep(0.1)
         return image
 
     compose = albumentations.Compose([albumentations.Lambda(image=wait)])
@@ -44,7 +45,7 @@ def network():
     return images.apply(VAEAugment(vae, engine="openvino", seed=1, guard="off"))
 
 def start(pipeline):
-    iterator = iter(pipeline.batch(2).prefetch(4))
+    iterator = iter(pipeline.batch(2).prefetch(64))
     for _ in range(8):
         next(iterator)
     return iterator
@@ -55,6 +56,7 @@ ENDS = {
     "an exception": ("kept = start(bridge())\nraise RuntimeError('failed')", 1),
     "Ctrl-C": (
         "kept = start(bridge())\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "for _ in kept: pass",
         -signal.SIGINT,

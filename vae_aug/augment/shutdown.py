@@ -51,16 +51,16 @@ class Gate:
         return wrapped
 
     def close(self) -> None:
-        """End iterators, replace what they call by `_refuse`, and wait for calls under way.
+        """Replace the functions by `_refuse`, end iterators, and wait for calls under way.
 
         Nothing then holds the functions, nor their compiled networks. A forked child, in which
         TensorFlow has no threads to wait for, leaves all as it is.
         """
         if os.getpid() != self._process or not self._functions:
             return
-        _end_iterators()
         for wrapped in list(self._functions):
             wrapped.function = _refuse
+        _end_iterators()
         if not self._wait():
             _logger.warning(
                 "TensorFlow still calls Python %.0f s after the end of the script; the process may "
