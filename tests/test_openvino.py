@@ -4,6 +4,7 @@ import os
 import queue
 import subprocess
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -98,13 +99,13 @@ def test_sizes_that_follow_each_other(tiny_ladder):
 
 def test_sizes_are_compiled_for_only_where_few_can_be(tiny_ladder, monkeypatch):
     compiled = []
-    make_requests = module._Inference._make_requests
+    make_requests = module._make_requests
 
-    def note(self, shapes):
+    def note(model, precision, shapes):
         compiled.append(dict(shapes)["input_0:0"][:2] if shapes else None)
-        return make_requests(self, shapes)
+        return make_requests(model, precision, shapes)
 
-    monkeypatch.setattr(module._Inference, "_make_requests", note)
+    monkeypatch.setattr(module, "_make_requests", note)
     engine = OpenVINOEngine(tiny_ladder, AugmentConfig(seed=1))
     for height, width in [(32, 48), (33, 48), (32, 50), (48, 32), (32, 48), (41, 57)]:
         engine(tf.zeros([1, height, width, 1]), SEEDS[:1])
@@ -135,7 +136,7 @@ def test_a_failure_takes_no_request_away(monkeypatch):
     idle = queue.SimpleQueue()
     idle.put(Broken())
     idle.put(Broken())
-    monkeypatch.setattr(module._Inference, "_make_requests", lambda self, shapes: idle)
+    monkeypatch.setattr(module, "_make_requests", lambda *_: idle)
     pixels = operations.parameter([-1, 4, 4, 1], np.float32)
     pixels.output(0).set_names({"input_0:0"})
     model = module.openvino.Model([operations.relu(pixels)], [pixels])
@@ -143,6 +144,17 @@ def test_a_failure_takes_no_request_away(monkeypatch):
     with pytest.raises(RuntimeError, match="broken"):
         infer(np.zeros([5, 4, 4, 1], np.float32))
     assert idle.qsize() == 2
+
+
+def test_requests_go_with_what_made_them():
+    pixels = operations.parameter([-1, 4, 4, 1], np.float32)
+    pixels.output(0).set_names({"input_0:0"})
+    model = module.openvino.Model([operations.relu(pixels)], [pixels])
+    infer = module._Inference(model, whole=False, precision="f32")
+    assert infer(np.ones([2, 4, 4, 1], np.float32)).all()
+    requests = weakref.ref(infer._get_requests)
+    del infer
+    assert requests() is None
 
 
 FIRST_CALLS = """

@@ -54,6 +54,7 @@ import tensorflow as tf
 
 from vae_aug.augment.elements import Layout, find_layout, get_at, read_parts, replace_at
 from vae_aug.augment.seeds import draw_seeds, hash_content, make_seeds
+from vae_aug.augment.shutdown import end_at_exit
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import BoxFormat, Guard, Mode, check_choice
 from vae_aug.corrupt import check_names, corrupt_image
@@ -536,7 +537,7 @@ def _run_on_element(element: Any, layout: Layout, pipeline: _Pipeline, seed: int
     empty = tf.zeros([0], tf.int64)
     labels = [entries.get(name, empty) for name in pipeline.label_fields]
     changed, kept, rows = tf.numpy_function(
-        functools.partial(pipeline, layout.box_format),
+        end_at_exit(functools.partial(pipeline, layout.box_format)),
         [image, boxes, _make_key(element, layout, seed), *labels],
         [image.dtype, tf.float64, tf.int64],
         stateful=seed is None,  # what has state cannot be in an iterator's checkpoint

@@ -25,6 +25,7 @@ import tensorflow as tf
 from vae_aug.augment.draws import cut_at_draws, name_input
 from vae_aug.augment.early import find_early_end
 from vae_aug.augment.engine import TensorFlowEngine
+from vae_aug.augment.shutdown import end_at_exit
 from vae_aug.config import AugmentConfig
 from vae_aug.data.atomic import make_temporary_path
 from vae_aug.data.phantom import KINDS, make_phantom
@@ -142,7 +143,8 @@ class OpenVINOEngine(TensorFlowEngine):
         parts = [(model, self._precision)]
         if reads_images and self._divides:
             parts = list(zip(_split(model), ("f32", self._precision), strict=True))
-        infer = _chain([_Inference(part, not alone, precision) for part, precision in parts])
+        inferences = [_Inference(part, not alone, precision) for part, precision in parts]
+        infer = end_at_exit(_chain(inferences))
 
         def run(images: tf.Tensor, seeds: tf.Tensor, *known: tf.Tensor) -> tf.Tensor:
             given = [images, *known, *draw(images, seeds)]
@@ -184,10 +186,11 @@ class _Inference:
 
     def __init__(self, model: openvino.Model, whole: bool, precision: str) -> None:
         self._model = model
-        self._precision = precision
         self._names = _list_inputs(model)
         self._whole = whole
-        self._get_requests = functools.lru_cache(_KEPT_SIZES)(self._make_requests)
+        # Not a method, which would hold this object, and both until the garbage is collected.
+        make_requests = functools.partial(_make_requests, model, precision)
+        self._get_requests = functools.lru_cache(_KEPT_SIZES)(make_requests)
         self._lock = threading.Lock()
 
     def __call__(self, images: np.ndarray, *others: np.ndarray) -> np.ndarray:
@@ -218,19 +221,20 @@ class _Inference:
                     stack.callback(_finish, request, rest, idle)
         return computed
 
-    def _make_requests(
-        self, shapes: tuple[tuple[str, tuple[int, ...]], ...] | None
-    ) -> queue.SimpleQueue[openvino.InferRequest]:
-        """Compile the model, for inputs of these shapes if there are any; return idle requests."""
-        model = self._model.clone()
-        if shapes:
-            model.reshape({name: [1, *shape] for name, shape in shapes})
-        hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": self._precision}
-        compiled = openvino.Core().compile_model(model, "CPU", hints)
-        idle: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
-        for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
-            idle.put(compiled.create_infer_request())
-        return idle
+
+def _make_requests(
+    model: openvino.Model, precision: str, shapes: tuple[tuple[str, tuple[int, ...]], ...] | None
+) -> queue.SimpleQueue[openvino.InferRequest]:
+    """Compile a model, for inputs of these shapes if there are any; return idle requests."""
+    model = model.clone()
+    if shapes:
+        model.reshape({name: [1, *shape] for name, shape in shapes})
+    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
+    compiled = openvino.Core().compile_model(model, "CPU", hints)
+    idle: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
+    for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+        idle.put(compiled.create_infer_request())
+    return idle
 
 
 def _finish(

@@ -1,0 +1,137 @@
+"""Python functions in TensorFlow's graphs, and their end, which comes before the interpreter's.
+
+An iterator reads ahead on threads of TensorFlow's, which outlive the script if it does. Python ends
+any thread that asks for its lock while the interpreter is finalised. TensorFlow does not expect
+that of its own: it aborts the process, or waits for the call's result for ever. It looks whether
+there still is an interpreter before it asks, but one that is on its way out looks alive. See
+`PyGILState_Ensure` in the C API of Python, and `PyFuncOp` in TensorFlow's `py_func.cc`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+_QUIET_S = 0.05
+"""Time without a call after which none is expected, nor on its way back into TensorFlow."""
+
+_PATIENCE_S = 30.0
+"""Time after which calls under way are no longer waited for."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Gate:
+    """Functions that TensorFlow's threads call, until it is closed."""
+
+    def __init__(self) -> None:
+        """Open the gate, for this process alone."""
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._under_way = 0
+        self._functions: weakref.WeakSet[_Function] = weakref.WeakSet()
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that does the same until the gate is closed, and then refuses."""
+        wrapped = _Function(self, function)
+        self._functions.add(wrapped)
+        return wrapped
+
+    def close(self) -> None:
+        """Replace the functions by `_refuse`, end iterators, and wait for calls under way.
+
+        Nothing then holds the functions, nor their compiled networks. A forked child, in which
+        TensorFlow has no threads to wait for, leaves all as it is.
+        """
+        if os.getpid() != self._process or not self._functions:
+            return
+        for wrapped in list(self._functions):
+            wrapped.function = _refuse
+        _end_iterators()
+        if not self._wait():
+            _logger.warning(
+                "TensorFlow still calls Python %.0f s after the end of the script; the process may "
+                "abort or hang. Delete the iterators of tf.data before the script ends.",
+                _PATIENCE_S,
+            )
+
+    @contextlib.contextmanager
+    def count_call(self) -> Iterator[None]:
+        """Count a call as under way."""
+        with self._lock:
+            self._calls += 1
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+    def _wait(self) -> bool:
+        """Wait until nothing calls any more; return whether it came to that."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline:
+            calls = self._calls
+            time.sleep(_QUIET_S)
+            if not self._under_way and self._calls == calls:
+                return True
+        return False
+
+
+class _Function:
+    """A function behind a gate."""
+
+    def __init__(self, gate: Gate, function: Callable[..., Any]) -> None:
+        self._gate = gate
+        self.function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        with self._gate.count_call():
+            return self.function(*arguments)
+
+
+def _refuse(*_: Any) -> Any:
+    """Raise what is to TensorFlow the end of a sequence, and the one thing that it does not log."""
+    raise StopIteration("The process is about to end.")
+
+
+def _end_iterators() -> None:
+    """Take its resource from every iterator of `tf.data` in this process.
+
+    TensorFlow then cancels the iterator's threads and waits for the calls under way.
+    """
+    # A script that failed inside next() left a frame that holds the resource as well.
+    traceback.clear_frames(getattr(sys, "last_traceback", None))
+    for thing in gc.get_objects():
+        if issubclass(type(thing), tf.data.Iterator):  # isinstance() would load lazy modules
+            vars(thing).clear()
+
+
+_gate = Gate()
+atexit.register(_gate.close)
+
+
+def end_at_exit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function fit for `tf.numpy_function`: a script may end while TensorFlow calls it.
+
+    Args:
+        function: Takes and returns NumPy arrays, in several threads at once.
+
+    Returns:
+        A function that does the same until the script ends. Whoever calls it must not hold the
+        original, so that what that holds is released then.
+    """
+    return _gate.wrap(function)
