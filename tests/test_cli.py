@@ -275,7 +275,7 @@ def test_the_report_names_files_by_hashes_that_which_undoes(coco, tmp_path):
     assert run("which", source, patient, *salt).stdout == f"{patient} DOE\n"
     foreign = run("which", source, "0" * 16, *salt)
     assert foreign.exit_code == 1 and "nothing in it has the hash 0000" in foreign.stderr
-    strict = run("ingest", source, tmp_path / "out", *salt, "--strict")
+    strict = run("ingest", source, tmp_path / "out", *salt, "--strict", "--overwrite")
     assert strict.exit_code == 1 and "error: DOE_absent.png: " in strict.stderr
 
 
