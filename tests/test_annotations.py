@@ -119,7 +119,7 @@ def test_coco_layouts(tmp_path, file, images):
     write_images(tmp_path / images, "a.png", "b.png")
     write_text(tmp_path / file, make_coco())
     for source in (tmp_path, tmp_path / file):
-        names, items, problems, _ = read_coco(source, "train")
+        names, items, problems, *_ = read_coco(source, "train")
         assert names == ("lesion", "stone") and problems == ()
         first, second = items
         assert first.path.name == "a.png" and first.patient == "P1" and second.patient == ""
@@ -220,7 +220,7 @@ def test_voc_layouts(tmp_path, xml, images):
     write_images(tmp_path / images, "a.png", "c.png")
     objects = [("stone", 1, (10, 5, 30, 15)), ("cyst", 0, (0, 0, 80, 40))]
     write_text(tmp_path / xml / "a.xml", make_voc(*objects))
-    names, (first, second), problems, _ = read_voc(tmp_path)
+    names, (first, second), problems, *_ = read_voc(tmp_path)
     assert names == ("cyst", "stone") and problems == ()
     # Pixel values as they are in the file: nothing is subtracted.
     np.testing.assert_array_equal(first.boxes, [[10, 5, 30, 15], [0, 0, 80, 40]])
@@ -304,7 +304,7 @@ def test_yolo_layouts(tmp_path, labels, images, names_file, names):
     write_images(tmp_path / images, "a.png", "b.png")
     write_text(tmp_path / labels / "a.txt", YOLO_LINES)
     write_text(tmp_path / names_file, names)
-    names, (first, second), problems, _ = read_yolo(tmp_path)
+    names, (first, second), problems, *_ = read_yolo(tmp_path)
     assert names == ("lesion", "stone") and problems == ()
     np.testing.assert_allclose(first.boxes, [[10, 5.5, 30, 15.5], [0, 0, 80, 40]])
     assert first.labels == ("stone", "lesion") and len(second.boxes) == 0
@@ -368,7 +368,7 @@ def test_csv_headers(tmp_path, header):
         rows = [row.replace(",", ";") for row in rows]
     write_images(tmp_path / "images", "a.png", "b.png")
     (tmp_path / "train.csv").write_text("\n".join([header, *rows]), "utf-8")
-    names, (first, second), problems, _ = read_csv(tmp_path)
+    names, (first, second), problems, *_ = read_csv(tmp_path)
     assert names == ("lesion", "stone") and problems == ()
     np.testing.assert_array_equal(first.boxes, [[10, 5.5, 30, 15.5], [0, 0, 80, 40]])
     assert first.labels == ("stone", "lesion") and len(second.boxes) == 0
