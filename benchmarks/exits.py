@@ -54,12 +54,12 @@ _KEPT: list[Any] = []
 
 
 def make_pipeline(engine: str) -> tf.data.Dataset:
-    """Make batches of images without an end, enough of them ahead to be under way at any time."""
+    """Make batches without an end, read so far ahead that calls are under way at exit."""
     images = np.random.default_rng(0).integers(0, 255, (32, _SIZE, _SIZE, 1), np.uint8)
     source = tf.data.Dataset.from_tensor_slices({"image": images})
     if engine != "albumentations":
         augment = VAEAugment("vector", engine=engine, seed=1, batch_size=8)  # type: ignore[arg-type]
-        return source.apply(augment).repeat().batch(4).prefetch(16)
+        return source.apply(augment).repeat().batch(4).prefetch(256)
     # An extra, which the engines do without.
     import albumentations
 
@@ -69,7 +69,7 @@ def make_pipeline(engine: str) -> tf.data.Dataset:
         [albumentations.HorizontalFlip(), albumentations.GaussNoise(p=1)]
     )
     mapped = source.map(albumentations_map(compose, seed=1), num_parallel_calls=4)
-    return mapped.repeat().batch(4).prefetch(16)
+    return mapped.repeat().batch(4).prefetch(256)
 
 
 def keep_iterator(engine: str) -> int:

@@ -64,7 +64,9 @@ ENDS = {
     "errors that are ignored": ("kept = start(bridge().ignore_errors())", 0),
     "an iterator that only a thread knows": (
         "def read():\n"
-        "    for _ in start(bridge()): pass\n"
+        "    try:\n"
+        "        for _ in start(bridge()): pass\n"
+        "    except (AttributeError, tf.errors.OpError): pass\n"  # it is told that all ends
         "threading.Thread(target=read, daemon=True).start()\n"
         "kept = start(bridge())",
         0,
