@@ -22,8 +22,8 @@ from typing import Any
 from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.data.atomic import write_atomic
 from vae_aug.evaluate.diversity import measure_diversity
-from vae_aug.model.checkpoint import load_checkpoint
-from vae_aug.model.train import CHECKPOINT_NAME, train
+from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
+from vae_aug.model.train import train
 from vae_aug.version import __version__
 
 RESULTS = Path(__file__).parent / "results"
@@ -79,7 +79,7 @@ def run_change(name: str, change: dict[str, Any], args: argparse.Namespace) -> d
     folder = args.out / "".join(c if c.isalnum() else "_" for c in name)
     print(f"{name} ...", flush=True)
     figures = train([args.records], folder, model=model, config=config)
-    vae = load_checkpoint(folder / CHECKPOINT_NAME)
+    vae = load_checkpoint(folder / BEST_CHECKPOINT)
     (samples,) = measure_diversity(
         args.records, vae, factors=(1.0,), samples=4, limit=args.images, guard="off"
     )

@@ -166,6 +166,7 @@ def write_subset(source, folder, count):
     (folder / "train.json").write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 @pytest.mark.walk
 @pytest.mark.real_data
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")

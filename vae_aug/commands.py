@@ -55,14 +55,20 @@ from vae_aug.evaluate.fidelity import measure_box_fidelity
 from vae_aug.evaluate.preview import choose_rows, draw_variants, write_preview
 from vae_aug.evaluate.report import print_denoising, print_diversity, write_report
 from vae_aug.evaluate.speed import WAYS, Failure, Speed, list_engines, measure_engines
-from vae_aug.model.checkpoint import load_checkpoint, read_card, read_manifest
-from vae_aug.model.train import CHECKPOINT_NAME, train
+from vae_aug.model.checkpoint import (
+    BEST_CHECKPOINT,
+    load_checkpoint,
+    read_card,
+    read_manifest,
+)
+from vae_aug.model.manifest import MANIFEST_NAME
+from vae_aug.model.train import train
 from vae_aug.model.tune import BEST_NAME, TABLE_NAME, Trial, tune
 
 _OUT = Console(highlight=False)
 _ERR = Console(stderr=True, highlight=False)
 _SHOWN_PROBLEMS = 20
-_CHECKPOINT_FILES = {"manifest.json", CHECKPOINT_NAME}
+_CHECKPOINT_FILES = {MANIFEST_NAME, BEST_CHECKPOINT}
 """What tells the folder of a checkpoint or of a training from one of records."""
 
 _SAMPLES = 3
@@ -336,7 +342,7 @@ def run_train(
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_describe_state(out)) from None
-    table = Table("best validation", title=escape(str(out / CHECKPOINT_NAME)))
+    table = Table("best validation", title=escape(str(out / BEST_CHECKPOINT)))
     table.add_column("value", justify="right")
     for name, value in best.items():
         table.add_row(name, f"{value:g}")
@@ -719,7 +725,7 @@ def run_audit(
 def _get_name(checkpoint: str) -> str:
     """Name a checkpoint in a table: by its file, or by the run of a `checkpoint.keras`."""
     path = Path(checkpoint)
-    return path.parent.name if path.name == CHECKPOINT_NAME and path.parent.name else path.stem
+    return path.parent.name if path.name == BEST_CHECKPOINT and path.parent.name else path.stem
 
 
 # --- info ------------------------------------------------------------------------------------

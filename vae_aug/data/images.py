@@ -211,8 +211,9 @@ def _decode_file(data: bytes) -> np.ndarray:
     if not data.startswith(JPEG_SIGNATURE):
         return decode_image(data)
     _check_header(data)
-    if not check_jpeg(data):
-        return decode_scan(data)
+    scan = check_jpeg(data)
+    if scan is not None:
+        return decode_scan(data, scan)
     pixels = decode_image(data)
     if not np.array_equal(decode_image(pad_scans(data)), pixels):
         raise VAEAugError("a scan of the JPEG is cut short; get the file anew.")

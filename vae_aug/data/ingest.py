@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -280,8 +281,14 @@ def ingest(
     workers_or_runner = _choose_workers(workers, runner, runner_options)
     unannotated = _choose_unannotated(unannotated, strict)
     settings = _Settings(
-        *(Path(out), shards, strict, unannotated, workers_or_runner, progress),
-        *(overwrite, leak_check),
+        Path(out),
+        shards,
+        strict,
+        unannotated,
+        workers_or_runner,
+        progress,
+        overwrite=overwrite,
+        leak_check=leak_check,
     )
     conversion = dataclasses.replace(
         _make_conversion(window, bits, salt, keep_ids),
@@ -371,8 +378,14 @@ def ingest_by_patient(
     workers_or_runner = _choose_workers(workers, runner, runner_options)
     unannotated = _choose_unannotated(unannotated, strict)
     settings = _Settings(
-        *(Path(out), shards, strict, unannotated, workers_or_runner, progress),
-        *(overwrite, leak_check),
+        Path(out),
+        shards,
+        strict,
+        unannotated,
+        workers_or_runner,
+        progress,
+        overwrite=overwrite,
+        leak_check=leak_check,
     )
     conversion = dataclasses.replace(
         _make_conversion(window, bits, salt, keep_ids),
@@ -519,12 +532,12 @@ def _read_source(
     options: ReaderOptions,
     distance: Distance | None = None,
 ) -> _Source:
-    evidence, file = "as told, reading", ""
+    evidence, link, file = "as told", ", reading", ""
     ignored: tuple[Problem, ...] = ()
     if format == "auto":
         detected = detect_format(path)
         format, evidence, file = detected[:3]
-        evidence = f"{evidence} in" if file else evidence
+        link = " in" if file else ""
         ignored = tuple(Problem(name, _IGNORED, "skipped") for name in detected.ignored)
     annotations, read = read_splits(format, path, split, options)
     root = path if path.is_dir() else path.parent
@@ -533,20 +546,26 @@ def _read_source(
     if distance is not None:
         images = tuple(add_neighbours(annotations.images, distance))
         annotations = annotations._replace(images=images)
+    evidence = f"{evidence}{link}" if files else evidence
     return _Source(path, format, evidence, files, annotations)
 
 
 def _name_patients(source: _Source) -> _Source:
     """Name the patients of DICOM files of which the annotations name none: records name them."""
 
-    def name(image: AnnotatedImage) -> AnnotatedImage:
-        if image.patient or image.part or not is_dicom(image.path):
-            return image
-        with contextlib.suppress(VAEAugError):  # Converting the image tells what is wrong with it.
-            return dataclasses.replace(image, patient=read_header(image.path).patient_id)
-        return image
+    @functools.cache  # a file may hold hundreds of frames, each an image
+    def find_patient(path: Path) -> str:
+        if is_dicom(path):
+            with contextlib.suppress(VAEAugError):  # Converting the image tells what is wrong.
+                return read_header(path).patient_id
+        return ""
 
-    images = tuple(map(name, source.annotations.images))
+    images = tuple(
+        image
+        if image.patient or image.part
+        else dataclasses.replace(image, patient=find_patient(image.path))
+        for image in source.annotations.images
+    )
     return dataclasses.replace(source, annotations=source.annotations._replace(images=images))
 
 
@@ -632,7 +651,7 @@ def _refuse_replacing(settings: _Settings, works: Mapping[str, _Work | None]) ->
         RecordError: If a split is there.
     """
     out = settings.out
-    if settings.overwrite or not (out / INFO_FILE).is_file():
+    if settings.overwrite:
         return
     there = {
         name: _count_images(out, name)
@@ -788,7 +807,7 @@ def _write_split(
 
 def _describe_evidence(source: _Source, conversion: Conversion) -> str:
     files = (conversion.hide("source", file) for file in source.evidence_files)
-    return f"{source.evidence} {', '.join(files)}".removesuffix(" ").removesuffix(", reading")
+    return " ".join(filter(None, (source.evidence, ", ".join(files))))
 
 
 def _name_evidence(source: _Source, conversion: Conversion) -> dict[str, str]:

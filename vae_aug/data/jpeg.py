@@ -75,7 +75,7 @@ class _Frame:
     sampling: dict[int, tuple[int, int]]
 
 
-def check_jpeg(data: bytes) -> bool:
+def check_jpeg(data: bytes) -> Segment | None:
     """Check that the data of a JPEG are all there, and of a kind that is read.
 
     What is seen: a missing end; a scan that ends early or late (a cut of less than 8 bytes may
@@ -87,8 +87,9 @@ def check_jpeg(data: bytes) -> bool:
         data: The whole file. What follows the end of the image is not looked at.
 
     Returns:
-        Whether there are several scans. How these end is for the caller to see: `pad_scans` must
-        not change the pixels. How one scan ends, `decode_scan` sees.
+        The scan that holds the whole image, of which `decode_scan` sees how it ends; None if there
+        are several, or one of a progression. How these end is for the caller to see: `pad_scans`
+        must not change the pixels.
 
     Raises:
         VAEAugError: If data are missing, the process is neither baseline, extended sequential nor
@@ -105,12 +106,12 @@ def check_jpeg(data: bytes) -> bool:
     _check_scans(data, frame, segments)
     if len(scans) == 1 and frame.marker in _SEQUENTIAL:
         _check_zeros(data, segments, scans[0])
-        return False
+        return scans[0]
     for scan in scans:
         first, *_ = data[scan.stop - 3 : scan.stop]
         if first and data.find(_ZEROS_OF_A_PROGRESSIVE_SCAN, scan.stop, scan.end) >= 0:
             raise VAEAugError(_ZEROED)
-    return True
+    return None
 
 
 def pad_scans(data: bytes) -> bytes:
@@ -130,14 +131,15 @@ def pad_scans(data: bytes) -> bytes:
     return b"".join([*parts, data[position:]])
 
 
-def decode_scan(data: bytes) -> np.ndarray:
+def decode_scan(data: bytes, scan: Segment) -> np.ndarray:
     """Decode a JPEG of one scan, and check that the scan ends where its last block does.
 
     OpenCV waits for more data, and gives up, where libjpeg wants more bits than there are. Its
     pixels are those of TensorFlow's `INTEGER_ACCURATE`.
 
     Args:
-        data: A JPEG file of which `check_jpeg` says that there are not several scans.
+        data: A JPEG file.
+        scan: What `check_jpeg` returns of it.
 
     Returns:
         `[H, W, C] uint8`, C = 1 (grey) or 3 (RGB).
@@ -145,7 +147,6 @@ def decode_scan(data: bytes) -> np.ndarray:
     Raises:
         VAEAugError: If the scan ends early, or late behind zeros.
     """
-    (scan,) = (segment for segment in list_segments(data) if segment.marker == _SCAN)
     end = _trim(data, scan)
     whole = data.find(_ONES, scan.stop, end) < 0
     coded = b"".join([memoryview(data)[:end], _LOOK_AHEAD])

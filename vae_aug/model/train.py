@@ -43,7 +43,6 @@ from vae_aug.model.vae import Draw
 Figures = dict[str, float]
 Progress = Callable[[int, Figures], None]
 
-CHECKPOINT_NAME = BEST_CHECKPOINT
 _CONFIG_NAME = "config.json"
 _LOG_NAME = "log.jsonl"
 _SHEET_NAME = "sheet.png"
@@ -136,7 +135,7 @@ def train(
     check_size(model)
     with lock_folder(out) as locked:
         if locked:
-            for name in (_CONFIG_NAME, _LOG_NAME, _BEST_NAME, _SHEET_NAME, CHECKPOINT_NAME):
+            for name in (_CONFIG_NAME, _LOG_NAME, _BEST_NAME, _SHEET_NAME, BEST_CHECKPOINT):
                 remove_temporaries(out / name)
         _keep_config(out / _CONFIG_NAME, model, config, sources)
         training = [open_source(s, "train", allow_damaged=allow_damaged) for s in sources]
@@ -364,7 +363,7 @@ class _Run:
         Returns:
             The figures of the best validation.
         """
-        vae = load_checkpoint(self.out / CHECKPOINT_NAME)
+        vae = load_checkpoint(self.out / BEST_CHECKPOINT)
         best = _read_best(self.out)
         if not np.any(vae.aggregate_mean.numpy()):
             plain = dataclasses.replace(self.config, seed=0, batch_size=16)
@@ -387,7 +386,7 @@ class _Run:
         config = {**self.config.to_dict(), "start_from": self.fingerprint["start_from"]}
         save_checkpoint(
             vae,
-            self.out / CHECKPOINT_NAME,
+            self.out / BEST_CHECKPOINT,
             training={"config": config, "validation": rounded},
             fingerprint=self.fingerprint,
             card=self.card,
@@ -585,7 +584,7 @@ def _restore(state: _State, out: Path) -> tf.train.CheckpointManager:
         ) from error
     if np.isfinite(state.best.numpy()):
         try:
-            load_checkpoint(out / CHECKPOINT_NAME)
+            load_checkpoint(out / BEST_CHECKPOINT)
         except CheckpointError as error:
             raise TrainingError(
                 f"The best checkpoint of the run is missing or damaged ({error}) {advice}"
@@ -622,7 +621,7 @@ def _cut_log(path: Path, step: int) -> None:
 
 def _read_best(out: Path) -> Figures:
     """Read the figures of the best validation from the checkpoint that they belong to."""
-    return read_manifest(out / CHECKPOINT_NAME)["training"]["validation"]
+    return read_manifest(out / BEST_CHECKPOINT)["training"]["validation"]
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,15 @@ from vae_aug.data.annotations.source import (
 )
 from vae_aug.data.dicom import read_dataset
 from vae_aug.errors import AnnotationError, DicomError
+
+_LOST = (
+    "files cannot be read and may be annotations; images without boxes count as faulty. Repair or "
+    "remove these files"
+)
+_STRAYS = (
+    "DICOM or XML files lie in no folder of a split and were not read; as they may be annotations, "
+    "images without boxes count as faulty"
+)
 
 
 @reader
@@ -68,9 +76,9 @@ def read_dicom_folder(
         raise AnnotationError(f"{folder}: holds no DICOM file.")
     headers = read_headers(collector, files.dicom)
     marks = Marks(collector, headers.pictures)
-    marks.doubt_lost(files.lost + headers.lost)
+    marks.doubt_unread(files.lost + headers.lost, _LOST)
     if folder != source:
-        marks.doubt_strays(len(list_strays(source) - {*files.dicom, *files.xml}))
+        marks.doubt_unread(len(list_strays(source) - {*files.dicom, *files.xml}), _STRAYS)
     for path, header in headers.objects:
         marks.read_object(path, header)
     for path in files.xml:
@@ -151,8 +159,4 @@ def _apply_doubt(collector: Collector, doubt: Doubt, studies: Mapping[str, str])
         )
 
     if any(map(is_meant, collector.images)):
-        collector.notes.append(doubt.reason)
-        collector.images = [
-            dataclasses.replace(image, annotation="faulty") if is_meant(image) else image
-            for image in collector.images
-        ]
+        collector.doubt(doubt.reason, is_meant)

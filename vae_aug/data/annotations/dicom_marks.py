@@ -124,23 +124,15 @@ class Marks:
             if marks_images(kind):
                 self._doubt_all(header)
 
-    def doubt_lost(self, count: int) -> None:
-        """Doubt images without boxes if files were lost that may be annotations."""
-        if count:
-            reason = (
-                f"{count} files cannot be read and may be annotations; images without boxes count "
-                "as faulty. Repair or remove these files"
-            )
-            self.doubts.append(Doubt(reason, "", True))
+    def doubt_unread(self, count: int, which: str) -> None:
+        """Doubt all images without boxes if files were not read that may be annotations.
 
-    def doubt_strays(self, count: int) -> None:
-        """Doubt images without boxes if files are in no split's folder."""
+        Args:
+            count: How many.
+            which: What they are and what follows, a sentence that begins behind their number.
+        """
         if count:
-            reason = (
-                f"{count} DICOM or XML files lie in no folder of a split and were not read; as "
-                "they may be annotations, images without boxes count as faulty"
-            )
-            self.doubts.append(Doubt(reason, "", True))
+            self.doubts.append(Doubt(f"{count} {which}", "", True))
 
     def _doubt_all(self, header: DicomHeader) -> None:
         reason = (

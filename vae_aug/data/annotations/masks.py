@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -196,13 +195,11 @@ def _doubt_negatives(collector: Collector, links: Sequence[Path]) -> None:
     for link in links:
         collector.report(link, "is a link to a folder elsewhere, or to nothing; it is not followed")
     if links:
-        collector.notes.append(
-            "folders of masks are links that are not followed; images without boxes count as faulty"
+        collector.doubt(
+            "folders of masks are links that are not followed; images without boxes count as "
+            "faulty",
+            lambda image: not image.labels,
         )
-        collector.images = [
-            image if image.labels else dataclasses.replace(image, annotation="faulty")
-            for image in collector.images
-        ]
 
 
 def _list_folders(image: Path, masks: Sequence[Path]) -> set[str]:

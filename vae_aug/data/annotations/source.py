@@ -308,20 +308,20 @@ class Collector:
         self.report(image.path, reason, "unread")
         self.images[position] = dataclasses.replace(first, annotation="faulty")
 
-    def doubt(self, reason: str, *, only_unannotated: bool = False) -> None:
+    def doubt(
+        self, reason: str, is_meant: Callable[[AnnotatedImage], bool] = lambda image: True
+    ) -> None:
         """Mark images as faulty, because the source has boxes of which it cannot be told whose.
 
         They may be those of images of which it says nothing, too.
 
         Args:
             reason: Why, as a note of the report.
-            only_unannotated: Mark none but these.
+            is_meant: Tells which images to mark; by default all.
         """
         self.notes.append(reason)
         self.images = [
-            image
-            if only_unannotated and image.annotation != "none"
-            else dataclasses.replace(image, annotation="faulty")
+            dataclasses.replace(image, annotation="faulty") if is_meant(image) else image
             for image in self.images
         ]
 
@@ -336,7 +336,7 @@ class Collector:
                 f"{lost} annotation files have no image, so each may describe any image that has "
                 "no file of its own"
             )
-            self.doubt(reason, only_unannotated=True)
+            self.doubt(reason, lambda image: image.annotation == "none")
 
     def finish(self, label_names: Iterable[str]) -> Annotations:
         """Return what was gathered."""
