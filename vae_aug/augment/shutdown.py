@@ -27,6 +27,9 @@ import tensorflow as tf
 _QUIET_S = 0.05
 """Time without a call after which none is expected, nor on its way back into TensorFlow."""
 
+_GRACE_S = 2.0
+"""Time in which what reads on is left to end by itself."""
+
 _PATIENCE_S = 30.0
 """Time after which calls under way are no longer waited for."""
 
@@ -51,17 +54,19 @@ class Gate:
         return wrapped
 
     def close(self) -> None:
-        """Replace the functions by `_refuse`, end iterators, and wait for calls under way.
+        """End iterators, wait for calls under way, and replace the functions by `_refuse`.
 
         Nothing then holds the functions, nor their compiled networks. A forked child, in which
         TensorFlow has no threads to wait for, leaves all as it is.
         """
         if os.getpid() != self._process or not self._functions:
             return
+        _end_iterators()
+        # A thread that waits for a batch gets it, and then finds its iterator ended.
+        self._wait(_GRACE_S)
         for wrapped in list(self._functions):
             wrapped.function = _refuse
-        _end_iterators()
-        if not self._wait():
+        if not self._wait(_PATIENCE_S):
             _logger.warning(
                 "TensorFlow still calls Python %.0f s after the end of the script; the process may "
                 "abort or hang. Delete the iterators of tf.data before the script ends.",
@@ -80,9 +85,9 @@ class Gate:
             with self._lock:
                 self._under_way -= 1
 
-    def _wait(self) -> bool:
+    def _wait(self, patience_s: float) -> bool:
         """Wait until nothing calls any more; return whether it came to that."""
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             calls = self._calls
             time.sleep(_QUIET_S)
