@@ -31,6 +31,7 @@ from vae_aug.data.annotations.source import (
     reader,
 )
 from vae_aug.data.annotations.text import load_json
+from vae_aug.data.annotations.walk import walk
 from vae_aug.data.limits import MAX_TEXT_BYTES
 from vae_aug.errors import AnnotationError
 
@@ -119,7 +120,8 @@ class LabelMe(NamedTuple):
 
 
 def _list_json(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.suffix.lower() == ".json")
+    paths = (Path(entry.path) for entry in walk(folder))
+    files = (path for path in paths if path.suffix.lower() == ".json")
     return sorted(path for path in files if path.is_file() and path.name[:2] != "._")
 
 

@@ -95,7 +95,7 @@ def is_mask_name(path: Path, root: Path) -> bool:
         return True
     beside = path.parent.parent.iterdir() if file.kind == "unsure" and path.parent != root else ()
     folders = [folder for folder in beside if _get_words(folder.name) & _IMAGE and folder.is_dir()]
-    stems = {_shorten(stem) for _, stem in _split_name(file.stem)}
+    stems = {_shorten(stem) for _, stem in split_name(file.stem)}
     return _holds(folders, {_shorten(file.stem), *stems}) or _holds([path.parent], stems)
 
 
@@ -194,7 +194,7 @@ def _strip_suffixes(path: Path) -> str:
 
 
 def _is_sure(file: _File) -> bool:
-    return file.kind == "sure" or any(word in _SURE for word, _ in _split_name(file.stem))
+    return file.kind == "sure" or any(word in _SURE for word, _ in split_name(file.stem))
 
 
 def _pair_alone(found: Sequence[_File], alone: Sequence[_File], pairing: Pairing) -> None:
@@ -223,7 +223,7 @@ class _Index:
 
     def find(self, mask: _File) -> list[_File]:
         """Return the images that fit best; several if it cannot be told which."""
-        stems = [stem for _, stem in _split_name(mask.stem)]
+        stems = [stem for _, stem in split_name(mask.stem)]
         if mask.kind:
             if own := self._fit(mask, self._own.get(mask.stem, [])):
                 return own
@@ -247,7 +247,7 @@ def _is_within(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 def _part(files: Sequence[_File]) -> tuple[list[_File], list[_File]]:
     """Part images from masks."""
-    plain = [file for file in files if file.kind != "sure" and not _split_name(file.stem)]
+    plain = [file for file in files if file.kind != "sure" and not split_name(file.stem)]
     index = _Index(file for file in plain if not file.kind)
     in_folders = {file.stem for file in files if file.kind == "sure"}
     paired = {file.path for file in files if file.kind != "sure" and index.find(file)}
@@ -266,7 +266,7 @@ def _part(files: Sequence[_File]) -> tuple[list[_File], list[_File]]:
 
 def _get_word(file: _File) -> str:
     """Return what may make a file a mask: the word in its name, or that its folder says so."""
-    words = [word for word, _ in _split_name(file.stem)]
+    words = [word for word, _ in split_name(file.stem)]
     return words[0] if words else file.kind
 
 
@@ -311,10 +311,13 @@ def _shorten(stem: str) -> str:
     return match["behind"] or match["before"] if match else stem
 
 
-def _split_name(stem: str) -> list[tuple[str, str]]:
+def split_name(stem: str) -> list[tuple[str, str]]:
     """Return the words of masks in a name, each with what is left of the name without it.
 
     `a_lesion_mask_1` has the stems `a_lesion`, `a_lesion_1` and `a`, in this order.
+
+    Args:
+        stem: The name without suffix, folded.
     """
     return list(dict.fromkeys(_iterate_names(stem)))
 

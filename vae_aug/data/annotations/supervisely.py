@@ -33,6 +33,7 @@ from vae_aug.data.annotations.source import (
     reader,
 )
 from vae_aug.data.annotations.text import load_json
+from vae_aug.data.annotations.walk import walk_folders
 from vae_aug.data.limits import MAX_TEXT_BYTES
 from vae_aug.errors import AnnotationError, MissingSplitError
 
@@ -93,7 +94,7 @@ def read_supervisely(
     folder = find_split_folder(source, split) or source
     collector = Collector(source, options)
     shapes = _read_meta(collector, source)
-    folders = sorted(path for path in (folder, *folder.rglob("*")) if _is_ann(path))
+    folders = sorted(filter(_is_ann, walk_folders(folder)))
     parsed = {
         ann: {file: _parse_or_fault(file, shapes) for file in _list_json(ann)} for ann in folders
     }
