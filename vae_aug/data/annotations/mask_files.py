@@ -16,7 +16,7 @@ from vae_aug.data.annotations.layout import (
     list_images,
     list_split_names,
 )
-from vae_aug.data.annotations.walk import walk
+from vae_aug.data.annotations.walk import walk, walk_folders
 from vae_aug.errors import MissingSplitError
 
 MASK_FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
@@ -51,13 +51,15 @@ class Pairing(NamedTuple):
         images: The images, sorted, each with its masks.
         unclear: Masks of which it cannot be told whose they are, each with the images in question.
         orphans: Masks without an image.
-        others: Files of other kinds that bear the name of a mask, by their image.
+        objects: Masks of Pascal VOC that number objects, by their image.
+        others: Files of other kinds and folders that bear the name of a mask, by their image.
         links: Links to folders of masks that lead out of the source, or nowhere.
     """
 
     images: dict[Path, list[Path]]
     unclear: dict[Path, list[Path]]
     orphans: list[Path]
+    objects: dict[Path, list[Path]]
     others: dict[Path, list[Path]]
     links: list[Path]
 
@@ -135,11 +137,15 @@ def pair_masks(source: Path, split: str, images: Path | None = None) -> Pairing:
         files += [_describe(p, images) for p in list_images(images) if p.resolve() not in known]
     found, masks = _part(files)
     # They number objects; their classes are in SegmentationClass, beside it.
-    masks = [mask for mask in masks if _OBJECTS not in map(fold_name, mask.path.parts)]
+    objects = [mask for mask in masks if _OBJECTS in map(fold_name, mask.path.parts)]
+    masks = [mask for mask in masks if mask not in objects]
     found = _select_split(source, found, split)
     others = SPLIT_WORDS - set(list_split_names(split))
-    pairing = Pairing({file.path: [] for file in found}, {}, [], {}, links)
+    pairing = Pairing({file.path: [] for file in found}, {}, [], {}, {}, links)
     index = _Index(found)
+    for mask in objects:
+        for image in index.find(mask):
+            pairing.objects.setdefault(image.path, []).append(mask.path)
     for path in alike:
         for image in index.find(_describe(path, source, _strip_suffixes(path))):
             pairing.others.setdefault(image.path, []).append(path)
@@ -173,11 +179,13 @@ def _list_files(source: Path) -> tuple[list[Path], list[Path], list[Path]]:
         and ((path.is_dir() and not is_inside(path, [border])) or _is_dead_folder(path))
     ]
     paths = [path for path in paths if not path.is_dir()]
+    # A folder may have the name of a file, too: `a_mask.png`, `a_seg.ome.zarr`.
+    folders = [path for path in sorted(walk_folders(source)) if path.suffix and path != source]
+    files = [path for path in paths if path.suffix.lower() not in IMAGE_SUFFIXES | _SIDECARS]
     others = [
         path
-        for path in paths
-        if path.suffix.lower() not in IMAGE_SUFFIXES | _SIDECARS
-        and _is_sure(_describe(path, source, _strip_suffixes(path)))
+        for path in [*files, *folders]
+        if _is_sure(_describe(path, source, _strip_suffixes(path)))
     ]
     return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES], others, links
 
@@ -191,6 +199,11 @@ def _strip_suffixes(path: Path) -> str:
     """Return the name of a file without two suffixes, as of `a_mask.nii.gz` and `a.png.part`."""
     path = path.with_name(path.stem) if path.suffix else path
     return path.stem if path.suffix.lower() in (".nii", *IMAGE_SUFFIXES) else path.name
+
+
+def find_mask_folder(mask: Path) -> Path | None:
+    """Return the nearest folder above a mask whose name says that it holds masks."""
+    return next((path for path in mask.parents if _get_words(path.name) & (_SURE | _UNSURE)), None)
 
 
 def _is_sure(file: _File) -> bool:
