@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from vae_aug.data.annotations.layout import fold_name, list_split_names
-from vae_aug.data.annotations.nifti_names import Volume, get_stem, parse_volumes, tell_folder
+from vae_aug.data.annotations.nifti_names import (
+    Volume,
+    get_stem,
+    names_mark,
+    parse_volumes,
+    tell_folder,
+)
 from vae_aug.data.annotations.source import Collector
 from vae_aug.data.annotations.walk import walk
 from vae_aug.data.nifti import FEW_VALUES, count_values, has_unit_range, is_nifti, read_shape
@@ -225,7 +231,8 @@ def _pair(pairs: Sequence[Pair], labels: Sequence[Volume], collector: Collector)
 
 def _name_class(labels: Volume, image: Volume) -> Volume:
     """Return labels with the name of their class, if it is not the name of the image."""
-    is_class = labels.scan and (not image.scan or image.scan[0].startswith("sub-"))
+    is_named = labels.scan or names_mark(labels.class_name)
+    is_class = is_named and (not image.scan or image.scan[0].startswith("sub-"))
     return labels if is_class else labels._replace(class_name="")
 
 
