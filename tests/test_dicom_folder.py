@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from corpus import dicom_folder
+from pydicom import dcmread
 from test_dicom import write_dicom
 from test_dicom_regions import (
     make_finding,
@@ -273,10 +274,35 @@ def test_an_object_that_cannot_be_read_makes_annotated_images_faulty(folder, fra
 
 
 @pytest.mark.parametrize(
+    ("values", "state"),
+    [
+        ({0x60003000: b"\0\1"}, "faulty"),
+        ({0x60003000: b"\0\0"}, "complete"),
+        ({0x601E3000: b"\1\0"}, "faulty"),
+        ({0x60000010: 4}, "faulty"),
+    ],
+)
+def test_what_is_drawn_in_an_overlay_is_no_negative(folder, values, state):
+    write_cover(folder / "seg.dcm", "1.1", "1.2")
+    for name in ("a", "b"):
+        dataset = dcmread(folder / f"{name}.dcm")
+        for tag, value in values.items():
+            dataset.add_new(tag, "OW" if isinstance(value, bytes) else "US", value)
+        dataset.save_as(folder / f"{name}.dcm")
+    assert list_states(read_dicom_folder(folder)) == {
+        "1.1": "complete",
+        "1.2": state,
+        "1.3": "none",
+    }
+
+
+@pytest.mark.parametrize(
     ("kind", "extra", "name"),
     [
         ("1.2.840.10008.5.1.4.1.1.481.3", {}, "an RT structure set"),
         ("1.2.840.10008.5.1.4.1.1.481.11", {}, "an RT segment annotation"),
+        ("1.2.840.10008.5.1.4.1.1.66.2", {}, "a set of fiducials"),
+        ("1.2.840.10008.5.1.4.1.1.104.3", {}, "a surface in an STL file"),
         (
             "1.2.840.10008.5.1.4.1.1.11.1",
             {"GraphicAnnotationSequence": [make_item(GraphicLayer="A")]},

@@ -15,6 +15,7 @@ from vae_aug.data.annotations.source import (
     DEFAULTS,
     AnnotatedImage,
     Annotations,
+    Box,
     Collector,
     Fault,
     ReaderOptions,
@@ -49,10 +50,10 @@ def read_dicom_folder(
     segmentation that is about it and marks nothing in it. Of any other image nothing is said. A
     segmentation, report or XML file that cannot be read, or none of whose images is there, and an
     object that marks images in another way, such as an RT structure set, make the images without
-    boxes of its study faulty; a segmentation or report that is damaged, all of its study. A file
-    that does not even tell what it is (cut short, a pointer of Git LFS, a link to nothing) may be a
-    segmentation: it makes all images without boxes faulty. So does one that lies in no split's
-    folder while others do.
+    boxes of its study faulty; an overlay its own; a segmentation or report that is damaged, all of
+    its study. A file that does not even tell what it is (cut short, a pointer of Git LFS, a link to
+    nothing) may be a segmentation: it makes all images without boxes faulty. So does one that lies
+    in no split's folder while others do.
 
     Args:
         source: The folder; where it has a folder of the split's name, that one.
@@ -100,6 +101,9 @@ def _add_images(collector: Collector, pictures: Sequence[Picture], marks: Marks)
             if entries is not None and picture.key in ambiguous:
                 reason = "files of other pixels have the same (0008,0018) SOP Instance UID"
                 entries = [*entries, Fault(reason, "unread")]
+            if header.has_overlay and not any(isinstance(e, Box) for e in entries or ()):
+                reason = "an overlay (60xx,3000) is drawn in it, which is not read"
+                entries = [*(entries or ()), Fault(reason, "unread")]
             source_id = key if header.frames == 1 else f"{key}#{frame}"
             studies[source_id] = header.study_instance_uid
             collector.add(
