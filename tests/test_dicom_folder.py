@@ -273,6 +273,21 @@ def test_an_object_that_cannot_be_read_makes_annotated_images_faulty(folder, fra
     assert list_boxes(found)["1.2"] == [("cyst", 1, 2, 5, 6)]
 
 
+@pytest.mark.parametrize("name", ["masks/a.dcm", "a_mask.dcm", "1-ROI mask images/1-1.dcm"])
+def test_a_mask_in_dicom_is_no_image(folder, name):
+    write_cover(folder / "seg.dcm", "1.1", "1.2")
+    (folder / name).parent.mkdir(exist_ok=True)
+    write_dicom(folder / name, BLANK, SOPInstanceUID="1.4", StudyInstanceUID="2.0")
+    found = read_dicom_folder(folder)
+    assert list_states(found) == {"1.1": "complete", "1.2": "faulty", "1.3": "faulty"}
+    assert [problem.file for problem in found.problems] == [name]
+    # Where all are called so, it is only a name.
+    (folder / "masks").mkdir(exist_ok=True)
+    for stem in "abc":
+        (folder / f"{stem}.dcm").rename(folder / "masks" / f"{stem}_0.dcm")
+    assert list_states(read_dicom_folder(folder))["1.2"] == "complete"
+
+
 @pytest.mark.parametrize(
     ("values", "state"),
     [

@@ -101,6 +101,16 @@ def is_mask_name(path: Path, root: Path) -> bool:
     return _holds(folders, {_shorten(file.stem), *stems}) or _holds([path.parent], stems)
 
 
+def is_called_mask(path: Path, root: Path) -> bool:
+    """Tell whether nothing but a mask has such a name, or lies in such a folder, of any suffix.
+
+    Args:
+        path: The file.
+        root: The data set's folder.
+    """
+    return _is_sure(_describe(path, root))
+
+
 def _holds(folders: Iterable[Path], stems: set[str]) -> bool:
     """Tell whether folders hold an image of one of these stems."""
     return bool(stems) and any(
