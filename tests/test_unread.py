@@ -98,6 +98,22 @@ def test_nothing_else_is_doubted(tmp_path, format):
     assert sorted(found.values()) == [0, 0, 1] and not problems
 
 
+@pytest.mark.parametrize("format", ["yolo", "voc"])
+def test_an_export_in_two_formats_keeps_what_both_call_negatives(tmp_path, format):
+    write_source(tmp_path / "in", "yolo")
+    write_source(tmp_path / "in", "voc")
+    for name in "bc":
+        write(tmp_path / "in" / "labels" / f"{name}.txt", "")
+    write(tmp_path / "in" / "json" / "b.json", '{"shapes": [], "imagePath": "b.png"}')
+    found, problems = read(tmp_path / "in", format)
+    assert sorted(found.values()) == [0, 0, 1] and not problems
+    other = {"yolo": f"<annotation>{OBJECT}</annotation>", "voc": BOX}[format]
+    name = {"yolo": "Annotations/b.xml", "voc": "labels/b.txt"}[format]
+    write(tmp_path / "in" / name, other)
+    found, problems = read(tmp_path / "in", format)
+    assert sorted(found.values()) == [0, 1] and problems == [(name, "skipped")]
+
+
 @pytest.mark.parametrize("format", ["yolo", "voc", "masks"])
 def test_an_archive_of_annotations_may_be_of_any_image(tmp_path, format):
     write_source(tmp_path / "in", format)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
 from vae_aug.data.annotations.all_splits import SplitsRead, read_splits
 from vae_aug.data.annotations.borders import note_opened
+from vae_aug.data.annotations.labelme import parse_labelme
 from vae_aug.data.annotations.layout import SPLIT_WORDS, fold_name, list_split_names
 from vae_aug.data.annotations.mask_files import is_mask_name, split_name
 from vae_aug.data.annotations.source import AnnotatedImage, Annotations, Problem, ReaderOptions
 from vae_aug.data.annotations.suspects import is_packed, is_telling, survey
+from vae_aug.data.annotations.voc import parse_voc
 from vae_aug.data.nifti import is_nifti
+from vae_aug.errors import AnnotationError
 
 _BY_IMAGE = frozenset({"yolo", "voc", "labelme", "supervisely", "lidc", "masks", "nifti", "dicom"})
 """Formats in which what is said of an image lies in a file of its own, so that it may be lost.
@@ -87,6 +91,8 @@ def _doubt(
         if format == "nifti" and path.suffix.lower() == ".json" and index.knows(path.stem):
             continue
         meant, reason = index.find(path), _BY_NAME
+        if meant and path not in told and _is_negative(path):
+            continue
         if not meant and format in _BY_IMAGE and _may_be_of_any(path, source, format):
             meant, reason = index.everyone, _BY_ANY
         if meant and path not in told:
@@ -99,6 +105,22 @@ def _doubt(
         for image in annotations.images
     )
     return annotations._replace(images=images, problems=(*problems, *annotations.problems))
+
+
+def _is_negative(path: Path) -> bool:
+    """Tell whether a file says in a format of its own that its image has no boxes.
+
+    Data sets that are exported in two formats have such a file for each negative.
+    """
+    suffix = path.suffix.lower()
+    with contextlib.suppress(AnnotationError, OSError):
+        if suffix == ".xml":
+            return not parse_voc(path).entries
+        if suffix == ".json":
+            content = parse_labelme(path)
+            return not (content.entries or content.flags or content.is_unannotated)
+        return suffix == ".txt" and path.is_file() and not path.stat().st_size
+    return False
 
 
 def _may_be_of_any(path: Path, source: Path, format: str) -> bool:
