@@ -129,7 +129,9 @@ def survey(root: Path) -> Files:
         else:
             others.append(path)
     names = frozenset(fold_name(n) for path in images for n in (path.stem, path.name))
-    suspects = {path: closed.get(path, "") for path in others if _is_suspect(path, names, closed)}
+    suspects = {
+        path: closed.get(path, "") for path in others if _is_suspect(path, root, names, closed)
+    }
     return Files(images, dicom, volumes, records, suspects, names)
 
 
@@ -174,14 +176,15 @@ def _find_bar(path: Path, border: Path) -> str:
     return ""
 
 
-def _is_suspect(path: Path, names: Set[str], closed: Iterable[Path]) -> bool:
+def _is_suspect(path: Path, root: Path, names: Set[str], closed: Iterable[Path]) -> bool:
     """Tell whether a file that is no image looks like annotations."""
     suffix = path.suffix.lower()
     if path in closed or suffix in _SUSPECT_SUFFIXES:
         return suffix in _SUSPECT_SUFFIXES | TEXT_SUFFIXES or is_telling(path.name)
     if suffix in _PACKED_SUFFIXES:
         inner = Path(path.stem).suffix.lower()
-        is_telling_name = is_telling(path.stem) or is_telling(path.parent.name)
+        is_in_folder = path.parent != root and is_telling(path.parent.name)
+        is_telling_name = is_telling(path.stem) or is_in_folder
         is_inner = inner in _SUSPECT_SUFFIXES or inner in TEXT_SUFFIXES - {""}
         return is_inner or is_telling_name or is_paired(path, names)
     if suffix in TEXT_SUFFIXES:
