@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from corpus import dicom_folder
+from pydicom import dcmread
 from test_dicom import write_dicom
 from test_dicom_regions import (
     make_finding,
@@ -272,11 +273,51 @@ def test_an_object_that_cannot_be_read_makes_annotated_images_faulty(folder, fra
     assert list_boxes(found)["1.2"] == [("cyst", 1, 2, 5, 6)]
 
 
+@pytest.mark.parametrize("name", ["masks/a.dcm", "a_mask.dcm", "1-ROI mask images/1-1.dcm"])
+def test_a_mask_in_dicom_is_no_image(folder, name):
+    write_cover(folder / "seg.dcm", "1.1", "1.2")
+    (folder / name).parent.mkdir(exist_ok=True)
+    write_dicom(folder / name, BLANK, SOPInstanceUID="1.4", StudyInstanceUID="2.0")
+    found = read_dicom_folder(folder)
+    assert list_states(found) == {"1.1": "complete", "1.2": "faulty", "1.3": "faulty"}
+    assert [problem.file for problem in found.problems] == [name]
+    # Where all are called so, it is only a name.
+    (folder / "masks").mkdir(exist_ok=True)
+    for stem in "abc":
+        (folder / f"{stem}.dcm").rename(folder / "masks" / f"{stem}_0.dcm")
+    assert list_states(read_dicom_folder(folder))["1.2"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("values", "state"),
+    [
+        ({0x60003000: b"\0\1"}, "faulty"),
+        ({0x60003000: b"\0\0"}, "complete"),
+        ({0x601E3000: b"\1\0"}, "faulty"),
+        ({0x60000010: 4}, "faulty"),
+    ],
+)
+def test_what_is_drawn_in_an_overlay_is_no_negative(folder, values, state):
+    write_cover(folder / "seg.dcm", "1.1", "1.2")
+    for name in ("a", "b"):
+        dataset = dcmread(folder / f"{name}.dcm")
+        for tag, value in values.items():
+            dataset.add_new(tag, "OW" if isinstance(value, bytes) else "US", value)
+        dataset.save_as(folder / f"{name}.dcm")
+    assert list_states(read_dicom_folder(folder)) == {
+        "1.1": "complete",
+        "1.2": state,
+        "1.3": "none",
+    }
+
+
 @pytest.mark.parametrize(
     ("kind", "extra", "name"),
     [
         ("1.2.840.10008.5.1.4.1.1.481.3", {}, "an RT structure set"),
         ("1.2.840.10008.5.1.4.1.1.481.11", {}, "an RT segment annotation"),
+        ("1.2.840.10008.5.1.4.1.1.66.2", {}, "a set of fiducials"),
+        ("1.2.840.10008.5.1.4.1.1.104.3", {}, "a surface in an STL file"),
         (
             "1.2.840.10008.5.1.4.1.1.11.1",
             {"GraphicAnnotationSequence": [make_item(GraphicLayer="A")]},

@@ -423,6 +423,16 @@ def test_links_that_lead_to_each_other_stop_nothing(tmp_path):
     assert run(tmp_path / "in", tmp_path / "out")[1] == {"a.png": 1}
 
 
+def test_a_name_that_is_no_text_stops_nothing(tmp_path):
+    write_images(tmp_path / "in", "a.png", "b.png")
+    try:
+        os.rename(tmp_path / "in" / "b.png", os.fsencode(tmp_path / "in") + b"/caf\xe9.png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    ingest(tmp_path / "in", tmp_path / "out", keep_ids=True, unannotated="negative")
+    assert read(tmp_path / "out") == {"a.png": 0, "caf\\udce9.png": 0}
+
+
 def test_files_that_were_not_read_are_named_and_fail_under_strict(tmp_path):
     write_images(tmp_path / "in", "a.png")
     write_text(tmp_path / "in" / "train.csv", f"{HEADER}a.png,,,,,\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corpus import coco as corpus
-from corpus.sources import find_losses, write_image
+from corpus.sources import HEIGHT, WIDTH, find_losses, write_image
 
 from vae_aug.data.annotations.coco import is_coco, read_coco
 from vae_aug.data.annotations.source import ReaderOptions
@@ -51,6 +51,51 @@ def summarize(annotations):
 
 
 NODULE = ("nodule", [10, 12, 30, 20])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "state"),
+    [
+        ("annotated", False, "none"),  # COCO Annotator
+        ("annotated", True, "complete"),
+        ("is_reviewed", "", "none"),
+        ("unlabelled", 1, "none"),
+        ("num_annotations", 0, "complete"),
+    ],
+)
+def test_an_image_that_nobody_annotated_is_no_negative(tmp_path, key, value, state):
+    images = [
+        {"id": number, "file_name": f"{name}.png", key: value}
+        for number, name in enumerate("ab", 1)
+    ]
+    write(tmp_path, [point()], images)
+    assert summarize(read_coco(tmp_path)) == {
+        "a.png": ("complete", [NODULE]),
+        "b.png": (state, []),
+    }
+
+
+def test_corners_are_refused(tmp_path):
+    images = [
+        {"id": number, "file_name": f"{name}.png", "width": WIDTH, "height": HEIGHT}
+        for number, name in enumerate("ab", 1)
+    ]
+    corners = [point(bbox=[10, 12, 30, 20]), point(2, bbox=[WIDTH - 20, 9, WIDTH - 1, 20])]
+    write(tmp_path, corners, images)
+    with pytest.raises(AnnotationError, match=r"train\.json: read as \[x, y, width, height\]"):
+        read_coco(tmp_path)
+    # A single box that cannot be one of corners shows that they are none.
+    write(tmp_path, [*corners, point(bbox=[30, 12, 20, 8])], images)
+    assert len(summarize(read_coco(tmp_path))["b.png"][1]) == 1
+    # Nor does what lies within the image tell anything.
+    write(tmp_path, corners[:1], images)
+    assert summarize(read_coco(tmp_path))["a.png"] == ("complete", [("nodule", [10, 12, 40, 32])])
+
+
+@pytest.mark.parametrize(("mode", "state"), [(0, "faulty"), (4, "faulty"), (1, "complete")])
+def test_the_bbox_mode_of_detectron(tmp_path, mode, state):
+    write(tmp_path, [point(bbox_mode=mode)])
+    assert summarize(read_coco(tmp_path))["a.png"][0] == state
 
 
 def test_an_image_without_annotations_is_a_negative(tmp_path):

@@ -129,6 +129,26 @@ def test_what_is_no_number_is_none(tmp_path, number):
     assert [label for label, _ in boxes] == ["nodule"] and str(boxes[0][1][0]) == "nan"
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "state"),
+    [
+        ("EncodedPixels", "10 5 20 5", "faulty"),
+        ("EncodedPixels", "-1", "complete"),
+        ("polygon", "[[1, 2], [3, 4], [5, 6]]", "faulty"),
+        ("mask_path", "masks/a.png", "faulty"),
+        ("cx", "20", "faulty"),
+        ("category", "nodule", "faulty"),
+        ("category", "Normal", "complete"),
+        ("age", "61", "complete"),
+        ("width", "64", "complete"),
+    ],
+)
+def test_what_is_marked_in_another_column_is_no_negative(tmp_path, column, value, state):
+    text = f'{HEADER},{column}\na.png,,,,,,"{value}"\nb.png,10,12,30,20,nodule,"{value}"\n'
+    write(tmp_path, text, "a.png", "b.png")
+    assert summarize(read_csv(tmp_path)) == {"a.png": (state, []), "b.png": ("complete", [BOX])}
+
+
 def test_a_row_with_a_box_counts_more_than_one_without(tmp_path):
     text = f"{HEADER}\na.png,,,,,\na.png,10,12,30,20,nodule\n"
     assert read_one(tmp_path, text) == ("complete", [BOX])

@@ -51,6 +51,26 @@ def test_what_says_that_there_are_no_boxes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("more", "state"),
+    [
+        ({"flags": {"Nodule": True}}, "faulty"),
+        ({"flags": {"nodule": False, "axial": True}}, "complete"),
+        ({"flags": {"done": False}}, "none"),
+        ({"flags": {"done": True}}, "complete"),
+        ({"checked": False}, "none"),
+        ({"checked": True}, "complete"),
+        ({"flags": ["done"]}, "complete"),
+    ],
+)
+def test_what_is_said_of_an_image_as_a_whole(tmp_path, more, state):
+    for name, shapes in (("a", [SHAPE]), ("b", [])):
+        write_image(tmp_path / f"{name}.png")
+        write(tmp_path / f"{name}.json", shapes, f"{name}.png", **more)
+    found = summarize(read_labelme(tmp_path))
+    assert found == {"a.png": ("complete", [NODULE]), "b.png": (state, [])}
+
+
+@pytest.mark.parametrize(
     "image_path",
     ["a.png", "b.png", "gone.png", "C:\\me\\a.png", "/home/me/b.png", "../in/b.png", None, 3, ""],
 )

@@ -258,6 +258,55 @@ def test_a_mask_of_another_kind_beside_an_empty_one(tmp_path, name):
     assert file == name and reason.startswith("it bears the name of a mask")
 
 
+def test_a_folder_of_the_name_of_a_mask_beside_an_empty_one(tmp_path):
+    for image in "abc":
+        write_image(tmp_path / f"{image}.png")
+    write_mask(tmp_path / "a_mask.png")
+    write_mask(tmp_path / "b_mask_1.png", make_mask(0))
+    write_mask(tmp_path / "c_mask.png", make_mask(0))
+    (tmp_path / "b_mask_2.png").mkdir()
+    assert states(read_masks(tmp_path)) == {
+        "a.png": ("complete", 1),
+        "b.png": ("faulty", 0),
+        "c.png": ("complete", 0),
+    }
+
+
+def test_objects_without_a_class(tmp_path):
+    """Of Pascal VOC: `b` has objects and no class, `d` no mask of classes."""
+    for name, value, count in (("a", 1, 1), ("b", 0, 1), ("c", 0, 0), ("d", None, 1)):
+        write_image(tmp_path / "JPEGImages" / f"{name}.png")
+        if value is not None:
+            write_mask(tmp_path / "SegmentationClass" / f"{name}.png", make_mask(value))
+        write_mask(tmp_path / "SegmentationObject" / f"{name}.png", make_mask(count))
+    found = read_masks(tmp_path)
+    expected = [("complete", 1), ("faulty", 0), ("complete", 0), ("faulty", 0)]
+    assert list(states(found).values()) == expected
+    assert list_reasons(found)[0] == (
+        "SegmentationObject/b.png",
+        "it numbers objects, and no mask tells their class",
+    )
+
+
+def test_folders_of_masks_beside_each_other(tmp_path):
+    """Each image has one mask: whether `a` has something at the right is not said."""
+    for name in "abc":
+        write_image(tmp_path / "images" / f"{name}.png")
+    write_mask(tmp_path / "leftMask" / "a.png", make_mask(0))
+    write_mask(tmp_path / "rightMask" / "b.png")
+    write_mask(tmp_path / "rightMask" / "c.png", make_mask(0))
+    write_mask(tmp_path / "leftMask" / "c.png", make_mask(0))
+    expected = [("none", 0), ("complete", 1), ("complete", 0)]
+    assert list(states(read_masks(tmp_path)).values()) == expected
+
+
+def test_folders_of_patients_are_none_of_classes(tmp_path):
+    for name, value in (("p1/a", 255), ("p2/b", 0)):
+        write_image(tmp_path / "images" / f"{name}.png")
+        write_mask(tmp_path / "masks" / f"{name}.png", make_mask(value))
+    assert list(states(read_masks(tmp_path)).values()) == [("complete", 1), ("complete", 0)]
+
+
 @pytest.mark.parametrize("folders", ["masks/left masks/right", "leftMask rightMask"])
 def test_a_mask_is_missing_that_other_images_have(tmp_path, folders):
     left, right = folders.split()
@@ -329,6 +378,18 @@ def test_a_jpeg_is_a_mask(tmp_path):
     write_image(tmp_path / "images" / "a.png")
     write_mask(tmp_path / "masks" / "a.jpg")
     assert list_boxes(read_masks(tmp_path).images[0]) == [("object", BOX)]
+
+
+@pytest.mark.parametrize("value", [1, 3])
+def test_a_jpeg_that_is_nearly_black_is_no_mask(tmp_path, value):
+    """JPEG of quality 95 makes of 1 what is 8 of 20 columns wide, or nothing."""
+    for name in "ab":
+        write_image(tmp_path / "images" / f"{name}.png")
+    write_mask(tmp_path / "masks" / "a.jpg", make_mask(value))
+    write_mask(tmp_path / "masks" / "b.png", make_mask(value))
+    found = read_masks(tmp_path)
+    assert list(states(found).values()) == [("faulty", 0), ("complete", 1)]
+    assert "it is a JPEG" in list_reasons(found)[0][1]
 
 
 def test_grey_that_is_no_edge_makes_a_mask_unreadable(tmp_path):
@@ -509,6 +570,16 @@ def test_a_palette_numbers_classes_without_void(tmp_path):
     mask = make_mask(2, mask=make_mask(255, [9, 11, 31, 21]))
     found = save(tmp_path, make_palette(mask, VOC))
     assert list_boxes(found.images[0]) == [("2", BOX)]
+
+
+def test_void_alone_is_no_empty_mask(tmp_path):
+    for name, value in (("a", 1), ("b", 255), ("c", 0)):
+        write_image(tmp_path / "images" / f"{name}.png")
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        make_palette(make_mask(value), VOC).save(tmp_path / "masks" / f"{name}.png")
+    found = read_masks(tmp_path)
+    assert list(states(found).values()) == [("complete", 1), ("faulty", 0), ("complete", 0)]
+    assert list_reasons(found) == [("masks/b.png", "it marks pixels as void, and none as a class")]
 
 
 def test_a_palette_of_greys_is_grey(tmp_path):

@@ -292,6 +292,27 @@ def test_one_file_an_organ_is_one_class_each(tmp_path):
     assert "has several values" in found.problems[0].reason
 
 
+def test_one_volume_of_labels_each_of_another_class(tmp_path):
+    """Nobody says that the first has no tumour, or the second no liver."""
+    for case, name in (("s1", "liver"), ("s2", "tumour")):
+        write(tmp_path / case / "ct.nii.gz", make_scan())
+        write(tmp_path / case / "segmentations" / f"{name}.nii.gz", make_labels())
+    found = read_nifti(tmp_path)
+    assert found.label_names == ("liver", "tumour")
+    assert summarize(found) == {
+        "s1/ct.nii.gz": ({"complete", "none"}, [(2, "liver", BOX)], {"s1"}),
+        "s2/ct.nii.gz": ({"complete", "none"}, [(2, "tumour", BOX)], {"s2"}),
+    }
+
+
+@pytest.mark.parametrize("names", [("s1", "s2"), ("case_7", "case_8"), ("liver", "liver")])
+def test_the_names_of_cases_are_no_classes(tmp_path, names):
+    for case, name in zip(("s1", "s2"), names, strict=True):
+        write(tmp_path / case / "ct.nii.gz", make_scan())
+        write(tmp_path / case / "segmentations" / f"{name}.nii.gz", make_labels())
+    assert {image.annotation for image in read_nifti(tmp_path).images} == {"complete"}
+
+
 def test_labels_that_bids_names_apart_are_classes(tmp_path):
     write_all(tmp_path, ["sub-1/anat/sub-1_T1w.nii.gz"], ["sub-1/anat/sub-1_label-L_mask.nii.gz"])
     write(tmp_path / "sub-1/anat/sub-1_label-R_mask.nii.gz", make_labels())
@@ -489,6 +510,8 @@ def test_letter_case_and_unicode_form(tmp_path):
     [
         (lambda v: v * 1.0005, "complete", 1, None),
         (lambda v: v * 1.01, "faulty", 0, "whole numbers"),
+        (lambda v: v * 1e-5, "faulty", 0, "all of them below 0.001"),
+        (lambda v: v + 1e-5, "complete", 1, None),
         (lambda v: np.where(v == 0, np.nan, v), "faulty", 1, "labels that are no number"),
         (lambda v: v * 1e12, "faulty", 0, "beyond 32 bits"),
         (lambda v: np.stack([v, v], -1), "faulty", 0, "2 volumes of labels"),

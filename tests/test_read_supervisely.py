@@ -192,6 +192,15 @@ def test_data_sets_named_like_splits(tmp_path):
         read_supervisely(tmp_path, "test")
 
 
+@pytest.mark.parametrize(("tag", "state"), [(" Cyst", "faulty"), ("axial", "complete")])
+def test_an_image_tagged_with_a_class(tmp_path, tag, state):
+    write_meta(tmp_path, "cyst")
+    write(tmp_path, "a.png.json", make_object(), tags=[{"name": tag}])
+    write(tmp_path, "b.png.json", image="b.png", tags=[{"name": tag}])
+    found = summarize(read_supervisely(tmp_path))
+    assert [value[0] for value in found.values()] == ["complete", state]
+
+
 def test_tags_named_like_splits(tmp_path):
     write(tmp_path, "a.png.json", make_object(), tags=[{"name": "Train"}])
     write(tmp_path, "b.png.json", image="b.png", tags=["val", "good"])

@@ -215,6 +215,8 @@ PART = f"<part><name>head</name>{BNDBOX.replace('10', '11')}</part>"
         (f"<object><name>x</name><name>y</name>{BNDBOX}</object>", "box 0: has no label"),
         (f"<item>{BNDBOX}</item>", "a <bndbox> lies outside of every <object>"),
         ("<item><name>x</name></item>", "a <item> has a name, as an <object> has"),
+        ("<label>nodule</label>", "a <label> lies outside of every <object>"),
+        ("<segmented>1</segmented>", "it is <segmented>, and has no <object>"),
         (f"<items>{OBJECT}</items>", "a <object> lies outside of every <object>"),
         (f"<object><name>x</name>{BNDBOX}{OBJECT}</object>", "another <object> or <bndbox> lies"),
         (f"<object><name>x</name>{BNDBOX}<more>{BNDBOX}</more></object>", "or <bndbox> lies in it"),
@@ -395,7 +397,7 @@ def test_no_mutation_loses_a_box(tmp_path):
 def test_metadata_are_no_shapes(tmp_path):
     write_images(tmp_path, "a.png")
     metadata = (
-        "<folder>1 2 3 4</folder><path>/1/2/3/4</path><segmented>1</segmented>"
+        "<folder>1 2 3 4</folder><path>/1/2/3/4</path><segmented>0</segmented>"
         "<source><database>x</database><annotation>PASCAL VOC2007</annotation><image>flickr</image>"
         "<flickrid>341012865</flickrid></source><owner><flickrid>x</flickrid><name>y</name></owner>"
         "<size><width>64</width><height>48</height><depth>3</depth></size>"

@@ -80,7 +80,10 @@ class Conversion:
 
     def hide(self, kind: str, identifier: str) -> str:
         """Return the hash of an identifier, or the identifier where names are kept."""
-        return identifier if self.salt is None else hash_identifier(kind, identifier, self.salt)
+        if self.salt is None:
+            # Names on disk need not be text: bytes that are none become `\udce9` and so on.
+            return identifier.encode("utf-8", "backslashreplace").decode()
+        return hash_identifier(kind, identifier, self.salt)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -79,6 +79,9 @@ _BLOCK_PIXELS = 2**20
 """Pixels whose grey levels are computed at once, to bound the memory for them."""
 
 
+_OVERLAY, _OVERLAY_ROWS, _OVERLAY_DATA = 0x60, 0x0010, 0x3000
+
+
 @dataclasses.dataclass(frozen=True)
 class DicomImage:
     """One image.
@@ -133,6 +136,7 @@ class DicomHeader:
             if the file does not say.
         is_image: Whether the object is a picture; False for segmentations, reports,
             presentation states, structure sets, doses, annotations and others.
+        has_overlay: Whether an overlay (60xx,3000) is drawn in it, or lies in its pixels.
     """
 
     sop_instance_uid: str = dataclasses.field(repr=False)
@@ -147,6 +151,7 @@ class DicomHeader:
     manufacturer: str = ""
     burned_in_annotation: bool | None = None
     is_image: bool = True
+    has_overlay: bool = False
 
 
 def check_window(window: Window) -> Window:
@@ -216,7 +221,25 @@ def read_header(path: str | os.PathLike[str]) -> DicomHeader:
             manufacturer=str(dataset.get("Manufacturer") or ""),
             burned_in_annotation=_tell_burned_in(dataset),
             is_image=bool(height and width) and dataset.get("SOPClassUID") not in NO_PICTURES,
+            has_overlay=_has_overlay(dataset),
         )
+
+
+def _has_overlay(dataset: Dataset) -> bool:
+    """Tell whether an overlay of a dataset marks a pixel, PS3.3 C.9.2.
+
+    Its group is any even number from 6000 to 601E; old files have it in unused bits of the pixels.
+    """
+    tags = dataset.keys()
+    for tag in (tag for tag in tags if tag.group >> 8 == _OVERLAY):
+        if tag.element == _OVERLAY_DATA:
+            value = dataset.get_item(tag).value
+            # What is long was not read, and is not all zero for certain.
+            if not isinstance(value, bytes) or any(value):
+                return True
+        if tag.element == _OVERLAY_ROWS and (tag.group, _OVERLAY_DATA) not in dataset:
+            return True
+    return False
 
 
 def _tell_burned_in(dataset: Dataset) -> bool | None:

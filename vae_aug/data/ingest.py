@@ -19,9 +19,8 @@ import tensorflow as tf
 
 from vae_aug.config import check_choice
 from vae_aug.data.annotations import READERS
-from vae_aug.data.annotations.all_splits import count_unread, read_splits
+from vae_aug.data.annotations.all_splits import count_unread
 from vae_aug.data.annotations.detect import detect_format
-from vae_aug.data.annotations.layout import fold_name
 from vae_aug.data.annotations.source import (
     AnnotatedImage,
     Annotations,
@@ -30,6 +29,7 @@ from vae_aug.data.annotations.source import (
     Problem,
     ReaderOptions,
 )
+from vae_aug.data.annotations.unread import read_with_doubts
 from vae_aug.data.atomic import lock_folder, remove_temporaries, write_atomic
 from vae_aug.data.blocks import BLOCK, Runner, convert_in_blocks, list_blocks, make_key
 from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted
@@ -539,10 +539,11 @@ def _read_source(
         format, evidence, file = detected[:3]
         link = " in" if file else ""
         ignored = tuple(Problem(name, _IGNORED, "skipped") for name in detected.ignored)
-    annotations, read = read_splits(format, path, split, options)
+    names = [problem.file for problem in ignored]
+    annotations, read = read_with_doubts(format, path, split, options, names)
     root = path if path.is_dir() else path.parent
     files = tuple(_relate(name, root) for name in read) or (file,) * bool(file)
-    annotations = _doubt_ignored(annotations, ignored)
+    annotations = annotations._replace(problems=(*ignored, *annotations.problems))
     if distance is not None:
         images = tuple(add_neighbours(annotations.images, distance))
         annotations = annotations._replace(images=images)
@@ -585,18 +586,6 @@ def _note_sharing(source: _Source, split: str, options: ReaderOptions) -> _Sourc
     notes = [*source.annotations.notes, *filter(None, notes)]
     annotations = source.annotations._replace(notes=tuple(notes))
     return dataclasses.replace(source, annotations=annotations)
-
-
-def _doubt_ignored(annotations: Annotations, ignored: Sequence[Problem]) -> Annotations:
-    """Report files that were not read, and doubt images without boxes that bear their names."""
-    stems = {fold_name(Path(problem.file).name.partition(".")[0]) for problem in ignored}
-    images = tuple(
-        dataclasses.replace(image, annotation="faulty")
-        if not image.labels and fold_name(image.path.stem) in stems
-        else image
-        for image in annotations.images
-    )
-    return annotations._replace(images=images, problems=(*ignored, *annotations.problems))
 
 
 def _make_comparable(source: _Source, window: Window) -> _Source:

@@ -245,7 +245,7 @@ def read_labels(path: str | os.PathLike[str], axis: str) -> tuple[Grid, Iterator
 
     Raises:
         VAEAugError: As `read_grid`; or if there is a fourth axis, of which labels would be lost, or
-            a value is no whole number.
+            a value is no whole number, or all are rounded to 0 and some are not 0.
     """
     with _reading(path):
         header = _read_header(Path(path))
@@ -253,19 +253,29 @@ def read_labels(path: str | os.PathLike[str], axis: str) -> tuple[Grid, Iterator
         if grid.volumes > 1:
             raise VAEAugError(f"has {grid.volumes} volumes of labels; expected one")
         stored = _read_stored(Path(path), header)
-        for raw in stored.iterate_raw():
-            _check_labels(stored.scale(raw))
+        parts = [_check_labels(stored.scale(raw)) for raw in stored.iterate_raw()]
+        if "small" in parts and "whole" not in parts:
+            raise VAEAugError(
+                f"has values that are not 0, and all of them below {_ROUNDING}; correct its slope"
+            )
         return grid, _iterate_slices(stored, _orient(stored.raw, grid.affine, axis))
 
 
-def _check_labels(values: np.ndarray) -> None:
-    """Refuse values that number no classes; those that are no number are left to the slices."""
+def _check_labels(values: np.ndarray) -> str:
+    """Refuse values that number no classes; those that are no number are left to the slices.
+
+    Returns:
+        `"whole"` if some number a class; `"small"` if they are all rounded to 0; `""` if all are 0.
+    """
     if values.dtype.kind == "f":
         values = values[np.isfinite(values)]
         if (np.abs(values - np.rint(values)) > _ROUNDING).any():
             raise VAEAugError("has values that are no whole numbers; expected numbers of classes")
     if values.size and not -_MOST_LABEL <= values.min() <= values.max() < _MOST_LABEL:
         raise VAEAugError("has values beyond 32 bits; expected numbers of classes")
+    if not values.any():
+        return ""
+    return "whole" if (np.abs(values) > _ROUNDING).any() else "small"
 
 
 def _iterate_slices(stored: _Stored, slices: np.ndarray) -> Iterator[LabelSlice]:

@@ -14,6 +14,7 @@ from vae_aug.errors import AnnotationError
 _Borders = tuple[Path, ...]
 # Of the reader that runs. Text is opened in forty places, of which none may forget to ask.
 _borders: ContextVar[_Borders | None] = ContextVar("borders", default=None)
+_opened: ContextVar[set[Path] | None] = ContextVar("opened", default=None)
 
 
 def list_borders(source: Path, images: Path | None = None) -> _Borders:
@@ -51,13 +52,30 @@ def keep_inside(borders: _Borders) -> Iterator[None]:
         _borders.reset(token)
 
 
+@contextlib.contextmanager
+def note_opened() -> Iterator[set[Path]]:
+    """Note the text files that readers open within a `with` block.
+
+    Yields:
+        These files, which become more.
+    """
+    opened: set[Path] = set()
+    token = _opened.set(opened)
+    try:
+        yield opened
+    finally:
+        _opened.reset(token)
+
+
 def check_inside(path: Path) -> None:
-    """Check that a file may be opened by the reader that runs.
+    """Check that a file may be opened by the reader that runs, and note that it is.
 
     Raises:
         AnnotationError: If it is there and lies outside of the source.
     """
-    borders = _borders.get()
+    borders, opened = _borders.get(), _opened.get()
+    if opened is not None:
+        opened.add(path)
     if borders is not None and not is_inside(path, borders) and path.exists():
         raise AnnotationError(
             f"{path}: is reached by a link that leads out of the source; put the file itself there."

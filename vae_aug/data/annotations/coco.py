@@ -9,7 +9,7 @@ import mmap
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from vae_aug.data.annotations.lookup import find_annotation_file
 from vae_aug.data.annotations.pixels import flag_relative, refuse_relative
 from vae_aug.data.annotations.source import (
     DEFAULTS,
+    AnnotatedImage,
     Annotations,
     Box,
     Collector,
@@ -30,12 +31,17 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
+from vae_aug.data.annotations.table_columns import denies
 from vae_aug.data.annotations.text import load_json
 from vae_aug.errors import AnnotationError
 
 _Id = int | str
 
 _LARGE_BYTES = 2**26
+# Detectron2's number of [x, y, width, height] in pixels.
+_XYWH = 1
+# Annotation tools round to whole pixels.
+_TOLERANCE_PX = 1.0
 _INTEGER = re.compile(r"(-?(?:0|[1-9][0-9]{0,30}))(\.0+)?")
 # Beyond this a float stands for several integers, so that an id written as one may be another's.
 _LARGEST_EXACT = 2**53 - 1
@@ -72,7 +78,8 @@ def read_coco(
     image may carry a `patient`. Image files lie beside the JSON or in `images/`, each also in a
     folder of the split, or in `images/` beside the JSON's folder.
 
-    An image that is listed and to which no annotation points has no boxes. Ids that are alike as
+    An image that is listed and to which no annotation points has no boxes, unless a key of it says
+    that it was not annotated (COCO Annotator's `annotated: false`). Ids that are alike as
     numbers are one id, also where they are written as text ("1") or as pandas does (1.0); "01" is
     another. An annotation without a `bbox` gives the bounding box of its polygons. If an
     annotation points to an image that is not listed, or that has no `file_name`, all images count
@@ -90,7 +97,7 @@ def read_coco(
 
     Raises:
         AnnotationError: If there is no such file, or it is no COCO data set; if two images or two
-            categories share an id; or all coordinates are relative.
+            categories share an id; or all coordinates are relative, or are corners.
 
     Reference:
         cocodataset.org, "Data format": `bbox` is [x, y, width, height], 0-indexed.
@@ -118,7 +125,29 @@ def read_coco(
             "their boxes may be those of any image"
         )
     refuse_relative(collector)
+    _refuse_corners(file, collector.images)
     return collector.finish(dict.fromkeys(categories.values()))
+
+
+# Differences of infinite sides are no numbers, which `clean_boxes` judges.
+@np.errstate(invalid="ignore")
+def _refuse_corners(file: Path, images: Sequence[AnnotatedImage]) -> None:
+    """Refuse boxes that are rather [left, top, right, bottom].
+
+    Raises:
+        AnnotationError: If some leave their image, and all would lie within it as corners.
+    """
+    sized = [image for image in images if image.height and image.width and image.labels]
+    sizes = [[image.width, image.height] for image in sized for _ in image.labels]
+    boxes = np.concatenate([image.boxes for image in sized] or [np.zeros((0, 4))])
+    least, most = boxes[:, :2], np.array(sizes, np.float64).reshape(-1, 2) + _TOLERANCE_PX
+    leave = (boxes[:, 2:] > most).any()
+    corners = boxes[:, 2:] - least
+    if leave and ((corners > least) & (corners <= most)).all():
+        raise AnnotationError(
+            f"{file}: read as [x, y, width, height], boxes leave their image; read as [left, top, "
+            "right, bottom], all lie within it. Write the width and height of each bbox."
+        )
 
 
 def is_coco_file(path: Path) -> bool:
@@ -170,9 +199,11 @@ def _add_image(
         return
     size = parse_size(image.get("height")), parse_size(image.get("width"))
     patient = _parse_id(image.get("patient"))
+    entries = flag_relative(entries, size)
+    unsure = not entries and any(denies(*item, is_empty=True) for item in image.items())
     collector.add(
         path,
-        flag_relative(entries, size),
+        None if unsure else entries,
         file=file,
         size=size,
         patient="" if patient is None else str(patient),
@@ -321,6 +352,8 @@ def _parse_annotation(entry: Mapping[str, Any], categories: Mapping[_Id, str]) -
     if category is None or category not in categories:
         return "its category_id is not among the categories"
     bbox = entry.get("bbox")
+    if entry.get("bbox_mode", _XYWH) not in (_XYWH, "XYWH_ABS"):
+        return "its bbox_mode is another than 1, [x, y, width, height]"
     if isinstance(bbox, list) and len(bbox) == 4:
         # Plain floats: arrays of four numbers take a hundred times as long.
         left, top, width, height = map(parse_number, bbox)

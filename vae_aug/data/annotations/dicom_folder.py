@@ -10,11 +10,13 @@ from pathlib import Path
 from vae_aug.data.annotations.dicom_files import list_files, list_strays, read_headers
 from vae_aug.data.annotations.dicom_marks import Doubt, Marks, Picture
 from vae_aug.data.annotations.layout import find_split_folder
+from vae_aug.data.annotations.mask_files import is_called_mask
 from vae_aug.data.annotations.pixels import refuse_relative
 from vae_aug.data.annotations.source import (
     DEFAULTS,
     AnnotatedImage,
     Annotations,
+    Box,
     Collector,
     Fault,
     ReaderOptions,
@@ -26,6 +28,10 @@ from vae_aug.errors import AnnotationError, DicomError
 _LOST = (
     "files cannot be read and may be annotations; images without boxes count as faulty. Repair or "
     "remove these files"
+)
+_MASKS = (
+    "DICOM images are called masks, which are not read; images without boxes count as faulty. Save "
+    "masks as PNG, and name the format masks"
 )
 _STRAYS = (
     "DICOM or XML files lie in no folder of a split and were not read; as they may be annotations, "
@@ -49,10 +55,11 @@ def read_dicom_folder(
     segmentation that is about it and marks nothing in it. Of any other image nothing is said. A
     segmentation, report or XML file that cannot be read, or none of whose images is there, and an
     object that marks images in another way, such as an RT structure set, make the images without
-    boxes of its study faulty; a segmentation or report that is damaged, all of its study. A file
-    that does not even tell what it is (cut short, a pointer of Git LFS, a link to nothing) may be a
-    segmentation: it makes all images without boxes faulty. So does one that lies in no split's
-    folder while others do.
+    boxes of its study faulty; an overlay its own; a segmentation or report that is damaged, all of
+    its study. A file that does not even tell what it is (cut short, a pointer of Git LFS, a link to
+    nothing) may be a segmentation: it makes all images without boxes faulty. So does one that lies
+    in no split's folder while others do, and an image that is called a mask while others are not,
+    which is left out.
 
     Args:
         source: The folder; where it has a folder of the split's name, that one.
@@ -75,7 +82,9 @@ def read_dicom_folder(
     if not files.dicom:
         raise AnnotationError(f"{folder}: holds no DICOM file.")
     headers = read_headers(collector, files.dicom)
-    marks = Marks(collector, headers.pictures)
+    pictures = _leave_out_masks(collector, headers.pictures)
+    marks = Marks(collector, pictures)
+    marks.doubt_unread(len(headers.pictures) - len(pictures), _MASKS)
     marks.doubt_unread(files.lost + headers.lost, _LOST)
     if folder != source:
         marks.doubt_unread(len(list_strays(source) - {*files.dicom, *files.xml}), _STRAYS)
@@ -83,9 +92,20 @@ def read_dicom_folder(
         marks.read_object(path, header)
     for path in files.xml:
         marks.read_xml(path)
-    _add_images(collector, headers.pictures, marks)
+    _add_images(collector, pictures, marks)
     refuse_relative(collector)
     return collector.finish(sorted(marks.names))
+
+
+def _leave_out_masks(collector: Collector, pictures: Sequence[Picture]) -> Sequence[Picture]:
+    """Return the pictures without those that are called masks while others are not."""
+    masks = [one for one in pictures if is_called_mask(one.path, collector.root)]
+    if len(masks) == len(pictures):
+        return pictures
+    for mask in masks:
+        collector.report(mask.path, "is called a mask, and masks in DICOM are not read")
+    left_out = {mask.path for mask in masks}
+    return [picture for picture in pictures if picture.path not in left_out]
 
 
 def _add_images(collector: Collector, pictures: Sequence[Picture], marks: Marks) -> None:
@@ -100,6 +120,9 @@ def _add_images(collector: Collector, pictures: Sequence[Picture], marks: Marks)
             if entries is not None and picture.key in ambiguous:
                 reason = "files of other pixels have the same (0008,0018) SOP Instance UID"
                 entries = [*entries, Fault(reason, "unread")]
+            if header.has_overlay and not any(isinstance(e, Box) for e in entries or ()):
+                reason = "an overlay (60xx,3000) is drawn in it, which is not read"
+                entries = [*(entries or ()), Fault(reason, "unread")]
             source_id = key if header.frames == 1 else f"{key}#{frame}"
             studies[source_id] = header.study_instance_uid
             collector.add(

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydicom.uid import (
+    EncapsulatedOBJStorage,
+    EncapsulatedSTLStorage,
     KeyObjectSelectionDocumentStorage,
     MicroscopyBulkSimpleAnnotationsStorage,
     RTSegmentAnnotationStorage,
     RTStructureSetStorage,
     SegmentationStorage,
+    SpatialFiducialsStorage,
     SurfaceSegmentationStorage,
 )
 
@@ -46,6 +49,9 @@ _NOT_READ: Mapping[str, str] = {
     RTStructureSetStorage: "an RT structure set",
     SurfaceSegmentationStorage: "a surface segmentation",
     MicroscopyBulkSimpleAnnotationsStorage: "a set of microscopy annotations",
+    SpatialFiducialsStorage: "a set of fiducials",
+    EncapsulatedSTLStorage: "a surface in an STL file",
+    EncapsulatedOBJStorage: "a surface in an OBJ file",
     KeyObjectSelectionDocumentStorage: "a selection of key images",
 }
 """SOP classes that mark images in ways that are not read, PS3.4 B.5."""

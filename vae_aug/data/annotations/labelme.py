@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,9 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
+from vae_aug.data.annotations.table_columns import denies
 from vae_aug.data.annotations.text import load_json
+from vae_aug.data.annotations.walk import walk
 from vae_aug.data.limits import MAX_TEXT_BYTES
 from vae_aug.errors import AnnotationError
 
@@ -57,10 +59,12 @@ def read_labelme(
 
     A JSON file describes the image of its own name, beside it or in a folder of images; of
     several, that which `imagePath` names; and where there is none, that which `imagePath` names.
-    A file without shapes says that its image has none. An image without a file is unannotated.
-    Faulty are an image whose file cannot be read or is none of LabelMe, an image that two files
-    describe differently, images of one stem between which `imagePath` does not decide, and images
-    named by `imagePath` alone if a file that cannot be read has no image of its name.
+    A file without shapes says that its image has none, unless a flag that is set has the name of a
+    class, or a flag or key (X-AnyLabeling's `checked`) says that nobody has looked. An image
+    without a file is unannotated. Faulty are an image whose file cannot be read or is none of
+    LabelMe, an image that two files describe differently, images of one stem between which
+    `imagePath` does not decide, and images named by `imagePath` alone if a file that cannot be read
+    has no image of its name.
 
     Args:
         source: The folder, read with all below it; where it has a folder of the split's name,
@@ -89,14 +93,16 @@ def read_labelme(
         reason = next((entry.reason for entry in faults if isinstance(entry, Fault)), None)
         found = f"; the first JSON file {reason}" if reason else ""
         raise AnnotationError(f"{folder}: holds no JSON file of LabelMe (with 'shapes'){found}.")
+    entries = [entry for image in parsed.values() for entry in image.entries]
+    names = {clean_label(entry.label) for entry in entries if isinstance(entry, Box)}
+    classes = set(map(fold_name, names))
+    parsed = {file: _doubt_flagged(content, classes) for file, content in parsed.items()}
     claims = _claim_images(parsed, split, options)
     images = {os.path.normpath(claim.image) for claim in claims if claim.image}
     others = (path for path in list_images(folder) if os.path.normpath(path) not in images)
     claims += [Claim(path) for path in others]
     add_claims(collector, sorted(doubt_strays(claims), key=lambda c: c.image or c.file or folder))
     refuse_relative(collector)
-    entries = [entry for image in parsed.values() for entry in image.entries]
-    names = {clean_label(entry.label) for entry in entries if isinstance(entry, Box)}
     return collector.finish(sorted(names - {""}))
 
 
@@ -109,6 +115,8 @@ class LabelMe(NamedTuple):
         entries: Its boxes, and what in it became none.
         missing: What to report if there is no such image.
         is_read: Whether it could be read as a file of LabelMe.
+        flags: The names of the flags that are set for the whole image, folded.
+        is_unannotated: Whether a flag or key says that the image was not annotated.
     """
 
     image_path: object = None
@@ -116,10 +124,13 @@ class LabelMe(NamedTuple):
     entries: tuple[Box | Fault, ...] = ()
     missing: str = "the image that it describes is missing"
     is_read: bool = True
+    flags: frozenset[str] = frozenset()
+    is_unannotated: bool = False
 
 
 def _list_json(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.suffix.lower() == ".json")
+    paths = (Path(entry.path) for entry in walk(folder))
+    files = (path for path in paths if path.suffix.lower() == ".json")
     return sorted(path for path in files if path.is_file() and path.name[:2] != "._")
 
 
@@ -139,7 +150,7 @@ def _claim_images(
         if file.parent not in matchers:
             matchers[file.parent] = _Matcher(file.parent, split, options)
         images = matchers[file.parent].match(file, content.image_path)
-        entries = content.entries
+        entries = None if content.is_unannotated else content.entries
         if len(images) > 1:
             entries = (Fault("its imagePath is none of the images of its stem", "unread"),)
         found: list[Path | None] = [*images] or [None]
@@ -202,7 +213,25 @@ def parse_labelme(file: Path) -> LabelMe:
     if content.get("imageData"):
         missing += "; save the copy in its 'imageData' as a file beside it"
     size = parse_size(content.get("imageHeight")), parse_size(content.get("imageWidth"))
-    return LabelMe(content.get("imagePath"), size, entries, missing)
+    flags = content.get("flags")
+    flags = flags if isinstance(flags, dict) else {}
+    says = {**content, **flags}.items()
+    return LabelMe(
+        content.get("imagePath"),
+        size,
+        entries,
+        missing,
+        flags=frozenset(fold_name(clean_label(name)) for name, is_set in flags.items() if is_set),
+        is_unannotated=not entries and any(denies(*pair, is_empty=True) for pair in says),
+    )
+
+
+def _doubt_flagged(content: LabelMe, classes: Set[str]) -> LabelMe:
+    """Add a fault if a file has no shapes, and a flag that is set has the name of a class."""
+    if content.entries or classes.isdisjoint(content.flags):
+        return content
+    fault = Fault("a flag that is set has the name of a class, and there are no shapes", "unread")
+    return content._replace(entries=(fault,), is_unannotated=False)
 
 
 def _parse_entry(index: int, shape: object) -> Box | Fault:

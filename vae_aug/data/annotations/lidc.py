@@ -24,6 +24,7 @@ from vae_aug.data.annotations.source import (
     reader,
 )
 from vae_aug.data.annotations.text import parse_xml
+from vae_aug.data.annotations.walk import walk
 from vae_aug.data.dicom import DicomErrors, DicomHeader, read_dataset, read_header
 from vae_aug.data.dicom_elements import get_numbers
 from vae_aug.errors import AnnotationError, DicomError
@@ -90,7 +91,8 @@ def read_lidc(
     folder = find_split_folder(source, split) or source
     collector = Collector(source, options)
     roots = [folder] if options.images is None else [folder, options.images]
-    files = dict.fromkeys(path for root in roots for path in sorted(root.rglob("*")))
+    paths = [Path(entry.path) for root in roots for entry in walk(root)]
+    files = dict.fromkeys(sorted(paths))
     # XML outside of the source is broken; whether it was meant for an image cannot be told.
     files = {
         path: None

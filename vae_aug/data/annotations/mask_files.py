@@ -16,7 +16,7 @@ from vae_aug.data.annotations.layout import (
     list_images,
     list_split_names,
 )
-from vae_aug.data.annotations.walk import walk
+from vae_aug.data.annotations.walk import walk, walk_folders
 from vae_aug.errors import MissingSplitError
 
 MASK_FILE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
@@ -51,13 +51,15 @@ class Pairing(NamedTuple):
         images: The images, sorted, each with its masks.
         unclear: Masks of which it cannot be told whose they are, each with the images in question.
         orphans: Masks without an image.
-        others: Files of other kinds that bear the name of a mask, by their image.
+        objects: Masks of Pascal VOC that number objects, by their image.
+        others: Files of other kinds and folders that bear the name of a mask, by their image.
         links: Links to folders of masks that lead out of the source, or nowhere.
     """
 
     images: dict[Path, list[Path]]
     unclear: dict[Path, list[Path]]
     orphans: list[Path]
+    objects: dict[Path, list[Path]]
     others: dict[Path, list[Path]]
     links: list[Path]
 
@@ -95,8 +97,18 @@ def is_mask_name(path: Path, root: Path) -> bool:
         return True
     beside = path.parent.parent.iterdir() if file.kind == "unsure" and path.parent != root else ()
     folders = [folder for folder in beside if _get_words(folder.name) & _IMAGE and folder.is_dir()]
-    stems = {_shorten(stem) for _, stem in _split_name(file.stem)}
+    stems = {_shorten(stem) for _, stem in split_name(file.stem)}
     return _holds(folders, {_shorten(file.stem), *stems}) or _holds([path.parent], stems)
+
+
+def is_called_mask(path: Path, root: Path) -> bool:
+    """Tell whether nothing but a mask has such a name, or lies in such a folder, of any suffix.
+
+    Args:
+        path: The file.
+        root: The data set's folder.
+    """
+    return _is_sure(_describe(path, root))
 
 
 def _holds(folders: Iterable[Path], stems: set[str]) -> bool:
@@ -135,11 +147,15 @@ def pair_masks(source: Path, split: str, images: Path | None = None) -> Pairing:
         files += [_describe(p, images) for p in list_images(images) if p.resolve() not in known]
     found, masks = _part(files)
     # They number objects; their classes are in SegmentationClass, beside it.
-    masks = [mask for mask in masks if _OBJECTS not in map(fold_name, mask.path.parts)]
+    objects = [mask for mask in masks if _OBJECTS in map(fold_name, mask.path.parts)]
+    masks = [mask for mask in masks if mask not in objects]
     found = _select_split(source, found, split)
     others = SPLIT_WORDS - set(list_split_names(split))
-    pairing = Pairing({file.path: [] for file in found}, {}, [], {}, links)
+    pairing = Pairing({file.path: [] for file in found}, {}, [], {}, {}, links)
     index = _Index(found)
+    for mask in objects:
+        for image in index.find(mask):
+            pairing.objects.setdefault(image.path, []).append(mask.path)
     for path in alike:
         for image in index.find(_describe(path, source, _strip_suffixes(path))):
             pairing.others.setdefault(image.path, []).append(path)
@@ -173,11 +189,13 @@ def _list_files(source: Path) -> tuple[list[Path], list[Path], list[Path]]:
         and ((path.is_dir() and not is_inside(path, [border])) or _is_dead_folder(path))
     ]
     paths = [path for path in paths if not path.is_dir()]
+    # A folder may have the name of a file, too: `a_mask.png`, `a_seg.ome.zarr`.
+    folders = [path for path in sorted(walk_folders(source)) if path.suffix and path != source]
+    files = [path for path in paths if path.suffix.lower() not in IMAGE_SUFFIXES | _SIDECARS]
     others = [
         path
-        for path in paths
-        if path.suffix.lower() not in IMAGE_SUFFIXES | _SIDECARS
-        and _is_sure(_describe(path, source, _strip_suffixes(path)))
+        for path in [*files, *folders]
+        if _is_sure(_describe(path, source, _strip_suffixes(path)))
     ]
     return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES], others, links
 
@@ -193,8 +211,13 @@ def _strip_suffixes(path: Path) -> str:
     return path.stem if path.suffix.lower() in (".nii", *IMAGE_SUFFIXES) else path.name
 
 
+def find_mask_folder(mask: Path) -> Path | None:
+    """Return the nearest folder above a mask whose name says that it holds masks."""
+    return next((path for path in mask.parents if _get_words(path.name) & (_SURE | _UNSURE)), None)
+
+
 def _is_sure(file: _File) -> bool:
-    return file.kind == "sure" or any(word in _SURE for word, _ in _split_name(file.stem))
+    return file.kind == "sure" or any(word in _SURE for word, _ in split_name(file.stem))
 
 
 def _pair_alone(found: Sequence[_File], alone: Sequence[_File], pairing: Pairing) -> None:
@@ -223,7 +246,7 @@ class _Index:
 
     def find(self, mask: _File) -> list[_File]:
         """Return the images that fit best; several if it cannot be told which."""
-        stems = [stem for _, stem in _split_name(mask.stem)]
+        stems = [stem for _, stem in split_name(mask.stem)]
         if mask.kind:
             if own := self._fit(mask, self._own.get(mask.stem, [])):
                 return own
@@ -247,7 +270,7 @@ def _is_within(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 def _part(files: Sequence[_File]) -> tuple[list[_File], list[_File]]:
     """Part images from masks."""
-    plain = [file for file in files if file.kind != "sure" and not _split_name(file.stem)]
+    plain = [file for file in files if file.kind != "sure" and not split_name(file.stem)]
     index = _Index(file for file in plain if not file.kind)
     in_folders = {file.stem for file in files if file.kind == "sure"}
     paired = {file.path for file in files if file.kind != "sure" and index.find(file)}
@@ -266,7 +289,7 @@ def _part(files: Sequence[_File]) -> tuple[list[_File], list[_File]]:
 
 def _get_word(file: _File) -> str:
     """Return what may make a file a mask: the word in its name, or that its folder says so."""
-    words = [word for word, _ in _split_name(file.stem)]
+    words = [word for word, _ in split_name(file.stem)]
     return words[0] if words else file.kind
 
 
@@ -311,10 +334,13 @@ def _shorten(stem: str) -> str:
     return match["behind"] or match["before"] if match else stem
 
 
-def _split_name(stem: str) -> list[tuple[str, str]]:
+def split_name(stem: str) -> list[tuple[str, str]]:
     """Return the words of masks in a name, each with what is left of the name without it.
 
     `a_lesion_mask_1` has the stems `a_lesion`, `a_lesion_1` and `a`, in this order.
+
+    Args:
+        stem: The name without suffix, folded.
     """
     return list(dict.fromkeys(_iterate_names(stem)))
 

@@ -18,6 +18,8 @@ VOID = 0xE0E0C0
 _OBJECT = "object"
 _WHITE = 255
 _SHOWN = 5
+# JPEG loses or moves the edges of what is nearly black.
+_LOW = 128
 
 
 class Scheme(NamedTuple):
@@ -52,9 +54,15 @@ class Scheme(NamedTuple):
         if mask.palette is not None:
             void = [number for number in _find_void(mask)]
             return np.where(np.isin(mask.values, void), 0, mask.values)
-        if mask.is_jpeg and self.levels.white is None and len(self.levels.values) > 1:
+        are_classes = len(self.levels.values) > 1 or min(self.levels.values, default=255) < _LOW
+        if mask.is_jpeg and self.levels.white is None and are_classes:
             raise VAEAugError("it is a JPEG, which changes the values of classes; save it as PNG")
         return self.levels.classify(mask.values)
+
+    def has_void(self, mask: Mask) -> bool:
+        """Tell whether a mask leaves pixels open, which may be difficult objects."""
+        has_colours = mask.palette is not None or self.colours is not None
+        return has_colours and bool((mask.colours == VOID).any())
 
     @staticmethod
     def _classify_colours(pixels: np.ndarray, colours: Mapping[int, int]) -> np.ndarray:

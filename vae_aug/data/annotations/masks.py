@@ -14,7 +14,7 @@ from skimage.measure import label as label_regions
 
 from vae_aug.data.annotations.layout import fold_name, read_size
 from vae_aug.data.annotations.mask_files import MASK_FILE_SUFFIXES as MASK_FILE_SUFFIXES
-from vae_aug.data.annotations.mask_files import Pairing, pair_masks
+from vae_aug.data.annotations.mask_files import Pairing, find_mask_folder, pair_masks
 from vae_aug.data.annotations.mask_files import is_mask_name as is_mask_name
 from vae_aug.data.annotations.mask_pixels import Mask, read_mask
 from vae_aug.data.annotations.mask_scheme import Scheme, Survey, name_found
@@ -103,9 +103,7 @@ class _Reader:
         self._options = options
         self._pairing = pairing
         self._faults: dict[Path, str] = {}
-        # Folders of which some image has a mask in each.
-        folders = [_list_folders(path, masks) for path, masks in pairing.images.items()]
-        self._folders: set[str] = set().union(*(names for names in folders if len(names) > 1))
+        self._folders = _find_needed_folders(pairing)
         self._framing: list[set[int]] = []
 
     def survey(self, source: Path) -> Scheme:
@@ -129,7 +127,8 @@ class _Reader:
         masks = self._pairing.images[path]
         unclear = [mask for mask, paths in self._pairing.unclear.items() if path in paths]
         others = self._pairing.others.get(path, [])
-        if not self._collector.contains(path) or not (masks or unclear or others):
+        objects = self._pairing.objects.get(path, [])
+        if not self._collector.contains(path) or not (masks or unclear or others or objects):
             self._collector.add(path, None)  # refuses by name what lies outside
             return
         try:
@@ -143,13 +142,14 @@ class _Reader:
         # Where there are boxes, what else bears a mask's name is rather about it.
         if not any(found.values()):
             found |= {other: [Fault(_NO_MASK, "unread")] for other in others}
+            found |= {mask: faults for mask in objects if (faults := self._find_objects(mask))}
         faulty = (mask for mask, entries in found.items() if not _are_boxes(entries))
         entries = dict.fromkeys(entry for entries in found.values() for entry in entries)
-        missing = sorted(self._folders - _list_folders(path, masks))
+        missing = sorted(self._folders - {fold_name(n) for m in masks for n in m.parent.parts})
         if missing and not entries:
             reason = f"has no mask in {', '.join(missing)}, as other images have"
             self._collector.report(path, reason, "unannotated")
-        known = None if missing and not entries else entries
+        known = None if (missing or not found) and not entries else entries
         self._collector.add(path, known, file=next(faulty, next(iter(found), None)), size=size)
 
     def _find_boxes(self, path: Path, size: tuple[int, int], scheme: Scheme) -> list[Box | Fault]:
@@ -164,6 +164,8 @@ class _Reader:
             height, width = classes.shape
             reason = f"the mask is {height} x {width}, the image {size[0]} x {size[1]}"
             return [Fault(f"{reason} pixels (rows x columns)", "unread")]
+        if not classes.any() and scheme.has_void(values):
+            return [Fault("it marks pixels as void, and none as a class", "unread")]
         self._framing.append(_find_framing(classes))
         regions = list(islice(find_regions(classes), MAX_MASK_REGIONS + 1))
         if len(regions) > MAX_MASK_REGIONS:
@@ -174,6 +176,15 @@ class _Reader:
             else Fault(f"a region of value {value}, for which classes.txt has no line")
             for value, xyxy in regions
         ]
+
+    def _find_objects(self, path: Path) -> list[Box | Fault]:
+        """Return a fault if a mask numbers objects, for an image of which no mask has a class."""
+        try:
+            if not self._read(path).values.any():
+                return []
+        except VAEAugError as error:
+            return [Fault(describe_fault(path, error), "unread")]
+        return [Fault("it numbers objects, and no mask tells their class", "unread")]
 
     def check_inverted(self, scheme: Scheme) -> None:
         """Refuse masks of which each has one value all around: that is the background.
@@ -202,9 +213,21 @@ def _doubt_negatives(collector: Collector, links: Sequence[Path]) -> None:
         )
 
 
-def _list_folders(image: Path, masks: Sequence[Path]) -> set[str]:
-    """Return the names of the folders of masks in which an image has one."""
-    return {fold_name(mask.parent.name) for mask in masks if mask.parent != image.parent}
+def _find_needed_folders(pairing: Pairing) -> set[str]:
+    """Return the names of folders of masks in each of which an image needs one to be without boxes.
+
+    They are those in which some image has a mask each, or that lie beside each other, as `leftMask`
+    and `rightMask`.
+    """
+    needed: set[str] = set()
+    beside: dict[Path, set[str]] = {}
+    for image, masks in pairing.images.items():
+        masks = [mask for mask in masks if mask.parent != image.parent]
+        names = {fold_name(mask.parent.name) for mask in masks}
+        needed |= names if len(names) > 1 else set()
+        for folder in filter(None, map(find_mask_folder, masks)):
+            beside.setdefault(folder.parent, set()).add(fold_name(folder.name))
+    return needed.union(*(names for names in beside.values() if len(names) > 1))
 
 
 def _are_boxes(entries: Sequence[Box | Fault]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -232,10 +233,10 @@ class _Namer:
         labels: Mapping[Path, _Labels],
         root: Path,
     ) -> None:
-        several = [pair for pair in pairs if len(pair.labels) > 1]
-        self._classes: dict[Path, str] = {}
-        if any(_list_classes(pair) for pair in several):
-            self._classes = {k: v for pair in pairs for k, v in _list_classes(pair).items()}
+        classes = {path: name for pair in pairs for path, name in _list_classes(pair).items()}
+        several = (pair for pair in pairs if len(pair.labels) > 1)
+        are_classes = any(map(_list_classes, several)) or _differ_by_class(pairs, classes)
+        self._classes: dict[Path, str] = classes if are_classes else {}
         found = {
             int(value)
             for path, volume in labels.items()
@@ -276,6 +277,17 @@ class _Namer:
                 yield Fault(f"slice {index}: a region that is not annotated (ignore)")
             else:
                 yield Box(xyxy, label)
+
+
+def _differ_by_class(pairs: Sequence[Pair], classes: Mapping[Path, str]) -> bool:
+    """Tell whether images have one volume of labels each, of classes that differ.
+
+    A name with a number, or that of a folder above, is rather that of a case.
+    """
+    folders = {fold_name(part) for pair in pairs for part in pair.image.path.parts}
+    names = {name for pair in pairs for volume in pair.labels if (name := classes.get(volume.path))}
+    is_case = any(re.search(r"\d", name) or fold_name(name) in folders for name in names)
+    return len(names) > 1 and not is_case
 
 
 def _list_classes(pair: Pair) -> dict[Path, str]:

@@ -137,6 +137,11 @@ def get_stem(path: Path) -> str:
     return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
+def names_mark(name: str) -> bool:
+    """Tell whether a name is a word for what labels mark, as `tumour` is."""
+    return _MARKED.fullmatch(fold_name(name)) is not None
+
+
 def parse_volumes(
     paths: Sequence[Path], root: Path, has_labels: Callable[[Path], bool]
 ) -> list[Volume]:

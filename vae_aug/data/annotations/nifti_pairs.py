@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vae_aug.data.annotations.layout import fold_name, list_split_names
-from vae_aug.data.annotations.nifti_names import Volume, get_stem, parse_volumes, tell_folder
+from vae_aug.data.annotations.nifti_names import (
+    Volume,
+    get_stem,
+    names_mark,
+    parse_volumes,
+    tell_folder,
+)
 from vae_aug.data.annotations.source import Collector
+from vae_aug.data.annotations.walk import walk
 from vae_aug.data.nifti import FEW_VALUES, count_values, has_unit_range, is_nifti, read_shape
 from vae_aug.errors import AnnotationError, MissingSplitError, VAEAugError
 
@@ -145,9 +151,8 @@ def _is_taken(volume: Volume, collector: Collector) -> bool:
 
 def _walk(folder: Path, *, is_deep: bool) -> Iterator[Path]:
     """Yield all files but hidden ones: archives packed on a Mac hold "._NAME.nii.gz"."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if is_deep and not name.startswith(".")]
-        yield from (Path(parent, name) for name in files if not name.startswith("."))
+    found = walk(folder, lambda name: is_deep and name[0] != ".")
+    yield from (Path(entry.path) for entry in found if entry.name[0] != ".")
 
 
 def _has_label_values(path: Path) -> bool:
@@ -226,7 +231,8 @@ def _pair(pairs: Sequence[Pair], labels: Sequence[Volume], collector: Collector)
 
 def _name_class(labels: Volume, image: Volume) -> Volume:
     """Return labels with the name of their class, if it is not the name of the image."""
-    is_class = labels.scan and (not image.scan or image.scan[0].startswith("sub-"))
+    is_named = labels.scan or names_mark(labels.class_name)
+    is_class = is_named and (not image.scan or image.scan[0].startswith("sub-"))
     return labels if is_class else labels._replace(class_name="")
 
 

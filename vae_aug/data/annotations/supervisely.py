@@ -7,7 +7,7 @@ import binascii
 import os
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from vae_aug.data.annotations.source import (
     reader,
 )
 from vae_aug.data.annotations.text import load_json
+from vae_aug.data.annotations.walk import walk_folders
 from vae_aug.data.limits import MAX_TEXT_BYTES
 from vae_aug.errors import AnnotationError, MissingSplitError
 
@@ -43,12 +44,13 @@ _Size = tuple[int | None, int | None]
 
 
 class _Annotation(NamedTuple):
-    """What one file says: its size, its boxes and faults, and the splits that its tags name."""
+    """What one file says: its size, boxes and faults, its tags, and the splits that these name."""
 
     size: _Size
     entries: tuple[Box | Fault, ...]
     splits: frozenset[str] = frozenset()
     is_read: bool = True
+    tags: frozenset[str] = frozenset()
 
 
 _Claims = dict[str, tuple[Path, list[tuple[Path, _Annotation]]]]
@@ -93,11 +95,18 @@ def read_supervisely(
     folder = find_split_folder(source, split) or source
     collector = Collector(source, options)
     shapes = _read_meta(collector, source)
-    folders = sorted(path for path in (folder, *folder.rglob("*")) if _is_ann(path))
+    folders = sorted(filter(_is_ann, walk_folders(folder)))
     parsed = {
         ann: {file: _parse_or_fault(file, shapes) for file in _list_json(ann)} for ann in folders
     }
     annotations = [annotation for files in parsed.values() for annotation in files.values()]
+    entries = [entry for annotation in annotations for entry in annotation.entries]
+    labels = sorted({entry.label for entry in entries if isinstance(entry, Box) and entry.label})
+    classes = set(map(fold_name, (*shapes, *labels)))
+    parsed = {
+        ann: {file: _doubt_tagged(annotation, classes) for file, annotation in files.items()}
+        for ann, files in parsed.items()
+    }
     if not any(annotation.is_read for annotation in annotations):
         raise AnnotationError(
             f"{folder}: holds no annotations of Supervisely (ann/NAME.json with 'objects')."
@@ -117,8 +126,6 @@ def read_supervisely(
             "or in a folder that --images names, and may be tagged as splits."
         )
     refuse_relative(collector)
-    entries = [entry for annotation in annotations for entry in annotation.entries]
-    labels = sorted({entry.label for entry in entries if isinstance(entry, Box) and entry.label})
     return collector.finish([*shapes, *labels])
 
 
@@ -184,7 +191,16 @@ def _parse_file(file: Path, shapes: Mapping[str, str]) -> _Annotation:
     }
     splits = frozenset(split for split in _SPLITS if names & {*list_split_names(split)})
     claimed = parse_size(size.get("height")), parse_size(size.get("width"))
-    return _Annotation(claimed, tuple(flag_relative(entries, claimed)), splits)
+    entries = flag_relative(entries, claimed)
+    return _Annotation(claimed, tuple(entries), splits, tags=frozenset(names))
+
+
+def _doubt_tagged(annotation: _Annotation, classes: Set[str]) -> _Annotation:
+    """Add a fault if a file has no objects, and a tag of the image has the name of a class."""
+    if annotation.entries or classes.isdisjoint(annotation.tags):
+        return annotation
+    fault = Fault("the image is tagged with a class, and has no object", "unread")
+    return annotation._replace(entries=(fault,))
 
 
 def _parse_object(entry: Mapping[str, Any], shapes: Mapping[str, str]) -> Box | str:

@@ -31,6 +31,14 @@ _SUSPECT_SUFFIXES = frozenset(
 
 _PACKED_SUFFIXES = frozenset({".gz", ".bz2", ".xz", ".zip", ".tar", ".tgz", ".7z", ".rar"})
 
+_ABOUT_IMAGES = frozenset(
+    {
+        *(".xmp", ".exif", ".icc", ".thm", ".pgw", ".jgw", ".tfw", ".wld", ".prj", ".cache"),
+        *(".pt", ".pth", ".onnx", ".weights", ".mp4", ".avi", ".mov", ".bval", ".bvec"),
+    }
+)
+"""Files that may bear the name of an image and hold no boxes of it."""
+
 _PROSE = re.compile(
     r"(readme|licen[cs]e|notice|citation|copyright|copying|changelog|contributing|authors|"
     r"disclaimer|terms|requirements|constraints|(sha|md5)(\d*)(sum)?s?\b|checksums?)\W?.*|"
@@ -53,7 +61,8 @@ _OF_RECORDS = re.compile(
 
 _TELLING = re.compile(
     r"(^|[^a-z])(annot\w*|labels?|bbox(es)?|box(es)?|gt|ground|truth|masks?|seg\w*|class(es)?|"
-    r"categor\w*|lesions?|nodules?|findings?|roi|rois|objects?)($|[^a-z])",
+    r"categor\w*|lesions?|nodules?|findings?|rois?(sets?)?|objects?|contours?|outlines?|"
+    r"delineations?|markups?|rtstruct|rtss)($|[^a-z])",
     re.IGNORECASE,
 )
 """Words in the names of files and folders that hold annotations."""
@@ -120,7 +129,9 @@ def survey(root: Path) -> Files:
         else:
             others.append(path)
     names = frozenset(fold_name(n) for path in images for n in (path.stem, path.name))
-    suspects = {path: closed.get(path, "") for path in others if _is_suspect(path, names, closed)}
+    suspects = {
+        path: closed.get(path, "") for path in others if _is_suspect(path, root, names, closed)
+    }
     return Files(images, dicom, volumes, records, suspects, names)
 
 
@@ -134,7 +145,7 @@ def _list_files(root: Path) -> list[Path]:
         if entry.name[0] != "."
         and (
             not _leads_to_folder(entry)
-            or (_TELLING.search(entry.name) and not is_inside(Path(entry.path), [border]))
+            or (is_telling(entry.name) and not is_inside(Path(entry.path), [border]))
         )
     )
     return list(map(Path, paths))
@@ -165,18 +176,32 @@ def _find_bar(path: Path, border: Path) -> str:
     return ""
 
 
-def _is_suspect(path: Path, names: Set[str], closed: Iterable[Path]) -> bool:
+def _is_suspect(path: Path, root: Path, names: Set[str], closed: Iterable[Path]) -> bool:
     """Tell whether a file that is no image looks like annotations."""
     suffix = path.suffix.lower()
     if path in closed or suffix in _SUSPECT_SUFFIXES:
-        return suffix in _SUSPECT_SUFFIXES | TEXT_SUFFIXES or bool(_TELLING.search(path.name))
+        return suffix in _SUSPECT_SUFFIXES | TEXT_SUFFIXES or is_telling(path.name)
     if suffix in _PACKED_SUFFIXES:
         inner = Path(path.stem).suffix.lower()
-        return inner in _SUSPECT_SUFFIXES or bool(_TELLING.search(path.stem))
+        is_in_folder = path.parent != root and is_telling(path.parent.name)
+        is_telling_name = is_telling(path.stem) or is_in_folder
+        is_inner = inner in _SUSPECT_SUFFIXES or inner in TEXT_SUFFIXES - {""}
+        return is_inner or is_telling_name or is_paired(path, names)
     if suffix in TEXT_SUFFIXES:
-        telling = is_paired(path, names) or _TELLING.search(path.stem)
-        return bool(telling) or _holds_numbers(path, names)
-    return False
+        return is_paired(path, names) or is_telling(path.stem) or _holds_numbers(path, names)
+    # Whatever the program that wrote it, it bears the name of an image, or of annotations.
+    is_known = suffix in IMAGE_SUFFIXES | _ABOUT_IMAGES
+    return not is_known and (is_paired(path, names) or is_telling(path.stem))
+
+
+def is_packed(path: Path) -> bool:
+    """Tell by its suffix whether a file is an archive, or is compressed."""
+    return path.suffix.lower() in _PACKED_SUFFIXES
+
+
+def is_telling(name: str) -> bool:
+    """Tell whether a name has a word in it that is used for annotations."""
+    return _TELLING.search(name) is not None
 
 
 def is_paired(path: Path, names: Set[str]) -> bool:

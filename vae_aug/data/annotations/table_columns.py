@@ -66,7 +66,19 @@ _BARE_CELL = ("bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes")
 _RELATIVE = re.compile(r"(rel|relative|norm|normali[sz]ed)?(.+?)(rel|relative|norm|normali[sz]ed)?")
 _PREFIX = re.compile(r"(bbox|boundingbox|box|bb)(?=.)")
 _NUMBER = re.compile(r"[^\s,;]+")
+_MARKING = re.compile(
+    r"(?:rle|(?:mask)?encodedpixels|polygons?|segmentations?|masks?(?:rle|path|file)?|points?|"
+    r"contours?|outlines?|rois?|regions?|annotations?|shapes?|keypoints?|vertices|circles?|"
+    r"radius|diameter)(?:px|pixels?)?|" + "|".join(set(_LABEL) - {"name"})
+)
+"""Columns that mark something, and that are not read beside those of a box."""
+
+_COORDINATES = {c for names in (*_CORNERS, *_STARTS, *_CENTERS) for c in names}
 _NO_FINDING = ("no finding", "no findings")
+_NOTHING = (
+    *("", "0", "-1", "[]", "{}", "false", "no", "normal", "healthy", "negative", "background"),
+    *_NO_FINDING,
+)
 # Rounding may lead a little beyond the edge.
 _LARGEST_RELATIVE = 1.01
 
@@ -120,6 +132,11 @@ class _System(NamedTuple):
     relative: bool
 
 
+def _may_mark(name: str) -> bool:
+    """Tell whether a column that is not read may mark something, as a box, outline or class."""
+    return bool(_MARKING.fullmatch(name)) or _name_coordinate(name)[1] in _COORDINATES
+
+
 def is_headerless(line: Line) -> bool:
     """Tell whether a row is `path,x1,y1,x2,y2,class`, or `path,,,,,` for an image without boxes.
 
@@ -162,7 +179,8 @@ def find_columns(file: Path, header: Sequence[str]) -> Dialect:
     used = {*system.columns, *images, label}
     sizes = next((pair for pair in _SIZES if used.isdisjoint(pair) and {*pair} <= {*header}), None)
     patient, split = (next((n for n in names if n in header), "") for names in (_PATIENT, _SPLIT))
-    marks = [(n, match[1]) for n in header if n not in used and (match := _ANNOTATED.fullmatch(n))]
+    marks = [name for name in header if name not in used and _ANNOTATED.fullmatch(name)]
+    others = [name for name in header if name not in used and _may_mark(name)]
 
     def convert(record: Record) -> Row:
         names = tuple(filter(None, map(record.get_name, images)))
@@ -170,6 +188,10 @@ def find_columns(file: Path, header: Sequence[str]) -> Dialect:
             return make_broken(record, names)
         width, height = (parse_size(record.get_number(side)) for side in sizes or ("", ""))
         entries = _parse_box(record, system, record.get_name(label))
+        if not entries:
+            filled = (n for n in others if record.get_name(n).casefold() not in _NOTHING)
+            reason = "has no box, and says something in the column "
+            entries = tuple(make_fault(record, f"{reason}{name!r}") for name in filled)
         return Row(
             record.line,
             names,
@@ -178,23 +200,27 @@ def find_columns(file: Path, header: Sequence[str]) -> Dialect:
             split=record.get(split),
             size=(height, width),
             patient=record.get_name(patient),
-            unannotated=any(_denies(record, *mark, is_empty=not entries) for mark in marks),
+            unannotated=any(
+                denies(name, record.get_name(name), is_empty=not entries) for name in marks
+            ),
         )
 
     return Dialect(system.columns if len(system.columns) == 4 else (), convert)
 
 
-def _denies(record: Record, column: str, negation: str | None, *, is_empty: bool) -> bool:
-    """Tell whether a column says that the image is not annotated.
+def denies(name: str, value: object, *, is_empty: bool) -> bool:
+    """Tell whether a column, key or flag says that the image is not annotated.
 
     Args:
-        record: The row.
-        column: The column.
-        negation: What in its name turns its meaning round.
-        is_empty: Whether the row has no box, and silence counts as a no.
+        name: Its name, as `annotated`, `Not_Reviewed` or `label_status`.
+        value: What it says; anything else than a yes or no is silence.
+        is_empty: Whether the image has no box, so that silence counts as a no.
     """
-    yes, no = (_NO, _YES) if negation else (_YES, _NO)
-    word = record.get_name(column).casefold()
+    match = _ANNOTATED.fullmatch(fold_column(name))
+    if match is None:
+        return False
+    yes, no = (_NO, _YES) if match[1] else (_YES, _NO)
+    word = str(value).strip().casefold()
     return word in no or (is_empty and word not in yes)
 
 

@@ -69,11 +69,11 @@ def read_csv(
     `no`.
 
     An image has no boxes if its rows have neither coordinates nor a label, or the label "No
-    finding"; a row with a box counts more. Images that the table does not name are not taken. A
-    row that has one of both, numbers that are none, or another number of cells than the header is
-    a fault of its image. An image is faulty as well if its rows name several sizes, patients or
-    splits, or if a row whose image is missing may mean it. All images are, if a row with a box
-    names no image.
+    finding", and nothing in a column of outlines, points or further classes; a row with a box
+    counts more. Images that the table does not name are not taken. A row that has one of both,
+    numbers that are none, or another number of cells than the header is a fault of its image. An
+    image is faulty as well if its rows name several sizes, patients or splits, or if a row whose
+    image is missing may mean it. All images are, if a row with a box names no image.
 
     Public tables are known by their columns: VinDr (`image_id`, `class_name`, `x_min`, ...: the
     boxes of every reader are taken), VinDr-Mammo (`finding_categories`), NIH ChestX-ray14

@@ -52,6 +52,7 @@ _SHAPE = re.compile(
     r"segments|segmentations?|[xy](min|max|[0-9])"
 )
 _FOLDERS = ("annotations", "jpegimages", "images", "imagesets")
+_CLASSES = ("label", "labels", "class", "classes", "category", "categories")
 _METADATA = ("size", "source", "owner", "folder", "filename", "path")
 # Fewer numbers are no box; a point or circle of fewer has a tag that says so.
 _BOX_NUMBERS = 4
@@ -282,6 +283,8 @@ def _parse_objects(root: ET.Element, outer: ET.Element) -> Iterator[Box | Fault]
     for index, entry in enumerate(objects):
         box = _parse_object(entry)
         yield box if isinstance(box, Box) else Fault(f"object {index}: {box}")
+    if not objects and _get_text(root, "segmented") not in ("", "0"):
+        yield Fault("it is <segmented>, and has no <object>", "unread")
     read = {id(entry) for entry in (root, *groups, *objects)}
     places = groups if outer is root else [outer, *groups]
     for element in (child for place in places for child in place if id(child) not in read):
@@ -303,6 +306,8 @@ def _find_shape(element: ET.Element) -> str:
         return ""
     if numbers >= _BOX_NUMBERS:
         return f"a <{element.tag}> outside of every <object> holds numbers, which may be a shape"
+    if element.tag in _CLASSES and (element.text or "").strip():
+        return f"a <{element.tag}> lies outside of every <object>"
     is_named = element.find("name") is not None
     return f"a <{element.tag}> has a name, as an <object> has" if is_named else ""
 

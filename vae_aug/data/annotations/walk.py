@@ -24,11 +24,28 @@ def walk(
         Files, pipes, devices and links, also those to folders, which are not followed. Folders
         that cannot be read are passed over.
     """
-    waiting: list[str | os.PathLike[str]] = [folder]
+    for place in walk_folders(folder, enter):
+        with contextlib.suppress(OSError), os.scandir(place) as entries:
+            yield from (entry for entry in entries if not entry.is_dir(follow_symlinks=False))
+
+
+def walk_folders(folder: Path, enter: Callable[[str], bool] = lambda name: True) -> Iterator[Path]:
+    """Iterate over a folder and all folders below it, in no order; links are not followed.
+
+    Args:
+        folder: As `walk`.
+        enter: As `walk`.
+
+    Yields:
+        The folders, those that cannot be read among them.
+    """
+    waiting = [folder]
     while waiting:
-        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if not entry.is_dir(follow_symlinks=False):
-                    yield entry
-                elif enter(entry.name):
-                    waiting.append(entry.path)
+        place = waiting.pop()
+        yield place
+        with contextlib.suppress(OSError), os.scandir(place) as entries:
+            waiting += [
+                Path(entry.path)
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) and enter(entry.name)
+            ]

@@ -20,6 +20,7 @@ from vae_aug.data.annotations.layout import (
 )
 from vae_aug.data.annotations.source import Collector
 from vae_aug.data.annotations.text import read_text
+from vae_aug.data.annotations.walk import walk
 from vae_aug.data.annotations.yolo_names import (
     LIST_NAMES,
     Description,
@@ -271,7 +272,7 @@ class LabelFinder:
         stems = {fold_name(path.stem) for path, found in files.items() if not found}
         texts = [
             path
-            for path in sorted(self._root.rglob("*"))
+            for path in sorted(Path(entry.path) for entry in walk(self._root))
             if path.suffix.lower() == ".txt" and path.name[:2] != "._"
             if path.resolve() not in used
             # A text in the folder of another split counts if an image without one has its name.

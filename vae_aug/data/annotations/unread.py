@@ -1,0 +1,173 @@
+"""Files that look like annotations and that no reader opened: whose they may be is in doubt."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence, Set
+from pathlib import Path
+
+from vae_aug.data.annotations.all_splits import SplitsRead, read_splits
+from vae_aug.data.annotations.borders import note_opened
+from vae_aug.data.annotations.labelme import parse_labelme
+from vae_aug.data.annotations.layout import SPLIT_WORDS, fold_name, list_split_names
+from vae_aug.data.annotations.mask_files import is_mask_name, split_name
+from vae_aug.data.annotations.source import AnnotatedImage, Annotations, Problem, ReaderOptions
+from vae_aug.data.annotations.suspects import is_packed, is_telling, survey
+from vae_aug.data.annotations.voc import parse_voc
+from vae_aug.data.nifti import is_nifti
+from vae_aug.errors import AnnotationError
+
+_BY_IMAGE = frozenset({"yolo", "voc", "labelme", "supervisely", "lidc", "masks", "nifti", "dicom"})
+"""Formats in which what is said of an image lies in a file of its own, so that it may be lost.
+
+A format whose one file lists all images says itself of which it has nothing to say.
+"""
+
+_OF_VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd", ".nii", ".nii.gz", ".roi", ".stl", ".vtk")
+_BY_NAME = "bears the name of an image and was not read, so that it may hold boxes of it"
+_BY_ANY = "may hold annotations and was not read; unpack, convert or remove it"
+
+
+def read_with_doubts(
+    format: str, source: Path, split: str, options: ReaderOptions, named: Sequence[str] = ()
+) -> SplitsRead:
+    """Read a data set, and mark images without boxes as faulty that files left unread may describe.
+
+    Such a file bears the name of an image; or it is an archive, where each image has a file of its
+    own; or it lies beside DICOM and is called like annotations, or may be a segmentation.
+
+    Args:
+        format: As `read_splits`.
+        source: As `read_splits`.
+        split: As `read_splits`; files in the folders of other splits are not looked at.
+        options: As `read_splits`.
+        named: Files that the format's reader does not read, relative to the source.
+
+    Returns:
+        What was read. Its problems name the files that leave doubts, but for those of `named`.
+    """
+    with note_opened() as opened:
+        annotations, files = read_splits(format, source, split, options)
+    unopened = _list_unopened(source, format, split, opened, annotations.images)
+    root = source if source.is_dir() else source.parent
+    return SplitsRead(_doubt(annotations, root, format, named, unopened), files)
+
+
+def _list_unopened(
+    source: Path, format: str, split: str, opened: Set[Path], images: Iterable[AnnotatedImage]
+) -> list[Path]:
+    """List the files of a source that look like annotations and that its reader did not open."""
+    if format not in _BY_IMAGE or not source.is_dir():
+        return []
+    files = survey(source)
+    found = [path for path in files.suspects if path not in opened]
+    if format == "dicom":
+        taken = {image.path for image in images}
+        pictures = [path for path in files.images if path not in taken and path not in files.dicom]
+        found += [*files.volumes, *(path for path in pictures if is_mask_name(path, source))]
+    others = SPLIT_WORDS - set(list_split_names(split)) if split != "all" else frozenset()
+    return sorted(
+        path
+        for path in found
+        if others.isdisjoint(map(fold_name, path.relative_to(source).parts[:-1]))
+    )
+
+
+def _doubt(
+    annotations: Annotations,
+    source: Path,
+    format: str,
+    named: Iterable[str],
+    unopened: Iterable[Path],
+) -> Annotations:
+    """Mark the images without boxes that a file may describe, and report further such files."""
+    index = _Index(annotations.images)
+    told = dict.fromkeys(source / name for name in named)
+    doubted: set[str] = set()
+    problems: list[Problem] = []
+    for path in dict.fromkeys([*told, *unopened]):
+        # BIDS and dcm2niix describe each volume in a JSON file of its name.
+        if format == "nifti" and path.suffix.lower() == ".json" and index.knows(path.stem):
+            continue
+        meant, reason = index.find(path), _BY_NAME
+        if meant and path not in told and _is_negative(path):
+            continue
+        if not meant and format in _BY_IMAGE and _may_be_of_any(path, source, format):
+            meant, reason = index.everyone, _BY_ANY
+        if meant and path not in told:
+            problems.append(Problem(path.relative_to(source).as_posix(), reason, "skipped"))
+        doubted |= meant
+    images = tuple(
+        dataclasses.replace(image, annotation="faulty")
+        if not image.labels and image.source_id in doubted
+        else image
+        for image in annotations.images
+    )
+    return annotations._replace(images=images, problems=(*problems, *annotations.problems))
+
+
+def _is_negative(path: Path) -> bool:
+    """Tell whether a file says in a format of its own that its image has no boxes.
+
+    Data sets that are exported in two formats have such a file for each negative.
+    """
+    suffix = path.suffix.lower()
+    with contextlib.suppress(AnnotationError, OSError):
+        if suffix == ".xml":
+            return not parse_voc(path).entries
+        if suffix == ".json":
+            content = parse_labelme(path)
+            return not (content.entries or content.flags or content.is_unannotated)
+        return suffix == ".txt" and path.is_file() and not path.stat().st_size
+    return False
+
+
+def _may_be_of_any(path: Path, source: Path, format: str) -> bool:
+    """Tell whether a file may hold annotations of images whose name it does not bear."""
+    if is_packed(path):
+        # What was unpacked lies beside the archive.
+        return not (path.parent / path.name.partition(".")[0]).is_dir()
+    name = path.relative_to(source)
+    is_volume = is_nifti(path) or path.name.lower().endswith(_OF_VOLUMES)
+    return format == "dicom" and (is_volume or any(map(is_telling, name.parts)))
+
+
+class _Index:
+    """Finds images by the names of files beside them."""
+
+    def __init__(self, images: Sequence[AnnotatedImage]) -> None:
+        empty = [image for image in images if not image.labels]
+        self.everyone = {image.source_id for image in empty}
+        self._images: dict[str, dict[Path, set[str]]] = {}
+        # Of an image with boxes the name counts too: a file of its name is not another's.
+        for image in images:
+            for name in dict.fromkeys(map(fold_name, _list_names(image.path))):
+                folders = self._images.setdefault(name, {})
+                folders.setdefault(image.path.parent, set()).add(image.source_id)
+
+    def knows(self, name: str) -> bool:
+        """Tell whether a name is that of an image."""
+        return fold_name(name) in self._images
+
+    def find(self, file: Path) -> set[str]:
+        """Return the ids of the images that a file names, those in its own folder before others."""
+        for name in _list_stems(file.name):
+            for stem in (name, *(stem for _, stem in split_name(name))):
+                if folders := self._images.get(stem):
+                    found = folders.get(file.parent)
+                    return (found or set().union(*folders.values())) & self.everyone
+        return set()
+
+
+def _list_names(image: Path) -> Iterator[str]:
+    yield image.name
+    yield image.stem
+    if is_nifti(image):
+        yield image.name[: image.name.lower().rindex(".nii")]
+
+
+def _list_stems(name: str) -> list[str]:
+    """Return a name and its beginnings up to a point, `a.b.json`, `a.b`, `a`, folded."""
+    parts = fold_name(name).split(".")
+    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
