@@ -58,6 +58,7 @@ from vae_aug.evaluate.speed import WAYS, Failure, Speed, list_engines, measure_e
 from vae_aug.model.checkpoint import (
     BEST_CHECKPOINT,
     load_checkpoint,
+    name_checkpoint,
     read_card,
     read_manifest,
 )
@@ -588,7 +589,9 @@ def run_evaluate(
     records: Path, checkpoints: Sequence[str], *, out: Path | None, **options: Any
 ) -> None:
     """Measure denoising and print the table."""
-    networks = {_get_name(checkpoint): load_checkpoint(checkpoint) for checkpoint in checkpoints}
+    networks = {
+        name_checkpoint(checkpoint): load_checkpoint(checkpoint) for checkpoint in checkpoints
+    }
     if len(networks) < len(checkpoints):
         raise ValueError(f"two checkpoints have one name: {', '.join(checkpoints)}.")
     with _name_damage(records), _show_counts("images and noises") as progress:
@@ -720,12 +723,6 @@ def run_audit(
     if strict and audit.signs is not False:
         found = "too few images to tell" if audit.signs is None else "signs of memorisation"
         raise VAEAugError(f"{checkpoint}: {found}.")
-
-
-def _get_name(checkpoint: str) -> str:
-    """Name a checkpoint in a table: by its file, or by the run of a `checkpoint.keras`."""
-    path = Path(checkpoint)
-    return path.parent.name if path.name == BEST_CHECKPOINT and path.parent.name else path.stem
 
 
 # --- info ------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def load_checkpoint(checkpoint: str | Path) -> Network:
             best checkpoint counts), or the name of a packaged checkpoint, e.g. `"demo"`.
 
     Returns:
-        The network, float32, with `digest` and `patients` set.
+        The network, float32, with `digest`, `checkpoint_name` and `patients` set.
 
     Raises:
         CheckpointError: If it is missing, damaged, altered or of another version; the message
@@ -125,6 +125,7 @@ def load_checkpoint(checkpoint: str | Path) -> Network:
     _check_keras_config(path, vae)
     load_weights(path, vae, weights, variables)
     vae.digest = _digest(content)
+    vae.checkpoint_name = name_checkpoint(path)
     vae.patients = frozenset(manifest["fingerprint"].get("patients", ()))
     return vae
 
@@ -179,6 +180,12 @@ def find_checkpoint(checkpoint: str | Path) -> Path:
         f"No checkpoint {str(checkpoint)!r}: neither a .keras file or folder that exists, nor a "
         f"packaged one ({', '.join(sorted(packaged)) or 'none'}). Make one with `vae-aug train`."
     )
+
+
+def name_checkpoint(path: str | Path) -> str:
+    """Name a checkpoint by its file, or by the training whose best one it is."""
+    path = Path(path)
+    return path.resolve().parent.name if path.name == BEST_CHECKPOINT else path.stem
 
 
 def _packaged_folder() -> Path:
