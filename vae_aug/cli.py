@@ -763,12 +763,52 @@ def preview(
     split: Annotated[
         str | None, typer.Option(help="Split; not needed if there is only one.")
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, max=50, help="Images to show.")] = 6,
+    rows: Annotated[int, typer.Option(min=1, max=50, help="Images to show.")] = 4,
+    samples: Annotated[
+        int, typer.Option(min=1, max=20, help="Variants of each image; of denoise there is one.")
+    ] = 3,
+    mode: Annotated[Mode, typer.Option(help="As for augment.")] = Mode.sample,
     factor: _Factor = 1.0,
+    detail: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="As for augment. [default: 0 for denoise, else 1]"),
+    ] = None,
+    p: Annotated[float, typer.Option(min=0, max=1, help="As for augment.")] = 1.0,
+    guard: Annotated[Guard, typer.Option(help="As for augment.")] = Guard.paste,
+    min_fidelity: Annotated[float, typer.Option(min=0, max=1, help="As for augment.")] = 0.8,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Values of black and white. Default: the range of 8 or 16 bits.",
+        ),
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="As for augment.")] = Engine.tensorflow,
     seed: _Seed = 0,
 ) -> None:
-    """Draw a sheet: input, denoised, three samples, with the boxes."""
-    _run("run_preview", records, out, ckpt, split=split, rows=rows, factor=factor, seed=seed)
+    """Draw a sheet: images and their variants, boxes enlarged, differences, and figures.
+
+    Every setting of VAEAugment that changes its output can be tried; the caption names them. The
+    figures: mean change in % of the grey range, SSIM, and how well each box's content is preserved.
+    """
+    _run(
+        "run_preview",
+        records,
+        out,
+        ckpt,
+        split=split,
+        rows=rows,
+        samples=samples,
+        mode=mode.value,
+        factor=factor,
+        detail=detail,
+        p=p,
+        guard=guard.value,
+        min_fidelity=min_fidelity,
+        value_range=value_range,
+        engine=engine.value,
+        seed=seed,
+    )
 
 
 @app.command()
@@ -1034,7 +1074,9 @@ def fidelity(
         int | None,
         typer.Option(min=1, help="Most images, evenly spaced over the split. Default: all."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for fidelity.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for fidelity.json and fidelity.png, histograms.")
+    ] = None,
     seed: _Seed = 0,
 ) -> None:
     """Pass a split through the transform and count the boxes that are harmed (status 1 if any)."""

@@ -52,7 +52,7 @@ from vae_aug.evaluate.audit import audit_memorisation
 from vae_aug.evaluate.denoising import evaluate_denoising
 from vae_aug.evaluate.diversity import measure_diversity
 from vae_aug.evaluate.fidelity import measure_box_fidelity
-from vae_aug.evaluate.preview import choose_rows, draw_variants, write_preview
+from vae_aug.evaluate.preview import choose_rows, write_preview
 from vae_aug.evaluate.report import print_denoising, print_diversity, write_report
 from vae_aug.evaluate.speed import WAYS, Failure, Speed, list_engines, measure_engines
 from vae_aug.model.checkpoint import (
@@ -71,8 +71,6 @@ _ERR = Console(stderr=True, highlight=False)
 _SHOWN_PROBLEMS = 20
 _CHECKPOINT_FILES = {MANIFEST_NAME, BEST_CHECKPOINT}
 """What tells the folder of a checkpoint or of a training from one of records."""
-
-_SAMPLES = 3
 
 
 # --- demo ------------------------------------------------------------------------------------
@@ -141,6 +139,10 @@ def run_ingest(
             reports = ingest_by_patient(source, out, shares, seed=seed, **options)
     for report in reports:
         _print_ingest(report, out)
+    if sheets := [
+        path for path in (out / f"ingest_{r.split}.png" for r in reports) if path.exists()
+    ]:
+        _print(f"images with their boxes: {', '.join(map(str, sheets))}")
     _print_leaks_of(reports, out, strict=options["strict"])
 
 
@@ -545,20 +547,29 @@ def run_preview(
     *,
     split: str | None,
     rows: int,
-    factor: float,
-    seed: int,
+    samples: int,
+    value_range: str | None,
+    **settings: Any,
 ) -> None:
     """Draw a sheet of what the transform does to some of the images."""
+    limits = None if value_range is None else _parse_value_range(value_range)
     with _name_damage(records):
         chosen = choose_rows(read_records(records, split, unannotated=True), rows)
-    vae = load_checkpoint(checkpoint)
-    denoise = VAEAugment(vae, mode="denoise", seed=seed)
-    sample = VAEAugment(vae, mode="sample", factor=factor, seed=seed)
+    augment = VAEAugment(load_checkpoint(checkpoint), value_range=limits, **settings)
+    label_names = read_info(records).label_names
     with _show_progress(SpinnerColumn(), TextColumn("drawing")) as progress:
         progress.add_task("", total=None)
-        variants = [draw_variants(sample, element, _SAMPLES) for element in chosen]
-        write_preview(out, chosen, denoise, variants)
+        write_preview(out, chosen, augment, label_names=label_names, count=samples)
     _print(f"{out}")
+
+
+def _parse_value_range(text: str) -> tuple[float, float]:
+    """Return the two numbers of an option; `VAEAugment` checks them."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"--value-range wants LOW,HIGH such as 0,4095; got {text!r}.") from error
+    return low, high
 
 
 # --- denoise ---------------------------------------------------------------------------------

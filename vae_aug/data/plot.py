@@ -25,7 +25,7 @@ from vae_aug.data.drawing import (
 PLOT_PX = (420, 220)
 """Width and height of the area of a chart in which its curves lie."""
 
-_LEFT_PX, _BOTTOM_PX, _RIGHT_PX = 56, 36, 16
+_LEFT_PX, _TOP_PX, _BOTTOM_PX, _RIGHT_PX = 56, 6, 36, 16
 _MARGIN_PX, _GAP_PX = 12, 16
 _TITLE_PX, _TEXT_PX = 13, 11
 _SHARPNESS = 2
@@ -148,16 +148,17 @@ def _draw_chart(chart: Chart) -> Image.Image:
     y_limits = _find_limits(ys, whole=chart.whole)
     area = _draw_area(chart, x_limits, y_limits)
     width, height = PLOT_PX
-    framed = Image.new("RGB", (_LEFT_PX + width + _RIGHT_PX, height + _BOTTOM_PX))
-    framed.paste(area, (_LEFT_PX, 0))
+    bottom = _TOP_PX + height
+    framed = Image.new("RGB", (_LEFT_PX + width + _RIGHT_PX, bottom + _BOTTOM_PX))
+    framed.paste(area, (_LEFT_PX, _TOP_PX))
     draw, font = ImageDraw.Draw(framed), load_font(_TEXT_PX)
     for tick in find_ticks(*y_limits):
-        y = _scale(tick, y_limits, height, upwards=True)
+        y = _TOP_PX + _scale(tick, y_limits, height, upwards=True)
         draw.text((_LEFT_PX - 5, y), f"{tick:.6g}", fill=GREY, font=font, anchor="rm")
     for tick in find_ticks(*x_limits):
         x = _LEFT_PX + _scale(tick, x_limits, width)
-        draw.text((x, height + 4), f"{tick:.6g}", fill=GREY, font=font, anchor="ma")
-    middle = (_LEFT_PX + width / 2, height + 19)
+        draw.text((x, bottom + 4), f"{tick:.6g}", fill=GREY, font=font, anchor="ma")
+    middle = (_LEFT_PX + width / 2, bottom + 19)
     draw.text(middle, chart.x_name, fill=GREY, font=font, anchor="ma")
     title = make_text(chart.title, framed.width, _TITLE_PX, WHITE)
     return join([title, _draw_legend(chart, framed.width), framed], 2, axis=0)

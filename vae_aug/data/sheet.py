@@ -34,7 +34,7 @@ _WINDOW = (0.5, 99.5)
 _MIN_CROP_PX = 40
 _BAR_PX = 12
 _SCALES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_SHOWN_SHARE = 99.5
+_SHOWN_SHARE = 99.0
 """Percentile of the absolute differences that the full colour stands for, rounded up."""
 
 _BRIGHTER, _DARKER = np.array([255.0, 90.0, 50.0]), np.array([70.0, 150.0, 255.0])

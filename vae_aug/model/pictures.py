@@ -20,7 +20,7 @@ from vae_aug.model.profiles import Network
 
 SHEET_NAME, CURVES_NAME = "sheet.png", "curves.png"
 
-_IMAGES = 4
+_IMAGES = 3
 _LOOKED_AT = 500
 
 _CHARTS = (
