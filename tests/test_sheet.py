@@ -176,6 +176,13 @@ def test_differences_are_red_and_blue_on_a_scale_with_a_name(tmp_path, texts):
     assert any("full colour at 5% of the grey range" in text for text in texts)
 
 
+def test_one_strong_difference_does_not_hide_weak_ones(tmp_path, texts):
+    image = np.zeros((CELL, CELL, 1), np.float32)
+    row = [Panel(image + change) for change in (0, 0.01, 0.5, 0.02)]
+    write_sheet(tmp_path / "sheet.png", [row], "", cell_px=CELL)
+    assert any("full colour at 2% of the grey range and more" in text for text in texts)
+
+
 def test_what_is_not_compared_does_not_set_the_scale(tmp_path, texts):
     image = np.zeros((CELL, CELL, 1), np.float32)
     row = [Panel(image, "a"), Panel(image + 0.001), Panel(image + 1, compared=False)]

@@ -35,7 +35,8 @@ _MIN_CROP_PX = 40
 _BAR_PX = 12
 _SCALES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SHOWN_SHARE = 99.0
-"""Percentile of the absolute differences that the full colour stands for, rounded up."""
+"""Percentile of an image's absolute differences. The full colour stands for the median of all
+images, rounded up."""
 
 _BRIGHTER, _DARKER = np.array([255.0, 90.0, 50.0]), np.array([70.0, 150.0, 255.0])
 
@@ -199,15 +200,16 @@ def _show(shares: np.ndarray, window: tuple[float, float]) -> np.ndarray:
 
 
 def _find_scale(rows: Sequence[Sequence[Panel]], shares: Sequence[Sequence[np.ndarray]]) -> float:
-    """Find one scale for the differences of all rows: the least of 0.1%, 0.2%, 0.5%, 1% ... ."""
+    """Find one scale for the differences of all rows: of 0.1%, 0.2%, 0.5%, 1% ... ."""
     largest = [
         np.percentile(np.abs(_subtract(plane, planes[0])), _SHOWN_SHARE)
         for row, planes in zip(rows, shares, strict=True)
-        for panel, plane in zip(row, planes, strict=True)
+        for panel, plane in zip(row[1:], planes[1:], strict=True)
         if panel.compared
     ]
-    # Rounding must not move 5% to the next step.
-    wanted = max(largest, default=0.0) * (1 - 1e-6)
+    # A restoration from noise must not hide what is weak in other images. Rounding must not move
+    # 5% to the next step.
+    wanted = np.median(largest or [0.0]) * (1 - 1e-6)
     return next((scale for scale in _SCALES if scale >= wanted), _SCALES[-1])
 
 
@@ -467,6 +469,6 @@ def _explain(rows: Sequence[Sequence[Panel]], style: _Style) -> str:
     if compared:
         sentences.append(
             "Last line of a row: difference from its first image, red brighter, blue darker, full "
-            f"colour at {100 * style.scale:g}% of the grey range."
+            f"colour at {100 * style.scale:g}% of the grey range and more."
         )
     return " ".join(sentences)
