@@ -215,8 +215,8 @@ def test_outputs_name_no_patient_and_no_image(records, tmp_path):
     assert settings["digest"] == "bank" and settings["quantile"] == 0.01
     assert any("too few for a quantile" in note for note in report["notes"])
     with Image.open(tmp_path / "out" / "audit.png") as sheet:
-        # Four images of 144 pixels side by side, and two lines of them a row.
-        assert sheet.width == 8 + 3 * 148 + 144 + 8 or sheet.width == 8 + 640 + 8
+        # Of a variant: itself, what it was drawn from, and the nearest in three measures.
+        assert sheet.width == 8 + 5 * 148 - 4 + 8
         assert sheet.height > len(audit.suspects) * 2 * 144
     headings, rows = audit.tabulate()
     assert len(rows) == 9 and all(len(row) == len(headings) for row in rows)
