@@ -68,7 +68,7 @@ def test_sixteen_bits_are_shown_in_the_window_and_not_in_the_range(tmp_path, tex
     for y, x in (0, 0), (20, 7), (39, 39):
         share = np.clip((values[y, x, 0] - low) / (high - low), 0, 1)
         assert sheet[TOP + y, MARGIN_PX + x].tolist() == [round(255 * share)] * 3
-    assert "window 0.0229 to 4.55% of the range" in texts  # 15 and 2985 of 65535
+    assert "window 0.02 to 4.55% of the range" in texts  # 15 and 2985 of 65535
 
 
 def test_variants_are_shown_in_the_window_of_their_image(tmp_path):
@@ -164,7 +164,7 @@ def test_differences_are_red_and_blue_on_a_scale_with_a_name(tmp_path, texts):
     sheet = write_sheet(
         tmp_path / "sheet.png", [make_panels({"a": image, "b": other})], "", cell_px=CELL
     )
-    below = TOP + CELL + GAP_PX + 15 * 3 + GAP_PX  # "window 0.195 to 39% of the range" is wrapped
+    below = TOP + CELL + GAP_PX + 15 * 3 + GAP_PX  # what says the window is wrapped
     left = MARGIN_PX + CELL + GAP_PX
     rows = sheet[below:, left + 30].sum(axis=-1)  # no difference: black
     assert rows[:20].sum() == 0

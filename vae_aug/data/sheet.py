@@ -262,7 +262,7 @@ def _head(number: int, row: Sequence[Panel]) -> list[str]:
 
 
 def _describe_window(window: tuple[float, float]) -> str:
-    low, high = (f"{100 * value:.3g}" for value in window)
+    low, high = (f"{100 * value:.2f}".rstrip("0").rstrip(".") for value in window)
     return f"window {low} to {high}% of the range"
 
 
