@@ -20,6 +20,7 @@ from vae_aug.errors import CheckpointError
 from vae_aug.model.checkpoint import (
     _check_keras_config,
     load_checkpoint,
+    name_checkpoint,
     read_card,
     read_manifest,
     save_checkpoint,
@@ -359,6 +360,8 @@ def test_the_folder_of_a_training_stands_for_its_best_checkpoint(saved, tmp_path
     vae, _, _ = saved
     digest = save_checkpoint(vae, tmp_path / "run" / "checkpoint.keras", card="# Best\n")
     (tmp_path / "run" / "config.json").write_text("{}")
-    assert load_checkpoint(tmp_path / "run").digest == digest
+    loaded = load_checkpoint(tmp_path / "run")
+    assert loaded.digest == digest and loaded.checkpoint_name == "run"
+    assert name_checkpoint("elsewhere/mine.keras") == name_checkpoint("mine") == "mine"
     assert read_manifest(str(tmp_path / "run"))["path"].endswith("run/checkpoint.keras")
     assert read_card(tmp_path / "run") == "# Best\n"

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from vae_aug import cli
 from vae_aug.augment import files, transform
 from vae_aug.cli import calls, entry, options
-from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
+from vae_aug.config import TRAIN_RECIPES, AugmentConfig, ModelConfig, TrainConfig
 from vae_aug.data import images, ingest
 from vae_aug.data.annotations import READERS
 from vae_aug.data.embedded import write_embedded
@@ -443,11 +443,37 @@ def test_augment_under_strict_refuses_a_network_that_knows_evaluation_patients(
 
 def test_preview_draws_a_sheet(records, tmp_path, brighten):
     out = tmp_path / "sheet.png"
-    result = run("preview", records, "--split", "train", "--out", out, "--rows", 1)
+    settings = ("--factor", 0.5, "--p", 0.75, "--guard", "keep", "--value-range", "0,300")
+    options = ("--rows", 1, "--samples", 2, "--min-fidelity", 0.5, "--seed", 3, *settings)
+    result = run("preview", records, "--split", "train", "--out", out, *options)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.strip() == str(out)
-    # One row and five columns of 192 pixels, 2 apart, under a heading of 16.
-    assert read_image(out).shape == (16 + 194, 5 * 194, 3)
+    # The image and two variants, of 224 pixels each, 4 apart, with 8 on either side.
+    assert read_image(out).shape[1] == 8 + 3 * 228 - 4 + 8
+
+
+def test_preview_takes_the_settings_of_the_transform(records, tmp_path, brighten, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        calls, "write_preview", lambda out, rows, augment, **_: seen.append(augment.config)
+    )
+    settings = ("--mode", "denoise", "--detail", 0.25, "--p", 0.75, "--guard", "keep")
+    more = ("--factor", 0.5, "--min-fidelity", 0.5, "--value-range", "-5,300", "--seed", 3)
+    result = run("preview", records, "--split", "train", *settings, *more)
+    assert result.exit_code == 0, result.stderr
+    (config,) = seen
+    assert config == AugmentConfig(
+        mode="denoise",
+        detail=0.25,
+        p=0.75,
+        guard="keep",
+        factor=0.5,
+        min_fidelity=0.5,
+        value_range=(-5.0, 300.0),
+        seed=3,
+    )
+    wrong = run("preview", records, "--split", "train", "--value-range", "300")
+    assert wrong.exit_code == 1 and "--value-range wants LOW,HIGH" in wrong.stderr
 
 
 def test_info_of_a_checkpoint(tmp_path, short_stages):

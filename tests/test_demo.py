@@ -90,8 +90,8 @@ def test_it_leaves_records_dataset_sheet_and_summary(ran):
     out, report, stages = ran
     left = {path.name for path in out.iterdir()}
     assert left == {"source", "records", "tfds", "sheet.png", "summary.md"}
-    # Input, 40% left, denoised and three samples, of 192 pixels, 2 apart.
-    assert read_image(out / "sheet.png").shape[1] == 6 * 194
+    # Input, 40% left, denoised and three samples, 224 pixels wide, 4 apart, between 8.
+    assert read_image(out / "sheet.png").shape[1] == 8 + 6 * 228 - 4 + 8
     summary = (out / "summary.md").read_text()
     assert stages == list(report.seconds)
     for name in (*report.checks, *report.seconds):

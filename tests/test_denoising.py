@@ -230,8 +230,25 @@ def test_out_holds_json_and_figures(records, tmp_path):
     assert content["rows"][0]["ssim"]["mean"] == table.rows[0].ssim.mean
     with Image.open(tmp_path / "new/denoising_blend.png") as figure:
         columns = 3 + len(classical.list_methods())
-        # Four images with a box have two rows each.
-        assert figure.size == (columns * 194, 16 + 8 * 194)
+        # Four images, each with a line of images, of enlarged boxes and of errors.
+        assert figure.width == 8 + columns * 228 - 4 + 8
+        assert figure.height > 4 * 3 * 224
+
+
+def test_a_figure_shows_boxes_names_and_what_was_measured(records, tmp_path, monkeypatch):
+    rows = []
+    monkeypatch.setattr(denoising, "write_sheet", lambda path, shown, *_, **__: rows.extend(shown))
+    table = evaluate_denoising(records, IDENTITY, corruptions=("blend",), limit=1, out=tmp_path)
+    (row,) = rows
+    headings = [panel.heading for panel in row]
+    assert headings[:2] == ["clean", "noisy"] and set(headings[2:]) == {
+        *classical.list_methods(),
+        *IDENTITY,
+    }
+    assert [panel.heading for panel in row if not panel.compared] == ["noisy"]
+    assert all(len(panel.boxes) == len(panel.names) > 0 for panel in row)
+    whole, boxes = (table.get_row("blend", "input", part).ssim.mean for part in ("whole", "boxes"))
+    assert row[1].note == f"SSIM whole {whole:.3f}, boxes {boxes:.3f}"
 
 
 def test_images_without_boxes_make_figures_too(tmp_path):

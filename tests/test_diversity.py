@@ -7,11 +7,12 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.fake_vae import BrighteningVAE, FakeVAE
 from vae_aug.data.records import make_example, write_records
+from vae_aug.data.sheet import Panel
 from vae_aug.errors import RecordError
+from vae_aug.evaluate import diversity as module
 from vae_aug.evaluate.diversity import measure_contrast, measure_diversity, write_interpolation
 
 SIZE = 32
@@ -110,11 +111,20 @@ def test_a_brighter_image_keeps_its_contrast_and_does_not_vary(records, tmp_path
     assert (tmp_path / "samples_0.2.png").exists()
 
 
-def test_interpolation_sheet_has_a_column_for_each_step(short_vae, tmp_path):
-    images = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
-    write_interpolation(tmp_path / "sheet.png", short_vae, [tuple(images)], steps=3)
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.width == 5 * (192 + 2)
+def test_interpolation_sheet_has_a_column_for_each_step(short_vae, tmp_path, monkeypatch):
+    rows = []
+    monkeypatch.setattr(module, "write_sheet", lambda path, shown, *_, **__: rows.extend(shown))
+    image, other = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
+    start = Panel(image, boxes=np.array([BOX]), names=["lesion"])
+    write_interpolation(tmp_path / "sheet.png", short_vae, [(start, other)], steps=2)
+    (row,) = rows
+    assert [panel.heading for panel in row] == [
+        "image",
+        "moved by 0.50",
+        "moved by 1.00",
+        "towards",
+    ]
+    assert [len(panel.boxes) for panel in row] == [1, 1, 1, 0] and not row[-1].compared
 
 
 def test_bad_arguments_are_named(records):

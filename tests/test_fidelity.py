@@ -6,6 +6,7 @@ import json
 
 import pytest
 from fake_vae import BrighteningVAE, ErasingVAE
+from PIL import Image
 from test_augment_records import LABELS, make_image, write_data
 from typer.testing import CliRunner
 
@@ -13,7 +14,7 @@ from vae_aug import cli
 from vae_aug.cli import calls
 from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
-from vae_aug.evaluate.fidelity import measure_box_fidelity
+from vae_aug.evaluate.fidelity import BoxFidelity, _make_charts, measure_box_fidelity
 
 
 @pytest.fixture
@@ -32,6 +33,29 @@ def test_a_network_that_erases_is_caught_and_undone(records, tmp_path):
     assert undone.lowest == pytest.approx(1)
     written = json.loads((tmp_path / "out" / "fidelity.json").read_text())
     assert written["rows"][0]["guarded"] == 3 and written["settings"]["images"] == 3
+    with Image.open(tmp_path / "out" / "fidelity.png") as plot:
+        assert plot.width > 400
+
+
+def test_histograms_are_by_label_and_mode_the_most_frequent_label_first():
+    rows = [make_row(mode, factor) for mode in ("sample", "denoise") for factor in (0.5, 2.0)]
+    found = [{1: [0.9, 0.95], 0: [1.0]}, {1: [0.6, 0.9], 0: [1.0]}, {1: [1.0]}, {1: [1.0]}]
+    charts = _make_charts(rows, found, ("cyst", "stone"), 0.8)
+    assert [chart.title for chart in charts] == [
+        "stone, sample: boxes",
+        "stone, denoise: boxes",
+        "cyst, sample: boxes",
+        "cyst, denoise: boxes",
+    ]
+    weak, strong = charts[0].curves
+    assert (weak.name, strong.name) == ("factor 0.5", "factor 2") and strong.x[0] == 0.6
+    # 40 bins of 0.01 from 0.6: what is on an edge is in the bin above it, 1 in the last one.
+    assert strong.y.sum() == 2 * 2 and strong.y[1:3].tolist() == [1, 1]
+    assert charts[3].curves[0].y.sum() == 0 and charts[0].marks == {"guard": 0.8}
+
+
+def make_row(mode, factor):
+    return BoxFidelity(mode, factor, 1, 0, 1.0, 0, None, 0.0)
 
 
 def test_every_mode_and_factor_has_a_row_and_progress_counts_to_the_end(records):

@@ -1,16 +1,21 @@
-"""The preview sheet: which images, which noise, which variants."""
+"""The preview sheet: which images, which variants, which figures."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from fake_vae import BrighteningVAE, FakeVAE
+from fake_vae import BrighteningVAE, ErasingVAE, FakeVAE
 
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.corrupt import corrupt_image
-from vae_aug.data.images import read_image
-from vae_aug.evaluate.preview import choose_rows, draw_variants, write_preview
+from vae_aug.evaluate import preview
+from vae_aug.evaluate.preview import (
+    choose_rows,
+    describe_transform,
+    draw_variants,
+    show_variants,
+)
 
 BOX = np.array([[0.25, 0.25, 0.5, 0.75]], np.float32)
 
@@ -18,7 +23,7 @@ BOX = np.array([[0.25, 0.25, 0.5, 0.75]], np.float32)
 def make_element(index, boxes=1, dtype=tf.uint8):
     return {
         "image": tf.fill([24, 20, 1], tf.cast(100, dtype)),
-        "image/source_id": tf.constant(str(index)),
+        "image/source_id": tf.constant(f"source-{index}"),
         "objects": {"bbox": tf.repeat(BOX, boxes, 0), "label": tf.zeros([boxes], tf.int64)},
     }
 
@@ -49,7 +54,7 @@ def make_dataset(box_counts):
 )
 def test_rows_are_spread_over_images_with_boxes(box_counts, count, expected):
     chosen = choose_rows(make_dataset(box_counts), count)
-    assert [element["image/source_id"].numpy().decode() for element in chosen] == expected
+    assert [element["image/source_id"].numpy().decode()[7:] for element in chosen] == expected
 
 
 @pytest.mark.parametrize("dtype", [tf.uint8, tf.uint16])
@@ -66,25 +71,76 @@ def test_noise_leaves_the_share_that_it_says(dtype):
 
 def test_variants_differ_from_each_other_and_come_again():
     augment = VAEAugment(FakeVAE(), seed=0, guard="off")
-    variants = draw_variants(augment, make_element(0), 3)
+    variants, report = draw_variants(augment, make_element(0), 3)
     assert variants.shape == (3, 24, 20, 1) and variants.dtype == np.uint8
+    assert report["fidelity"].shape == (3, 1) and report["augmented"].all()
     for first, second in ((0, 1), (0, 2), (1, 2)):
         assert np.mean(variants[first] != variants[second]) > 0.5
-    np.testing.assert_array_equal(draw_variants(augment, make_element(0), 3), variants)
+    np.testing.assert_array_equal(draw_variants(augment, make_element(0), 3)[0], variants)
     # The first is what a pass over the data set gives.
     np.testing.assert_array_equal(augment(make_element(0))["image"], variants[0])
 
 
-def test_the_sheet_shows_what_it_says(tmp_path):
-    denoise = VAEAugment(BrighteningVAE(), mode="denoise", seed=0, guard="off")
-    elements = [make_element(index, boxes=0) for index in range(2)]
-    variants = [np.full((2, 24, 20, 1), 200 + index, np.uint8) for index in range(2)]
-    write_preview(tmp_path / "sheet.png", elements, denoise, variants)
-    sheet = read_image(tmp_path / "sheet.png")
-    # Cells of 192 pixels, 2 apart, under a heading of 16; input, denoised and two samples.
-    assert sheet.shape == (16 + 2 * 194, 4 * 194, 3)
-    centres = sheet[16 + 96 :: 194, 80::194, 0]
-    # The stand-in reconstructs exactly.
-    assert centres.tolist() == [[100, 100, 200, 200], [100, 100, 201, 201]]
-    write_preview(tmp_path / "noisy.png", elements, denoise, variants, keep=0.4)
-    assert read_image(tmp_path / "noisy.png").shape == (16 + 2 * 194, 5 * 194, 3)
+def test_a_row_has_the_image_its_variants_and_their_figures():
+    augment = VAEAugment(BrighteningVAE(), factor=0.2, seed=0, guard="off")
+    panels = show_variants(augment, make_element(0, boxes=2), 3, ["cyst"])
+    assert [panel.heading for panel in panels] == ["input", "sample 1", "sample 2", "sample 3"]
+    assert panels[0].note == "" and all(panel.names == ["cyst"] * 2 for panel in panels)
+    # 0.05 brighter, 12.75 of 255, which rounds to 113 of 100: 5.1%.
+    assert {int(value) for value in np.unique(panels[1].image)} == {113}
+    assert panels[1].note.startswith("change 5.1%, SSIM 0.9")
+    assert panels[1].note.splitlines()[1].startswith("fidelity ")
+    many = show_variants(augment, make_element(0, boxes=5), 1, ["cyst"])
+    assert many[1].note.splitlines()[1].startswith("fidelity of 5 boxes ")
+
+
+def test_a_row_says_what_the_guard_did_and_what_was_left_alone():
+    guarded = VAEAugment(ErasingVAE(), seed=0)
+    element = make_element(0)
+    noise = np.random.default_rng(0).integers(50, 200, (24, 20, 1)).astype(np.uint8)
+    element["image"] = tf.constant(noise)
+    assert show_variants(guarded, element, 1, ["cyst"])[1].note.endswith(", guarded 1")
+    idle = VAEAugment(BrighteningVAE(), p=0.0, seed=0)
+    assert show_variants(idle, element, 1, ["cyst"])[1].note == "left as it is (p 0)"
+
+
+def test_denoising_has_one_variant():
+    augment = VAEAugment(FakeVAE(), mode="denoise", seed=0, guard="off")
+    panels = show_variants(augment, make_element(0), 5, ["cyst"])
+    assert [panel.heading for panel in panels] == ["input", "denoised"]
+    assert np.unique(panels[1].image).tolist() == [50]  # the stand-in makes half of 100
+
+
+def test_the_caption_names_every_setting():
+    network = FakeVAE()
+    network.digest, network.checkpoint_name = "0123456789abcdef", "mine"
+    augment = VAEAugment(
+        network, factor=0.5, detail=0.25, p=0.75, min_fidelity=0.9, value_range=(0, 200), seed=7
+    )
+    assert describe_transform(augment) == (
+        "Checkpoint mine (0123456789ab), mode sample, factor 0.5, detail 0.25, p 0.75, guard paste "
+        "below 0.9, value range 0 to 200, seed 7, engine tensorflow."
+    )
+    augment = VAEAugment(FakeVAE(), mode="denoise", guard="off")
+    assert "detail 0, p 1, guard off, value range of the dtype" in describe_transform(augment)
+
+
+def test_the_sheet_has_a_row_for_each_image_and_all_of_the_caption(tmp_path, monkeypatch):
+    written = {}
+    monkeypatch.setattr(
+        preview,
+        "write_sheet",
+        lambda path, rows, caption, **options: written.update(
+            {"rows": rows, "caption": caption, **options}
+        ),
+    )
+    augment = VAEAugment(BrighteningVAE(), seed=0, value_range=(0, 200))
+    elements = [make_element(index) for index in range(2)]
+    preview.write_preview(
+        tmp_path / "sheet.png", elements, augment, label_names=["cyst"], count=2, caption="Mine."
+    )
+    assert [len(row) for row in written["rows"]] == [3, 3]
+    assert describe_transform(augment) in written["caption"] and "Mine." in written["caption"]
+    assert written["value_range"] == (0, 200) and written["label_names"] == ["cyst"]
+    shown = "".join(panel.heading + panel.note for row in written["rows"] for panel in row)
+    assert "source-" not in shown + written["caption"]

@@ -68,6 +68,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(records, tmp_path):
     # What a run leaves behind.
     names = {path.name for path in (tmp_path / "whole").iterdir()}
     assert names >= {"checkpoint.keras", "config.json", "log.jsonl", "sheet.png", "tensorboard"}
+    assert "curves.png" in names
     fingerprint = read_manifest(tmp_path / "whole" / "checkpoint.keras")["fingerprint"]
     assert fingerprint["images"] == 8
     assert all(patient.startswith("hash-") for patient in fingerprint["patients"])

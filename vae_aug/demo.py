@@ -12,7 +12,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,17 @@ from vae_aug.corrupt import corrupt_image
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.embedded import Split, write_embedded
 from vae_aug.data.ingest import ingest
-from vae_aug.data.records import read_records
+from vae_aug.data.records import read_info, read_records
+from vae_aug.data.sheet import Panel, write_sheet
 from vae_aug.errors import MissingPackageError, VAEAugError
 from vae_aug.evaluate.metrics import make_box_mask, psnr, ssim
-from vae_aug.evaluate.preview import choose_rows, draw_variants, write_preview
+from vae_aug.evaluate.preview import (
+    FIGURES,
+    choose_rows,
+    describe_transform,
+    draw_variants,
+    show_variants,
+)
 from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.version import __version__
 
@@ -37,7 +44,7 @@ Boxes = dict[str, tuple[bytes, tuple[int, ...]]]
 
 _KEEP = 0.4
 _NOISES = ("replace", "blend")
-_ROWS = 4
+_ROWS, _SHOWN_ROWS = 4, 2
 _DRAWS, _SHOWN_DRAWS = 8, 3
 _BUILDER = "vae_aug_tfds.med_vae_augmented"
 _SUMMARY_NAME, _SHEET_NAME = "summary.md", "sheet.png"
@@ -144,10 +151,10 @@ def run_demo(
         held_out = read_records(records, "validation")
         figures |= _measure_denoising(held_out, denoise)
         rows = choose_rows(held_out, _ROWS)
-        variants = [draw_variants(sample, element, _DRAWS) for element in rows]
+        variants = [draw_variants(sample, element, _DRAWS)[0] for element in rows]
         figures |= _measure_variety(rows, variants)
-        shown = [drawn[:_SHOWN_DRAWS] for drawn in variants]
-        write_preview(out / _SHEET_NAME, rows, denoise, shown, keep=_KEEP)
+        label_names = read_info(records).label_names
+        _write_sheet(out / _SHEET_NAME, rows[:: _ROWS // _SHOWN_ROWS], sample, denoise, label_names)
     report = DemoReport(
         images={split: report.images for split, report in reports.items()},
         boxes={split: report.boxes for split, report in reports.items()},
@@ -287,6 +294,36 @@ def _measure_variety(
         "spread of samples inside boxes, % of grey range": _mean(inside),
         "spread of samples outside boxes, % of grey range": _mean(outside),
     }
+
+
+def _write_sheet(
+    path: Path,
+    elements: Sequence[dict[str, Any]],
+    sample: VAEAugment,
+    denoise: VAEAugment,
+    label_names: Sequence[str],
+) -> None:
+    """Write a sheet: input, noisy, what is made of that, and samples around the input."""
+    rows = []
+    for number, element in enumerate(elements):
+        noisy = corrupt_image(element["image"], "replace", _KEEP, [number, 0])
+        restored = denoise({**element, "image": noisy})["image"]
+        first, *samples = show_variants(sample, element, _SHOWN_DRAWS, label_names)
+        states = [first]
+        for heading, image in (f"{_KEEP:.0%} left", noisy), ("denoised", restored):
+            similarity = ssim(_to_unit(element["image"]), _to_unit(image))
+            note = f"SSIM to the input {similarity:.3f}"
+            # The noise itself would set the scale of all differences.
+            compared = image is not noisy
+            states.append(
+                Panel(image.numpy(), heading, note, first.boxes, first.names, compared=compared)
+            )
+        rows.append(states + samples)
+    caption = (
+        f"{describe_transform(sample)} {FIGURES} Noise: replace, {_KEEP:.0%} of the pixels left, "
+        "denoised by mode denoise."
+    )
+    write_sheet(path, rows, caption, label_names=label_names)
 
 
 def _to_unit(image: Any) -> np.ndarray:

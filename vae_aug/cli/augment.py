@@ -23,9 +23,8 @@ from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
 from vae_aug.config import Engine, Guard, Mode
 from vae_aug.data.atomic import write_atomic
+from vae_aug.data.shards import read_info
 from vae_aug.errors import VAEAugError
-
-_SAMPLES = 3
 
 
 @command
@@ -157,20 +156,53 @@ def preview(
     split: Annotated[
         str | None, typer.Option(help="Split; not needed if there is only one.")
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, max=50, help="Images to show.")] = 6,
+    rows: Annotated[int, typer.Option(min=1, max=50, help="Images to show.")] = 4,
+    samples: Annotated[
+        int, typer.Option(min=1, max=20, help="Variants of each image; of denoise there is one.")
+    ] = 3,
+    mode: Annotated[Mode, typer.Option(help="As for augment.")] = "sample",
     factor: options.Strength = 1.0,
+    detail: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="As for augment. [default: 0 for denoise, else 1]"),
+    ] = None,
+    p: Annotated[float, typer.Option(min=0, max=1, help="As for augment.")] = 1.0,
+    guard: Annotated[Guard, typer.Option(help="As for augment.")] = "paste",
+    min_fidelity: Annotated[float, typer.Option(min=0, max=1, help="As for augment.")] = 0.8,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<LOW,HIGH>",
+            help="Values of black and white. Default: the range of 8 or 16 bits.",
+        ),
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="As for augment.")] = "tensorflow",
     seed: options.Seed = 0,
 ) -> None:
-    """Draw a sheet: input, denoised, three samples, with the boxes."""
+    """Draw a sheet: images and their variants, boxes enlarged, differences, and figures.
+
+    Every setting of VAEAugment that changes its output can be tried; the caption names them. The
+    figures: mean change in % of the grey range, SSIM, and how well each box's content is preserved.
+    """
+    limits = None if value_range is None else options.parse_value_range(value_range)
     with name_damage(records):
         chosen = calls.choose_rows(calls.read_records(records, split, unannotated=True), rows)
-    vae = calls.load_checkpoint(ckpt)
-    denoise = calls.VAEAugment(vae, mode="denoise", seed=seed)
-    sample = calls.VAEAugment(vae, mode="sample", factor=factor, seed=seed)
+    transform = calls.VAEAugment(
+        ckpt,
+        mode=mode,
+        factor=factor,
+        detail=detail,
+        p=p,
+        guard=guard,
+        min_fidelity=min_fidelity,
+        value_range=limits,
+        seed=seed,
+        engine=engine,
+    )
+    label_names = read_info(records).label_names
     with show_progress(SpinnerColumn(), TextColumn("drawing")) as progress:
         progress.add_task("", total=None)
-        variants = [calls.draw_variants(sample, element, _SAMPLES) for element in chosen]
-        calls.write_preview(out, chosen, denoise, variants)
+        calls.write_preview(out, chosen, transform, label_names=label_names, count=samples)
     say(f"{out}")
 
 

@@ -61,7 +61,7 @@ def evaluate(
 
     On the whole image, the body and inside boxes, with 95% intervals over patients.
     """
-    networks = {_get_name(one): calls.load_checkpoint(one) for one in ckpt}
+    networks = {calls.name_checkpoint(one): calls.load_checkpoint(one) for one in ckpt}
     if len(networks) < len(ckpt):
         raise ValueError(f"two checkpoints have one name: {', '.join(ckpt)}.")
     with name_damage(records), show_counts("images and noises") as progress:
@@ -247,7 +247,9 @@ def fidelity(
     guard: Annotated[Guard, typer.Option(help="As for augment.")] = "paste",
     min_fidelity: Annotated[float, typer.Option(min=0, max=1, help="As for augment.")] = 0.8,
     limit: options.Limit = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for fidelity.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for fidelity.json and fidelity.png, histograms.")
+    ] = None,
     seed: options.Seed = 0,
 ) -> None:
     """Pass a split through the transform and count the boxes that are harmed (status 1 if any)."""
@@ -315,11 +317,3 @@ def _advise_engine(checkpoint: str, engines: Sequence[str]) -> None:
         advised["Fastest in float32"] = exact[0]
     for what, engine in advised.items():
         say(f"{what} without a cache: dataset.apply(VAEAugment({checkpoint!r}, engine={engine!r}))")
-
-
-def _get_name(checkpoint: str) -> str:
-    """Name a checkpoint in a table: by its file, or by the run of a `checkpoint.keras`."""
-    path = Path(checkpoint)
-    return (
-        path.parent.name if path.name == calls.BEST_CHECKPOINT and path.parent.name else path.stem
-    )

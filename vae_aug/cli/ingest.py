@@ -171,6 +171,9 @@ def ingest(
             reports = calls.ingest_by_patient(source, out, shares, seed=seed, **chosen)
     for report in reports:
         _print_ingest(report, out)
+    sheets = [out / f"ingest_{report.split}.png" for report in reports]
+    if shown := [str(sheet) for sheet in sheets if sheet.exists()]:
+        say(f"images with their boxes: {', '.join(shown)}")
     _print_leaks_of(reports, out, strict=strict)
 
 

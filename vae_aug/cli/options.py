@@ -137,6 +137,15 @@ def parse_window(text: str) -> str | tuple[float, float]:
         return text
 
 
+def parse_value_range(text: str) -> tuple[float, float]:
+    """Return the values of black and white that an option stands for; `VAEAugment` checks them."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"--value-range wants LOW,HIGH such as 0,4095; got {text!r}.") from error
+    return low, high
+
+
 def read_salt(path: Path | None) -> str | None:
     """Return the secret of a file; None without one."""
     return None if path is None else path.read_text(encoding="utf-8").strip()

@@ -35,12 +35,12 @@ from vae_aug.data.blocks import BLOCK, Runner, convert_in_blocks, list_blocks, m
 from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted
 from vae_aug.data.dicom import Window, check_window, is_dicom, read_header
 from vae_aug.data.images import Exif
+from vae_aug.data.ingest_sheet import SheetImages, write_ingest_sheet
 from vae_aug.data.nifti import check_axis
 from vae_aug.data.privacy import hash_identifier, read_salt
-from vae_aug.data.records import parse_example, write_split
+from vae_aug.data.records import write_split
 from vae_aug.data.series import find_series_ranges
 from vae_aug.data.shards import INFO_FILE, get_split_name, list_parts, read_info
-from vae_aug.data.sheet import write_sheet
 from vae_aug.data.splits import (
     SPLITS,
     Leak,
@@ -60,7 +60,6 @@ _UNANNOTATED_REASONS = {
     "faulty": "the image's annotation was not understood as a whole",
 }
 _IGNORED = "looks like an annotation and is not of the format that was found; it was not read"
-_SHEET_ROWS = 8
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -209,7 +208,7 @@ def ingest(
     both there and in this one.
 
     Beside the records lie the report `ingest_<split>.json`, and `ingest_<split>.png`, a sheet of
-    the first images with boxes.
+    eight images with boxes, of different labels and patients.
 
     Records carry `image/source_id` and `image/patient` as salted hashes. So does whatever else is
     written, returned or raised about an image: names of medical files and folders are often those
@@ -788,7 +787,8 @@ def _write_split(
     )
     content = json.dumps(report.to_dict(), indent=2).encode() + b"\n"
     write_atomic(settings.out / f"ingest_{name}.json", content)
-    _write_first(settings.out, name, run.first)
+    source_line = f"{report.images} images and {report.boxes} boxes, read as {report.format}"
+    write_ingest_sheet(settings.out, name, run.shown, source_line)
     for file in ("dataset.json", "label_map.pbtxt", f"ingest_{name}.json", f"ingest_{name}.png"):
         remove_temporaries(settings.out / file)
     return report
@@ -801,17 +801,6 @@ def _describe_evidence(source: _Source, conversion: Conversion) -> str:
 
 def _name_evidence(source: _Source, conversion: Conversion) -> dict[str, str]:
     return {conversion.hide("source", file): file for file in source.evidence_files}
-
-
-def _write_first(out: Path, name: str, records: Sequence[bytes]) -> None:
-    """Write a sheet of the first images with boxes, or remove that of an earlier ingest."""
-    path = out / f"ingest_{name}.png"
-    path.unlink(missing_ok=True)
-    info = read_info(out)
-    rows = [parse_example(record, info.dtype, info.channels) for record in records]
-    if rows:
-        boxes = [row["objects"]["bbox"].numpy() for row in rows]
-        write_sheet(path, {name: [row["image"].numpy() for row in rows]}, boxes)
 
 
 def _choose_labels(
@@ -863,7 +852,7 @@ class _Run:
         self.neighbours: collections.Counter[str] = collections.Counter()
         self.states: collections.Counter[AnnotationState] = collections.Counter()
         self.duplicates = self.burned_in = self.turned = 0
-        self.first: list[bytes] = []
+        self.shown = SheetImages()
         for problem in problems:
             self._report(problem.file, problem.reason, problem.effect)
 
@@ -878,7 +867,9 @@ class _Run:
             for reason, effect in result.problems:
                 self._report(file, reason, effect)
             if result.record is not None and self._keeps(item, result):
-                yield tf.train.Example.FromString(result.record), result.annotation == "complete"
+                example = tf.train.Example.FromString(result.record)
+                self.shown.offer(example, result.patient)
+                yield example, result.annotation == "complete"
             if self._settings.progress is not None:
                 self._settings.progress(done, len(images))
         if not self.scanners and self.states:
@@ -899,8 +890,6 @@ class _Run:
             if self._settings.unannotated == "skip":
                 return False
         self._count(result)
-        if len(result.box_sizes_px) and len(self.first) < _SHEET_ROWS:
-            self.first.append(result.record or b"")
         return True
 
     def _report_unannotated(self, item: AnnotatedImage, annotation: AnnotationState) -> None:

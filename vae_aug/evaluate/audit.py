@@ -39,7 +39,7 @@ import tensorflow as tf
 from vae_aug.config import check_range
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.records import get_split_name, read_info, read_records
-from vae_aug.data.sheet import write_sheet
+from vae_aug.data.sheet import make_panels, write_sheet
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.neighbours import (
     Neighbours,
@@ -47,6 +47,7 @@ from vae_aug.evaluate.neighbours import (
     match_smoothness,
     smooth,
 )
+from vae_aug.evaluate.preview import describe_network
 from vae_aug.evaluate.probe import Probe, Progress, Samples, draw_samples
 from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.evaluate.verdict import LEVEL, Comparison, compare, judge
@@ -62,6 +63,7 @@ STATEMENT = (
 )
 
 _LISTED = 8
+_SHEET_CELL_PX = 144
 _WAYS = {
     "prior": "drawn from the training set's aggregate posterior, without an image",
     "variants": "drawn around held-out images",
@@ -305,7 +307,7 @@ def audit_memorisation(
         settings,
     )
     if out is not None:
-        _write(Path(out), audit, [pictures for _, pictures in suspects])
+        _write(Path(out), audit, network, [pictures for _, pictures in suspects])
     report.finish()
     return audit
 
@@ -412,7 +414,10 @@ def _list_suspects(
     training: _Images,
     held_out: _Images,
 ) -> list[tuple[Suspect, dict[str, np.ndarray]]]:
-    """Describe and picture the samples that are the nearest, relative to a threshold."""
+    """Describe and picture the samples that are the nearest, relative to a threshold.
+
+    A picture is `[G, G] float32 in [0, 1]`, by heading.
+    """
     near = {measure: ours for measure, (ours, *_) in found.items()}
     floor = np.finfo(np.float64).tiny
     relative = np.stack(
@@ -434,7 +439,7 @@ def _list_suspects(
             relative=float(relative[:, sample].min()),
             ratio=float(neighbours.ratios[sample]),
         )
-        pictures = {"sample": drawn.grids[sample], "drawn from": np.zeros_like(drawn.grids[0])}
+        pictures = {"sample": drawn.grids[sample]}
         if source is not None:
             pictures["drawn from"] = held_out.grids[held_out.places == source][0]
         for measure, shown in near.items():
@@ -499,11 +504,25 @@ def _list_notes(
         yield "The encoder tells no two training images apart, so features were not compared."
 
 
-def _write(folder: Path, audit: Audit, pictures: Sequence[Mapping[str, np.ndarray]]) -> None:
+def _write(
+    folder: Path, audit: Audit, network: Network, pictures: Sequence[Mapping[str, np.ndarray]]
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "audit.json", audit.to_json().encode())
-    # A measure that one way lacks, because features were all alike, is a black cell there.
-    names = dict.fromkeys(name for row in pictures for name in row)
-    black = np.zeros_like(pictures[0]["sample"])
-    columns = {name: [row.get(name, black)[..., None] for row in pictures] for name in names}
-    write_sheet(folder / "audit.png", columns)
+    rows = []
+    for suspect, shown in zip(audit.suspects, pictures, strict=True):
+        notes = {
+            "sample": suspect.way,
+            f"nearest, {suspect.measure}": f"{suspect.relative:.2f} of the threshold"
+            + (", mirrored" if suspect.mirrored else ""),
+        }
+        images = {heading: grid[..., None] for heading, grid in shown.items()}
+        rows.append(make_panels(images, notes=notes))
+    caption = (
+        f"Checkpoint {describe_network(network)}, audit with seed {audit.settings['seed']}: the "
+        f"most suspicious of {audit.settings['samples']} samples of each way, and the training "
+        "images that are nearest to them. Below the measure in which a sample is the most "
+        "suspicious: its distance, which is that of a suspected copy below 1. "
+        f"{audit.verdict} {STATEMENT}"
+    )
+    write_sheet(folder / "audit.png", rows, caption, cell_px=_SHEET_CELL_PX)

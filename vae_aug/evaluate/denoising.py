@@ -22,8 +22,8 @@ from vae_aug.config import check_range
 from vae_aug.corrupt import check_names, corrupt
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.letterbox import compute_content, letterbox, letterbox_boxes, unletterbox
-from vae_aug.data.records import read_records
-from vae_aug.data.sheet import write_sheet
+from vae_aug.data.records import read_info, read_records
+from vae_aug.data.sheet import Panel, make_panels, write_sheet
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.classical import Filter, describe_grids, list_methods, tune_filters
 from vae_aug.evaluate.metrics import bootstrap_interval, find_body, make_box_mask, measure_regions
@@ -38,7 +38,6 @@ _BATCH = 16
 _DEFAULT_SIZE, _MIN_SIZE = 224, 32
 _TUNING_IMAGES = 6
 _FIGURE_IMAGES = 4
-_MIN_CROP_PX = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +150,7 @@ def evaluate_denoising(
         size: Side of the square in pixels, at least 32; None for the largest `image_size` of the
             networks, that of their training, or 224 without any.
         out: Folder for `denoising.json` and, for each corruption, `denoising_<name>.png`: clean,
-            noisy and restored images, the largest box enlarged below each. None writes nothing.
+            noisy and restored images with their boxes and errors. None writes nothing.
         progress: Called with (steps done, steps in all).
         seed: Of noise and bootstrap.
 
@@ -183,8 +182,13 @@ def evaluate_denoising(
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "denoising.json", table.to_json().encode())
-        for corruption, columns in figures.items():
-            write_sheet(folder / f"denoising_{corruption}.png", columns, run.figure_boxes)
+        for corruption, rows in figures.items():
+            write_sheet(
+                folder / f"denoising_{corruption}.png",
+                rows,
+                run.describe_figure(corruption),
+                label_names=run.label_names,
+            )
     return table
 
 
@@ -196,17 +200,19 @@ class _Picture:
         index: In the split.
         clean: `[S, S] float32 in [0, 1]`.
         boxes: `[N, 4] float32`, `rel_yxyx` of the square.
+        labels: `[N]`, indices of their labels.
         masks: Regions to masks `[S, S] bool`; None for a whole square.
     """
 
     index: int
     clean: np.ndarray
     boxes: np.ndarray
+    labels: np.ndarray
     masks: dict[str, np.ndarray | None]
 
 
 _Values = dict[tuple[str, str, str], list[dict[str, float]]]
-_Figures = dict[str, dict[str, list[np.ndarray]]]
+_Figures = dict[str, list[list[Panel]]]
 
 
 class _Run:
@@ -225,6 +231,7 @@ class _Run:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self._dataset = read_records(source, split, unannotated=True)
+        self.label_names = read_info(source).label_names
         self._source, self._split = source, split
         self._networks = networks
         self._keep, self._corruptions, self._seed = keep, corruptions, seed
@@ -237,7 +244,6 @@ class _Run:
         with_boxes = [index for index in chosen if box_counts[index]]
         self._shown = _spread(with_boxes or chosen, _FIGURE_IMAGES)
         self._chosen = chosen
-        self.figure_boxes: list[np.ndarray] = []
         self._progress = progress
         self._done = 0
         self._steps = (len(chosen) + len(self._tuned_on)) * len(corruptions)
@@ -246,19 +252,16 @@ class _Run:
         """Measure every method on every image, and keep what the figures show."""
         self._tune()
         values: _Values = {}
-        figures: _Figures = {name: {} for name in self._corruptions}
+        figures: _Figures = {name: [] for name in self._corruptions}
         for batch in self._read_batches():
-            for picture in batch:
-                if picture.index in self._shown:
-                    self.figure_boxes += _list_boxes(picture)
             for corruption in self._corruptions:
                 noisy = np.stack([self._corrupt(picture, corruption) for picture in batch])
                 restored = self._restore(noisy, corruption)
                 for position, picture in enumerate(batch):
                     outputs = {name: planes[position] for name, planes in restored.items()}
-                    self._add(values, corruption, picture, outputs)
+                    notes = self._add(values, corruption, picture, outputs)
                     if picture.index in self._shown:
-                        _add_to_figure(figures[corruption], picture, outputs)
+                        figures[corruption].append(self._make_row(picture, outputs, notes))
                     self._step()
         return values, figures
 
@@ -303,6 +306,18 @@ class _Run:
             "versions": _list_versions(),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         }
+
+    def describe_figure(self, corruption: str) -> str:
+        """Say in a caption what the figure of a corruption shows; it names no folder."""
+        networks = ", ".join(
+            f"{name} ({getattr(vae, 'digest', '')[:12]})" for name, vae in self._networks.items()
+        )
+        return (
+            f"Denoising, noise {corruption}, {self._keep:.0%} of the information left, at "
+            f"{self.size} pixels, seed {self._seed}. Networks: {networks or 'none'}. Classical "
+            "filters are tuned. Below an image: SSIM to the clean one, of the whole image and of "
+            "its boxes."
+        )
 
     def _describe_network(self, vae: Network) -> dict[str, Any]:
         size = find_input_size(vae) or self.size
@@ -369,11 +384,33 @@ class _Run:
 
     def _add(
         self, values: _Values, corruption: str, picture: _Picture, outputs: dict[str, np.ndarray]
-    ) -> None:
+    ) -> dict[str, str]:
+        """Measure every method, and return what its image in a figure says."""
+        notes = {}
         for method, output in outputs.items():
             measured = measure_regions(picture.clean, output, picture.masks)
             for region in REGIONS:
                 values.setdefault((corruption, method, region), []).append(measured[region])
+            similarities = {region: measured[region]["ssim"] for region in ("whole", "boxes")}
+            notes[method] = "SSIM " + ", ".join(
+                f"{region} {value:.3f}"
+                for region, value in similarities.items()
+                if math.isfinite(value)
+            )
+        return notes
+
+    def _make_row(
+        self, picture: _Picture, outputs: Mapping[str, np.ndarray], notes: Mapping[str, str]
+    ) -> list[Panel]:
+        """Make a row of the figure: the clean image, the noisy one, and what methods make of it."""
+        planes = {"clean": picture.clean, "noisy": outputs[INPUT], **outputs}
+        images = {name: plane[..., None] for name, plane in planes.items() if name != INPUT}
+        names = [self.label_names[label] for label in picture.labels]
+        notes = {**notes, "noisy": notes[INPUT]}
+        panels = make_panels(images, picture.boxes, names, notes)
+        # The noise itself would set the scale of all errors.
+        panels[1] = dataclasses.replace(panels[1], compared=False)
+        return panels
 
     def _step(self) -> None:
         self._done += 1
@@ -414,40 +451,8 @@ def _make_picture(index: int, element: Mapping[str, Any], size: int) -> _Picture
         whole = np.zeros((size, size), bool)
         whole[content] = True
     masks = {"whole": whole, "body": body, "boxes": make_box_mask(boxes, size, size)}
-    return _Picture(index, clean, boxes, masks)
-
-
-def _list_boxes(picture: _Picture) -> list[np.ndarray]:
-    """List the boxes to draw into each of a picture's rows of the figure."""
-    whole = picture.boxes[np.isfinite(picture.boxes).all(axis=1)]
-    return [whole] if _find_crop(picture) is None else [whole, np.zeros((0, 4), np.float32)]
-
-
-def _add_to_figure(
-    columns: dict[str, list[np.ndarray]], picture: _Picture, outputs: Mapping[str, np.ndarray]
-) -> None:
-    """Add an image, and the surroundings of its largest box, to every column."""
-    window = _find_crop(picture)
-    planes = {"clean": picture.clean, **outputs}
-    planes = {"noisy" if name == INPUT else name: plane for name, plane in planes.items()}
-    for name, plane in planes.items():
-        shown = plane[..., None]
-        cells = columns.setdefault(name, [])
-        cells.append(shown)
-        if window is not None:
-            cells.append(shown[window])
-
-
-def _find_crop(picture: _Picture) -> tuple[slice, slice] | None:
-    """Return a square of twice the largest box's side around it; None without boxes."""
-    boxes = picture.boxes[np.isfinite(picture.boxes).all(axis=1)]
-    if not len(boxes):
-        return None
-    size = len(picture.clean)
-    box = boxes[np.argmax(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))] * size
-    side = min(math.ceil(max(2 * (box[2:] - box[:2]).max(), _MIN_CROP_PX)), size)
-    start = np.clip(np.rint((box[:2] + box[2:]) / 2 - side / 2), 0, size - side).astype(int)
-    return slice(start[0], start[0] + side), slice(start[1], start[1] + side)
+    labels = element["objects"]["label"].numpy()
+    return _Picture(index, clean, boxes, labels, masks)
 
 
 def _estimate(values: Sequence[float], groups: Sequence[str], seed: int) -> Estimate:

@@ -17,11 +17,12 @@ from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import check_range
 from vae_aug.data.atomic import write_atomic
+from vae_aug.data.letterbox import letterbox_boxes
 from vae_aug.data.records import get_split_name, read_info, read_records
-from vae_aug.data.sheet import write_sheet
+from vae_aug.data.sheet import Panel, make_panels, write_sheet
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.metrics import find_body, make_box_mask, ssim_map
-from vae_aug.evaluate.preview import draw_variants
+from vae_aug.evaluate.preview import describe_network, draw_variants, write_preview
 from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.model.feed import fit
 from vae_aug.model.profiles import Network
@@ -126,8 +127,9 @@ def measure_diversity(
             "seed": seed,
             "digest": getattr(network, "digest", ""),
         }
-        _write(Path(out), table, settings, augments, elements)
-        _write_pairs(Path(out) / "interpolation.png", network, elements)
+        names = read_info(source_records).label_names
+        _write(Path(out), table, settings, augments, elements, names)
+        _write_pairs(Path(out) / "interpolation.png", network, elements, names)
     return table
 
 
@@ -171,46 +173,59 @@ def measure_contrast(grey: np.ndarray, box: np.ndarray, others: np.ndarray) -> f
 def write_interpolation(
     path: str | os.PathLike[str],
     network: Network,
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    pairs: Sequence[tuple[Panel, np.ndarray]],
     *,
     steps: int = 5,
+    label_names: Sequence[str] = (),
 ) -> None:
     """Write a sheet on which images move towards others in latent space; one row a pair.
 
     Columns: the image; the image with the difference of the latent move added, as
-    `VAEAugment(mode="interpolate", detail=1)` adds it, in equal steps from 0 to 1; the other.
+    `VAEAugment(mode="interpolate", detail=1)` adds it, in equal steps up to 1; the other.
 
     Args:
         path: The PNG file.
         network: The network.
         pairs: Images and others, each `[H, W, 1] float32 in [0, 1]`; of the network's image size
             for the profile `vector`.
-        steps: Images between, ends included; at least 2.
+        steps: Images on the way, its end included; at least 1.
+        label_names: Names of the labels.
     """
-    check_range("steps", steps, 2)
-    shares = np.linspace(0.0, 1.0, steps, dtype=np.float32)
-    columns: dict[str, list[np.ndarray]] = {"image": []}
-    columns |= {f"{share:.2f}": [] for share in shares}
-    columns["other"] = []
-    for image, other in pairs:
+    check_range("steps", steps, 1)
+    shares = np.linspace(0.0, 1.0, steps + 1, dtype=np.float32)[1:]
+    rows = []
+    for start, other in pairs:
+        image = start.image
         z_other, _ = network.encode(tf.constant(other[None]))
         reconstruction, moved = network.move_towards(
             tf.repeat(image[None], steps, axis=0), tf.repeat(z_other, steps, axis=0), shares
         )
-        rows = [image, *(image + (moved - reconstruction)).numpy(), other]
-        for cells, row in zip(columns.values(), rows, strict=True):
-            cells.append(row)
-    write_sheet(Path(path), columns)
+        changed = (image + (moved - reconstruction)).numpy()
+        states = {
+            f"moved by {share:.2f}": state for share, state in zip(shares, changed, strict=True)
+        }
+        images = {"image": image, **states}
+        # What it moves towards is another image: a difference or the boxes would mean nothing.
+        rows.append(
+            [
+                *make_panels(images, start.boxes, start.names),
+                Panel(other, "towards", compared=False),
+            ]
+        )
+    caption = (
+        f"Checkpoint {describe_network(network)}: images moved in latent space towards others, as "
+        "by mode interpolate with detail 1, whose factor is the most that an image moves by."
+    )
+    write_sheet(path, rows, caption, label_names=label_names)
 
 
 def _measure_image(
     augment: VAEAugment, element: Mapping[str, Any], samples: int
 ) -> dict[str, list[float]]:
     """Measure the samples of one image; every value is a list, empty where there is nothing."""
-    batch = tf.nest.map_structure(lambda part: tf.stack([part] * samples), dict(element))
-    drawn, report = augment.call_with_report({**batch, "epoch": tf.range(samples)})
+    drawn, report = draw_variants(augment, element, samples)
     original = _to_grey(element["image"][None])[0]
-    variants = _to_grey(drawn["image"])
+    variants = _to_grey(tf.constant(drawn))
     boxes = element["objects"]["bbox"].numpy()
     inside = make_box_mask(boxes, *original.shape)
     body = find_body(original)
@@ -233,7 +248,7 @@ def _measure_image(
         "dissimilarity": [float(np.mean([1 - ssim_map(a, b)[body].mean() for a, b in pairs]))],
         "contrast_kept": [float(same) for _, same in kept],
         "visible_contrast_kept": [float(same) for r, same in kept if abs(r) >= _MIN_CONTRAST],
-        "guarded": [float(value) for value in report["guarded"].numpy().ravel()],
+        "guarded": [float(value) for value in report["guarded"].ravel()],
     }
 
 
@@ -254,27 +269,56 @@ def _write(
     settings: dict[str, Any],
     augments: Mapping[float, VAEAugment],
     elements: Sequence[dict[str, Any]],
+    label_names: Sequence[str],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     report = {"settings": settings, "factors": [dataclasses.asdict(row) for row in table]}
     write_atomic(folder / "diversity.json", (json.dumps(report, indent=1) + "\n").encode())
     shown = _choose_shown(elements)
-    for factor, augment in augments.items():
-        rows = [draw_variants(augment, element, _SHEET_SAMPLES) for element in shown]
-        columns = {"input": [element["image"].numpy() for element in shown]}
-        for number in range(_SHEET_SAMPLES):
-            columns[f"sample {number + 1}"] = [row[number] for row in rows]
-        boxes = [element["objects"]["bbox"].numpy() for element in shown]
-        write_sheet(folder / f"samples_{factor:g}.png", columns, boxes)
+    for row, augment in zip(table, augments.values(), strict=True):
+        write_preview(
+            folder / f"samples_{row.factor:g}.png",
+            shown,
+            augment,
+            label_names=label_names,
+            count=_SHEET_SAMPLES,
+            caption=_describe(row, settings),
+        )
 
 
-def _write_pairs(path: Path, network: Network, elements: Sequence[dict[str, Any]]) -> None:
+def _describe(row: Diversity, settings: Mapping[str, Any]) -> str:
+    """Say in a caption what was measured at one strength."""
+    figures = {
+        "spread outside boxes": row.spread_outside,
+        "spread inside": row.spread_inside,
+        "change": row.change,
+    }
+    listed = ", ".join(f"{name} {100 * v:.2f}%" for name, v in figures.items() if v is not None)
+    kept = (
+        ""
+        if row.contrast_kept is None
+        else f"; {row.contrast_kept:.0%} of boxes keep their contrast"
+    )
+    return (
+        f"Of {settings['samples']} samples of each of {settings['images']} images, in terms of the "
+        f"grey range: {listed}{kept}."
+    )
+
+
+def _write_pairs(
+    path: Path, network: Network, elements: Sequence[dict[str, Any]], label_names: Sequence[str]
+) -> None:
     """Write a sheet of the shown images, each on its way to the next, in the network's square."""
-    squares = [
-        fit(element, network.config.image_size, 1.0)[0].numpy()
-        for element in _choose_shown(elements)
-    ]
-    write_interpolation(path, network, list(zip(squares, squares[1:] + squares[:1], strict=True)))
+    size = network.config.image_size
+    starts = []
+    for element in _choose_shown(elements):
+        height, width = element["image"].shape[:2]
+        boxes = letterbox_boxes(element["objects"]["bbox"], height, width, size).numpy()
+        names = [label_names[label] for label in element["objects"]["label"].numpy()]
+        starts.append(Panel(fit(element, size, 1.0)[0].numpy(), boxes=boxes, names=names))
+    others = [start.image for start in starts[1:] + starts[:1]]
+    pairs = list(zip(starts, others, strict=True))
+    write_interpolation(path, network, pairs, label_names=label_names)
 
 
 def _choose_shown(elements: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

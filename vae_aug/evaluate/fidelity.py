@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,17 @@ from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import Mode
 from vae_aug.data.atomic import write_atomic
+from vae_aug.data.drawing import make_legible
+from vae_aug.data.plot import Chart, make_histogram, write_plots
 from vae_aug.data.records import get_split_name, read_info, read_records
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.diversity import CONTRAST_TOLERANCE, measure_contrast
 from vae_aug.evaluate.metrics import make_box_mask
+from vae_aug.evaluate.preview import describe_network
 from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.model.profiles import Network
+
+_BINS, _SHOWN_LABELS = 40, 12
 
 MODES: tuple[Mode, ...] = ("sample", "interpolate", "denoise")
 
@@ -78,7 +84,8 @@ def measure_box_fidelity(
         min_fidelity: As of `VAEAugment`.
         limit: Most images, evenly spaced over the split; None for all.
         seed: Of the transform.
-        out: Folder for `fidelity.json`; None writes nothing.
+        out: Folder for `fidelity.json` and `fidelity.png`, histograms for each label and mode; None
+            writes nothing.
         progress: Called with (images done, images in all).
 
     Returns:
@@ -93,7 +100,7 @@ def measure_box_fidelity(
     places = space_out(info.splits[get_split_name(split)].examples, limit)
     dataset, images = take_places(dataset, places), len(places)
     settings = [(mode, factor) for mode in modes for factor in factors]
-    rows = []
+    rows, fidelities = [], []
     for number, (mode, factor) in enumerate(settings):
         augment = VAEAugment(
             network,
@@ -108,7 +115,9 @@ def measure_box_fidelity(
             if progress is not None:
                 progress(before + done, len(settings) * images)
 
-        rows.append(_measure(augment, dataset, report))
+        row, found = _measure(augment, dataset, report)
+        rows.append(row)
+        fidelities.append(found)
     if not any(row.boxes for row in rows):
         raise RecordError(f"{source_records}: the split {split!r} has no box that can be judged.")
     if out is not None:
@@ -123,14 +132,22 @@ def measure_box_fidelity(
             seed=seed,
             digest=getattr(network, "digest", ""),
         )
+        caption = (
+            f"Checkpoint {describe_network(network)}, guard {guard} below {min_fidelity:g}, seed "
+            f"{seed}, {images} images of the split {split}. Fidelity is the SSIM of a box with its "
+            "margin to the input, in what is put out; 1 keeps everything."
+        )
+        charts = _make_charts(rows, fidelities, info.label_names, min_fidelity)
+        write_plots(Path(out) / "fidelity.png", charts, caption, columns=len(modes))
     return tuple(rows)
 
 
 def _measure(
     augment: VAEAugment, dataset: tf.data.Dataset, report: Callable[[int], None]
-) -> BoxFidelity:
-    """Pass over a data set once."""
-    fidelities, guarded, kept, seconds = [], 0, [], 0.0
+) -> tuple[BoxFidelity, dict[int, list[float]]]:
+    """Pass over a data set once; what is found has the fidelities by label beside it."""
+    guarded, kept, seconds = 0, [], 0.0
+    fidelities: dict[int, list[float]] = {}
     pairs = dataset.map(
         lambda element: (element["image"], augment.call_with_report(element)),
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -139,13 +156,15 @@ def _measure(
     for done, (image, (element, told)) in enumerate(pairs, start=1):
         seconds += time.perf_counter() - began
         fidelity = told["fidelity"].numpy()
-        fidelities.append(fidelity[np.isfinite(fidelity)])
+        for label, value in zip(element["objects"]["label"].numpy(), fidelity, strict=True):
+            if np.isfinite(value):
+                fidelities.setdefault(int(label), []).append(float(value))
         guarded += int(np.sum(told["guarded"]))
         kept += _compare_contrast(image, element["image"], element["objects"]["bbox"].numpy())
         report(done)
         began = time.perf_counter()
-    judged = np.concatenate([*fidelities, np.zeros(0)])
-    return BoxFidelity(
+    judged = np.array([value for values in fidelities.values() for value in values])
+    measured = BoxFidelity(
         mode=augment.config.mode,
         factor=augment.config.factor,
         boxes=len(judged),
@@ -155,6 +174,32 @@ def _measure(
         contrast_kept=float(np.mean(kept)) if kept else None,
         seconds=seconds,
     )
+    return measured, fidelities
+
+
+def _make_charts(
+    rows: Sequence[BoxFidelity],
+    fidelities: Sequence[Mapping[int, Sequence[float]]],
+    label_names: Sequence[str],
+    min_fidelity: float,
+) -> list[Chart]:
+    """Make a histogram for each label, the most frequent first, and mode, with every factor."""
+    counts = collections.Counter({k: len(v) for found in fidelities for k, v in found.items()})
+    lowest = min(value for found in fidelities for values in found.values() for value in values)
+    edges = np.linspace(min(lowest, min_fidelity), 1.0, _BINS + 1)
+    charts = []
+    for label, _ in counts.most_common(_SHOWN_LABELS):
+        name = make_legible(label_names[label], f"label {label + 1}")
+        for mode in dict.fromkeys(row.mode for row in rows):
+            curves = [
+                make_histogram(f"factor {row.factor:g}", np.array(found.get(label, ())), edges)
+                for row, found in zip(rows, fidelities, strict=True)
+                if row.mode == mode
+            ]
+            title = f"{name}, {mode}: boxes"
+            marks = {"guard": min_fidelity}
+            charts.append(Chart(title, "fidelity", curves, marks, whole=True))
+    return charts
 
 
 def _compare_contrast(before: tf.Tensor, after: tf.Tensor, boxes: np.ndarray) -> list[bool]:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.corrupt import corrupt_image
-from vae_aug.data.sheet import write_sheet
+from vae_aug.data.sheet import Panel, make_panels, write_sheet
+from vae_aug.evaluate.metrics import find_body, ssim
+from vae_aug.model.profiles import Network
 
 _LOOKED_AT = 1000
+_LISTED_BOXES = 3
+_DIGEST_LETTERS = 12
+
+FIGURES = (
+    "Below a variant: its mean absolute change and its SSIM to the input, both over the body, and "
+    "how much of each box's content it keeps (fidelity, SSIM of the box)."
+)
 
 
-def draw_variants(augment: VAEAugment, element: dict[str, Any], count: int) -> np.ndarray:
+def draw_variants(
+    augment: VAEAugment, element: Mapping[str, Any], count: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Draw several variants of one image, in one batch.
 
     Args:
@@ -25,47 +36,97 @@ def draw_variants(augment: VAEAugment, element: dict[str, Any], count: int) -> n
         count: How many.
 
     Returns:
-        `[count, H, W, C]`, the image's dtype.
+        `[count, H, W, C]`, the image's dtype, and the report of `VAEAugment.call_with_report`.
     """
-    batch = tf.nest.map_structure(lambda part: tf.stack([part] * count), element)
+    batch = tf.nest.map_structure(lambda part: tf.stack([part] * count), dict(element))
     # Only the epoch tells the copies apart, and the seed makes each epoch draw anew.
-    return augment({**batch, "epoch": tf.range(count)})["image"].numpy()
+    drawn, report = augment.call_with_report({**batch, "epoch": tf.range(count)})
+    return drawn["image"].numpy(), {name: value.numpy() for name, value in report.items()}
+
+
+def show_variants(
+    augment: VAEAugment,
+    element: Mapping[str, Any],
+    count: int,
+    label_names: Sequence[str],
+    heading: str | None = None,
+) -> list[Panel]:
+    """Show an image and its variants, with the figures of each.
+
+    Args:
+        augment: A transform with a seed. With `mode="denoise"` there is one variant.
+        element: As `vae_aug.data.records.read_records` yields it.
+        count: Variants.
+        label_names: Names of the labels.
+        heading: Of the variants; None for that of the mode.
+
+    Returns:
+        The panels of one row, the image first.
+    """
+    mode = augment.config.mode
+    count = 1 if mode == "denoise" else count
+    heading = heading or {"denoise": "denoised", "sample": "sample", "interpolate": "moved"}[mode]
+    drawn, report = draw_variants(augment, element, count)
+    images = {"input": element["image"].numpy()}
+    notes = {}
+    for number, image in enumerate(drawn):
+        name = heading if count == 1 else f"{heading} {number + 1}"
+        images[name] = image
+        told = {key: value[number] for key, value in report.items()}
+        notes[name] = _describe_variant(augment, images["input"], image, told)
+    names = [label_names[label] for label in element["objects"]["label"].numpy()]
+    return make_panels(images, element["objects"]["bbox"].numpy(), names, notes)
+
+
+def describe_network(network: Network) -> str:
+    """Name the checkpoint of a network for a caption: without its folder, with its digest."""
+    name, digest = (getattr(network, key, "") for key in ("checkpoint_name", "digest"))
+    return f"{name or 'a network'} ({digest[:_DIGEST_LETTERS] or 'without a checkpoint'})"
+
+
+def describe_transform(augment: VAEAugment) -> str:
+    """Name the checkpoint and every setting that changes what the transform puts out."""
+    config = augment.config
+    guard = "off" if config.guard == "off" else f"{config.guard} below {config.min_fidelity:g}"
+    values = (
+        "of the dtype" if config.value_range is None else "{:g} to {:g}".format(*config.value_range)
+    )
+    return (
+        f"Checkpoint {describe_network(augment.vae)}, mode {config.mode}, factor "
+        f"{config.factor:g}, detail {config.detail:g}, p {config.p:g}, guard {guard}, value "
+        f"range {values}, seed {config.seed}, engine {config.engine}."
+    )
 
 
 def write_preview(
     path: str | os.PathLike[str],
-    elements: Sequence[dict[str, Any]],
-    denoise: VAEAugment,
-    variants: Sequence[np.ndarray],
+    elements: Sequence[Mapping[str, Any]],
+    augment: VAEAugment,
     *,
-    keep: float | None = None,
+    label_names: Sequence[str],
+    count: int = 3,
+    caption: str = "",
 ) -> None:
-    """Write a PNG sheet: input, denoised, and variants, boxes drawn; one row an image.
+    """Write a PNG sheet of images and their variants, one row an image.
 
     Args:
         path: The PNG file.
         elements: The rows, as `vae_aug.data.records.read_records` yields them.
-        denoise: The transform of the column "denoised".
-        variants: Of each row, what the columns "sample 1" and so on show, `[count, H, W, C]`.
-        keep: If given, a column shows the image with this share of its information left, and
-            that is what is denoised.
+        augment: A transform with a seed.
+        label_names: Names of the labels.
+        count: Variants of each image; with `mode="denoise"` there is one.
+        caption: What is to be said besides the settings.
 
     Raises:
         OSError: If the sheet cannot be written.
     """
-    columns: dict[str, list[Any]] = {"input": [element["image"] for element in elements]}
-    before = list(elements)
-    if keep is not None:
-        before = [
-            {**element, "image": corrupt_image(element["image"], "replace", keep, [row, 0])}
-            for row, element in enumerate(elements)
-        ]
-        columns[f"{keep:.0%} left"] = [element["image"] for element in before]
-    columns["denoised"] = [denoise(element)["image"] for element in before]
-    for number in range(min(map(len, variants))):
-        columns[f"sample {number + 1}"] = [drawn[number] for drawn in variants]
-    arrays = {name: [np.asarray(image) for image in column] for name, column in columns.items()}
-    write_sheet(os.fspath(path), arrays, [element["objects"]["bbox"] for element in elements])
+    write_sheet(
+        path,
+        [show_variants(augment, element, count, label_names) for element in elements],
+        " ".join(filter(None, (describe_transform(augment), caption, FIGURES))),
+        label_names=label_names,
+        value_range=augment.config.value_range,
+    )
 
 
 def choose_rows(dataset: tf.data.Dataset, count: int) -> list[dict[str, Any]]:
@@ -86,3 +147,31 @@ def choose_rows(dataset: tf.data.Dataset, count: int) -> list[dict[str, Any]]:
     places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
     chosen = set(indices[places].tolist())
     return [element for index, element in enumerate(dataset) if index in chosen]
+
+
+def _describe_variant(
+    augment: VAEAugment, image: np.ndarray, variant: np.ndarray, told: Mapping[str, np.ndarray]
+) -> str:
+    """Return the figures of a variant."""
+    if not told["augmented"]:
+        return f"left as it is (p {augment.config.p:g})"
+    planes = []
+    for pixels in (image, variant):
+        batch = tf.constant(pixels[None])
+        grey = compute_grey(batch, *find_range(batch, augment.config.value_range))
+        planes.append(np.clip(grey.numpy()[0, ..., 0], 0.0, 1.0))
+    body = find_body(planes[0])
+    change = 100 * float(np.abs(planes[1] - planes[0])[body].mean())
+    lines = [f"change {change:.2g}%, SSIM {ssim(planes[0], planes[1], body):.3f}"]
+    fidelity = told["fidelity"][np.isfinite(told["fidelity"])]
+    if len(fidelity):
+        lines.append(_describe_fidelity(fidelity, int(np.sum(told["guarded"]))))
+    return "\n".join(lines)
+
+
+def _describe_fidelity(fidelity: np.ndarray, guarded: int) -> str:
+    if len(fidelity) <= _LISTED_BOXES:
+        text = "fidelity " + ", ".join(f"{value:.2f}" for value in fidelity)
+    else:
+        text = f"fidelity of {len(fidelity)} boxes {fidelity.min():.2f} to {fidelity.max():.2f}"
+    return text + (f", guarded {guarded}" if guarded else "")

@@ -45,6 +45,7 @@ from vae_aug.model.stored import (
     WEIGHTS_NAME,
     digest_manifest,
     find_checkpoint,
+    name_checkpoint,
     read_card,
     read_manifest,
     read_text,
@@ -118,7 +119,7 @@ def load_checkpoint(checkpoint: str | Path) -> Network:
             best checkpoint counts), or the name of a packaged checkpoint, e.g. `"demo"`.
 
     Returns:
-        The network, float32, with `digest` and `patients` set.
+        The network, float32, with `digest`, `checkpoint_name` and `patients` set.
 
     Raises:
         CheckpointError: If it is missing, damaged, altered or of another version; the message
@@ -136,6 +137,7 @@ def load_checkpoint(checkpoint: str | Path) -> Network:
     _check_keras_config(path, vae)
     load_weights(path, vae, weights, variables)
     vae.digest = digest_manifest(content)
+    vae.checkpoint_name = name_checkpoint(path)
     vae.patients = frozenset(manifest["fingerprint"].get("patients", ()))
     return vae
 

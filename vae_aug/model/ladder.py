@@ -97,6 +97,7 @@ class LadderVAE(keras.Model):
     Attributes:
         config: The `ModelConfig`.
         digest: Hex digest of the checkpoint it was loaded from, "" for a fresh network.
+        checkpoint_name: Name of that checkpoint, without its folder.
         patients: Salted hashes of the patients it was trained on, as far as its checkpoint knows.
         aggregate_mean: `[d] float32`, mean of the global posterior means over the training set.
         aggregate_std: `[d] float32`, standard deviation of draws over the training set.
@@ -122,7 +123,7 @@ class LadderVAE(keras.Model):
                 f"begins with {STYLE_DIM} values of style; got {config.latent_dim}."
             )
         self.config = config
-        self.digest = ""
+        self.digest = self.checkpoint_name = ""
         self.patients: frozenset[str] = frozenset()
         depth = config.latent_dim // 2
         self.fine = _Fine(name="fine")

@@ -74,6 +74,12 @@ def find_checkpoint(checkpoint: str | Path) -> Path:
     )
 
 
+def name_checkpoint(path: str | Path) -> str:
+    """Name a checkpoint by its file, or by the training whose best one it is."""
+    path = Path(path)
+    return path.resolve().parent.name if path.name == BEST_CHECKPOINT else path.stem
+
+
 def list_packaged() -> dict[str, Path]:
     """Return the names of the packaged checkpoints and their files."""
     folder = Path(str(importlib.resources.files("vae_aug"))) / "checkpoints"

@@ -18,7 +18,6 @@ from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.data.atomic import lock_folder, remove_temporaries, write_atomic
 from vae_aug.data.limits import read_bounded
 from vae_aug.data.shards import read_info
-from vae_aug.data.sheet import write_sheet
 from vae_aug.errors import CheckpointError, VAEAugError
 from vae_aug.model.checkpoint import (
     BEST_CHECKPOINT,
@@ -37,6 +36,7 @@ from vae_aug.model.loss import (
     structural_similarity,
 )
 from vae_aug.model.manifest import check_size
+from vae_aug.model.pictures import CURVES_NAME, SHEET_NAME, TrainingPictures
 from vae_aug.model.profiles import Network, make_vae
 from vae_aug.model.vae import Draw
 
@@ -45,12 +45,10 @@ Progress = Callable[[int, Figures], None]
 
 _CONFIG_NAME = "config.json"
 _LOG_NAME = "log.jsonl"
-_SHEET_NAME = "sheet.png"
 _BEST_NAME = "best.json"
 _STATE_NAME = "state"
 _MAX_CONFIG_BYTES = 2**24
 _WARMUP_SHARE = 0.05
-_SHEET_IMAGES = 6
 _LOG_EVERY = 10
 _AGGREGATE_IMAGES = 512
 """Training images from which the aggregate posterior is estimated."""
@@ -99,10 +97,10 @@ def train(
     """Train a network and leave its best checkpoint in `out`.
 
     `out` then holds `checkpoint.keras` (best by validation), `config.json`, `log.jsonl`,
-    `best.json` (figures of the best validation), `sheet.png` (clean, noisy, restored),
-    `tensorboard/` and `state/`. Called again on the same `out`, it goes on from the last validation
-    with the same optimiser state and batches, however the former run ended. While it runs, `out` is
-    locked.
+    `best.json` (figures of the best validation), `sheet.png` (clean, noisy, restored images with
+    their errors and boxes), `curves.png`, `tensorboard/` and `state/`. Called again on the same
+    `out`, it goes on from the last validation with the same optimiser state and batches, however
+    the former run ended. While it runs, `out` is locked.
 
     Args:
         sources: Folders of records, as `vae-aug ingest` writes them, with a split `train`.
@@ -135,7 +133,8 @@ def train(
     check_size(model)
     with lock_folder(out) as locked:
         if locked:
-            for name in (_CONFIG_NAME, _LOG_NAME, _BEST_NAME, _SHEET_NAME, BEST_CHECKPOINT):
+            written = (_CONFIG_NAME, _LOG_NAME, _BEST_NAME, SHEET_NAME, CURVES_NAME)
+            for name in (*written, BEST_CHECKPOINT):
                 remove_temporaries(out / name)
         _keep_config(out / _CONFIG_NAME, model, config, sources)
         training = [open_source(s, "train", allow_damaged=allow_damaged) for s in sources]
@@ -169,13 +168,14 @@ def _train(
         validation_feed = make_validation_feed(
             held_out, model.image_size, config, config.validation_images
         ).cache()
+        pictures = TrainingPictures(out, held_out, model.image_size, config.seed)
         train_step = make_train_step(state, config)
         for step, figures in _iterate(train_step, feed, state, config):
             run.log("train", step, figures)
             if progress is not None:
                 progress(step, figures)
             if step % config.validate_every == 0 or step == config.steps:
-                run.validate(validation_feed, step)
+                run.validate(validation_feed, step, pictures)
                 manager.save(checkpoint_number=step)
             if run.is_complete:
                 break
@@ -342,8 +342,8 @@ class _Run:
             with (self.out / _LOG_NAME).open("a") as file:
                 file.write(json.dumps({"kind": kind, "step": step, **rounded}) + "\n")
 
-    def validate(self, feed: tf.data.Dataset, step: int) -> None:
-        """Measure the averaged weights; keep them if they are the best so far."""
+    def validate(self, feed: tf.data.Dataset, step: int, pictures: TrainingPictures) -> None:
+        """Measure and show the averaged weights; keep them if they are the best so far."""
         with _use_averages(self.state):
             figures = measure(self._measure_batch, feed)
             self.log("validation", step, figures)
@@ -354,7 +354,10 @@ class _Run:
                 self._save(self.state.vae, {"step": step, **figures})
             else:
                 self.state.stale.assign_add(1)
-            self._draw_sheet(feed, step)
+            sheet = pictures.write_sheet(self.state.vae, step)
+        pictures.write_curves(self.out / _LOG_NAME)
+        with self.writer.as_default(step):
+            tf.summary.image("validation/sheet", sheet[None])
         self.writer.flush()
 
     def finish(self, training: Sequence[Source], size: int) -> Figures:
@@ -392,19 +395,6 @@ class _Run:
             card=self.card,
         )
         _write_json(self.out / _BEST_NAME, rounded)
-
-    def _draw_sheet(self, feed: tf.data.Dataset, step: int) -> None:
-        noisy, clean = (batch[:_SHEET_IMAGES] for batch in next(iter(feed)))
-        columns = {
-            "clean": clean,
-            "40% left": noisy,
-            "restored": self.state.vae.reconstruct(noisy)[..., :1],
-            "clean, decoded": self.state.vae.reconstruct(clean)[..., :1],
-        }
-        planes = {name: np.asarray(values) for name, values in columns.items()}
-        sheet = write_sheet(self.out / _SHEET_NAME, planes)
-        with self.writer.as_default(step):
-            tf.summary.image("validation/sheet", sheet[None])
 
 
 @contextlib.contextmanager

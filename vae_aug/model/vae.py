@@ -52,6 +52,7 @@ class VAE(keras.Model):
     Attributes:
         config: The `ModelConfig`.
         digest: Hex digest of the checkpoint it was loaded from, "" for a fresh network.
+        checkpoint_name: Name of that checkpoint, without its folder.
         patients: Salted hashes of the patients it was trained on, as far as its checkpoint knows.
         aggregate_mean: `[d] float32`, mean of the posterior means over the training set.
         aggregate_std: `[d] float32`, standard deviation of draws over the training set.
@@ -69,7 +70,7 @@ class VAE(keras.Model):
         """
         super().__init__(name=name)
         self.config = config
-        self.digest = ""
+        self.digest = self.checkpoint_name = ""
         self.patients: frozenset[str] = frozenset()
         size, depth = config.image_size, config.latent_dim // 2
         # Starts as three copies of the image, which is what pretrained filters expect of grey.
