@@ -175,12 +175,20 @@ def _find_linked(values: np.ndarray) -> np.ndarray:
     return linked
 
 
+def _is_far(marked: np.ndarray) -> np.ndarray:
+    """Mark the pixels that lie more than 16 pixels from those marked; all, if there are none."""
+    if not marked.any():
+        return np.ones_like(marked)
+    far: np.ndarray = cv2.distanceTransform((~marked).astype(np.uint8), cv2.DIST_L2, 5) > _REACH_PX
+    return far
+
+
 def _cut(values: np.ndarray, white: int) -> np.ndarray:
     """Cut a soft mask at half of its white.
 
     Raises:
-        VAEAugError: If a region above 30% of white is lost by that, or what is not 0 lies more than
-            16 pixels from what is left: that is no edge.
+        VAEAugError: If a region above 30% of white is lost by that, if what is not 0 lies more than
+            16 pixels from what is left, or grey within it so far from what is not: that is no edge.
     """
     inside = 2 * values >= white
     count, regions = cv2.connectedComponents((values > _DARK * white).astype(np.uint8))
@@ -189,11 +197,10 @@ def _cut(values: np.ndarray, white: int) -> np.ndarray:
             "a grey region of it is nowhere half as bright as white, so it is no soft edge; save "
             "masks of 0 and 255"
         )
-    if values.any():
-        far = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 5) > _REACH_PX
-        if not inside.any() or values[far].any():
-            raise VAEAugError(
-                f"it is grey more than {_REACH_PX} pixels from what is white, so that is no soft "
-                "edge; save masks of 0 and 255"
-            )
+    outer, inner = _is_far(inside) & (values > 0), _is_far(~inside) & (values < _BRIGHT * white)
+    if outer.any() or inner.any():
+        raise VAEAugError(
+            f"it is grey more than {_REACH_PX} pixels from where it would be cut, so that is no "
+            "soft edge; save masks of 0 and 255, and keep photographs out of their names"
+        )
     return inside.astype(np.int32)
