@@ -14,6 +14,7 @@ from vae_aug.errors import CheckpointError
 from vae_aug.model.archive import read_member
 
 MEMBERS = ("manifest.json", "card.md")
+KERAS_MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
 LIMIT = 10**6
 
 
@@ -126,6 +127,14 @@ def test_paths_that_are_no_checkpoint(tmp_path):
 def test_folders_of_other_things_are_named(tmp_path, file, hint):
     (tmp_path / file).touch()
     refuse(tmp_path, hint)
+
+
+def test_an_empty_folder_and_another_program_s_model_are_named(tmp_path, archive):
+    (tmp_path / "folder").mkdir()
+    refuse(tmp_path / "folder", "The folder is empty")
+    path = archive([(name, b"{}") for name in KERAS_MEMBERS])
+    with pytest.raises(CheckpointError, match="It is a Keras model of other code"):
+        read_member(path, "manifest.json", LIMIT, ("manifest.json", *KERAS_MEMBERS))
 
 
 def test_members_in_a_folder_are_regular_files_within_the_bound(tmp_path):

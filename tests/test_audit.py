@@ -13,7 +13,8 @@ from PIL import Image
 from scipy import ndimage
 from typer.testing import CliRunner
 
-from vae_aug import cli, commands
+from vae_aug import cli
+from vae_aug.cli import calls
 from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
 from vae_aug.evaluate import audit as module
@@ -153,7 +154,7 @@ def test_the_command_prints_the_verdict(tmp_path, monkeypatch, bank, verdict, st
     """Held-out images are those of the split that is named, in the folder that is named."""
     write_images(tmp_path / "records", "train", make_textures(TRAINING, 1))
     write_images(tmp_path / "others", "test", make_textures(HELD_OUT, 2))
-    monkeypatch.setattr(commands, "load_checkpoint", lambda name: BankVAE(to_bank(bank)))
+    monkeypatch.setattr(calls, "load_checkpoint", lambda name: BankVAE(to_bank(bank)))
     folders = ["--train", tmp_path / "records", "--held-out", tmp_path / "others"]
     options = [*folders, "--held-out-split", "test", "--samples", SAMPLES, "--out", tmp_path]
     result = CliRunner().invoke(cli.app, ["audit", "any", *strict, *map(str, options)])

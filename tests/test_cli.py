@@ -17,9 +17,11 @@ from conftest import ROOT
 from fake_vae import BrighteningVAE, FakeVAE
 from typer.testing import CliRunner
 
-from vae_aug import cli, commands, config
+from vae_aug import cli
 from vae_aug.augment import files, transform
+from vae_aug.cli import calls, entry, options
 from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
+from vae_aug.data import images, ingest
 from vae_aug.data.annotations import READERS
 from vae_aug.data.embedded import write_embedded
 from vae_aug.data.images import read_image, write_image
@@ -67,7 +69,7 @@ def records(tmp_path):
 def brighten(monkeypatch):
     """Let every checkpoint be a stand-in that brightens by a quarter."""
     monkeypatch.setattr(transform, "load_checkpoint", lambda checkpoint: BrighteningVAE())
-    monkeypatch.setattr(commands, "load_checkpoint", lambda checkpoint: FakeVAE())
+    monkeypatch.setattr(calls, "load_checkpoint", lambda checkpoint: FakeVAE())
 
 
 # --- All commands ----------------------------------------------------------------------------
@@ -90,19 +92,16 @@ def test_every_command_has_help_for_every_option(command):
 @pytest.mark.parametrize(
     ("choices", "expected"),
     [
-        (cli.Mode, typing.get_args(config.Mode)),
-        (cli.Guard, typing.get_args(config.Guard)),
-        (cli.Encoder, typing.get_args(config.Encoder)),
-        (cli.Oracle, typing.get_args(tune.Oracle)),
-        (cli.Profile, typing.get_args(config.Profile)),
-        (cli.Loss, typing.get_args(config.Likelihood)),
-        (cli.Format, ("auto", *READERS)),
-        (cli.Axis, AXES),
-        (cli.DicomAs, typing.get_args(files.DicomAs)),
+        (options.Format, ("auto", *READERS)),
+        (options.Unannotated, typing.get_args(ingest.Unannotated)),
+        (options.Exif, typing.get_args(images.Exif)),
+        (options.Axis, AXES),
+        (options.DicomAs, typing.get_args(files.DicomAs)),
+        (options.Oracle, typing.get_args(tune.Oracle)),
     ],
 )
 def test_choices_are_those_of_the_package(choices, expected):
-    assert sorted(choices) == sorted(expected)
+    assert sorted(typing.get_args(choices)) == sorted(expected)
 
 
 def test_defaults_in_the_help_are_those_of_the_package():
@@ -159,7 +158,7 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
     def fail(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(commands, "run_info", fail)
+    monkeypatch.setattr(calls, "read_manifest", fail)
     assert isinstance(run("info", "demo").exception, RuntimeError)
 
 
@@ -176,8 +175,8 @@ def test_damaged_records_are_an_error_also_where_tensorflow_finds_them(records, 
 
 def test_what_tensorflow_says_is_unwrapped():
     error = tf.errors.DataLossError(None, None, "{{node a}} corrupted\nrecord [Op:Next] name: ")
-    assert cli._is_expected(error)
-    assert cli._describe(error) == "corrupted record"
+    assert entry._is_expected(error)
+    assert entry._describe(error) == "corrupted record"
 
 
 # --- Each command ----------------------------------------------------------------------------
@@ -286,8 +285,8 @@ def test_ingest_and_which_take_the_axis(tmp_path, monkeypatch):
         seen.append(axis)
         raise ValueError("that is all")
 
-    monkeypatch.setattr(commands, "ingest", stop)
-    monkeypatch.setattr(commands, "find_hashed", stop)
+    monkeypatch.setattr(calls, "ingest", stop)
+    monkeypatch.setattr(calls, "find_hashed", stop)
     run("ingest", tmp_path, tmp_path / "out", "--axis", "sagittal")
     run("which", tmp_path, "0", "--axis", "coronal")
     run("which", tmp_path, "0")
@@ -298,10 +297,10 @@ def test_ingest_takes_the_salt_from_a_file(coco, tmp_path, monkeypatch):
     monkeypatch.delenv("VAE_AUG_SALT", raising=False)
     (tmp_path / "salt").write_text("secret\n")
     arguments = ("--format", "coco", "--labels", "lesion, nodule,stone")
-    for name, options in ("file", ("--salt-file", tmp_path / "salt")), ("variable", ()):
+    for name, salt in ("file", ("--salt-file", tmp_path / "salt")), ("variable", ()):
         if name == "variable":
             monkeypatch.setenv("VAE_AUG_SALT", "secret")
-        assert run("ingest", coco, tmp_path / name, *arguments, *options).exit_code == 0
+        assert run("ingest", coco, tmp_path / name, *arguments, *salt).exit_code == 0
     patients = [
         [element["image/patient"].numpy() for element in read_records(tmp_path / name)]
         for name in ("file", "variable")
@@ -321,7 +320,7 @@ def test_train_says_how_to_go_on_when_interrupted(records, tmp_path, monkeypatch
         out.mkdir(exist_ok=True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "train", interrupt)
+    monkeypatch.setattr(calls, "train", interrupt)
     for expected in (
         f"interrupted: before the first validation; {out} holds no state yet, so a run starts "
         "anew.\n",
@@ -339,7 +338,7 @@ def test_train_takes_what_a_run_writes_and_prints_the_best(records, tmp_path, mo
         seen.update(options)
         return {"psnr": 31.5}
 
-    monkeypatch.setattr(commands, "train", train)
+    monkeypatch.setattr(calls, "train", train)
     settings = {"model": {"latent_dim": 16}, "train": {"steps": 9, "keep": [0.4, 0.5]}}
     (tmp_path / "config.json").write_text(json.dumps({**settings, "sources": ["elsewhere"]}))
     result = run(
@@ -354,7 +353,7 @@ def test_train_takes_what_a_run_writes_and_prints_the_best(records, tmp_path, mo
 
 def test_train_passes_options_on(records, tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(commands, "train", lambda *a, **k: seen.update(k, sources=a[0]) or {})
+    monkeypatch.setattr(calls, "train", lambda *a, **k: seen.update(k, sources=a[0]) or {})
     (tmp_path / "card.md").write_text("# Card")
     result = run(
         *("train", records, records, "--out", tmp_path, "--encoder", "efficientnet-lite1"),
@@ -373,9 +372,9 @@ def test_train_passes_options_on(records, tmp_path, monkeypatch):
 
 def test_train_takes_the_architecture_of_what_it_starts_from(records, tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(commands, "train", lambda *a, **k: seen.update(k) or {})
+    monkeypatch.setattr(calls, "train", lambda *a, **k: seen.update(k) or {})
     ladder = ModelConfig(profile="ladder", latent_dim=24)
-    monkeypatch.setattr(commands, "read_manifest", lambda path: {"model": ladder.to_dict()})
+    monkeypatch.setattr(calls, "read_manifest", lambda path: {"model": ladder.to_dict()})
     result = run("train", records, "--out", tmp_path, "--start-from", "begin.keras")
     assert result.exit_code == 0, result.stderr
     assert seen["model"] == ladder
@@ -516,7 +515,7 @@ def test_bench_names_the_fastest(brighten):
 def test_bench_names_the_fastest_in_float32_too(monkeypatch):
     rates = {"openvino-bfloat16": 3.0, "openvino-int8": 2.0, "openvino": 1.5, "tensorflow": 1.0}
     speeds = [Speed(engine, WAYS[0], (rate,)) for engine, rate in rates.items()]
-    monkeypatch.setattr("vae_aug.commands.measure_engines", lambda *_, **__: (speeds, []))
+    monkeypatch.setattr("vae_aug.cli.calls.measure_engines", lambda *_, **__: (speeds, []))
     lines = run("bench").stdout.splitlines()
     assert [line.rpartition("engine=")[2] for line in lines if line.startswith("Fastest")] == [
         "'openvino-bfloat16'))",
@@ -537,7 +536,7 @@ def test_bench_goes_on_where_an_engine_fails_and_says_so(monkeypatch, missing, n
         report(Speed("tensorflow", WAYS[0], (1.0,)))
         return speeds, [failure]
 
-    monkeypatch.setattr("vae_aug.commands.measure_engines", measure)
+    monkeypatch.setattr("vae_aug.cli.calls.measure_engines", measure)
     named = ("--engine", "tensorflow", "--engine", "openvino-int8") if named else ()
     result = run("bench", *named)
     assert result.exit_code == status, result.output
@@ -557,8 +556,8 @@ def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):
         seen.update(options, networks=networks)
         return "table"
 
-    monkeypatch.setattr(commands, "evaluate_denoising", evaluate)
-    monkeypatch.setattr(commands, "print_denoising", lambda table, console: console.print(table))
+    monkeypatch.setattr(calls, "evaluate_denoising", evaluate)
+    monkeypatch.setattr(calls, "print_denoising", lambda table, console: console.print(table))
     result = run(
         *("evaluate", records, "--ckpt", "demo", "--ckpt", "runs/mine/checkpoint.keras"),
         *("--keep", 0.5, "--corruption", "rician", "--limit", 3, "--split", "test"),
@@ -588,12 +587,13 @@ def test_an_interrupt_while_tensorflow_loads_is_quiet():
     code = (
         "import signal, time, types\n"
         "from vae_aug import cli\n"
+        "from vae_aug.cli import loading\n"
         # A shell starts what it runs in the background deaf to interrupts.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def load(name):\n"
         "    print('loading', flush=True)\n"
         "    time.sleep(60)\n"
-        "cli.importlib = types.SimpleNamespace(import_module=load)\n"
+        "loading.importlib = types.SimpleNamespace(import_module=load)\n"
         "cli.app(['info', 'demo'])\n"
     )
     with start(code) as process:
@@ -606,8 +606,8 @@ def test_an_interrupt_while_tensorflow_loads_is_quiet():
 def test_what_a_library_writes_while_it_loads_is_hidden():
     code = (
         "import os\n"
-        "from vae_aug import cli\n"
-        "with cli._silence_loading():\n"
+        "from vae_aug.cli.loading import silence_loading\n"
+        "with silence_loading():\n"
         "    os.write(2, b'noise')\n"
         "os.write(2, b'heard')\n"
     )

@@ -9,7 +9,8 @@ from fake_vae import BrighteningVAE, ErasingVAE
 from test_augment_records import LABELS, make_image, write_data
 from typer.testing import CliRunner
 
-from vae_aug import cli, commands
+from vae_aug import cli
+from vae_aug.cli import calls
 from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.fidelity import measure_box_fidelity
@@ -67,7 +68,7 @@ def test_a_split_without_content_is_an_error(tmp_path):
 
 @pytest.mark.parametrize(("guard", "status"), [("paste", 0), ("off", 1)])
 def test_the_command_fails_if_a_box_is_harmed(records, monkeypatch, guard, status):
-    monkeypatch.setattr(commands, "load_checkpoint", lambda name: ErasingVAE())
+    monkeypatch.setattr(calls, "load_checkpoint", lambda name: ErasingVAE())
     options = ["--mode", "sample", "--factor", "1", "--guard", guard]
     result = CliRunner().invoke(cli.app, ["fidelity", str(records), *options])
     assert result.exit_code == status

@@ -20,7 +20,6 @@ LAYERS = (
     ("augment",),
     ("evaluate",),
     ("demo",),
-    ("commands",),
     ("cli",),
 )
 # What only an extra installs, so that a module needing it must load without it.

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 import sys
-from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -19,7 +18,7 @@ from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import MissingPackageError, RecordError, VAEAugError
 from vae_aug.model import tune as module
 from vae_aug.model.train import TrainingError
-from vae_aug.model.tune import Oracle, Trial, apply_values, check_space, make_space, tune
+from vae_aug.model.tune import Trial, apply_values, check_space, make_space, tune
 
 MODEL = ModelConfig(encoder="efficientnet-lite1", image_size=32, latent_dim=16)
 CONFIG = TrainConfig(batch_size=2, validate_every=2, validation_images=2, steps=50)
@@ -363,10 +362,6 @@ def test_a_search_by_real_trainings(records, tmp_path):
 def run(*arguments):
     environment = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
     return CliRunner().invoke(cli.app, [str(part) for part in arguments], env=environment)
-
-
-def test_the_command_s_choices_are_those_of_the_package():
-    assert list(cli.Oracle) == list(get_args(Oracle))
 
 
 def test_help_for_every_option():

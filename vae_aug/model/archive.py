@@ -107,9 +107,11 @@ def _find_member(
             f"the members {', '.join(members)}."
         )
     if name not in names:
+        hint = " It is a Keras model of other code; train a network with vae-aug train."
         raise CheckpointError(
             f"{path}: is no checkpoint of vae_aug: it has no {name}, only "
             f"{', '.join(sorted(set(names))) or 'nothing at all'}."
+            + (hint if {"config.json", "metadata.json"} <= set(names) else "")
         )
     if len(names) > len(set(names)):
         raise CheckpointError(f"{path}: a member is there twice; {', '.join(names)}.")
@@ -148,5 +150,7 @@ def _say_what_it_is(folder: Path) -> str:
     if (folder / "tuning.json").exists():
         return ". It is the folder of a search; name trials/<number>/checkpoint.keras in it"
     if (folder / "dataset.json").exists():
-        return ". It is a folder of records"
+        return ". It is a folder of records; to train a network on them: vae-aug train"
+    if not any(folder.iterdir()):
+        return ". The folder is empty"
     return ""

@@ -5,7 +5,7 @@
 | `manifest.json` | format version, model and training settings, fingerprint, variable digests |
 | `model.weights.h5` | the weights in Keras's own layout, float16 where that loses nothing real |
 | `config.json`, `metadata.json` | what `keras.saving.load_model` wants, after `import vae_aug` |
-| `MODEL_CARD.md` | data, licence, figures, limits |
+| `MODELCARD_NAME.md` | data, licence, figures, limits |
 
 Nothing in a checkpoint is executed: the network is built from the manifest's settings by this
 package, and weights are plain arrays that must match the manifest by name, shape and SHA-256.
@@ -14,8 +14,6 @@ package, and weights are plain arrays that must match the manifest by name, shap
 from __future__ import annotations
 
 import datetime
-import hashlib
-import importlib.resources
 import json
 import reprlib
 import shutil
@@ -37,22 +35,35 @@ from vae_aug.model.manifest import (
     parse_object,
 )
 from vae_aug.model.profiles import Network, make_vae
-from vae_aug.model.weights import (
+from vae_aug.model.stored import (
+    BEST_CHECKPOINT,
+    CARD_NAME,
+    KERAS_CONFIG,
+    KERAS_METADATA,
+    MAX_TEXT_BYTES,
+    MEMBERS,
     WEIGHTS_NAME,
+    digest_manifest,
+    find_checkpoint,
+    read_card,
+    read_manifest,
+    read_text,
+)
+from vae_aug.model.weights import (
     count_bytes,
     describe_variable,
     halve_weights,
     load_weights,
 )
 
-BEST_CHECKPOINT = "checkpoint.keras"
-"""What the best checkpoint of a training is called in the folder of its run."""
-
-_CARD = "MODEL_CARD.md"
-_KERAS_CONFIG, _KERAS_METADATA = "config.json", "metadata.json"
-_MEMBERS = (MANIFEST_NAME, WEIGHTS_NAME, _CARD, _KERAS_CONFIG, _KERAS_METADATA)
-_MAX_TEXT_BYTES = 2**23
-"""Room for the hashes of three hundred thousand patients."""
+__all__ = [
+    "BEST_CHECKPOINT",
+    "find_checkpoint",
+    "load_checkpoint",
+    "read_card",
+    "read_manifest",
+    "save_checkpoint",
+]
 
 
 def save_checkpoint(
@@ -114,80 +125,19 @@ def load_checkpoint(checkpoint: str | Path) -> Network:
             names the member or the variable.
     """
     path = find_checkpoint(checkpoint)
-    content = _read(path, MANIFEST_NAME)
+    content = read_text(path, MANIFEST_NAME)
     manifest = parse_manifest(path, content)
     variables = manifest["variables"]
-    weights = read_member(path, WEIGHTS_NAME, count_bytes(variables), _MEMBERS)
+    weights = read_member(path, WEIGHTS_NAME, count_bytes(variables), MEMBERS)
     try:
         vae = make_vae(parse_model(path, manifest["model"]))
     except ValueError as error:
         raise CheckpointError(f"{path}: {MANIFEST_NAME}, model settings: {error}") from error
     _check_keras_config(path, vae)
     load_weights(path, vae, weights, variables)
-    vae.digest = _digest(content)
+    vae.digest = digest_manifest(content)
     vae.patients = frozenset(manifest["fingerprint"].get("patients", ()))
     return vae
-
-
-def read_manifest(checkpoint: str | Path) -> dict[str, Any]:
-    """Read a checkpoint's manifest without building the network.
-
-    Args:
-        checkpoint: As `load_checkpoint`.
-
-    Returns:
-        The manifest with its `"digest"` and `"path"` added.
-
-    Raises:
-        CheckpointError: As `load_checkpoint`.
-    """
-    path = find_checkpoint(checkpoint)
-    content = _read(path, MANIFEST_NAME)
-    return {**parse_manifest(path, content), "digest": _digest(content), "path": str(path)}
-
-
-def read_card(checkpoint: str | Path) -> str:
-    """Read a checkpoint's model card (Markdown).
-
-    Raises:
-        CheckpointError: If it is missing, damaged or no UTF-8.
-    """
-    path = find_checkpoint(checkpoint)
-    try:
-        return _read(path, _CARD).decode()
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path}: {_CARD} is no UTF-8 ({error}).") from error
-
-
-def find_checkpoint(checkpoint: str | Path) -> Path:
-    """Find a checkpoint by path or packaged name; in the folder of a training, its best one.
-
-    Raises:
-        CheckpointError: If there is none; the message lists the packaged names.
-    """
-    path = Path(checkpoint)
-    try:
-        if path.exists():
-            best = path / BEST_CHECKPOINT
-            return best if best.exists() and not (path / MANIFEST_NAME).exists() else path
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: is no checkpoint; it cannot be read ({error}).") from error
-    packaged = {p.stem: p for p in _packaged_folder().glob("*.keras")}
-    if str(checkpoint) in packaged:
-        return packaged[str(checkpoint)]
-    raise CheckpointError(
-        f"No checkpoint {str(checkpoint)!r}: neither a .keras file or folder that exists, nor a "
-        f"packaged one ({', '.join(sorted(packaged)) or 'none'}). Make one with `vae-aug train`."
-    )
-
-
-def _packaged_folder() -> Path:
-    return Path(str(importlib.resources.files("vae_aug"))) / "checkpoints"
-
-
-def _read(path: Path, name: str) -> bytes:
-    """Read a member of a checkpoint that holds text."""
-    return read_member(path, name, _MAX_TEXT_BYTES, _MEMBERS)
 
 
 def _write_members(
@@ -209,17 +159,17 @@ def _write_members(
     content = json.dumps(manifest, indent=1, sort_keys=True).encode()
     # What could not be loaded again is not written.
     parse_manifest(path, content)
-    if len(content) > _MAX_TEXT_BYTES:
-        raise CheckpointError(f"{path}: the manifest would have more than {_MAX_TEXT_BYTES} bytes.")
+    if len(content) > MAX_TEXT_BYTES:
+        raise CheckpointError(f"{path}: the manifest would have more than {MAX_TEXT_BYTES} bytes.")
     (folder / MANIFEST_NAME).write_bytes(content)
     vae.save_weights(folder / WEIGHTS_NAME)
     halve_weights(folder / WEIGHTS_NAME)
-    (folder / _CARD).write_text(card, encoding="utf-8")
-    (folder / _KERAS_CONFIG).write_text(json.dumps(keras.saving.serialize_keras_object(vae)))
+    (folder / CARD_NAME).write_text(card, encoding="utf-8")
+    (folder / KERAS_CONFIG).write_text(json.dumps(keras.saving.serialize_keras_object(vae)))
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d@%H:%M:%S")
     metadata = {"keras_version": keras.__version__, "date_saved": date}
-    (folder / _KERAS_METADATA).write_text(json.dumps(metadata))
-    return _digest(content)
+    (folder / KERAS_METADATA).write_text(json.dumps(metadata))
+    return digest_manifest(content)
 
 
 def _replace_folder(path: Path, folder: Path, former: Path) -> None:
@@ -252,25 +202,21 @@ def _check_keras_config(path: Path, vae: Network) -> None:
     Keras runs code that a configuration holds, of a `Lambda` layer for one, if its safe mode is
     off. So a checkpoint whose configuration is not that of its network is refused as a whole.
     """
-    parse_object(path, _KERAS_METADATA, _read(path, _KERAS_METADATA))
-    found = parse_object(path, _KERAS_CONFIG, _read(path, _KERAS_CONFIG))
+    parse_object(path, KERAS_METADATA, read_text(path, KERAS_METADATA))
+    found = parse_object(path, KERAS_CONFIG, read_text(path, KERAS_CONFIG))
     wanted = keras.saving.serialize_keras_object(vae)
     wanted = {key: wanted[key] for key in ("module", "class_name", "registered_name", "config")}
     # A network that was compiled would bring an optimizer and losses, which may be anything.
     for key, value in {**wanted, "compile_config": {}}.items():
         if found.get(key, {}) != value:
             raise CheckpointError(
-                f"{path}: {_KERAS_CONFIG}, {key} must be {value!r}; got "
+                f"{path}: {KERAS_CONFIG}, {key} must be {value!r}; got "
                 f"{reprlib.repr(found.get(key))}. The file is another program's, or was altered."
             )
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _zip(folder: Path, archive: Path) -> None:
     """Pack the members uncompressed, at a fixed date, so that equal content is equal bytes."""
     with zipfile.ZipFile(archive, "w") as target:
-        for name in _MEMBERS:
+        for name in MEMBERS:
             target.writestr(zipfile.ZipInfo(name), (folder / name).read_bytes())

@@ -16,8 +16,8 @@ import numpy as np
 from vae_aug.errors import CheckpointError
 from vae_aug.model.hdf5 import read_arrays
 from vae_aug.model.profiles import Network
+from vae_aug.model.stored import WEIGHTS_NAME
 
-WEIGHTS_NAME = "model.weights.h5"
 _HALF_LIMIT = 3e4
 """Half of the largest float16; a variable beyond it is stored in float32."""
 

@@ -1,0 +1,238 @@
+"""`augment`, `preview`, `replay` and `denoise`: what a network makes of records and of files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import SpinnerColumn, TextColumn
+
+from vae_aug.cli import options
+from vae_aug.cli.console import (
+    make_table,
+    name_damage,
+    say,
+    say_problems,
+    show,
+    show_counts,
+    show_progress,
+)
+from vae_aug.cli.entry import command
+from vae_aug.cli.loading import calls
+from vae_aug.config import Engine, Guard, Mode
+from vae_aug.data.atomic import write_atomic
+from vae_aug.errors import VAEAugError
+
+_SAMPLES = 3
+
+
+@command
+def augment(
+    records: options.Records,
+    out: Annotated[Path, typer.Argument(help="Folder to write; must be missing or empty.")],
+    ckpt: options.Checkpoint = "demo",
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="denoise: decode the posterior mean; sample: draw around it; interpolate: move "
+            "towards the training set's other images."
+        ),
+    ] = "sample",
+    factor: options.Strength = 1.0,
+    detail: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of what the network cannot represent that is put back. "
+            "[default: 0 for denoise, else 1]",
+        ),
+    ] = None,
+    p: Annotated[
+        float, typer.Option(min=0, max=1, help="Probability that an image is augmented.")
+    ] = 1.0,
+    guard: Annotated[
+        Guard,
+        typer.Option(
+            help="Where a box's content is not preserved: paste the original back there, keep "
+            "the whole original image, or off."
+        ),
+    ] = "paste",
+    min_fidelity: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Similarity (SSIM) of a box below which the guard acts."),
+    ] = 0.8,
+    seed: options.Seed = 0,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="What runs the network: openvino (an extra) is faster on a CPU, still faster and "
+            "less exact with bfloat16 where the processor has it, or int8 (another extra); xla is "
+            "for accelerators."
+        ),
+    ] = "tensorflow",
+    augment_split: Annotated[
+        list[str], typer.Option(help="Split to augment; may be repeated. Others are copied.")
+    ] = ["train"],  # noqa: B006 - typer reads the default and never changes it
+    augment_evaluation: Annotated[
+        bool,
+        typer.Option(
+            "--augment-evaluation",
+            help="Allow --augment-split to name another split than train. A model measured on "
+            "augmented images is not measured on real ones.",
+        ),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Fail if the network was trained on patients of an evaluation split.",
+        ),
+    ] = False,
+    allow_damaged: options.AllowDamaged = False,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=99999,
+            help="Files of an augmented split. Default: as many as the source has.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images that the network sees at a time.")
+    ] = 32,
+) -> None:
+    """Write records anew with the training images augmented and every box unchanged.
+
+    Validation and test splits are copied byte for byte. Each augmented record says what was done
+    to it, and how well each box's content was preserved (keys augment/*).
+    """
+    transform = calls.VAEAugment(
+        ckpt,
+        mode=mode,
+        factor=factor,
+        detail=detail,
+        p=p,
+        guard=guard,
+        min_fidelity=min_fidelity,
+        seed=seed,
+        engine=engine,
+        batch_size=batch_size,
+    )
+    with show_counts("images") as progress:
+        report = calls.augment_records(
+            records,
+            out,
+            transform,
+            splits=augment_split,
+            augment_evaluation=augment_evaluation,
+            strict=strict,
+            allow_damaged=allow_damaged,
+            shards=shards,
+            progress=progress,
+        )
+    headings = ("images", "augmented", "boxes", "guarded", "lowest fidelity")
+    table = make_table(f"{records} -> {out}", ["split"], headings)
+    for name, part in report.augmented.items():
+        lowest = "-" if math.isnan(part.lowest_fidelity) else f"{part.lowest_fidelity:.3f}"
+        counts = (part.images, part.augmented, part.boxes, part.guarded)
+        table.add_row(name, *map(str, counts), lowest)
+    for name, images in report.copied.items():
+        table.add_row(name, str(images), "copied", "", "", "")
+    show(table)
+    for name, part in report.augmented.items():
+        if part.lost:
+            say(f"warning: {part.lost} records of the split {name!r} were damaged and are lost")
+    for name, count in report.seen_patients.items():
+        say(f"warning: {ckpt} was trained on {count} patients of the split {name!r}")
+
+
+@command
+def preview(
+    records: options.Records,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("sheet.png"),
+    ckpt: options.Checkpoint = "demo",
+    split: Annotated[
+        str | None, typer.Option(help="Split; not needed if there is only one.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, max=50, help="Images to show.")] = 6,
+    factor: options.Strength = 1.0,
+    seed: options.Seed = 0,
+) -> None:
+    """Draw a sheet: input, denoised, three samples, with the boxes."""
+    with name_damage(records):
+        chosen = calls.choose_rows(calls.read_records(records, split, unannotated=True), rows)
+    vae = calls.load_checkpoint(ckpt)
+    denoise = calls.VAEAugment(vae, mode="denoise", seed=seed)
+    sample = calls.VAEAugment(vae, mode="sample", factor=factor, seed=seed)
+    with show_progress(SpinnerColumn(), TextColumn("drawing")) as progress:
+        progress.add_task("", total=None)
+        variants = [calls.draw_variants(sample, element, _SAMPLES) for element in chosen]
+        calls.write_preview(out, chosen, denoise, variants)
+    say(f"{out}")
+
+
+@command
+def replay(
+    record: Annotated[Path, typer.Argument(help="A .tfrecord file that `vae-aug augment` wrote.")],
+    index: Annotated[int, typer.Argument(min=0, help="Number of the record in it, from 0.")],
+    source: Annotated[
+        Path, typer.Option(help="Folder of the records that the augmented ones were made of.")
+    ],
+    ckpt: options.Checkpoint = "demo",
+    out: Annotated[Path | None, typer.Option(help="Image file to write what was made to.")] = None,
+) -> None:
+    """Make an augmented record's image again and compare it byte for byte; 1 if it differs."""
+    replayed = calls.replay_record(record, index, source, ckpt)
+    if out is not None:
+        write_atomic(out, replayed.encoded)
+        say(f"{out}")
+    if not replayed.identical:
+        raise VAEAugError(
+            f"record {index} of {record} is not what the source, the checkpoint and its settings "
+            "make: another source, another kind of processor, or another version of TensorFlow."
+        )
+    say(f"record {index} of {record}: the same {len(replayed.encoded)} bytes")
+
+
+@command
+def denoise(
+    source: Annotated[
+        Path, typer.Argument(help="PNG, JPEG or DICOM file, or a folder of them, searched through.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to write; a file name for a single file.")],
+    ckpt: options.Checkpoint = "demo",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail at the first image that cannot be denoised.")
+    ] = False,
+    dicom_as: Annotated[
+        options.DicomAs,
+        typer.Option(help="What DICOM files become: derived DICOM, or PNG of the same depth."),
+    ] = "dicom",
+    window: options.Window = "auto",
+) -> None:
+    """Denoise image files; names, sizes and bit depth are kept.
+
+    An interrupted run goes on where it stopped. Of the metadata of PNG and JPEG only the
+    orientation is kept; derived DICOM keeps its patient and geometry. Reconstructions are not
+    anonymous.
+    """
+    with show_counts("images") as progress:
+        report = calls.denoise_files(
+            source,
+            out,
+            ckpt,
+            window=options.parse_window(window),
+            strict=strict,
+            dicom_as=dicom_as,
+            progress=progress,
+        )
+    say(
+        f"{report.written} images denoised, {report.kept} were there already, "
+        f"{report.ignored} other files ignored, {len(report.failed)} left out"
+    )
+    say_problems([f"left out {file}: {reason}" for file, reason in report.failed])
+    if report.failed and not report.written + report.kept:
+        raise VAEAugError(f"none of {len(report.failed)} images could be denoised.")

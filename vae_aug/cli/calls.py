@@ -1,0 +1,23 @@
+"""What the commands call. Importing this module loads TensorFlow; see `loading`."""
+
+import tensorflow as tf
+
+from vae_aug.augment.files import denoise_files
+from vae_aug.augment.records import augment_records, summarize_records
+from vae_aug.augment.replay import read_provenance, replay_record
+from vae_aug.augment.transform import VAEAugment
+from vae_aug.data.check import DAMAGE, check_records
+from vae_aug.data.ingest import find_hashed, ingest, ingest_by_patient
+from vae_aug.data.records import read_records
+from vae_aug.data.splits import count_leaks, find_leaks
+from vae_aug.demo import run_demo
+from vae_aug.evaluate.audit import audit_memorisation
+from vae_aug.evaluate.denoising import evaluate_denoising
+from vae_aug.evaluate.diversity import measure_diversity
+from vae_aug.evaluate.fidelity import measure_box_fidelity
+from vae_aug.evaluate.preview import choose_rows, draw_variants, write_preview
+from vae_aug.evaluate.report import print_denoising, print_diversity, write_report
+from vae_aug.evaluate.speed import WAYS, Speed, list_engines, measure_engines
+from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint, read_card, read_manifest
+from vae_aug.model.train import train
+from vae_aug.model.tune import BEST_NAME, TABLE_NAME, tune

@@ -1,0 +1,325 @@
+"""`evaluate`, `diversity`, `fidelity`, `audit` and `bench`: what is measured of a network."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+from rich.markup import escape
+
+from vae_aug.cli import options
+from vae_aug.cli.console import OUT, make_table, name_damage, say, show, show_counts
+from vae_aug.cli.entry import command
+from vae_aug.cli.loading import calls
+from vae_aug.config import EXACT_ENGINES, Engine, Guard, Mode
+from vae_aug.errors import VAEAugError
+
+if TYPE_CHECKING:
+    from vae_aug.evaluate.fidelity import BoxFidelity
+    from vae_aug.evaluate.speed import Failure, Speed
+
+
+@command
+def evaluate(
+    records: options.Records,
+    ckpt: Annotated[
+        list[str],
+        typer.Option(
+            "--ckpt", help="Checkpoint: file, folder or packaged name; repeat it to compare."
+        ),
+    ] = ["demo"],  # noqa: B006 - typer reads the default and never changes it
+    split: options.MeasuredSplit = "validation",
+    keep: Annotated[
+        float, typer.Option(help="Share of the information that noise leaves, in (0, 1].")
+    ] = 0.4,
+    corruption: Annotated[
+        list[str],
+        typer.Option(
+            help="Noise: replace, blend, gaussian, rician, poisson_gaussian, speckle or "
+            "missing_lines; may be repeated."
+        ),
+    ] = ["replace", "blend"],  # noqa: B006
+    limit: options.Limit = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=32,
+            help="Side in pixels of the square that images are fitted into. Default: the largest "
+            "that a checkpoint was trained at.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for denoising.json, denoising.md and a figure per noise."),
+    ] = None,
+    seed: options.Seed = 0,
+) -> None:
+    """Measure denoising: SSIM, PSNR and R2, beside classical filters on the same images.
+
+    On the whole image, the body and inside boxes, with 95% intervals over patients.
+    """
+    networks = {_get_name(one): calls.load_checkpoint(one) for one in ckpt}
+    if len(networks) < len(ckpt):
+        raise ValueError(f"two checkpoints have one name: {', '.join(ckpt)}.")
+    with name_damage(records), show_counts("images and noises") as progress:
+        table = calls.evaluate_denoising(
+            records,
+            networks,
+            split=split,
+            keep=keep,
+            corruptions=corruption,
+            limit=limit,
+            size=size,
+            out=out,
+            seed=seed,
+            progress=progress,
+        )
+    calls.print_denoising(table, OUT)
+    if out is not None:
+        calls.write_report(table, out / "denoising.md")
+        say(f"{out}")
+
+
+@command
+def diversity(
+    records: options.Records,
+    ckpt: options.Checkpoint = "demo",
+    split: options.MeasuredSplit = "validation",
+    mode: Annotated[Mode, typer.Option(help="As for augment.")] = "sample",
+    factor: options.Strengths = [0.5, 1.0, 2.0],  # noqa: B006
+    samples: Annotated[int, typer.Option(min=2, help="Samples of each image.")] = 16,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Most images, evenly spaced over the split.")
+    ] = 32,
+    guard: Annotated[Guard, typer.Option(help="As for augment.")] = "paste",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for diversity.json and a sheet for each factor.")
+    ] = None,
+    seed: options.Seed = 0,
+) -> None:
+    """Measure how samples vary, inside and outside boxes, and whether boxes keep their contrast."""
+    network = calls.load_checkpoint(ckpt)
+    with name_damage(records), show_counts("images") as progress:
+        rows = calls.measure_diversity(
+            records,
+            network,
+            split=split,
+            mode=mode,
+            factors=factor,
+            samples=samples,
+            limit=limit,
+            guard=guard,
+            out=out,
+            seed=seed,
+            progress=progress,
+        )
+    calls.print_diversity(rows, OUT)
+    if out is not None:
+        say(f"{out}")
+
+
+@command
+def audit(
+    ckpt: Annotated[str, typer.Argument(help="Checkpoint: file, folder or packaged name.")],
+    train: Annotated[
+        list[Path],
+        typer.Option(help="Folder of records that it was trained on; repeat it for all of them."),
+    ],
+    held_out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of records of which a split holds other patients; may be repeated. "
+            "Default: those of --train."
+        ),
+    ] = None,
+    held_out_split: Annotated[str, typer.Option(help="That split.")] = "validation",
+    samples: Annotated[int, typer.Option(min=2, help="Samples drawn in each way.")] = 256,
+    quantile: Annotated[
+        float,
+        typer.Option(
+            help="Share of held-out images that lie nearer to a training image than the threshold."
+        ),
+    ] = 0.01,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Most training images. Default: all.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for audit.json and audit.png, which shows patients' images."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail unless there is no sign of memorisation.")
+    ] = False,
+    seed: options.Seed = 0,
+) -> None:
+    """Look for training images in what a network puts out: nearest neighbours, and a verdict.
+
+    Whatever it finds, reconstructions and samples of patients' images are not anonymous.
+    """
+    network = calls.load_checkpoint(ckpt)
+    folders = held_out or []
+    with name_damage(*train, *folders), show_counts("images") as progress:
+        found = calls.audit_memorisation(
+            network,
+            train,
+            folders or None,
+            held_out_split=held_out_split,
+            samples=samples,
+            quantile=quantile,
+            limit=limit,
+            out=out,
+            seed=seed,
+            progress=progress,
+        )
+    headings, rows = found.tabulate()
+    table = make_table(ckpt, headings)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    show(table)
+    say(found.verdict)
+    for note in found.notes:
+        say(f"  {note}")
+    if strict and found.signs is not False:
+        signs = "too few images to tell" if found.signs is None else "signs of memorisation"
+        raise VAEAugError(f"{ckpt}: {signs}.")
+
+
+@command
+def bench(
+    ckpt: options.Checkpoint = "demo",
+    mode: Annotated[Mode, typer.Option(help="As for augment.")] = "sample",
+    size: Annotated[
+        int, typer.Option(min=32, max=4096, help="Height and width of the images, pixels.")
+    ] = 224,
+    images: Annotated[
+        int,
+        typer.Option(min=1, help="Images timed in a round, rounded up to a multiple of 64."),
+    ] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, in which all ways take turns.")] = 3,
+    engine: Annotated[
+        list[Any] | None,
+        options.repeat(
+            Engine,
+            "Engine to measure; may be repeated. Default: all that can run here, xla only if "
+            "there is a GPU.",
+        ),
+    ] = None,
+) -> None:
+    """Measure which engine is the fastest on this machine, on drawn images with boxes.
+
+    Results are printed as they come. Status 1 if an engine fails, or one that is named by --engine
+    cannot run here; the others are measured all the same.
+    """
+    network = calls.load_checkpoint(ckpt)
+    measured = engine or calls.list_engines()
+    with show_counts("rounds") as progress:
+        total, done = len(measured) * len(calls.WAYS) * (1 + rounds), itertools.count(1)
+        speeds, failures = calls.measure_engines(
+            network,
+            measured,
+            mode=mode,
+            image_size=size,
+            images=images,
+            rounds=rounds,
+            report=_print_result,
+            progress=lambda: progress(next(done), total),
+        )
+    _print_speeds(f"{ckpt}, {mode}", speeds, failures)
+    _advise_engine(ckpt, [speed.engine for speed in speeds if speed.way != calls.WAYS[-1]])
+    told = [failure for failure in failures if engine or not failure.missing]
+    if told or not speeds:
+        names = ", ".join(dict.fromkeys(failure.engine for failure in told or failures))
+        raise VAEAugError(f"{names}: could not be measured; the reason stands above the table.")
+
+
+@command
+def fidelity(
+    records: options.Records,
+    ckpt: options.Checkpoint = "demo",
+    split: Annotated[str, typer.Option(help="Split to pass through.")] = "train",
+    mode: Annotated[
+        list[Any] | None, options.repeat(Mode, "Mode; may be repeated. Default: all three.")
+    ] = None,
+    factor: options.Strengths = [0.5, 1.0, 2.0],  # noqa: B006
+    guard: Annotated[Guard, typer.Option(help="As for augment.")] = "paste",
+    min_fidelity: Annotated[float, typer.Option(min=0, max=1, help="As for augment.")] = 0.8,
+    limit: options.Limit = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for fidelity.json.")] = None,
+    seed: options.Seed = 0,
+) -> None:
+    """Pass a split through the transform and count the boxes that are harmed (status 1 if any)."""
+    network = calls.load_checkpoint(ckpt)
+    with name_damage(records), show_counts("images") as progress:
+        rows = calls.measure_box_fidelity(
+            records,
+            network,
+            split=split,
+            modes=mode or get_args(Mode),
+            factors=factor,
+            guard=guard,
+            min_fidelity=min_fidelity,
+            limit=limit,
+            out=out,
+            seed=seed,
+            progress=progress,
+        )
+    _print_fidelity(f"boxes of {records} through {ckpt}", rows)
+    if out is not None:
+        say(f"{out}")
+    if harmed := sum(row.below for row in rows):
+        raise VAEAugError(f"{harmed} boxes left the transform below --min-fidelity.")
+
+
+def _print_fidelity(title: str, rows: Sequence[BoxFidelity]) -> None:
+    headings = ("boxes", "guarded", "lowest", "below", "contrast kept", "seconds")
+    table = make_table(title, ["mode", "factor"], headings)
+    for row in rows:
+        kept = "-" if row.contrast_kept is None else f"{row.contrast_kept:.1%}"
+        guarded = f"{row.guarded / max(row.boxes, 1):.1%}"
+        cells = (f"{row.factor:g}", row.boxes, guarded, f"{row.lowest:.3f}", row.below, kept)
+        table.add_row(row.mode, *map(str, cells), f"{row.seconds:.1f}")
+    show(table)
+
+
+def _print_result(result: Speed | Failure) -> None:
+    """Print the rate of a round, or why there is none, as soon as it is known."""
+    if isinstance(result, calls.Speed):
+        say(f"{result.engine}, {result.way}: {result.median:.1f} images/s")
+    elif result.missing:
+        say(f"{result.engine}: cannot run here. {result.reason}")
+    else:
+        say(f"{result.engine}, {' and '.join(result.ways)}: failed. {result.reason}")
+
+
+def _print_speeds(title: str, speeds: Sequence[Speed], failures: Sequence[Failure]) -> None:
+    """Print the table of engines, the fastest first and those that failed last."""
+    headings = ("images/s", "slowest round", "fastest round")
+    table = make_table(title, ["engine", "way"], headings)
+    for speed in speeds:
+        figures = (speed.median, min(speed.rates), max(speed.rates))
+        table.add_row(speed.engine, speed.way, *(f"{figure:.1f}" for figure in figures))
+    for failure in failures:
+        for way in failure.ways:
+            table.add_row(failure.engine, way, "cannot run" if failure.missing else "failed")
+    show(table)
+
+
+def _advise_engine(checkpoint: str, engines: Sequence[str]) -> None:
+    """Say what to type for the first of these engines, and for the first in float32."""
+    advised = {"Fastest": engines[0]} if engines else {}
+    exact = [engine for engine in engines if engine in EXACT_ENGINES]
+    if exact and exact[0] != engines[0]:
+        advised["Fastest in float32"] = exact[0]
+    for what, engine in advised.items():
+        say(f"{what} without a cache: dataset.apply(VAEAugment({checkpoint!r}, engine={engine!r}))")
+
+
+def _get_name(checkpoint: str) -> str:
+    """Name a checkpoint in a table: by its file, or by the run of a `checkpoint.keras`."""
+    path = Path(checkpoint)
+    return (
+        path.parent.name if path.name == calls.BEST_CHECKPOINT and path.parent.name else path.stem
+    )

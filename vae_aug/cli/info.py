@@ -1,0 +1,159 @@
+"""`demo` and `info`: what the package does, and what a file or folder holds."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markdown import Markdown
+from rich.markup import escape
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from vae_aug.cli import options
+from vae_aug.cli.console import make_listing, make_table, say, show, show_progress
+from vae_aug.cli.entry import command
+from vae_aug.cli.loading import calls
+from vae_aug.data.shards import find_records, read_info
+from vae_aug.model.manifest import MANIFEST_NAME
+
+if TYPE_CHECKING:
+    from vae_aug.augment.records import RecordSummary
+
+_CHECKPOINT_FILES = {MANIFEST_NAME, "checkpoint.keras"}
+"""What tells the folder of a checkpoint or of a training from one of records."""
+
+
+@command
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the result; replaced if it is there.")] = (
+        Path("demo_out")
+    ),
+    ckpt: options.Checkpoint = "demo",
+) -> None:
+    """Show the whole path on embedded images, in under three minutes.
+
+    Phantoms and public slices as COCO -> records -> VAEAugment -> TFDS dataset. Every box is
+    compared bit for bit after each step; one that differs fails the demo (status 1). Leaves
+    records, the dataset, sheet.png and summary.md.
+    """
+    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
+    with _quiet_tfds(), show_progress(*columns) as progress:
+        task = progress.add_task("start", total=None)
+        report = calls.run_demo(
+            out, checkpoint=ckpt, watch=lambda stage: progress.update(task, description=stage)
+        )
+    table = make_table("vae-aug demo", ["figure"], ["value"])
+    for name, count in report.checks.items():
+        table.add_row(f"{name}: boxes equal", str(count))
+    for name, value in report.figures.items():
+        table.add_row(name, f"{value:.3f}" if "SSIM" in name else f"{value:.2f}")
+    for name, seconds in report.seconds.items():
+        table.add_row(f"{name}, s", f"{seconds:.1f}")
+    table.add_row("all, s", f"{sum(report.seconds.values()):.1f}")
+    show(table)
+    say(f"{out / 'summary.md'}, {out / 'sheet.png'}")
+
+
+@command
+def info(
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint (file, folder or packaged name), or a folder or file of records."
+        ),
+    ],
+    record: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Of a file of augmented records: print how this one, from 0, was made."
+        ),
+    ] = None,
+) -> None:
+    """Print what a checkpoint or a set of records holds; names no image and no patient."""
+    place = Path(path)
+    if record is not None:
+        _print_provenance(place, record)
+    elif place.is_dir() and not _CHECKPOINT_FILES & {file.name for file in place.iterdir()}:
+        _print_folder(place)
+    elif place.is_file() and place.suffix == ".tfrecord":
+        _print_summary(place.name, _summarize([place]))
+    else:
+        _print_checkpoint(path)
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Hide what TFDS warns of and is meant here: a configuration of its own, a new folder."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _print_provenance(path: Path, index: int) -> None:
+    table = make_listing(f"{path}, record {index}")
+    for name, value in calls.read_provenance(path, index).items():
+        listed = isinstance(value, list)
+        shown = ", ".join(f"{entry:.3g}" for entry in value) if listed else str(value)
+        table.add_row(name, escape(shown))
+    show(table)
+
+
+def _print_checkpoint(checkpoint: str) -> None:
+    manifest = calls.read_manifest(checkpoint)
+    shapes = [variable["shape"] for variable in manifest["variables"].values()]
+    fingerprint = manifest.get("fingerprint", {})
+    table = make_listing(manifest["path"])
+    table.add_row("digest", manifest["digest"])
+    table.add_row("format", str(manifest["format"]))
+    table.add_row("weights", f"{sum(math.prod(shape) for shape in shapes):,}")
+    for name, value in manifest["model"].items():
+        table.add_row(f"model {name}", escape(str(value)))
+    table.add_row("trained on images", str(fingerprint.get("images", "unknown")))
+    table.add_row("trained on patients", str(len(fingerprint.get("patients", ())) or "unknown"))
+    for name, value in manifest["training"].get("validation", {}).items():
+        table.add_row(f"validation {name}", f"{value:g}")
+    for name, value in manifest["training"].get("config", {}).items():
+        table.add_row(f"train {name}", escape(str(value)))
+    show(table)
+    card = calls.read_card(checkpoint)
+    show(Markdown(card) if card else "No model card.")
+
+
+def _print_folder(folder: Path) -> None:
+    info = read_info(folder)
+    say(f"{folder}: labels {', '.join(info.label_names)}")
+    for part in info.parts:
+        _print_summary(part, _summarize(find_records(folder, part)[0]))
+
+
+def _summarize(files: Sequence[Path]) -> RecordSummary:
+    columns = (SpinnerColumn(), TextColumn("{task.completed} records"))
+    with show_progress(*columns) as progress:
+        task = progress.add_task("", total=None)
+        return calls.summarize_records(files, progress=lambda n: progress.update(task, completed=n))
+
+
+def _print_summary(name: str, summary: RecordSummary) -> None:
+    table = make_listing(name)
+    table.add_row("images", str(summary.images))
+    table.add_row("patients", str(summary.patients or "unknown"))
+    table.add_row("boxes", str(summary.boxes))
+    for label, count in sorted(summary.labels.items()):
+        table.add_row(f"  {escape(label)}", str(count))
+    for kind, count in summary.formats.items():
+        table.add_row(kind, str(count))
+    table.add_row("augmented", str(summary.augmented))
+    if not math.isnan(summary.lowest_fidelity):
+        table.add_row("lowest fidelity", f"{summary.lowest_fidelity:.3f}")
+    for settings, count in summary.settings.items():
+        table.add_row(escape(settings), str(count))
+    show(table)

@@ -1,0 +1,331 @@
+"""`ingest`, `which` and `check`: from files to records, and what is wrong with either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from vae_aug.cli import options
+from vae_aug.cli.console import SHOWN_PROBLEMS, make_table, say, say_problems, show, show_counts
+from vae_aug.cli.entry import command
+from vae_aug.cli.loading import calls
+from vae_aug.data.shards import UNANNOTATED, read_info
+from vae_aug.errors import VAEAugError
+
+if TYPE_CHECKING:
+    from vae_aug.data.ingest import IngestReport
+    from vae_aug.data.splits import Leak
+
+
+@command
+def ingest(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of the data set, its annotation file, or a quoted pattern of TFRecords."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder of the records; made if missing.")],
+    format: options.SourceFormat = "auto",
+    split: Annotated[
+        str,
+        typer.Option(
+            help="Split to read and to write; val and valid are stored as validation. all reads "
+            "every split of the source."
+        ),
+    ] = "train",
+    shards: Annotated[int, typer.Option(min=1, max=99999, help="Number of files.")] = 1,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Label names in their order, with commas between; boxes of others are dropped. "
+            "Default: those of OUT if they cover the source's, else the source's."
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Fail at the first unusable, unannotated or faulty image or box."
+        ),
+    ] = False,
+    unannotated: Annotated[
+        options.Unannotated | None,
+        typer.Option(
+            help="What becomes of images of which the source does not say whether they have "
+            "boxes. keep (the default): they go to shards of their own, which vae-aug train reads "
+            "and a detector does not; skip; negative: you say that none has a box; error.",
+        ),
+    ] = None,
+    keep_partial: Annotated[
+        bool,
+        typer.Option(
+            "--keep-partial",
+            help="Take an image of which only some boxes were understood as annotated.",
+        ),
+    ] = False,
+    images: options.Images = None,
+    exif: Annotated[
+        options.Exif,
+        typer.Option(
+            help="apply turns images as their EXIF orientation says, which is what annotation "
+            "tools show; ignore takes pixels as stored."
+        ),
+    ] = "apply",
+    axis: options.SliceAxis = "axial",
+    window: options.Window = "auto",
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            help="DICOM, NIfTI and DeepLesion: depth of the images, 8 or 16. Default: 16 if the "
+            "file stores more than 8 bits."
+        ),
+    ] = None,
+    neighbours: Annotated[
+        str | None,
+        typer.Option(
+            help="DICOM series only: the slices so far before and behind become the first and "
+            "third channel; a number of slices, or millimetres as 5mm. At an end or gap the slice "
+            "itself stands in."
+        ),
+    ] = None,
+    salt_file: options.SaltFile = None,
+    keep_ids: Annotated[
+        bool,
+        typer.Option("--keep-ids", help="Keep names and patients as they are: public data only."),
+    ] = False,
+    split_by_patient: Annotated[
+        str | None,
+        typer.Option(
+            help="Share the images of --split (or of --split all) out to train, validation and "
+            "test, e.g. 0.7,0.15,0.15 (or 0.8,0.2 without test), with no patient in two of them.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a split that OUT holds already.")
+    ] = False,
+    no_leak_check: Annotated[
+        bool,
+        typer.Option(
+            "--no-leak-check",
+            help="Do not search the other splits of OUT for patients and images of this one, "
+            "which decodes every image of OUT once more.",
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of --split-by-patient.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes; the records are the same for any number.")
+    ] = 1,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            help="Runner of Apache Beam in the place of --workers, e.g. DirectRunner; its workers "
+            "must share the folders SOURCE and OUT. Needs the extra beam."
+        ),
+    ] = None,
+    runner_option: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE of Beam's pipeline options; may be given several times."),
+    ] = None,
+) -> None:
+    """Write one split of an annotated data set as TFRecords (TF Object Detection schema).
+
+    An image counts as one without boxes only if the source says so; what is not annotated goes to
+    shards of its own, for vae-aug train alone. Unusable images and boxes are left out, counted and
+    named, by hashes (see vae-aug which).
+    Nothing appears before it is whole. Run the command again after Ctrl-C or a crash: it goes on
+    where it stopped. A split that OUT holds already is refused. Patients and images that are in two
+    splits of OUT are named; with --strict the command then fails (status 1).
+    """
+    chosen: dict[str, Any] = {
+        "format": format,
+        "split": split,
+        "shards": shards,
+        "labels": None if labels is None else [name.strip() for name in labels.split(",")],
+        "strict": strict,
+        "unannotated": unannotated,
+        "keep_partial": keep_partial,
+        "images": images,
+        "exif": exif,
+        "axis": axis,
+        "window": options.parse_window(window),
+        "bits": bits,
+        "neighbours": neighbours,
+        "salt": options.read_salt(salt_file),
+        "keep_ids": keep_ids,
+        "overwrite": overwrite,
+        "leak_check": not no_leak_check,
+        "workers": workers,
+        "runner": runner,
+        "runner_options": _parse_runner_options(runner_option or ()),
+    }
+    with show_counts("images") as progress:
+        chosen["progress"] = progress
+        if split_by_patient is None:
+            reports: tuple[IngestReport, ...] = (calls.ingest(source, out, **chosen),)
+        else:
+            shares = _parse_shares(split_by_patient)
+            reports = calls.ingest_by_patient(source, out, shares, seed=seed, **chosen)
+    for report in reports:
+        _print_ingest(report, out)
+    _print_leaks_of(reports, out, strict=strict)
+
+
+@command
+def which(
+    source: Annotated[Path, typer.Argument(help="As in `vae-aug ingest`.")],
+    hashes: Annotated[list[str], typer.Argument(help="Hashes from records, reports or messages.")],
+    format: options.SourceFormat = "auto",
+    split: Annotated[str, typer.Option(help="As in the ingest.")] = "train",
+    images: options.Images = None,
+    axis: options.SliceAxis = "axial",
+    salt_file: options.SaltFile = None,
+) -> None:
+    """Tell which file or patient of a source a hash stands for. Needs the salt of the ingest.
+
+    Names of medical files and folders are often those of patients, so `vae-aug ingest` writes and
+    prints hashes of them.
+    """
+    salt = options.read_salt(salt_file)
+    found = calls.find_hashed(
+        source, hashes, format=format, split=split, images=images, axis=axis, salt=salt
+    )
+    for value, name in found.items():
+        say(f"{value} {name}")
+    if missing := [value for value in hashes if value not in found]:
+        raise VAEAugError(
+            f"{source}: nothing in it has the hash {', '.join(missing)}; give the split, format "
+            "and salt of the ingest."
+        )
+
+
+@command
+def check(
+    records: options.Records,
+    near_bits: Annotated[
+        int,
+        typer.Option(
+            min=0, max=256, help="Bits of 256 in which the hashes of near duplicates may differ."
+        ),
+    ] = 8,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if anything is in two splits.")
+    ] = False,
+) -> None:
+    """Check every record, and search for patients and images that are in two splits."""
+    for part in read_info(records).parts:
+        say(f"{part}: {calls.check_records(records, part)} records, no fault")
+    with show_counts("images") as progress:
+        leaks = calls.find_leaks(records, near_bits=near_bits, progress=progress)
+    _print_leaks(leaks)
+    if strict and leaks:
+        raise VAEAugError(_describe_leaks(records, leaks))
+
+
+def _print_leaks_of(reports: Sequence[IngestReport], out: Path, *, strict: bool) -> None:
+    """Print what the splits of an ingest share with others, if that was searched for."""
+    if all(report.leaks is None for report in reports):
+        return
+    leaks = tuple(dict.fromkeys(leak for report in reports for leak in report.leaks or ()))
+    _print_leaks(leaks)
+    if leaks and strict:
+        raise VAEAugError(_describe_leaks(out, leaks))
+    if leaks:
+        say(
+            f"WARNING: {_describe_leaks(out, leaks)} What is measured on these splits is not what "
+            "other patients would give. Write all splits anew with --split-by-patient --overwrite, "
+            "or correct the source; vae-aug check lists the leaks again."
+        )
+
+
+def _parse_runner_options(texts: Sequence[str]) -> dict[str, str]:
+    pairs = [text.removeprefix("--").partition("=") for text in texts]
+    for text, (name, equals, _) in zip(texts, pairs, strict=True):
+        if not name or not equals:
+            raise ValueError(f"--runner-option wants KEY=VALUE; got {text!r}.")
+    return {name: value for name, _, value in pairs}
+
+
+def _parse_shares(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(
+            f"--split-by-patient wants shares such as 0.7,0.15,0.15; got {text!r}."
+        ) from error
+
+
+def _print_leaks(leaks: Sequence[Leak]) -> None:
+    for leak in leaks[:SHOWN_PROBLEMS]:
+        say(f"  {leak.kind} in {leak.splits[0]} and {leak.splits[1]}: {leak.key}")
+    say(f"in two splits: {calls.count_leaks(leaks)}")
+
+
+def _describe_leaks(records: Path, leaks: Sequence[Leak]) -> str:
+    return f"{records}: {len(leaks)} leaks between splits ({calls.count_leaks(leaks)})."
+
+
+def _print_ingest(report: IngestReport, out: Path) -> None:
+    table = make_table(f"{report.format} -> {out}", ["split", "label"], ["boxes"])
+    for label, count in report.class_counts.items():
+        table.add_row(report.split, escape(label), str(count))
+    table.add_section()
+    table.add_row(report.split, "all", str(report.boxes))
+    show(table)
+    if report.resumed:
+        say(f"{report.resumed} images had been converted by a run that was cut short")
+    if report.restarted:
+        say("a run that was cut short had other images or settings; started anew")
+    if report.replaced:
+        say(f"replaced the former {report.split} of {report.replaced} images")
+    say(f"format {report.format}: {report.reveal(report.evidence)}")
+    for note in report.notes:
+        say(note)
+    patients = f", {report.patients} patients" if report.patients else ""
+    say(f"{report.images} images written{patients}")
+    if report.unannotated or report.faulty:
+        say(_describe_unannotated(report))
+    if report.turned:
+        say(f"{report.turned} images turned as their EXIF orientation says")
+    say(
+        f"{len(report.skipped)} files skipped, {report.dropped} boxes dropped, "
+        f"{report.clipped} boxes clipped to the image"
+        + (f", {report.duplicates} boxes twice" if report.duplicates else "")
+    )
+    for side, sizes in report.box_sizes_px.items():
+        least, lower, median, upper, largest = (f"{size:g}" for size in sizes)
+        say(f"box {side}, px: median {median}, half in {lower}-{upper}, all in {least}-{largest}")
+    if set(report.scanners) != {""}:
+        scanners = (f"{name or 'no DICOM'} {count}" for name, count in report.scanners.items())
+        say(f"images by scanner: {', '.join(scanners)}")
+    if report.neighbours:
+        states = ", ".join(f"{count} {state}" for state, count in report.neighbours.items())
+        say(f"neighbours: {states}; the slice itself stands in for all but found")
+    if report.burned_in:
+        say(
+            f"WARNING: {report.burned_in} images say of themselves that text is burned into the "
+            "pixels, (0028,0301) Burned In Annotation; it may name the patient"
+        )
+    # Images that are merely not annotated come last: they may be all of a folder.
+    problems = sorted(report.problems, key=lambda problem: problem.effect == "unannotated")
+    say_problems(
+        [f"{each.effect} {report.reveal(each.file)}: {each.reason}" for each in problems],
+        f", in {out / f'ingest_{report.split}.json'}",
+    )
+
+
+def _describe_unannotated(report: IngestReport) -> str:
+    """Say how many images are not annotated, and what became of them."""
+    became = (
+        f"written to {report.split}{UNANNOTATED}-*, which vae-aug train reads and a detector must "
+        "not"
+        if report.unannotated_written
+        else "left out"
+    )
+    return (
+        f"{report.unannotated} images of which the source does not say whether they have boxes, "
+        f"and {report.faulty} whose annotation is faulty: {became}"
+    )

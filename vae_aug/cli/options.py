@@ -1,0 +1,142 @@
+"""Options and arguments that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import typer
+
+Format = Literal[
+    "auto",
+    "coco",
+    "voc",
+    "yolo",
+    "csv",
+    "labelme",
+    "cvat",
+    "via",
+    "supervisely",
+    "lidc",
+    "masks",
+    "dicom",
+    "nifti",
+    "records",
+    "tfds",
+    "images",
+]
+"""Keys of `vae_aug.data.annotations.READERS`, whose module loads TensorFlow; so does that of each
+choice below."""
+Unannotated = Literal["keep", "skip", "negative", "error"]
+Exif = Literal["apply", "ignore"]
+Axis = Literal["axial", "coronal", "sagittal"]
+DicomAs = Literal["dicom", "png"]
+Oracle = Literal["bayesian", "random"]
+
+
+def repeat(choices: Any, text: str) -> Any:
+    """Make an option of these literals that may be repeated: typer takes no list of literals."""
+    names = get_args(choices)
+
+    def parse(value: str) -> str:
+        if value not in names:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, names))}.")
+        return value
+
+    return typer.Option(parser=parse, metavar=f"<{'|'.join(names)}>", help=text)
+
+
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        "--ckpt",
+        help="Checkpoint: a .keras file, a checkpoint folder, the folder of a training, or a "
+        "packaged name.",
+    ),
+]
+Records = Annotated[Path, typer.Argument(help="Folder of records, as `vae-aug ingest` writes it.")]
+TrainingRecords = Annotated[
+    list[Path], typer.Argument(help="Folders of records with a split train, mixed evenly.")
+]
+Validation = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Folder of records with a split validation; may be repeated. Default: those of "
+        "RECORDS that have one; if none has, a tenth of the training images is held back."
+    ),
+]
+SourceFormat = Annotated[
+    Format,
+    typer.Option(
+        metavar="<format>",
+        help="How the source is annotated: auto, coco, voc, yolo, csv, labelme, cvat, via, "
+        "supervisely, lidc, masks, dicom, nifti, records, tfds, images. auto tells it from the "
+        "files, and refuses where several formats fit or annotations are not understood; images "
+        "takes PNG, JPEG and TIFF files alone.",
+    ),
+]
+SliceAxis = Annotated[
+    Axis,
+    typer.Option(
+        help="NIfTI only: plane of the slices. Up is anterior, or superior in coronal and sagittal "
+        "ones; left is the patient's right, or anterior in sagittal ones."
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        help="A folder in which images may lie besides SOURCE. Images elsewhere are left out, "
+        "links resolved."
+    ),
+]
+AllowDamaged = Annotated[
+    bool,
+    typer.Option(
+        "--allow-damaged",
+        help="Read what is there of shards that are damaged or not as dataset.json says, each up "
+        "to its first damaged record.",
+    ),
+]
+SaltFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with the secret from which hashes of patients and names are made. Default: "
+        "$VAE_AUG_SALT, else a key file in the user's configuration folder, made when needed."
+    ),
+]
+Window = Annotated[
+    str,
+    typer.Option(
+        help="DICOM, and NIfTI and DeepLesion in ingest: auto (what the file or table says; of a "
+        "volume its percentiles 0.5 to 99.5), full (lowest to highest value), lung, brain, bone, "
+        "soft-tissue, or CENTER,WIDTH in modality units (CT: Hounsfield units)."
+    ),
+]
+Strength = Annotated[
+    float, typer.Option(min=0, help="Strength, linear; 1 is the posterior's own spread.")
+]
+Strengths = Annotated[
+    list[float], typer.Option(min=0.0, help="Strength of the variants; may be repeated.")
+]
+MeasuredSplit = Annotated[str, typer.Option(help="Split to measure on.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, help="Most images, evenly spaced over the split. Default: all."),
+]
+Seed = Annotated[int, typer.Option(help="Seed; the same seed gives the same result.")]
+
+
+def parse_window(text: str) -> str | tuple[float, float]:
+    """Return the window that an option stands for; `ingest` checks it."""
+    parts = text.split(",")
+    if len(parts) != 2:
+        return text
+    try:
+        return float(parts[0]), float(parts[1])
+    except ValueError:
+        return text
+
+
+def read_salt(path: Path | None) -> str | None:
+    """Return the secret of a file; None without one."""
+    return None if path is None else path.read_text(encoding="utf-8").strip()

@@ -1,0 +1,294 @@
+"""`train` and `tune`: from records to a network."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml  # type: ignore[import-untyped]
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+from vae_aug.cli import options
+from vae_aug.cli.console import make_table, name_damage, say, show_progress
+from vae_aug.cli.console import show as print_table
+from vae_aug.cli.entry import command
+from vae_aug.cli.loading import calls
+from vae_aug.config import TRAIN_RECIPES, Encoder, Likelihood, ModelConfig, Profile, TrainConfig
+from vae_aug.errors import VAEAugError
+
+if TYPE_CHECKING:
+    from vae_aug.model.tune import Trial
+
+
+@command
+def train(
+    records: options.TrainingRecords,
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder of the run: checkpoint, log, TensorBoard, state to resume from."),
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON file with the objects "model" and "train", as a run writes to '
+            "OUT/config.json; their keys are the fields of vae_aug.ModelConfig and TrainConfig. "
+            "The options below replace its values."
+        ),
+    ] = None,
+    validation: options.Validation = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps in all. [default: 2000]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per step. [default: 16]")
+    ] = None,
+    profile: Annotated[
+        Profile | None,
+        typer.Option(
+            help="vector: the published network; ladder: latent maps at every scale, which keep "
+            "lesions. It also chooses the defaults of training. [default: vector]"
+        ),
+    ] = None,
+    encoder: Annotated[
+        Encoder | None, typer.Option(help="Backbone. [default: efficientnet-b1]")
+    ] = None,
+    encoder_weights: Annotated[
+        str | None,
+        typer.Option(
+            help="imagenet (downloads), package (the extra [lite1]) or a file. "
+            "[default: random weights]"
+        ),
+    ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Checkpoint, or name of a packaged one, whose architecture and weights training "
+            "starts from instead."
+        ),
+    ] = None,
+    loss: Annotated[
+        Likelihood | None,
+        typer.Option(
+            help="paper: original_dim * MSE + KLD; sigma: optimal decoder variance; sigma_each: "
+            "one for each image, the ladder's default. [default: sigma]"
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of weights, order, noise and draws. [default: 0]")
+    ] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="Markdown file for the checkpoint's model card.")
+    ] = None,
+    allow_damaged: options.AllowDamaged = False,
+) -> None:
+    """Train the network on records: noisy image in, clean image out.
+
+    Ctrl-C stops; the same command goes on from the last validation. OUT/checkpoint.keras is the
+    best network so far, by validation PSNR.
+    """
+    settings = _read_settings(config)
+    start_from = start_from or settings["train"].get("start_from")
+    start = calls.read_manifest(start_from)["model"] if start_from else {}
+    chosen = _drop_unset(profile=profile, encoder=encoder)
+    model = ModelConfig.from_dict({**start, **settings["model"], **chosen})
+    chosen = _drop_unset(
+        steps=steps,
+        batch_size=batch_size,
+        encoder_weights=encoder_weights,
+        start_from=start_from,
+        loss=loss,
+        seed=seed,
+    )
+    recipe = TRAIN_RECIPES[model.profile]
+    training = TrainConfig.from_dict({**recipe, **settings["train"], **chosen})
+    text = "" if card is None else card.read_text(encoding="utf-8")
+    try:
+        with name_damage(*records, *validation or []), _show_steps("train", training.steps) as show:
+            best = calls.train(
+                records,
+                out,
+                model=model,
+                config=training,
+                validation=validation or [],
+                card=text,
+                allow_damaged=allow_damaged,
+                progress=lambda step, figures: show(step, _format_step(figures)),
+                report=say,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_describe_state(out)) from None
+    table = make_table(str(out / calls.BEST_CHECKPOINT), ["best validation"], ["value"])
+    for name, value in best.items():
+        table.add_row(name, f"{value:g}")
+    print_table(table)
+
+
+@command
+def tune(
+    records: options.TrainingRecords,
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder of the search: its table, the best settings, every training."),
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Settings that the search starts from, as for `vae-aug train`."),
+    ] = None,
+    search: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON or YAML file: field names such as train.learning_rate or model.encoder to "
+            "a list of choices, or to an object with low, high and sampling (linear or log). In "
+            "YAML, write 3.0e-4, not 3e-4. Default: learning rate, weights of KL and SSIM, free "
+            "bits."
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 12,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of every trial.")] = 300,
+    oracle: Annotated[
+        options.Oracle,
+        typer.Option(
+            help="What chooses the values: bayesian, a Gaussian process after a third of the "
+            "trials was drawn at random; or random throughout."
+        ),
+    ] = "bayesian",
+    validation: options.Validation = None,
+    seed: Annotated[
+        int, typer.Option(help="Of the search; every trial trains with the seed of --config.")
+    ] = 0,
+) -> None:
+    """Search for the settings with which a training restores images best (extra tune).
+
+    Trials are short trainings, scored as training scores checkpoints: by the mean PSNR on clean
+    and noisy input. Ctrl-C stops; the same command goes on, also with more --trials. OUT/best.json
+    is for `vae-aug train --config`.
+    """
+    settings = _read_settings(config)
+    model = ModelConfig.from_dict(settings["model"])
+    recipe = TRAIN_RECIPES[model.profile]
+    try:
+        with (
+            name_damage(*records, *validation or []),
+            _show_steps("tune", trials * steps) as show,
+        ):
+
+            def show_trial(
+                number: int, values: Mapping[str, Any], step: int, figures: Mapping[str, float]
+            ) -> None:
+                show(
+                    (number - 1) * steps + step,
+                    f"PSNR {figures['psnr']:.1f} dB" if figures else _format_values(values),
+                    f"trial {number}/{trials}, step {step}/{steps}",
+                )
+
+            done = calls.tune(
+                records,
+                out,
+                model=model,
+                config=TrainConfig.from_dict({**recipe, **settings["train"]}),
+                space=None if search is None else _read_space(search),
+                trials=trials,
+                steps=steps,
+                validation=validation or [],
+                progress=show_trial,
+                oracle=oracle,
+                seed=seed,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{out} keeps the trials so far; run the same command again to go on."
+        ) from None
+    _print_trials(done, out)
+
+
+@contextlib.contextmanager
+def _show_steps(description: str, total: int) -> Iterator[Callable[..., None]]:
+    """Show a bar of steps, and yield what takes their number, a text and a new description."""
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"))
+    text = TextColumn("{task.description}")
+    with show_progress(text, *columns, TimeRemainingColumn()) as progress:
+        task = progress.add_task(description, total=total, figures="preparing")
+
+        def show(step: int, figures: str, description: str | None = None) -> None:
+            progress.update(task, completed=step, figures=figures, description=description)
+
+        yield show
+
+
+def _read_settings(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Read the objects "model" and "train" of a JSON file, as a run writes it."""
+    if path is None:
+        return {"model": {}, "train": {}}
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise VAEAugError(f"{path}: not valid JSON ({error}).") from error
+    # A run's own config.json also has its sources, which are arguments here.
+    known = {"model", "train", "sources"}
+    fits = isinstance(content, dict) and set(content) <= known
+    parts = {name: content.get(name, {}) for name in ("model", "train")} if fits else {}
+    if not fits or not all(isinstance(part, dict) for part in parts.values()):
+        raise VAEAugError(f'{path}: expected an object with the objects "model" and "train".')
+    return parts
+
+
+def _drop_unset(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _format_step(figures: Mapping[str, float]) -> str:
+    return (
+        f"loss {figures['loss']:.4g}  KL {figures['kl']:.1f} nats  PSNR {figures['psnr']:.1f} dB  "
+        f"{figures['images_per_second']:.1f} images/s"
+    )
+
+
+def _describe_state(out: Path) -> str:
+    """Say from where an interrupted run can go on."""
+    state = calls.tf.train.latest_checkpoint(os.fspath(out / "state"))
+    if state is None:
+        return f"before the first validation; {out} holds no state yet, so a run starts anew."
+    step = state.rpartition("-")[2]
+    return f"{out} keeps the state of step {step}; run the same command again to go on from there."
+
+
+def _read_space(path: Path) -> Mapping[str, Any]:
+    """Read a search space from JSON or YAML; `tune` checks what it says."""
+    parse = yaml.safe_load if path.suffix in (".yaml", ".yml") else json.loads
+    try:
+        content = parse(path.read_bytes())
+    except (ValueError, yaml.YAMLError) as error:
+        raise VAEAugError(f"{path}: not valid JSON or YAML ({error}).") from error
+    if not isinstance(content, dict):
+        raise VAEAugError(f"{path}: expected an object of field names; got {content!r}.")
+    return content
+
+
+def _format_values(values: Mapping[str, Any]) -> str:
+    return "  ".join(f"{name.partition('.')[2]} {value}" for name, value in values.items())
+
+
+def _print_trials(trials: Sequence[Trial], out: Path) -> None:
+    names = [name.partition(".")[2] for name in trials[0].values]
+    figures = (*names, "score, dB", "PSNR", "PSNR noisy", "KL, nats")
+    table = make_table(str(out / calls.TABLE_NAME), ["trial"], figures)
+    for trial in trials:
+        values = map(str, trial.values.values())
+        measured = [trial.figures.get(name, math.nan) for name in ("psnr", "psnr_noisy", "kl")]
+        results = (
+            trial.status if trial.score is None else f"{trial.score:.2f}",
+            *("-" if math.isnan(figure) else f"{figure:.1f}" for figure in measured),
+        )
+        table.add_row(str(trial.number), *map(escape, values), *results)
+    print_table(table)
+    for trial in trials:
+        if trial.status == "failed":
+            say(f"  trial {trial.number} failed: {trial.message}")
+    say(f"for vae-aug train --config: {out / calls.BEST_NAME}")
