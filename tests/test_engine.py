@@ -43,9 +43,10 @@ def test_xla_computes_from_the_same_draws(profile, short_vae, tiny_ladder):
     expected = TensorFlowEngine(vae, config)(IMAGES, SEEDS)
     # Other draws would differ by about this spread, and fail below.
     assert float(tf.math.reduce_std(expected)) > 1e-2
-    computed = XLAEngine(vae, config)(IMAGES, SEEDS)
+    engine = XLAEngine(vae, config)
+    computed = engine(IMAGES, SEEDS)
     np.testing.assert_allclose(computed, expected, atol=TOLERANCE)
-    again = XLAEngine(vae, config)(IMAGES[:2], SEEDS[:2])
+    again = engine(IMAGES[:2], SEEDS[:2])
     np.testing.assert_array_equal(again, computed[:2])
 
 

@@ -15,6 +15,7 @@ from test_dataset import run_elsewhere
 
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.data.records import make_example, read_records, write_records
+from vae_aug.model.checkpoint import save_checkpoint
 
 COUNT = 4
 DTYPES = {"uint8": tf.uint8, "uint16": tf.uint16}
@@ -117,7 +118,7 @@ def start_service():
     return dispatcher, worker
 
 
-# Every group of ways below runs in a process of its own, on records, through a packaged network.
+# Every group of ways below runs in a process of its own, on records, through a stored network.
 
 AUGMENT = {"seed": 3, "mode": "sample", "factor": 0.5}
 TAKEN = 2  # images that are read before an iterator is saved
@@ -169,7 +170,7 @@ def build_tfds(_, __, folder):
     sys.path.insert(0, str(ROOT / "tfds_builders"))
     from med_vae_augmented import med_vae_augmented_dataset_builder as module
 
-    settings = {"source": str(folder / "records"), "checkpoint": NAME, **AUGMENT}
+    settings = {"source": str(folder / "records"), "checkpoint": str(folder / NAME), **AUGMENT}
     config = module.MedVaeAugmentedConfig(name="own", **settings)
     builder = module.Builder(data_dir=folder / "tfds", config=config)
     builder.download_and_prepare()
@@ -177,7 +178,7 @@ def build_tfds(_, __, folder):
     return read_images(e | {"image/source_id": e["image/id"]} for e in elements)
 
 
-NAME = "vector"
+NAME = "network.keras"
 WAYS = {
     "kept in mid-epoch": keep_iterator,
     "map": lambda source, augment, _: read_images(source.map(augment)),
@@ -203,7 +204,7 @@ PROCESSES = (
 
 def digest_ways(names, folder):
     """What ways make of the records of a folder; in a process that has not begun yet."""
-    augment = VAEAugment(NAME, **AUGMENT)
+    augment = VAEAugment(folder / NAME, **AUGMENT)
     source = read_records(folder / "records", "train")
     return {name: digest(WAYS[name](source, augment, folder)) for name in names}
 
@@ -217,8 +218,9 @@ def run_ways(names, folder):
 
 
 @pytest.mark.slow
-def test_processes_of_every_kind_give_the_same_bytes(tmp_path):
+def test_processes_of_every_kind_give_the_same_bytes(tiny_vae, tmp_path):
     write_source(tmp_path)
+    save_checkpoint(tiny_vae, tmp_path / NAME)
     untouched = digest(read_images(read_records(tmp_path / "records", "train")))
     digests = {}
     for names in PROCESSES:
@@ -228,52 +230,52 @@ def test_processes_of_every_kind_give_the_same_bytes(tmp_path):
     assert untouched not in digests.values()
 
 
-PACKAGED = [("demo", "uint16"), ("vector", "uint8")]
+PACKAGED = {"demo": "uint16", "vector": "uint8"}
 
 
-def run_packaged():
-    """What the packaged networks make of the source."""
-    made = {}
-    for name, dtype in PACKAGED:
-        augment = VAEAugment(name, seed=3, guard="off")
-        made[name, dtype] = read_images(make_source(DTYPES[dtype]).apply(augment))
-    return made
+def run_packaged(name):
+    """What a packaged network makes of the source."""
+    augment = VAEAugment(name, seed=3, guard="off")
+    return read_images(make_source(DTYPES[PACKAGED[name]]).apply(augment))
 
 
-def save_packaged(path, threads):
-    """Keep what the packaged networks make; in a process that has not begun yet."""
+def save_packaged(folder, threads, names):
+    """Keep what packaged networks make; in a process that has not begun yet."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    np.savez(
-        path,
-        **{f"{n} {d} {i}": x for (n, d), xs in run_packaged().items() for i, x in enumerate(xs)},
+    for name in names:
+        np.savez(folder / f"{name}.npz", *run_packaged(name))
+
+
+def run_packaged_elsewhere(folder, threads, names):
+    """Return what packaged networks make in another process, by their name."""
+    run_elsewhere(
+        "import pathlib, test_reproducibility as t; "
+        f"t.save_packaged(pathlib.Path({str(folder)!r}), {threads}, {names!r})"
     )
-
-
-def run_packaged_elsewhere(folder, threads=0):
-    path = folder / "packaged.npz"
-    run_elsewhere(f"import test_reproducibility as t; t.save_packaged({str(path)!r}, {threads})")
-    with np.load(path) as file:
-        return {(n, d): [file[f"{n} {d} {i}"] for i in range(COUNT)] for n, d in PACKAGED}
+    made = {}
+    for name in names:
+        with np.load(folder / f"{name}.npz") as file:
+            made[name] = list(file.values())
+    return made
 
 
 @pytest.fixture(scope="module")
 def packaged():
-    return run_packaged()
+    return {name: run_packaged(name) for name in PACKAGED}
 
 
 @pytest.mark.slow
 def test_another_process_gives_the_same_bytes(packaged, tmp_path):
-    elsewhere = run_packaged_elsewhere(tmp_path)
-    assert digest(elsewhere["demo", "uint16"]) != digest(read_images(make_source(tf.uint16)))
-    for key in PACKAGED:
-        assert digest(elsewhere[key]) == digest(packaged[key]), key
+    elsewhere = run_packaged_elsewhere(tmp_path, 0, [*PACKAGED])
+    assert digest(elsewhere["demo"]) != digest(read_images(make_source(tf.uint16)))
+    for name, images in packaged.items():
+        assert digest(elsewhere[name]) == digest(images), name
 
 
 @pytest.mark.slow
 def test_one_thread_moves_hardly_a_pixel_by_a_level(packaged, tmp_path):
-    one = run_packaged_elsewhere(tmp_path, threads=1)
-    for key in PACKAGED:
-        many = np.concatenate([image.ravel() for image in packaged[key]]).astype(int)
-        moved = np.abs(many - np.concatenate([image.ravel() for image in one[key]]))
-        assert moved.max() <= 1, key
-        assert (moved > 0).mean() < 0.01, key
+    one = run_packaged_elsewhere(tmp_path, 1, ["vector"])["vector"]
+    many = np.concatenate([image.ravel() for image in packaged["vector"]]).astype(int)
+    moved = np.abs(many - np.concatenate([image.ravel() for image in one]))
+    assert moved.max() <= 1
+    assert (moved > 0).mean() < 0.01
