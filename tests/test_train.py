@@ -116,7 +116,9 @@ def test_a_run_says_what_it_does_and_how_it_stands(whole):
 
     start, first, second = (e for e in read_log(whole.folder) if e["kind"] == "validation")
     assert f"SSIM {start['ssim_noisy']:.3f}" in said["start"]
-    assert np.mean(read_start(whole.folder)["psnr"]) == pytest.approx(start["psnr"], rel=1e-5)
+    assert np.mean(read_start(whole.folder).images["psnr"]) == pytest.approx(
+        start["psnr"], rel=1e-5
+    )
     for steps, last in (whole.steps[:20], start), (whole.steps[20:], first):
         for figures in steps:
             assert figures["start_ssim"] == pytest.approx(start["ssim_noisy"], rel=1e-5)
@@ -441,7 +443,7 @@ def test_a_damaged_validation_split_is_not_passed_over(records, tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b'{"images": {}}', b'{"images": {"ssim": [1], "psnr": []}}'],
+    [b"", b"{", b"[]", b'{"images": {}}', b'{"images": {"ssim": [1], "psnr": []}}', b"{}"],
 )
 def test_a_damaged_start_is_named(tmp_path, content):
     (tmp_path / "start.json").write_bytes(content)

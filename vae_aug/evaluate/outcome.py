@@ -128,7 +128,7 @@ def judge_training(
         TrainingError: If what was measured at the start is missing, damaged or of other images.
     """
     out = Path(out)
-    start = read_start(out)
+    start = read_start(out).images
     held_out = open_sources(sources, validation, allow_damaged=allow_damaged).validation
     limit = config.validation_images
     patients = list_validation_patients(held_out, limit)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,26 +84,39 @@ def _read_config(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def write_start(out: Path, images: Mapping[str, Iterable[float]]) -> None:
-    """Write what a validation before the first step measured, image by image."""
-    kept = {name: [float(value) for value in images[name]] for name in IMAGE_FIGURES}
-    write_json(out / START_NAME, {"images": kept})
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a validation before the first step measured.
+
+    Attributes:
+        images: Values of each image, `[N] float64`, by figure: `IMAGE_FIGURES`.
+        seconds: How long it took, which a run that goes on expects of the next one.
+    """
+
+    images: Mapping[str, np.ndarray]
+    seconds: float
 
 
-def read_start(out: Path) -> dict[str, np.ndarray]:
-    """Read what `write_start` wrote: values of each image, `[N] float64`, by figure.
+def write_start(out: Path, start: Start) -> None:
+    """Write what a validation before the first step measured."""
+    images = {name: start.images[name].astype(float).tolist() for name in IMAGE_FIGURES}
+    write_json(out / START_NAME, {"seconds": round(start.seconds, 3), "images": images})
+
+
+def read_start(out: Path) -> Start:
+    """Read what `write_start` wrote.
 
     Raises:
         TrainingError: If it is missing or damaged.
     """
     path = out / START_NAME
     try:
-        images = json.loads(read_bounded(path, _MAX_BYTES))["images"]
-        values = {name: np.array(images[name], np.float64) for name in IMAGE_FIGURES}
-        shapes = {value.shape for value in values.values()}
-        if len(shapes) != 1 or len(min(shapes)) != 1 or not values["ssim"].size:
+        content = json.loads(read_bounded(path, _MAX_BYTES))
+        images = {name: np.array(content["images"][name], np.float64) for name in IMAGE_FIGURES}
+        shapes = {value.shape for value in images.values()}
+        if len(shapes) != 1 or len(min(shapes)) != 1 or not images["ssim"].size:
             raise ValueError("it has not one value of each image")
-        return values
+        return Start(images, float(content["seconds"]))
     except (VAEAugError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise TrainingError(
             f"{path}: is damaged ({type(error).__name__}: {error}). Delete it; `vae-aug train` "

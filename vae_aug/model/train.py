@@ -26,7 +26,6 @@ from vae_aug.model.feed import Source, make_training_feed, make_validation_feed
 from vae_aug.model.holdout import Holdout, open_sources
 from vae_aug.model.manifest import check_size
 from vae_aug.model.measure import (
-    Values,
     average,
     make_measure_batch,
     measure,
@@ -44,6 +43,7 @@ from vae_aug.model.run_files import (
     SHEET_NAME,
     START_NAME,
     Figures,
+    Start,
     TrainingError,
     clean_up,
     cut_log,
@@ -213,26 +213,26 @@ class _Run:
             parts.validation, state.vae.config.image_size, config, config.validation_images
         )
         self._feed = feed.cache()
-        self.pace = Pace(config)
         is_new = not (out / START_NAME).exists()
         start = self._measure_start() if is_new else read_start(out)
-        self._start = self._last = average(start)
+        self._start = self._last = average(start.images)
+        self.pace = Pace(config, start.seconds)
         self._manager = restore(state, out)
         self.writer = tf.summary.create_file_writer(str(out / "tensorboard"))
         cut_log(out / LOG_NAME, self.step)
         if is_new and not self.step:
             self.log("validation", 0, self._start)
-        self._describe(len(start["ssim_noisy"]))
+        self._describe(len(start.images["ssim"]))
 
-    def _measure_start(self) -> Values:
+    def _measure_start(self) -> Start:
         """Measure what the training starts from, and keep it for a comparison at its end."""
         # Traced before it is timed, as a first step is.
         self._measure_batch.get_concrete_function()
         began = time.perf_counter()
         values, _ = measure_images(self._measure_batch, self._feed)
-        self.pace.validation_seconds = time.perf_counter() - began
-        write_start(self.out, values)
-        return values
+        start = Start(values, time.perf_counter() - began)
+        write_start(self.out, start)
+        return start
 
     @property
     def step(self) -> int:
