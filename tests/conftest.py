@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # Rich asks for the width when the commands are loaded, which any test may be the first to do.
@@ -15,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig
-from vae_aug.model import encoder, lite1
+from vae_aug.model import encoder, lite1, train
 from vae_aug.model.ladder import LadderVAE
 from vae_aug.model.style import STYLE_DIM
 from vae_aug.model.vae import VAE
@@ -43,6 +44,21 @@ def shorten_stages(patch: pytest.MonkeyPatch) -> None:
     short = tuple(dataclasses.replace(stage, repeats=1) for stage in lite1.STAGES)
     patch.setattr(lite1, "STAGES", short)
     patch.setitem(encoder.STAGES, "efficientnet-lite1", short)
+
+
+def stand_still(patch: pytest.MonkeyPatch) -> None:
+    """Make the steps of a training change nothing: their graph takes most of a short run's time."""
+
+    def make_train_step(state: object, config: object) -> Callable[..., dict[str, float]]:
+        return lambda noisy, clean, weights, step: {"loss": 1.0, "kl": 2.0, "psnr": 20.0}
+
+    patch.setattr(train, "make_train_step", make_train_step)
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch, short_stages: None) -> None:
+    """Do what `stand_still` does, on networks of short stages."""
+    stand_still(monkeypatch)
 
 
 @pytest.fixture(scope="session")

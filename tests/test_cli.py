@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from vae_aug import cli
 from vae_aug.augment import files, transform
 from vae_aug.cli import calls, entry, options
+from vae_aug.cli.training import watch_steps
 from vae_aug.config import TRAIN_RECIPES, AugmentConfig, ModelConfig, TrainConfig
 from vae_aug.data import images, ingest
 from vae_aug.data.annotations import READERS
@@ -28,8 +29,9 @@ from vae_aug.data.images import read_image, write_image
 from vae_aug.data.nifti import AXES
 from vae_aug.data.privacy import hash_identifier
 from vae_aug.data.records import make_example, read_info, read_records, write_records
+from vae_aug.evaluate.outcome import Difference, Outcome
 from vae_aug.evaluate.speed import WAYS, Failure, Speed
-from vae_aug.model import tune
+from vae_aug.model import recipe, tune
 from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.model.vae import VAE
 from vae_aug.version import __version__
@@ -308,78 +310,158 @@ def test_ingest_takes_the_salt_from_a_file(coco, tmp_path, monkeypatch):
     assert patients[0] == patients[1] and len(patients[0][0]) == 16
 
 
+# What `progress` is told after a step.
+STEP = {
+    "loss": 2.0,
+    "images_per_second": 9.0,
+    "start_ssim": 0.61,
+    "last_ssim": 0.684,
+    "seconds_left": 2460.0,
+}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What `train` and `judge_training` were called with, which do nothing else."""
+    seen = {}
+
+    def train(sources, out, **given):
+        seen.update(given, sources=sources)
+        given["report"]("plan: a few steps")
+
+    def judge(sources, out, **given):
+        assert {name: seen[name] for name in given} == given
+        return make_judged()
+
+    monkeypatch.setattr(calls, "train", train)
+    monkeypatch.setattr(calls, "judge_training", judge)
+    return seen
+
+
+def make_judged():
+    """Make the outcome of a training that brought something."""
+    gain = Difference(0.07, 0.05, 0.09, "better")
+    return Outcome(
+        images=40,
+        groups=12,
+        unit="patients",
+        step=1500,
+        steps=2000,
+        start="demo",
+        filter={"method": "tv", "weight": 0.4},
+        figures={
+            "noisy": {"ssim_noisy": 0.1, "psnr_noisy": 8.0},
+            "filter": {"ssim_noisy": 0.47, "psnr_noisy": 19.0},
+            "start": {"ssim_noisy": 0.61, "psnr_noisy": 21.0, "ssim": 0.97, "psnr": 40.0},
+            "trained": {"ssim_noisy": 0.68, "psnr_noisy": 23.0, "ssim": 0.98, "psnr": 41.0},
+        },
+        against_start=gain,
+        against_filter=gain,
+        clean_against_start=gain,
+        verdict=("Better than what it started from.",),
+        advice=("Take more steps.",),
+        sheet="run/sheet.png",
+        code="dataset = dataset.apply(VAEAugment('run'))",
+    )
+
+
 def test_train_says_how_to_go_on_when_interrupted(records, tmp_path, monkeypatch):
     out = tmp_path / "run"
+    reached = iter((None, 200, 2000))
 
-    def interrupt(*arguments, progress, **options):
-        figures = {"loss": 2.0, "kl": 1.0, "psnr": 20.0, "images_per_second": 9.0}
-        progress(1, figures)
-        state = tf.train.Checkpoint(step=tf.Variable(2))
-        if out.exists():
-            tf.train.CheckpointManager(state, out / "state", 2).save(checkpoint_number=200)
-        out.mkdir(exist_ok=True)
+    def interrupt(*arguments, progress, **given):
+        progress(1, STEP)
+        if step := next(reached):
+            state = tf.train.Checkpoint(step=tf.Variable(2))
+            tf.train.CheckpointManager(state, out / "state", 2).save(checkpoint_number=step)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(calls, "train", interrupt)
     for expected in (
-        f"interrupted: before the first validation; {out} holds no state yet, so a run starts "
-        "anew.\n",
-        f"interrupted: {out} keeps the state of step 200; run the same command again to go on "
-        "from there.\n",
+        f"before the first validation; {out} holds no state yet, so a run starts anew.",
+        f"{out} keeps the state of step 200 of 2000; run the same command again to go on from "
+        "there.",
+        f"{out} keeps the network of step 2000 of 2000; run the same command again to have it "
+        "judged.",
     ):
         result = run("train", records, "--out", out)
-        assert (result.exit_code, result.stderr) == (130, expected)
+        assert (result.exit_code, result.stderr) == (130, f"interrupted: {expected}\n")
 
 
-def test_train_takes_what_a_run_writes_and_prints_the_best(records, tmp_path, monkeypatch):
-    seen = {}
+def test_train_writes_a_line_now_and_then_where_there_is_no_terminal(capsys, monkeypatch):
+    times = iter((0.0, 29.0, 30.0, 59.0, 61.0))
+    monkeypatch.setattr("vae_aug.cli.training.time.monotonic", lambda: next(times))
+    with watch_steps(2000) as show:
+        show(1, {**STEP, "seconds_left": float("nan")})
+        for step in 2, 3:
+            show(step, STEP)
+        show(4, {**STEP, "seconds_left": float("nan")})
+    output = capsys.readouterr()
+    assert not output.out
+    standing = "loss 2  SSIM 0.610 -> 0.684  9.0 images/s"
+    assert output.err == f"step 2 of 2,000: {standing}  41 min left\nstep 4 of 2,000: {standing}\n"
 
-    def train(sources, out, **options):
-        seen.update(options)
-        return {"psnr": 31.5}
 
-    monkeypatch.setattr(calls, "train", train)
-    settings = {"model": {"latent_dim": 16}, "train": {"steps": 9, "keep": [0.4, 0.5]}}
+def test_train_by_default_goes_on_from_demo_and_says_what_came_of_it(records, tmp_path, trained):
+    result = run("train", records, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert trained["model"].profile == "ladder"
+    assert trained["config"] == TrainConfig(start_from="demo", **TRAIN_RECIPES["ladder"])
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("No profile was chosen: a ladder goes on from the packaged 'demo'")
+    assert lines[1] == "plan: a few steps"
+    assert lines[3:5] == ["Better than what it started from.", "Take more steps."]
+    for name, figures in (
+        (r"best filter \(tv\)", r"0\.470 │ 19\.0 │ +│ +│"),
+        ("what it started from", r"0\.610 │ 21\.0 │ +0\.970 │ +40\.0 │"),
+        (r"trained \(step 1,500\)", r"0\.680 │ 23\.0 │ +0\.980 │ +41\.0 │"),
+    ):
+        assert re.search(rf"{name} +│ +{figures}", result.stdout), name
+    assert f"checkpoint: {tmp_path / 'run' / 'checkpoint.keras'}" in lines
+    assert lines[-2].startswith("pictures: run/sheet.png; figures: ")
+    assert lines[-1] == "to use it: dataset = dataset.apply(VAEAugment('run'))"
+
+
+def test_train_takes_what_a_run_writes(records, tmp_path, trained):
+    model = ModelConfig(profile="vector", latent_dim=16)
+    settings = {"model": model.to_dict(), "train": {"steps": 9, "keep": [0.4, 0.5]}}
     (tmp_path / "config.json").write_text(json.dumps({**settings, "sources": ["elsewhere"]}))
     result = run(
         *("train", records, "--out", tmp_path / "run", "--config", tmp_path / "config.json"),
         *("--steps", 4),
     )
     assert result.exit_code == 0, result.stderr
-    assert seen["model"] == ModelConfig(latent_dim=16)
-    assert seen["config"] == TrainConfig(steps=4, keep=(0.4, 0.5))
-    assert re.search(r"psnr +│ +31.5", result.stdout)
+    assert trained["model"] == model
+    assert trained["config"] == TrainConfig(steps=4, keep=(0.4, 0.5))
 
 
-def test_train_passes_options_on(records, tmp_path, monkeypatch):
-    seen = {}
-    monkeypatch.setattr(calls, "train", lambda *a, **k: seen.update(k, sources=a[0]) or {})
+def test_train_passes_options_on(records, tmp_path, trained):
     (tmp_path / "card.md").write_text("# Card")
     result = run(
         *("train", records, records, "--out", tmp_path, "--encoder", "efficientnet-lite1"),
         *("--encoder-weights", "package", "--loss", "paper", "--seed", 5, "--batch-size", 3),
-        *("--validation", records, "--card", tmp_path / "card.md"),
+        *("--validation", records, "--card", tmp_path / "card.md", "--profile", "vector"),
+        *("--learning-rate", "0.01"),
     )
     assert result.exit_code == 0, result.stderr
-    assert seen["sources"] == [records, records] and seen["validation"] == [records]
-    assert seen["report"]("a sentence") is None
-    assert seen["model"] == ModelConfig(encoder="efficientnet-lite1")
-    assert seen["config"] == TrainConfig(
-        encoder_weights="package", loss="paper", seed=5, batch_size=3
+    assert trained["sources"] == [records, records] and trained["validation"] == [records]
+    assert trained["model"] == ModelConfig(encoder="efficientnet-lite1")
+    assert trained["config"] == TrainConfig(
+        encoder_weights="package", loss="paper", seed=5, batch_size=3, learning_rate=0.01
     )
-    assert seen["card"] == "# Card"
+    assert trained["card"] == "# Card"
+    assert result.stdout.startswith("plan: a few steps")
 
 
-def test_train_takes_the_architecture_of_what_it_starts_from(records, tmp_path, monkeypatch):
-    seen = {}
-    monkeypatch.setattr(calls, "train", lambda *a, **k: seen.update(k) or {})
+def test_train_takes_the_architecture_of_what_it_starts_from(
+    records, tmp_path, trained, monkeypatch
+):
     ladder = ModelConfig(profile="ladder", latent_dim=24)
-    monkeypatch.setattr(calls, "read_manifest", lambda path: {"model": ladder.to_dict()})
+    monkeypatch.setattr(recipe, "read_manifest", lambda path: {"model": ladder.to_dict()})
     result = run("train", records, "--out", tmp_path, "--start-from", "begin.keras")
     assert result.exit_code == 0, result.stderr
-    assert seen["model"] == ladder
-    recipe = TRAIN_RECIPES["ladder"]
-    assert seen["config"] == TrainConfig(start_from="begin.keras", **recipe)
+    assert trained["model"] == ladder
+    assert trained["config"] == TrainConfig(start_from="begin.keras", **TRAIN_RECIPES["ladder"])
 
 
 @pytest.mark.parametrize(

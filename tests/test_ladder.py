@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import shorten_stages
 
 from vae_aug.config import ModelConfig
 from vae_aug.data.phantom import make_phantom
@@ -22,7 +23,7 @@ CONFIG = ModelConfig(
 def ladder() -> LadderVAE:
     """A ladder whose zero-initialised layers, which hide their input, are random."""
     with pytest.MonkeyPatch.context() as patch:
-        _shorten(patch)
+        shorten_stages(patch)
         keras.utils.set_random_seed(5)
         vae = LadderVAE(CONFIG)
     rng = np.random.default_rng(0)
@@ -31,16 +32,6 @@ def ladder() -> LadderVAE:
             scale = 0.3 / np.sqrt(np.prod(variable.shape[:-1]))
             variable.assign(rng.normal(0, scale, variable.shape))
     return vae
-
-
-def _shorten(patch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
-    from vae_aug.model import encoder, lite1
-
-    short = tuple(dataclasses.replace(stage, repeats=1) for stage in lite1.STAGES)
-    patch.setattr(lite1, "STAGES", short)
-    patch.setitem(encoder.STAGES, "efficientnet-lite1", short)
 
 
 def make_images(*shape: int) -> tf.Tensor:

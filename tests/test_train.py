@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import types
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import shorten_stages
 
 from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.data.atomic import lock_folder
 from vae_aug.data.embedded import read_embedded
 from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
+from vae_aug.model import train as train_module
 from vae_aug.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
-from vae_aug.model.train import TrainingError, _cut_log, _restore, _State, train
+from vae_aug.model.objective import compute_loss
+from vae_aug.model.run_files import TrainingError, cut_log, read_start
+from vae_aug.model.state import State, restore
+from vae_aug.model.train import train
 
 pytestmark = pytest.mark.usefixtures("short_stages")
 
 MODEL = ModelConfig(encoder="efficientnet-lite1", image_size=32, latent_dim=16)
 CONFIG = TrainConfig(batch_size=4, steps=4, validate_every=2, validation_images=4, seed=3)
+LONG = dataclasses.replace(CONFIG, steps=40, validate_every=20, learning_rate=3e-3, loss="paper")
 
 
 @pytest.fixture(scope="module")
@@ -46,138 +54,215 @@ def records(tmp_path_factory):
     return folder
 
 
-class Stop(Exception):
-    """Stands for the user's interrupt."""
+@dataclasses.dataclass
+class Whole:
+    """A run that nothing interrupted: its folder, figures, and what it told whoever watched.
+
+    `killed` is its folder as it was after step 23, when the last state was that of step 20.
+    """
+
+    folder: Path
+    killed: Path
+    best: dict[str, float]
+    steps: list[dict[str, float]]
+    said: list[str]
 
 
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(records, tmp_path):
-    def interrupt(step, figures):
-        if step == 3:
-            raise Stop
+@pytest.fixture(scope="module")
+def whole(records, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    folder, killed = runs / "whole", runs / "killed"
+    steps, said = [], []
 
-    whole = train([records], tmp_path / "whole", model=MODEL, config=CONFIG)
-    with pytest.raises(Stop):
-        train([records], tmp_path / "cut", model=MODEL, config=CONFIG, progress=interrupt)
-    resumed = train([records], tmp_path / "cut", model=MODEL, config=CONFIG)
-    assert resumed == whole
-    digests = [
-        read_manifest(tmp_path / run / "checkpoint.keras")["digest"] for run in ("whole", "cut")
+    def watch(step, figures):
+        steps.append(figures)
+        if step == 23:
+            shutil.copytree(folder, killed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_stages(patch)
+        best = train(
+            [records],
+            folder,
+            model=MODEL,
+            config=LONG,
+            progress=watch,
+            report=said.append,
+        )
+    return Whole(folder, killed, best, steps, said)
+
+
+def read_log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_loss_falls(whole):
+    losses = [figures["loss"] for figures in whole.steps]
+    assert len(losses) == 40 and np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    kinds = [(entry["kind"], entry["step"]) for entry in read_log(whole.folder)]
+    half = [("train", 10), ("train", 20), ("validation", 20)]
+    assert kinds == [("validation", 0), *half, *((kind, step + 20) for kind, step in half)]
+
+
+def test_a_run_says_what_it_does_and_how_it_stands(whole):
+    assert [line.partition(":")[0] for line in whole.said] == [
+        *("network", "noise", "images", "plan", "start", "time"),
     ]
+    said = dict(line.split(": ", 1) for line in whole.said)
+    assert said["network"].startswith("vector on efficientnet-lite1, squares of 32 px; begins with")
+    assert said["images"] == "8 to train on, 4 to validate on"
+    assert said["plan"].startswith("40 steps of 4 images, 20 times through the images; a validat")
+    assert re.search(r"^\d+ s until \d\d:\d\d; a step takes [\d.e-]+ s", said["time"])
+
+    start, first, second = (e for e in read_log(whole.folder) if e["kind"] == "validation")
+    assert f"SSIM {start['ssim_noisy']:.3f}" in said["start"]
+    assert np.mean(read_start(whole.folder).images["psnr"]) == pytest.approx(
+        start["psnr"], rel=1e-5
+    )
+    for steps, last in (whole.steps[:20], start), (whole.steps[20:], first):
+        for figures in steps:
+            assert figures["start_ssim"] == pytest.approx(start["ssim_noisy"], rel=1e-5)
+            assert figures["last_ssim"] == pytest.approx(last["ssim_noisy"], rel=1e-5)
+    assert second["ssim_noisy"] > start["ssim_noisy"]
+    left = [figures["seconds_left"] for figures in whole.steps]
+    # Two steps are not counted.
+    assert np.isnan(left[:2]).all() and np.isfinite(left[2:]).all()
+    assert 0 == left[-1] < left[2]
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(records, whole, tmp_path):
+    said = []
+    out = shutil.copytree(whole.killed, tmp_path / "cut")
+    assert read_log(out)[-1] == {**read_log(out)[-1], "kind": "validation", "step": 20}
+    start = (out / "start.json").read_bytes()
+    resumed = train([records], out, model=MODEL, config=LONG, report=said.append)
+    assert resumed == whole.best
+    digests = [read_manifest(run / "checkpoint.keras")["digest"] for run in (whole.folder, out)]
     assert digests[0] == digests[1]
 
-    # What a run leaves behind.
-    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    # What the training started from is not forgotten, and the run says where it stood.
+    assert (out / "start.json").read_bytes() == start == (whole.folder / "start.json").read_bytes()
+    lines = [line.partition(":")[0] for line in said]
+    assert lines == ["network", "noise", "images", "plan", "start", "run", "time"]
+    assert said[4] == whole.said[4]
+    assert said[5].startswith("run: goes on after step 20 of 40; its best, of step 20, restores to")
+    assert [e["step"] for e in read_log(out)] == [e["step"] for e in read_log(whole.folder)]
+
+
+def test_a_run_leaves_what_it_made(whole):
+    names = {path.name for path in whole.folder.iterdir()}
     assert names >= {"checkpoint.keras", "config.json", "log.jsonl", "sheet.png", "tensorboard"}
     assert "curves.png" in names
-    fingerprint = read_manifest(tmp_path / "whole" / "checkpoint.keras")["fingerprint"]
+    fingerprint = read_manifest(whole.folder / "checkpoint.keras")["fingerprint"]
     assert fingerprint["images"] == 8
     assert all(patient.startswith("hash-") for patient in fingerprint["patients"])
-    vae = load_checkpoint(tmp_path / "whole" / "checkpoint.keras")
+    vae = load_checkpoint(whole.folder / "checkpoint.keras")
     assert np.all(np.asarray(vae.aggregate_std) > 0)
     assert not np.all(np.asarray(vae.aggregate_mean) == 0)
 
-    # A run that was stopped after its last step is finished, not trained again.
-    shutil.copy(tmp_path / "whole" / "checkpoint.keras", tmp_path / "kept.keras")
-    unfinished = load_checkpoint(tmp_path / "whole" / "checkpoint.keras")
+
+def test_a_run_that_was_killed_after_its_last_step_is_finished(records, whole, tmp_path):
+    out = shutil.copytree(whole.folder, tmp_path / "run")
+    # Killed before the statistics of its latents were written ...
+    unfinished = load_checkpoint(out / "checkpoint.keras")
     unfinished.aggregate_mean.assign(0.0 * unfinished.aggregate_mean)
-    manifest = read_manifest(tmp_path / "whole" / "checkpoint.keras")
+    manifest = read_manifest(out / "checkpoint.keras")
     save_checkpoint(
         unfinished,
-        tmp_path / "whole" / "checkpoint.keras",
+        out / "checkpoint.keras",
         training=manifest["training"],
         fingerprint=manifest["fingerprint"],
     )
-    train([records], tmp_path / "whole", model=MODEL, config=CONFIG, progress=forbid)
-    again = read_manifest(tmp_path / "whole" / "checkpoint.keras")["digest"]
-    assert again == read_manifest(tmp_path / "kept.keras")["digest"]
+    # ... and another between its checkpoint and the copy of its figures.
+    best = (out / "best.json").read_text()
+    assert json.loads(best) == whole.best
+    (out / "best.json").write_text("{")
+    (out / ".checkpoint.keras.0123abcd.tmp").mkdir()
 
-    # Nor is one that was killed between its checkpoint and the copy of its figures.
-    best = (tmp_path / "whole" / "best.json").read_text()
-    assert json.loads(best) == whole
-    (tmp_path / "whole" / "best.json").write_text("{")
-    (tmp_path / "whole" / ".checkpoint.keras.0123abcd.tmp").mkdir()
-
-    # A finished run is not trained again; other settings are refused.
-    assert train([records], tmp_path / "whole", model=MODEL, config=CONFIG) == whole
-    assert (tmp_path / "whole" / "best.json").read_text() == best
-    assert not list((tmp_path / "whole").glob(".*"))
-    other = dataclasses.replace(CONFIG, learning_rate=0.5)
-    with pytest.raises(ValueError, match=r"learning_rate: 0\.001 before, 0\.5 now"):
-        train([records], tmp_path / "whole", model=MODEL, config=other)
+    said = []
+    again = train([records], out, model=MODEL, config=LONG, progress=forbid, report=said.append)
+    assert again == whole.best
+    digests = [read_manifest(run / "checkpoint.keras")["digest"] for run in (whole.folder, out)]
+    assert digests[0] == digests[1]
+    assert (out / "best.json").read_text() == best
+    assert not list(out.glob(".*"))
+    assert said[-1].startswith("run: is done after step 40 of 40; its best, of step")
+    other = dataclasses.replace(LONG, learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"learning_rate: 0\.003 before, 0\.5 now"):
+        train([records], out, model=MODEL, config=other)
 
 
 def forbid(step, figures):
     raise AssertionError(f"step {step} of a run that was done")
 
 
-def test_patience_that_has_run_out_stays_so(records, tmp_path):
-    config = dataclasses.replace(CONFIG, steps=40, validate_every=1, learning_rate=1e-9, patience=1)
-    steps = []
-    train([records], tmp_path, model=MODEL, config=config, progress=lambda s, f: steps.append(s))
-    assert len(steps) < 40
-    train([records], tmp_path, model=MODEL, config=config, progress=forbid)
+LADDER = dataclasses.replace(MODEL, profile="ladder", latent_dim=24)
 
 
-def test_a_ladder_trains_on_restyled_images(records, tmp_path):
-    model = dataclasses.replace(MODEL, profile="ladder", latent_dim=24)
+@pytest.fixture(scope="module")
+def ladder_run(records, tmp_path_factory):
+    """The folder and figures of a ladder's training, of whose encoder three stages are frozen."""
+    folder = tmp_path_factory.mktemp("ladder")
     config = dataclasses.replace(
-        CONFIG, steps=6, loss="sigma_each", ssim_weight=1.0, restyle=True, learning_rate=3e-3
+        CONFIG,
+        steps=6,
+        frozen_stages=3,
+        loss="sigma_each",
+        ssim_weight=1.0,
+        restyle=True,
+        learning_rate=3e-3,
     )
-    figures = train([records], tmp_path, model=model, config=config)
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_stages(patch)
+        return folder, train([records], folder, model=LADDER, config=config)
+
+
+def test_a_ladder_trains_on_restyled_images(ladder_run):
+    folder, figures = ladder_run
     assert {"kl_0", "kl_1", "kl_2", "kl_3", "kl_4"} <= set(figures)
     assert figures["kl"] == pytest.approx(sum(figures[f"kl_{i}"] for i in range(5)), rel=1e-4)
-    trained = load_checkpoint(tmp_path / "checkpoint.keras")
+    trained = load_checkpoint(folder / "checkpoint.keras")
     assert all(np.any(level.posterior.kernel.numpy()) for level in trained.levels)
 
 
-def test_a_ladder_goes_on_from_a_checkpoint_at_another_size(records, tmp_path):
-    model = dataclasses.replace(MODEL, profile="ladder", latent_dim=24)
-    first = dataclasses.replace(CONFIG, steps=2, frozen_stages=3)
-    train([records], tmp_path / "first", model=model, config=first)
-    begin = str(tmp_path / "first" / "checkpoint.keras")
-    still = dataclasses.replace(first, start_from=begin, steps=1, learning_rate=1e-12, ema=0.0)
-    larger = dataclasses.replace(model, image_size=64)
-    train([records], tmp_path / "second", model=larger, config=still)
+def test_a_ladder_goes_on_from_a_checkpoint_at_another_size(records, ladder_run, tmp_path, still):
+    begin = str(ladder_run[0] / "checkpoint.keras")
+    config = dataclasses.replace(CONFIG, start_from=begin, steps=1, ema=0.0)
+    larger = dataclasses.replace(LADDER, image_size=64)
+    said = []
+    train([records], tmp_path / "second", model=larger, config=config, report=said.append)
+    assert said[0].endswith(f"squares of 64 px; begins with the weights of {begin!r}")
     before = load_checkpoint(begin)
     after = load_checkpoint(tmp_path / "second" / "checkpoint.keras")
-    for old, new in zip(before.trainable_variables, after.trainable_variables, strict=True):
-        np.testing.assert_allclose(new.numpy(), old.numpy(), atol=1e-3, err_msg=old.path)
+    for old, new in zip(before.weights, after.weights, strict=True):
+        if "aggregate" not in old.path:
+            np.testing.assert_allclose(new.numpy(), old.numpy(), atol=1e-3, err_msg=old.path)
     fingerprint = read_manifest(tmp_path / "second" / "checkpoint.keras")["fingerprint"]
     assert fingerprint["images"] == 8
     digest = read_manifest(begin)["digest"]
     manifest = read_manifest(tmp_path / "second" / "checkpoint.keras")
     assert fingerprint["start_from"] == manifest["training"]["config"]["start_from"] == digest
-    assert str(tmp_path) not in json.dumps({**manifest, "path": ""})
+    assert str(ladder_run[0]) not in json.dumps({**manifest, "path": ""})
 
-    wider = dataclasses.replace(model, latent_dim=32)
+    wider = dataclasses.replace(LADDER, latent_dim=32)
     with pytest.raises(ValueError, match="latent_dim 24, not 32"):
-        train([records], tmp_path / "third", model=wider, config=still)
+        train([records], tmp_path / "third", model=wider, config=config)
     with pytest.raises(ValueError, match="starts from encoder_weights or from start_from"):
-        dataclasses.replace(still, encoder_weights="package")
-
-
-def test_the_loss_falls(records, tmp_path):
-    config = dataclasses.replace(
-        CONFIG, steps=40, validate_every=40, learning_rate=3e-3, clean_share=1.0, loss="paper"
-    )
-    losses = []
-    train(
-        [records],
-        tmp_path / "run",
-        model=MODEL,
-        config=config,
-        progress=lambda step, figures: losses.append(figures["loss"]),
-    )
-    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
-    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [entry["kind"] for entry in log] == ["train"] * 4 + ["validation"]
+        dataclasses.replace(config, encoder_weights="package")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(records, tmp_path, monkeypatch):
     monkeypatch.setitem(
-        train.__globals__["RECONSTRUCTIONS"], "paper", lambda mse, dim: mse[0] * float("nan")
+        compute_loss.__globals__["RECONSTRUCTIONS"], "paper", lambda mse, dim: mse[0] * np.nan
     )
+    draw = types.SimpleNamespace(reconstruction=tf.zeros([1, 32, 32, 3]), coarse=None, kls=[])
     config = dataclasses.replace(CONFIG, loss="paper")
+    ones = tf.ones([1, 32, 32, 1])
+    loss = compute_loss(draw, ones, ones, tf.constant(0), config)
+    assert np.isnan(loss)
+    monkeypatch.setattr(
+        train_module, "make_train_step", lambda state, config: lambda *batch: {"loss": loss}
+    )
     with pytest.raises(TrainingError, match="loss is nan at step 0"):
         train([records], tmp_path / "run", model=MODEL, config=config)
 
@@ -210,18 +295,29 @@ def write_images(folder, names):
     write_records(examples, folder, "train", 1, label_names=("lesion",))
 
 
-def test_without_a_validation_split_a_share_is_held_back_and_said_so(tmp_path):
+PATIENT = dataclasses.replace(CONFIG, steps=40, validate_every=1, patience=1)
+
+
+def test_a_share_is_held_back_and_patience_that_has_run_out_stays_so(tmp_path, still):
     names = [(f"{patient}_{index}", f"p{patient}") for patient in range(10) for index in range(2)]
     write_images(tmp_path / "records", names)
-    said = []
-    config = dataclasses.replace(CONFIG, steps=2)
-    out = tmp_path / "run"
-    train([tmp_path / "records"], out, model=MODEL, config=config, report=said.append)
-    (sentence,) = said
-    assert sentence.startswith("No split 'validation': 2 of 20 images are held back")
-    assert "those of 1 of 10 patients" in sentence
-    fingerprint = read_manifest(out)["fingerprint"]
+    said, steps = [], []
+    train(
+        [tmp_path / "records"],
+        tmp_path / "run",
+        model=MODEL,
+        config=PATIENT,
+        progress=lambda step, figures: steps.append(step),
+        report=said.append,
+    )
+    assert said[0].startswith("No split 'validation': 2 of 20 images are held back")
+    assert "those of 1 of 10 patients" in said[0]
+    fingerprint = read_manifest(tmp_path / "run")["fingerprint"]
     assert fingerprint["images"] == 18 and len(fingerprint["patients"]) == 9
+
+    # Steps that change nothing bring nothing after the first validation.
+    assert steps == [1, 2]
+    train([tmp_path / "records"], tmp_path / "run", model=MODEL, config=PATIENT, progress=forbid)
 
 
 # --- What another run does, or a killed one left -----------------------------------------------
@@ -275,7 +371,7 @@ def make_small_state():
     optimizer.build(layer.trainable_variables)
     averages = [tf.Variable(v.value) for v in layer.trainable_variables]
     vae = types.SimpleNamespace(weights=layer.weights)
-    return _State(vae, optimizer, averages, tf.Variable(7), tf.Variable(20.0), tf.Variable(1))
+    return State(vae, optimizer, averages, tf.Variable(7), tf.Variable(20.0), tf.Variable(1))
 
 
 @pytest.fixture
@@ -286,20 +382,20 @@ def stopped(short_vae, tmp_path):
     return tmp_path
 
 
-def restore(folder):
+def restore_step(folder):
     state = make_small_state()
     state.step.assign(0)
-    _restore(state, folder)
+    restore(state, folder)
     return int(state.step)
 
 
 def test_the_state_of_a_stopped_run_comes_back(stopped):
-    assert restore(stopped) == 7
+    assert restore_step(stopped) == 7
     shutil.rmtree(stopped / "state")
     (stopped / "checkpoint.keras").unlink()
     state = make_small_state()
     state.best.assign(-np.inf)
-    _restore(state, stopped)  # begins anew
+    restore(state, stopped)  # begins anew
 
 
 @pytest.mark.parametrize(
@@ -322,20 +418,20 @@ def test_a_damaged_state_is_named_and_not_trained_over(stopped, file, content):
         (stopped / file).write_bytes(content)
     name = file if file == "checkpoint.keras" else r"state(/checkpoint)?: .*damaged"
     with pytest.raises(TrainingError, match=f"{name}.*delete .*state to train from the first"):
-        restore(stopped)
+        restore_step(stopped)
 
 
 def test_the_log_is_cut_to_the_state_that_a_run_goes_on_from(tmp_path):
     path = tmp_path / "log.jsonl"
-    _cut_log(path, 3)
+    cut_log(path, 3)
     assert not path.exists()
     lines = [b'{"kind": "train", "step": %d}\n' % step for step in (1, 2, 3, 4, 5)]
     path.write_bytes(b"".join(lines) + b'{"kind": "tra')
-    _cut_log(path, 3)
+    cut_log(path, 3)
     assert path.read_bytes() == b"".join(lines[:3])
     path.write_bytes(lines[0] + b"{\n" + lines[1])
     with pytest.raises(TrainingError, match=r"log\.jsonl, line 2: is damaged .* Delete this file"):
-        _cut_log(path, 3)
+        cut_log(path, 3)
 
 
 def test_a_damaged_validation_split_is_not_passed_over(records, tmp_path):
@@ -344,3 +440,13 @@ def test_a_damaged_validation_split_is_not_passed_over(records, tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(RecordError, match="validation-00000-of-00001"):
         train([damaged], tmp_path / "out", model=MODEL, config=CONFIG)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"images": {}}', b'{"images": {"ssim": [1], "psnr": []}}', b"{}"],
+)
+def test_a_damaged_start_is_named(tmp_path, content):
+    (tmp_path / "start.json").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"start\.json: is damaged .* Delete it"):
+        read_start(tmp_path)

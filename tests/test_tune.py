@@ -1,4 +1,4 @@
-"""Tuning: what a search tries, keeps, repeats and reports; one test trains for real."""
+"""Tuning: what a search tries, keeps, repeats and reports; in one test, by `train` itself."""
 
 from __future__ import annotations
 
@@ -340,8 +340,8 @@ def test_the_gaussian_process_finds_the_high_rates(search, training, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("short_stages")
-def test_a_search_by_real_trainings(records, tmp_path):
+@pytest.mark.usefixtures("still")
+def test_a_search_by_trainings_that_leave_their_files(records, tmp_path):
     space = {"train.learning_rate": [1e-3, 1e-2]}
     config = dataclasses.replace(CONFIG, corruptions=("replace",))
     options = {"model": MODEL, "config": config, "space": space, "oracle": "random", "steps": 2}

@@ -15,6 +15,7 @@ from vae_aug.evaluate.audit import audit_memorisation
 from vae_aug.evaluate.denoising import evaluate_denoising
 from vae_aug.evaluate.diversity import measure_diversity
 from vae_aug.evaluate.fidelity import measure_box_fidelity
+from vae_aug.evaluate.outcome import OUTCOME_NAME, judge_training
 from vae_aug.evaluate.preview import choose_rows, write_preview
 from vae_aug.evaluate.report import print_denoising, print_diversity, write_report
 from vae_aug.evaluate.speed import WAYS, Speed, list_engines, measure_engines
@@ -25,5 +26,6 @@ from vae_aug.model.checkpoint import (
     read_card,
     read_manifest,
 )
+from vae_aug.model.pace import format_duration
 from vae_aug.model.train import train
 from vae_aug.model.tune import BEST_NAME, TABLE_NAME, tune

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,8 +19,10 @@ from vae_aug.cli.console import make_table, name_damage, say, show_progress
 from vae_aug.cli.console import show as print_table
 from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
-from vae_aug.config import TRAIN_RECIPES, Encoder, Likelihood, ModelConfig, Profile, TrainConfig
+from vae_aug.cli.training import describe_interruption, print_outcome, watch_steps
+from vae_aug.config import Encoder, Likelihood, Profile
 from vae_aug.errors import VAEAugError
+from vae_aug.model.recipe import make_recipe
 
 if TYPE_CHECKING:
     from vae_aug.model.tune import Trial
@@ -53,7 +54,8 @@ def train(
         Profile | None,
         typer.Option(
             help="vector: the published network; ladder: latent maps at every scale, which keep "
-            "lesions. It also chooses the defaults of training. [default: vector]"
+            "lesions. Either begins with random weights, and chooses the defaults of training. "
+            "[default: a ladder that goes on from demo]"
         ),
     ] = None,
     encoder: Annotated[
@@ -70,7 +72,7 @@ def train(
         str | None,
         typer.Option(
             help="Checkpoint, or name of a packaged one, whose architecture and weights training "
-            "starts from instead."
+            "starts from instead. [default: demo, unless a profile, encoder or weights are chosen]"
         ),
     ] = None,
     loss: Annotated[
@@ -79,6 +81,10 @@ def train(
             help="paper: original_dim * MSE + KLD; sigma: optimal decoder variance; sigma_each: "
             "one for each image, the ladder's default. [default: sigma]"
         ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Its peak. [default: 0.001; of a ladder 0.002]"),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of weights, order, noise and draws. [default: 0]")
@@ -90,44 +96,56 @@ def train(
 ) -> None:
     """Train the network on records: noisy image in, clean image out.
 
+    Without options a ladder goes on from the packaged demo. What is going to be done and how long
+    it takes is said first; at the end, whether the network is better than what it started from and
+    than the best classical filter (OUT/outcome.json).
+
     Ctrl-C stops; the same command goes on from the last validation. OUT/checkpoint.keras is the
     best network so far, by validation PSNR.
     """
     settings = _read_settings(config)
-    start_from = start_from or settings["train"].get("start_from")
-    start = calls.read_manifest(start_from)["model"] if start_from else {}
-    chosen = _drop_unset(profile=profile, encoder=encoder)
-    model = ModelConfig.from_dict({**start, **settings["model"], **chosen})
     chosen = _drop_unset(
         steps=steps,
         batch_size=batch_size,
         encoder_weights=encoder_weights,
         start_from=start_from,
         loss=loss,
+        learning_rate=learning_rate,
         seed=seed,
     )
-    recipe = TRAIN_RECIPES[model.profile]
-    training = TrainConfig.from_dict({**recipe, **settings["train"], **chosen})
+    recipe = make_recipe(
+        {**settings["model"], **_drop_unset(profile=profile, encoder=encoder)},
+        {**settings["train"], **chosen},
+    )
     text = "" if card is None else card.read_text(encoding="utf-8")
+    # Not before it begins: what is wrong with the records is said alone.
+    say_reason = _say_once(recipe.reason)
+
+    def report(line: str) -> None:
+        say_reason()
+        say(line)
+
+    shared: dict[str, Any] = {
+        "config": recipe.train,
+        "validation": validation or [],
+        "allow_damaged": allow_damaged,
+    }
     try:
-        with name_damage(*records, *validation or []), _show_steps("train", training.steps) as show:
-            best = calls.train(
-                records,
-                out,
-                model=model,
-                config=training,
-                validation=validation or [],
-                card=text,
-                allow_damaged=allow_damaged,
-                progress=lambda step, figures: show(step, _format_step(figures)),
-                report=say,
-            )
+        with name_damage(*records, *validation or []):
+            with watch_steps(recipe.train.steps) as show:
+                calls.train(
+                    *(records, out),
+                    **shared,
+                    model=recipe.model,
+                    card=text,
+                    progress=show,
+                    report=report,
+                )
+            say("comparing it with what it started from and with classical filters ...")
+            outcome = calls.judge_training(records, out, **shared)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_describe_state(out)) from None
-    table = make_table(str(out / calls.BEST_CHECKPOINT), ["best validation"], ["value"])
-    for name, value in best.items():
-        table.add_row(name, f"{value:g}")
-    print_table(table)
+        raise KeyboardInterrupt(describe_interruption(out, recipe.train.steps)) from None
+    print_outcome(outcome, out)
 
 
 @command
@@ -171,8 +189,9 @@ def tune(
     is for `vae-aug train --config`.
     """
     settings = _read_settings(config)
-    model = ModelConfig.from_dict(settings["model"])
-    recipe = TRAIN_RECIPES[model.profile]
+    space = None if search is None else _read_space(search)
+    recipe = make_recipe(settings["model"], settings["train"], space or ())
+    say_reason = _say_once(recipe.reason)
     try:
         with (
             name_damage(*records, *validation or []),
@@ -182,6 +201,7 @@ def tune(
             def show_trial(
                 number: int, values: Mapping[str, Any], step: int, figures: Mapping[str, float]
             ) -> None:
+                say_reason()
                 show(
                     (number - 1) * steps + step,
                     f"PSNR {figures['psnr']:.1f} dB" if figures else _format_values(values),
@@ -191,9 +211,9 @@ def tune(
             done = calls.tune(
                 records,
                 out,
-                model=model,
-                config=TrainConfig.from_dict({**recipe, **settings["train"]}),
-                space=None if search is None else _read_space(search),
+                model=recipe.model,
+                config=recipe.train,
+                space=space,
                 trials=trials,
                 steps=steps,
                 validation=validation or [],
@@ -239,24 +259,19 @@ def _read_settings(path: Path | None) -> dict[str, dict[str, Any]]:
     return parts
 
 
+def _say_once(line: str) -> Callable[[], None]:
+    """Make a function that says a line, if there is one, at its first call alone."""
+    left = [line] if line else []
+
+    def say_it() -> None:
+        while left:
+            say(left.pop())
+
+    return say_it
+
+
 def _drop_unset(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _format_step(figures: Mapping[str, float]) -> str:
-    return (
-        f"loss {figures['loss']:.4g}  KL {figures['kl']:.1f} nats  PSNR {figures['psnr']:.1f} dB  "
-        f"{figures['images_per_second']:.1f} images/s"
-    )
-
-
-def _describe_state(out: Path) -> str:
-    """Say from where an interrupted run can go on."""
-    state = calls.tf.train.latest_checkpoint(os.fspath(out / "state"))
-    if state is None:
-        return f"before the first validation; {out} holds no state yet, so a run starts anew."
-    step = state.rpartition("-")[2]
-    return f"{out} keeps the state of step {step}; run the same command again to go on from there."
 
 
 def _read_space(path: Path) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from vae_aug.config import TrainConfig
 from vae_aug.corrupt import corrupt, corrupt_randomly
 from vae_aug.data.letterbox import letterbox, letterbox_boxes
 from vae_aug.data.records import find_records, parse_example, read_records, read_serialized
+from vae_aug.data.tfrecord import get_values
 from vae_aug.model.style import STYLE_DIM, apply_style
 
 Element = dict[str, tf.Tensor]
@@ -129,11 +130,6 @@ def make_validation_feed(
         Batches `(noisy, clean)`, each `[B, size, size, 1] float32`; noisy is `replace` with 40%
         of the pixels left.
     """
-    chosen = tf.data.Dataset.choose_from_datasets(
-        [_number(source, index) for index, source in enumerate(sources)],
-        tf.data.Dataset.range(len(sources)).repeat(),
-        stop_on_empty_dataset=False,
-    )
     fit_example = _make_fit(sources, size, box_weight=1.0, native_share=0.0)
 
     @_do_not_convert
@@ -142,7 +138,27 @@ def make_validation_feed(
         clean, _ = fit_example(*numbered, seed)
         return corrupt(clean, "replace", VALIDATION_KEEP, seed), clean
 
-    return chosen.take(limit).enumerate().map(prepare).batch(config.batch_size)
+    chosen = _choose_in_turn(sources).take(limit)
+    return chosen.enumerate().map(prepare).batch(config.batch_size)
+
+
+def list_validation_patients(sources: Sequence[Source], limit: int) -> list[str]:
+    """List the patient of each image of `make_validation_feed`, `""` where none is known."""
+    patients = []
+    for _, serialized in _choose_in_turn(sources).take(limit).as_numpy_iterator():
+        example = tf.train.Example.FromString(serialized)
+        values = get_values(example, "image/patient", "bytes_list")
+        patients.append(b"".join(values).decode("utf-8", "replace"))
+    return patients
+
+
+def _choose_in_turn(sources: Sequence[Source]) -> tf.data.Dataset:
+    """Take records, numbered by source, in turn from each source until all are used up."""
+    return tf.data.Dataset.choose_from_datasets(
+        [_number(source, index) for index, source in enumerate(sources)],
+        tf.data.Dataset.range(len(sources)).repeat(),
+        stop_on_empty_dataset=False,
+    )
 
 
 def _number(source: Source, index: int) -> tf.data.Dataset:

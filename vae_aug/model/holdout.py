@@ -1,4 +1,4 @@
-"""A share of the training images held back to validate on, where no split was made for that."""
+"""What is trained on and what validated on; a share is held back where no split was made."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import collections
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from vae_aug.data.shards import read_info
 from vae_aug.data.tfrecord import get_values
 from vae_aug.errors import RecordError
-from vae_aug.model.feed import Source
+from vae_aug.model.feed import Source, open_source
 
 SHARE = 0.1
 """Share of the images that is aimed at."""
@@ -28,12 +30,40 @@ class Holdout:
     Attributes:
         training: The sources without the images that are held back.
         validation: The images that are held back.
-        description: How many they are and how they were chosen, a sentence.
+        description: How many they are and how they were chosen, a sentence; empty if a split was
+            made for them.
     """
 
     training: list[Source]
     validation: list[Source]
     description: str
+
+
+def open_sources(
+    sources: Sequence[str | Path],
+    validation: Sequence[str | Path] = (),
+    *,
+    allow_damaged: bool = False,
+) -> Holdout:
+    """Open what a training reads, as `vae_aug.model.train.train` describes its arguments.
+
+    Args:
+        sources: Folders of records with a split `train`.
+        validation: Folders whose split `validation` is validated on; by default those of `sources`
+            that have one. If none has, images are held back as `hold_back` says.
+        allow_damaged: As `read_records`.
+
+    Returns:
+        The parts.
+
+    Raises:
+        RecordError: If a split is missing or damaged, or there is nothing to hold back.
+    """
+    training = [open_source(s, "train", allow_damaged=allow_damaged) for s in sources]
+    # A split that is there and damaged is refused, not passed over; so is one asked for by name.
+    folders = validation or [s for s in sources if "validation" in read_info(s).image_splits]
+    held_out = [open_source(f, "validation", allow_damaged=allow_damaged) for f in folders]
+    return Holdout(training, held_out, "") if held_out else hold_back(training)
 
 
 def hold_back(sources: Sequence[Source]) -> Holdout:

@@ -17,8 +17,7 @@ from vae_aug.data.tfrecord import get_values
 from vae_aug.model.feed import VALIDATION_KEEP, Source, fit
 from vae_aug.model.loss import structural_similarity
 from vae_aug.model.profiles import Network
-
-SHEET_NAME, CURVES_NAME = "sheet.png", "curves.png"
+from vae_aug.model.run_files import CURVES_NAME, SHEET_NAME
 
 _IMAGES = 3
 _LOOKED_AT = 500

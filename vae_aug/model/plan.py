@@ -1,0 +1,71 @@
+"""What a training is about to do, in lines that can be read without colour and in a log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.model.feed import VALIDATION_KEEP
+
+
+def describe_plan(
+    model: ModelConfig, config: TrainConfig, images: int, held_out: int
+) -> Iterator[str]:
+    """Say what is trained, from where, on which noise and images, and for how long.
+
+    Args:
+        model: The architecture.
+        config: The settings.
+        images: Images to train on.
+        held_out: Images that validations look at.
+
+    Yields:
+        Lines, each with its subject before a colon.
+    """
+    yield (
+        f"network: {model.profile} on {model.encoder}, squares of {model.image_size} px; begins "
+        f"with {_describe_start(config)}"
+    )
+    low, high = (f"{share:.0%}" for share in config.keep)
+    names = ", ".join(dict.fromkeys(config.corruptions))
+    yield (
+        f"noise: {names}, which leave {low} to {high} of the information; "
+        f"{config.clean_share:.0%} of the images stay clean"
+    )
+    yield f"images: {images:,} to train on, {held_out:,} to validate on"
+    every = config.validate_every
+    often = f"every {every:,} steps" if every < config.steps else "at the end"
+    passes = config.steps * config.batch_size / images
+    stop = f", until {config.patience} in a row bring nothing better" if config.patience else ""
+    yield (
+        f"plan: {config.steps:,} steps of {config.batch_size} images, {passes:.3g} times through "
+        f"the images; a validation {often}{stop}"
+    )
+
+
+def _describe_start(config: TrainConfig) -> str:
+    if config.start_from:
+        return f"the weights of {config.start_from!r}"
+    if config.encoder_weights:
+        return f"random weights, but for the encoder's from {config.encoder_weights!r}"
+    return "random weights"
+
+
+def describe_scores(subject: str, figures: Mapping[str, float]) -> str:
+    """Say how well a network restores the validation images."""
+    return (
+        f"{subject}: SSIM {figures['ssim_noisy']:.3f}, {figures['psnr_noisy']:.1f} dB with "
+        f"{VALIDATION_KEEP:.0%} of the pixels left; {figures['ssim']:.3f}, "
+        f"{figures['psnr']:.1f} dB on clean images"
+    )
+
+
+def describe_position(
+    step: int, config: TrainConfig, best: Mapping[str, float], is_complete: bool
+) -> str:
+    """Say where a run that was begun before stands."""
+    state = "is done" if is_complete else "goes on"
+    return (
+        f"run: {state} after step {step:,} of {config.steps:,}; its best, of step "
+        f"{best['step']:,.0f}, restores to SSIM {best['ssim_noisy']:.3f}"
+    )
