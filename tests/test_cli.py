@@ -106,6 +106,11 @@ def test_choices_are_those_of_the_package(choices, expected):
     assert sorted(typing.get_args(choices)) == sorted(expected)
 
 
+def test_the_help_does_not_show_former_words():
+    text = run("replay", "--help").stdout + run("audit", "--help").stdout
+    assert "[OPTIONS] {file}" in text and "index" not in text and "--train" not in text
+
+
 def test_defaults_in_the_help_are_those_of_the_package():
     text = " ".join(run("train", "--help").stdout.split())
     defaults = {**ModelConfig().to_dict(), **TrainConfig().to_dict()}

@@ -77,6 +77,12 @@ class _Command(TyperCommand):
         former = _FORMER.get(self.name or "", {})
         return super().parse_args(ctx, [_rename(argument, former) for argument in args])
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words of the line of usage, without hidden arguments, which typer shows."""
+        shown = [param for param in self.get_params(ctx) if not getattr(param, "hidden", False)]
+        pieces = [piece for param in shown for piece in param.get_usage_pieces(ctx)]
+        return [*([self.options_metavar] if self.options_metavar else []), *pieces]
+
 
 def _rename(argument: str, former: dict[str, str]) -> str:
     name, equals, value = argument.partition("=")
