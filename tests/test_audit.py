@@ -155,9 +155,9 @@ def test_the_command_prints_the_verdict(tmp_path, monkeypatch, bank, verdict, st
     write_images(tmp_path / "records", "train", make_textures(TRAINING, 1))
     write_images(tmp_path / "others", "test", make_textures(HELD_OUT, 2))
     monkeypatch.setattr(calls, "load_checkpoint", lambda name: BankVAE(to_bank(bank)))
-    folders = ["--train", tmp_path / "records", "--held-out", tmp_path / "others"]
-    options = [*folders, "--held-out-split", "test", "--samples", SAMPLES, "--out", tmp_path]
-    result = CliRunner().invoke(cli.app, ["audit", "any", *strict, *map(str, options)])
+    folders = [tmp_path / "records", "--held-out", tmp_path / "others"]
+    options = [*folders, "--split", "test", "--samples", SAMPLES, "--out", tmp_path]
+    result = CliRunner().invoke(cli.app, ["audit", *strict, *map(str, options)])
     assert result.exit_code == status, result.stderr
     assert f"{verdict} memorisation" in result.stdout and STATEMENT in " ".join(
         result.stdout.split()

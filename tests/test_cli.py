@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import signal
@@ -13,15 +14,17 @@ import typing
 import numpy as np
 import pytest
 import tensorflow as tf
+import typer
 from conftest import ROOT
-from fake_vae import BrighteningVAE, FakeVAE
+from fake_vae import BrighteningVAE, ErasingVAE, FakeVAE
 from typer.testing import CliRunner
 
 from vae_aug import cli
 from vae_aug.augment import files, transform
-from vae_aug.cli import calls, entry, options
+from vae_aug.cli import calls, entry, info, options, paths
 from vae_aug.cli.training import watch_steps
 from vae_aug.config import TRAIN_RECIPES, AugmentConfig, ModelConfig, TrainConfig
+from vae_aug.corrupt import CORRUPTIONS
 from vae_aug.data import images, ingest
 from vae_aug.data.annotations import READERS
 from vae_aug.data.embedded import write_embedded
@@ -36,15 +39,12 @@ from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.model.vae import VAE
 from vae_aug.version import __version__
 
-COMMANDS = (
-    *("demo", "ingest", "check", "train", "augment", "preview", "info", "denoise", "evaluate"),
-    *("diversity", "tune", "audit", "replay", "fidelity", "which"),
-)
+COMMANDS = typer.main.get_command(cli.app).commands
 
 
-def run(*arguments):
-    """Run a command in this process; rich is told not to wrap or colour."""
-    environment = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+def run(*arguments, columns=200):
+    """Run a command in this process; rich is told not to colour, and hardly has to wrap."""
+    environment = {"COLUMNS": str(columns), "TERM": "dumb", "NO_COLOR": "1"}
     return CliRunner().invoke(cli.app, [str(part) for part in arguments], env=environment)
 
 
@@ -98,12 +98,18 @@ def test_every_command_has_help_for_every_option(command):
         (options.Unannotated, typing.get_args(ingest.Unannotated)),
         (options.Exif, typing.get_args(images.Exif)),
         (options.Axis, AXES),
+        (options.Corruption, CORRUPTIONS),
         (options.DicomAs, typing.get_args(files.DicomAs)),
         (options.Oracle, typing.get_args(tune.Oracle)),
     ],
 )
 def test_choices_are_those_of_the_package(choices, expected):
     assert sorted(typing.get_args(choices)) == sorted(expected)
+
+
+def test_the_help_does_not_show_former_words():
+    text = run("replay", "--help").stdout + run("audit", "--help").stdout
+    assert "[OPTIONS] {file}" in text and "index" not in text and "--train" not in text
 
 
 def test_defaults_in_the_help_are_those_of_the_package():
@@ -116,51 +122,73 @@ def test_defaults_in_the_help_are_those_of_the_package():
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("former", "present", "note"),
     [
-        ("nothing",),
-        ("ingest", "a"),
-        ("ingest", "a", "b", "--format", "xml"),
-        ("ingest", "a", "b", "--format", "coco", "--shards", "0"),
-        ("augment", "a", "b", "--mode", "blur"),
-        ("augment", "a", "b", "--detail", "2"),
-        ("train", "a"),
+        (
+            ("augment", "{r}", "out", "--augment-split", "test"),
+            ("augment", "{r}", "out", "--split", "test"),
+            "write --split in the place of --augment-split",
+        ),
+        (
+            ("audit", "vector", "--train", "{r}", "--held-out-split=test"),
+            ("audit", "{r}", "--ckpt", "vector", "--split=test"),
+            "write {r} --ckpt vector in the place of vector --train {r}",
+        ),
+        (
+            ("replay", "{r}/dataset.json", "3", "--source", "{r}"),
+            ("replay", "{r}/dataset.json", "--record", "3", "--source", "{r}"),
+            "write {r}/dataset.json --record 3 in the place of {r}/dataset.json 3",
+        ),
     ],
 )
-def test_wrong_usage_exits_with_2(arguments):
-    assert run(*arguments).exit_code == 2
+def test_former_words_are_taken_with_a_note(records, former, present, note):
+    """Both forms fail alike, at a split or a file that is not there."""
+
+    def fill(texts):
+        return [text.replace("{r}", str(records)) for text in texts]
+
+    expected = run(*fill(present))
+    assert expected.exit_code == 1 and expected.stderr.startswith("error: ")
+    result = run(*fill(former))
+    assert result.exit_code == 1 and result.stderr.endswith(expected.stderr)
+    assert f"note: {fill([note])[0]}," in result.stderr and "note:" not in expected.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("words", "expected"),
     [
-        (("info", "{tmp}/absent"), r"No checkpoint '.*absent'"),
-        (("info", "{tmp}"), r"dataset\.json: cannot be read"),
-        (("ingest", "{tmp}", "{tmp}/out", "--format", "coco"), r"has no train\.json"),
-        (("augment", "{tmp}", "{tmp}/out", "--ckpt", "absent"), r"No checkpoint 'absent'"),
-        (("preview", "{tmp}", "--ckpt", "absent"), r"holds no records"),
-        (("audit", "absent", "--train", "{tmp}"), r"No checkpoint 'absent'"),
-        (("audit", "vector", "--train", "{tmp}"), r"dataset\.json: cannot be read"),
-        (("info", "{tmp}/absent.tfrecord", "--record", "0"), r"absent\.tfrecord: cannot be read"),
-        (("train", "{tmp}", "--out", "{tmp}/run"), r"holds no records"),
-        (("train", "{tmp}", "--out", "{tmp}/run", "--config", "{tmp}/no.json"), r"No such file"),
-        (("evaluate", "{tmp}", "--ckpt", "absent"), r"No checkpoint 'absent'"),
-        (("ingest", "{tmp}", "{tmp}/out", "--format", "dicom", "--window", "1,x"), r"window must"),
+        ("bench --ckpt d", ["demo"]),
+        ("bench --engine openvino-", ["openvino-bfloat16", "openvino-int8"]),
+        ("augment r o --engine x", ["xla"]),
+        ("augment r o --split t", ["train", "test"]),
+        ("fid", ["fidelity"]),
     ],
 )
-def test_errors_are_one_line_and_status_1(tmp_path, arguments, message):
-    result = run(*(part.replace("{tmp}", str(tmp_path)) for part in arguments))
-    assert result.exit_code == 1
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ") and re.search(message, line)
-    assert not result.stdout
+def test_the_shell_completes(words, expected):
+    environment = {"_VAE_AUG_COMPLETE": "complete_bash", "COMP_WORDS": f"vae-aug {words}"}
+    environment["COMP_CWORD"] = str(len(words.split()))
+    result = CliRunner().invoke(cli.app, [], env=environment, prog_name="vae-aug")
+    assert result.stdout.split() == expected
+
+
+def test_json_is_alone_on_stdout_also_where_a_command_fails(records, monkeypatch):
+    monkeypatch.setattr(calls, "load_checkpoint", lambda checkpoint: ErasingVAE())
+    options = ("--split", "train", "--mode", "sample", "--factor", 1, "--guard", "off")
+    result = run("fidelity", records, *options, "--json")
+    assert result.exit_code == 1 and "below --min-fidelity" in result.stderr
+    [row] = json.loads(result.stdout)
+    assert (row["mode"], row["factor"], row["boxes"], row["below"]) == ("sample", 1.0, 2, 2)
+    result = run("info", records, "--json")
+    content = json.loads(result.stdout)
+    assert content["labels"] == ["lesion", "stone"]
+    assert content["parts"]["train"]["lowest_fidelity"] is None  # not NaN, which is not JSON
 
 
 def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
     def fail(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(calls, "read_manifest", fail)
+    monkeypatch.setattr(info, "read_manifest", fail)
     assert isinstance(run("info", "demo").exception, RuntimeError)
 
 
@@ -181,6 +209,24 @@ def test_what_tensorflow_says_is_unwrapped():
     assert entry._describe(error) == "corrupted record"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("window must be auto or", "--window must be auto or"),
+        ("split_by_patient wants shares", "--split-by-patient wants shares"),
+        ("say which with split=.", "say which with --split."),
+        ("pass keep_ids=True (--keep-ids) to", "pass --keep-ids to"),
+        ("add --keep-ids (keep_ids=True); or", "add --keep-ids; or"),
+        ("pass window='lung'", "pass --window 'lung'"),
+        ("VAEAugment(window='x')", "VAEAugment(window='x')"),
+        ("the windows must be", "the windows must be"),
+    ],
+)
+def test_messages_name_options(text, expected):
+    options = {"window": 1, "split": 1, "keep_ids": 1, "split_by_patient": 1}
+    assert entry._name_options(text, options) == expected
+
+
 # --- Each command ----------------------------------------------------------------------------
 
 
@@ -195,9 +241,9 @@ def test_ingest_writes_records_and_tells_what_it_took(coco, tmp_path):
     result = run("ingest", coco, tmp_path / "out", "--format", "coco", "--keep-ids", "--shards", 2)
     assert result.exit_code == 0, result.stderr
     assert "4 images written, 2 patients" in result.stdout
-    info = read_info(tmp_path / "out")
-    assert (info.splits["train"].examples, info.splits["train"].shards) == (4, 2)
-    for label, count in info.splits["train"].class_counts.items():
+    written = read_info(tmp_path / "out")
+    assert (written.splits["train"].examples, written.splits["train"].shards) == (4, 2)
+    for label, count in written.splits["train"].class_counts.items():
         assert re.search(rf"{label} +│ +{count} ", result.stdout)
 
 
@@ -457,6 +503,7 @@ def test_train_takes_the_architecture_of_what_it_starts_from(
     records, tmp_path, trained, monkeypatch
 ):
     ladder = ModelConfig(profile="ladder", latent_dim=24)
+    monkeypatch.setattr(paths, "read_manifest", lambda path: {})
     monkeypatch.setattr(recipe, "read_manifest", lambda path: {"model": ladder.to_dict()})
     result = run("train", records, "--out", tmp_path, "--start-from", "begin.keras")
     assert result.exit_code == 0, result.stderr
@@ -498,7 +545,7 @@ def test_augment_changes_the_training_images(records, tmp_path, brighten):
 
 
 def test_augment_refuses_evaluation_splits(records, tmp_path, brighten):
-    arguments = ("augment", records, tmp_path / "out", "--augment-split", "validation")
+    arguments = ("augment", records, tmp_path / "out", "--split", "validation")
     result = run(*arguments)
     assert result.exit_code == 1 and "--augment-evaluation" in result.stderr
     assert run(*arguments, "--augment-evaluation").exit_code == 0
@@ -660,15 +707,20 @@ def test_bench_goes_on_where_an_engine_fails_and_says_so(monkeypatch, missing, n
 def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):
     seen = {}
 
+    class Table:
+        def to_dict(self):
+            return {"rows": [math.nan]}
+
     def evaluate(records, networks, **options):
         seen.update(options, networks=networks)
-        return "table"
+        return Table()
 
+    monkeypatch.setattr(paths, "read_manifest", lambda path: {})
     monkeypatch.setattr(calls, "evaluate_denoising", evaluate)
-    monkeypatch.setattr(calls, "print_denoising", lambda table, console: console.print(table))
+    monkeypatch.setattr(calls, "print_denoising", lambda table, console: console.print("table"))
     result = run(
         *("evaluate", records, "--ckpt", "demo", "--ckpt", "runs/mine/checkpoint.keras"),
-        *("--keep", 0.5, "--corruption", "rician", "--limit", 3, "--split", "test"),
+        *("--keep", 0.5, "--corruption", "rician", "--limit", 3, "--split", "train"),
         *("--size", 160),
     )
     assert (result.exit_code, result.stdout) == (0, "table\n"), result.stderr
@@ -702,7 +754,7 @@ def test_an_interrupt_while_tensorflow_loads_is_quiet():
         "    print('loading', flush=True)\n"
         "    time.sleep(60)\n"
         "loading.importlib = types.SimpleNamespace(import_module=load)\n"
-        "cli.app(['info', 'demo'])\n"
+        "cli.app(['bench'])\n"
     )
     with start(code) as process:
         assert process.stdout.readline() == "loading\n"

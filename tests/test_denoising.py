@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import types
 
 import numpy as np
@@ -301,14 +302,16 @@ def table(records):
 class TestReport:
     def test_printed(self, table):
         stream = io.StringIO()
-        print_denoising(table, Console(file=stream, width=100))
+        print_denoising(table, Console(file=stream, width=80))
         text = stream.getvalue()
         assert "blend, 100% left: 5 images, 4 patients" in text
         (line,) = [line for line in text.splitlines() if "blend" in line]
         after = text[text.index(line) :].splitlines()
         row = next(line for line in after if "input" in line)
-        assert "whole" in row and "1.000 [1.000, 1.000]" in row and "100.0 [100.0, 100.0]" in row
-        assert text.count("identity") == 6
+        assert "1.000 [1.000, 1.000]" in row and "100.0 [100.0, 100.0]" in row
+        regions = [line for line in after if re.fullmatch(r"│ (whole|body|boxes) [ │]+", line)]
+        assert len(regions) == 3 and after.index(regions[0]) < after.index(row)
+        assert text.count("identity") == 6 and "…" not in text
 
     def test_markdown_marks_the_best(self, table):
         text = format_markdown(table)

@@ -215,3 +215,18 @@ def test_a_checkpoint_comes_back(ladder, tmp_path, short_stages):
 def test_a_latent_too_short_for_the_style_is_refused():
     with pytest.raises(ValueError, match="latent_dim must be at least 10 for a ladder"):
         LadderVAE(ModelConfig(profile="ladder", encoder="efficientnet-lite1", latent_dim=8))
+
+
+def test_sums_of_convolutions_do_not_follow_on_each_other(tiny_ladder):
+    """The remapper of TensorFlow fails at those, and says so on stderr."""
+    shape = tf.TensorSpec([1, 32, 32, 1], tf.float32)
+    graph = tf.function(tiny_ladder.reconstruct).get_concrete_function(shape).graph
+    sums = {
+        op.name: {each.op.name for each in op.inputs}
+        for op in graph.get_operations()
+        if op.type == "AddV2" and any(each.op.type == "BiasAdd" for each in op.inputs)
+    }
+    following = [name for name, terms in sums.items() if terms & sums.keys()]
+    # That of the bridge ends in nothing that could be fused further, and does no harm.
+    assert [name for name in following if not name.startswith("bridge")] == []
+    assert any(name.startswith("bridge") for name in following)

@@ -126,7 +126,7 @@ def test_commands(folders, checkpoint, tmp_path):
     assert "contrast" in told.stdout
     image = tmp_path / "again.png"
     options = ["--source", str(source), "--ckpt", str(checkpoint), "--out", str(image)]
-    result = RUN.invoke(app, ["replay", str(file), "0", *options])
+    result = RUN.invoke(app, ["replay", str(file), "--record", "0", *options])
     assert result.exit_code == 0 and "the same" in result.stdout
     _, example = next(iterate_examples(file))
     recorded = example.features.feature["image/key/sha256"].bytes_list.value[0].decode()
@@ -134,6 +134,6 @@ def test_commands(folders, checkpoint, tmp_path):
     *_, (_, last) = iterate_examples(file)
     stored = last.features.feature["image/encoded"].bytes_list.value[0]
     changed = tamper(file, "image/encoded", stored[:-1] + b"x", tmp_path / "changed.tfrecord")
-    result = RUN.invoke(app, ["replay", str(changed), "2", *options])
+    result = RUN.invoke(app, ["replay", str(changed), "--record", "2", *options])
     assert result.exit_code == 1 and "record 2 of" in result.stderr
     assert "is not what the source" in " ".join(result.stderr.split())

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import json
 import logging
+import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -53,6 +57,8 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
     """What to build; the JSON of `tfds build --config` sets these fields.
 
     Attributes:
+        name: Folder of the result; empty to make it from the source, the mode and a digest of all
+            settings, so that other settings get another folder.
         source: Folder written by `vae-aug ingest`, or `"embedded"`.
         checkpoint: As of `VAEAugment`.
         mode: As of `VAEAugment`, like the fields down to `seed`.
@@ -71,6 +77,7 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
         description: One line for people; None to make it from the fields.
     """
 
+    name: str = ""
     source: str = EMBEDDED
     checkpoint: str = "demo"
     mode: Mode = "sample"
@@ -106,6 +113,10 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
                 "images is not measured on real ones. Leave them out, or force it with "
                 '"augment_evaluation": true.'
             )
+        if not self.name:
+            digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+            source = re.sub(r"\W+", "_", os.path.basename(os.path.normpath(self.source)))
+            self.name = f"{source}_{self.mode}_{digest[:8]}"
         if self.description is None:
             self.description = f"{self.source}, {self.mode} with factor {self.factor:g}."
 

@@ -1,6 +1,7 @@
 """The builder writes what the transform returns, where it may, and everything else untouched."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,15 @@ class MedVaeAugmentedTest(tfds.testing.DatasetBuilderTestCase):
     @pytest.fixture(autouse=True)
     def _stub(self, stub):
         pass
+
+
+def test_a_configuration_without_a_name_is_called_by_its_settings():
+    fields = json.loads('{"source": "/data/my records/", "mode": "sample", "seed": 1}')
+    name = builder_module.MedVaeAugmentedConfig(**fields).name
+    assert re.fullmatch("my_records_sample_[0-9a-f]{8}", name)
+    assert builder_module.MedVaeAugmentedConfig(**fields).name == name
+    assert builder_module.MedVaeAugmentedConfig(**fields | {"seed": 2}).name != name
+    assert builder_module.MedVaeAugmentedConfig(**fields, name="mine").name == "mine"
 
 
 def test_training_images_are_the_transform_s_and_the_rest_the_source_s(stub, tmp_path):

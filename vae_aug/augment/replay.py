@@ -176,7 +176,7 @@ def _parse_provenance(
     if "settings" not in told:
         raise RecordError(
             f"{path}, record {index}: was not augmented, or by a version that did not record how "
-            "(no key augment/settings)."
+            "(no key augment/settings). Name a file that vae-aug augment wrote."
         )
     return told
 

@@ -13,21 +13,23 @@ from vae_aug.cli import options
 from vae_aug.cli.console import (
     make_table,
     name_damage,
+    publish,
     say,
     say_problems,
     show,
     show_counts,
     show_progress,
 )
-from vae_aug.cli.entry import command
+from vae_aug.cli.entry import command, warn_of_former
 from vae_aug.cli.loading import calls
+from vae_aug.cli.paths import require_file, require_records, require_source, require_split
 from vae_aug.config import Engine, Guard, Mode
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.shards import read_info
 from vae_aug.errors import VAEAugError
 
 
-@command
+@command("vae-aug augment records augmented --ckpt run --factor 0.5")
 def augment(
     records: options.Records,
     out: Annotated[Path, typer.Argument(help="Folder to write; must be missing or empty.")],
@@ -72,14 +74,18 @@ def augment(
             "for accelerators."
         ),
     ] = "tensorflow",
-    augment_split: Annotated[
-        list[str], typer.Option(help="Split to augment; may be repeated. Others are copied.")
+    split: Annotated[
+        list[str],
+        typer.Option(
+            help="Split to augment; may be repeated. Others are copied.",
+            autocompletion=options.complete_split,
+        ),
     ] = ["train"],  # noqa: B006 - typer reads the default and never changes it
     augment_evaluation: Annotated[
         bool,
         typer.Option(
             "--augment-evaluation",
-            help="Allow --augment-split to name another split than train. A model measured on "
+            help="Allow --split to name another split than train. A model measured on "
             "augmented images is not measured on real ones.",
         ),
     ] = False,
@@ -108,6 +114,8 @@ def augment(
     Validation and test splits are copied byte for byte. Each augmented record says what was done
     to it, and how well each box's content was preserved (keys augment/*).
     """
+    for name in split:
+        require_split(records, name)
     transform = calls.VAEAugment(
         ckpt,
         mode=mode,
@@ -125,13 +133,14 @@ def augment(
             records,
             out,
             transform,
-            splits=augment_split,
+            splits=split,
             augment_evaluation=augment_evaluation,
             strict=strict,
             allow_damaged=allow_damaged,
             shards=shards,
             progress=progress,
         )
+    publish(report)
     headings = ("images", "augmented", "boxes", "guarded", "lowest fidelity")
     table = make_table(f"{records} -> {out}", ["split"], headings)
     for name, part in report.augmented.items():
@@ -148,14 +157,12 @@ def augment(
         say(f"warning: {ckpt} was trained on {count} patients of the split {name!r}")
 
 
-@command
+@command("vae-aug preview records --ckpt run --out sheet.png")
 def preview(
     records: options.Records,
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("sheet.png"),
     ckpt: options.Checkpoint = "demo",
-    split: Annotated[
-        str | None, typer.Option(help="Split; not needed if there is only one.")
-    ] = None,
+    split: options.Split = "train",
     rows: Annotated[int, typer.Option(min=1, max=50, help="Images to show.")] = 4,
     samples: Annotated[
         int, typer.Option(min=1, max=20, help="Variants of each image; of denoise there is one.")
@@ -184,6 +191,7 @@ def preview(
     Every setting of VAEAugment that changes its output can be tried; the caption names them. The
     figures: mean change in % of the grey range, SSIM, and how well each box's content is preserved.
     """
+    require_split(records, split)
     limits = None if value_range is None else options.parse_value_range(value_range)
     with name_damage(records):
         chosen = calls.choose_rows(calls.read_records(records, split, unannotated=True), rows)
@@ -203,36 +211,54 @@ def preview(
     with show_progress(SpinnerColumn(), TextColumn("drawing")) as progress:
         progress.add_task("", total=None)
         calls.write_preview(out, chosen, transform, label_names=label_names, count=samples)
+    publish({"out": out, "images": len(chosen)})
     say(f"{out}")
 
 
-@command
+@command(
+    "vae-aug replay augmented/train-00000-of-00001.tfrecord --record 0 --source records --ckpt run"
+)
 def replay(
-    record: Annotated[Path, typer.Argument(help="A .tfrecord file that `vae-aug augment` wrote.")],
-    index: Annotated[int, typer.Argument(min=0, help="Number of the record in it, from 0.")],
-    source: Annotated[
-        Path, typer.Option(help="Folder of the records that the augmented ones were made of.")
+    file: Annotated[
+        Path,
+        typer.Argument(help="A .tfrecord file that `vae-aug augment` wrote."),
+        require_file,
     ],
+    source: Annotated[
+        Path,
+        typer.Option(help="Folder of the records that the augmented ones were made of."),
+        require_records,
+    ],
+    index: Annotated[int | None, typer.Argument(min=0, hidden=True)] = None,
+    record: Annotated[
+        int, typer.Option(min=0, help="Number of the record in the file, from 0.")
+    ] = 0,
     ckpt: options.Checkpoint = "demo",
     out: Annotated[Path | None, typer.Option(help="Image file to write what was made to.")] = None,
 ) -> None:
     """Make an augmented record's image again and compare it byte for byte; 1 if it differs."""
-    replayed = calls.replay_record(record, index, source, ckpt)
+    if index is not None:
+        warn_of_former(f"{file} {index}", f"{file} --record {index}")
+        record = index
+    replayed = calls.replay_record(file, record, source, ckpt)
     if out is not None:
         write_atomic(out, replayed.encoded)
         say(f"{out}")
+    publish({"identical": replayed.identical, "bytes": len(replayed.encoded), "out": out})
     if not replayed.identical:
         raise VAEAugError(
-            f"record {index} of {record} is not what the source, the checkpoint and its settings "
+            f"record {record} of {file} is not what the source, the checkpoint and its settings "
             "make: another source, another kind of processor, or another version of TensorFlow."
         )
-    say(f"record {index} of {record}: the same {len(replayed.encoded)} bytes")
+    say(f"record {record} of {file}: the same {len(replayed.encoded)} bytes")
 
 
-@command
+@command("vae-aug denoise scans/images denoised --ckpt run")
 def denoise(
     source: Annotated[
-        Path, typer.Argument(help="PNG, JPEG or DICOM file, or a folder of them, searched through.")
+        Path,
+        typer.Argument(help="PNG, JPEG or DICOM file, or a folder of them, searched through."),
+        require_source,
     ],
     out: Annotated[Path, typer.Argument(help="Folder to write; a file name for a single file.")],
     ckpt: options.Checkpoint = "demo",
@@ -261,6 +287,7 @@ def denoise(
             dicom_as=dicom_as,
             progress=progress,
         )
+    publish(report)
     say(
         f"{report.written} images denoised, {report.kept} were there already, "
         f"{report.ignored} other files ignored, {len(report.failed)} left out"

@@ -19,13 +19,7 @@ from vae_aug.evaluate.outcome import OUTCOME_NAME, judge_training
 from vae_aug.evaluate.preview import choose_rows, write_preview
 from vae_aug.evaluate.report import print_denoising, print_diversity, write_report
 from vae_aug.evaluate.speed import WAYS, Speed, list_engines, measure_engines
-from vae_aug.model.checkpoint import (
-    BEST_CHECKPOINT,
-    load_checkpoint,
-    name_checkpoint,
-    read_card,
-    read_manifest,
-)
+from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.model.pace import format_duration
 from vae_aug.model.train import train
 from vae_aug.model.tune import BEST_NAME, TABLE_NAME, tune

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
@@ -24,18 +27,74 @@ from vae_aug.cli.loading import calls
 from vae_aug.data.shards import read_info
 
 SHOWN_PROBLEMS = 20
-OUT = Console(highlight=False)
-_ERR = Console(stderr=True, highlight=False)
+
+
+class _Output:
+    """Where things go: results to stdout, progress to stderr; with JSON, all but it to stderr."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.out = Console(highlight=False, quiet=as_json)
+        self.err = Console(stderr=True, highlight=False)
+
+
+_output = _Output()
+
+
+@contextlib.contextmanager
+def answer(as_json: bool) -> Iterator[None]:
+    """Let a command print its tables and lines, or its result as JSON."""
+    global _output
+    _output, former = _Output(as_json), _output
+    try:
+        yield
+    finally:
+        _output = former
+
+
+def publish(result: Any) -> None:
+    """Print the result of a command if JSON is wanted; what is no number there becomes null."""
+    if _output.as_json:
+        print(json.dumps(_to_json(result), indent=1, allow_nan=False, ensure_ascii=False))
+
+
+def _to_json(value: Any) -> Any:
+    """Return values as JSON has them: dataclasses as objects, paths as text, NaN as None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {field.name: _to_json(getattr(value, field.name)) for field in fields}
+    match value:
+        case Mapping():
+            return {str(key): _to_json(entry) for key, entry in value.items()}
+        case str() | bool() | int() | None:
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Iterable():
+            return [_to_json(entry) for entry in value]
+        case _:
+            return str(value)
 
 
 def show(what: RenderableType) -> None:
     """Print a table or Markdown, as wide as the terminal at most."""
-    OUT.print(what)
+    _output.out.print(what)
+
+
+def get_out() -> Console:
+    """Return where tables go; silent if JSON is wanted."""
+    return _output.out
 
 
 def say(line: str) -> None:
     """Print a line as it is: no markup, no wrapping."""
-    OUT.print(line, markup=False, soft_wrap=True)
+    console = _output.err if _output.as_json else _output.out
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def warn(line: str) -> None:
+    """Print a line to standard error, as it is."""
+    _output.err.print(line, markup=False, soft_wrap=True)
 
 
 def make_table(title: str, texts: Sequence[str], figures: Sequence[str] = ()) -> Table:
@@ -49,9 +108,11 @@ def make_table(title: str, texts: Sequence[str], figures: Sequence[str] = ()) ->
     Returns:
         The table, without rows.
     """
-    table = Table(*texts, title=escape(title))
+    table = Table(title=escape(title))
+    for heading in texts:
+        table.add_column(heading, overflow="fold")
     for heading in figures:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     return table
 
 
@@ -75,10 +136,10 @@ def show_progress(*columns: ProgressColumn) -> Progress:
     # What is printed meanwhile goes above the bar, but never from a pipe to the terminal.
     return Progress(
         *columns,
-        console=_ERR,
+        console=_output.err,
         transient=True,
-        disable=not _ERR.is_terminal,
-        redirect_stdout=OUT.is_terminal,
+        disable=not _output.err.is_terminal,
+        redirect_stdout=_output.out.is_terminal,
     )
 
 

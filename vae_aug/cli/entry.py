@@ -1,4 +1,4 @@
-"""The application, and what becomes of an exception: one line and an exit status.
+"""The application: what makes a function a command, and an exception an exit status.
 
 Exit status: 0 done; 1 failed, or problems under `--strict`; 2 wrong usage; 130 interrupted.
 """
@@ -7,23 +7,40 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
-from typing import Annotated, ParamSpec
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, get_args
 
 import typer
+from typer.core import TyperCommand
 
+from vae_aug.cli.console import answer, warn
 from vae_aug.errors import VAEAugError
 from vae_aug.version import __version__
 
 _FAILED, _INTERRUPTED = 1, 130
-_Options = ParamSpec("_Options")
+_FORMER = {
+    "augment": {"--augment-split": "--split"},
+    "audit": {"--held-out-split": "--split"},
+}
+"""Options that changed their names, by command. Accepted until 0.3."""
+
+_JSON = inspect.Parameter(
+    "json",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool,
+        typer.Option("--json", help="Print the result as JSON, and all else to standard error."),
+    ],
+)
 
 app = typer.Typer(
     name="vae-aug",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     # A traceback with local variables could show a patient's data.
     pretty_exceptions_enable=False,
@@ -53,28 +70,85 @@ def _main(
     """Take options that stand before a command."""
 
 
-def command(body: Callable[_Options, None]) -> Callable[_Options, None]:
-    """Make a function a command of its name, whose exceptions become exit statuses."""
+class _Command(TyperCommand):
+    """A command that still takes the former names of its options."""
 
-    @functools.wraps(body)
-    def run(*arguments: _Options.args, **options: _Options.kwargs) -> None:
-        with _turn_into_status():
-            body(*arguments, **options)
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        former = _FORMER.get(self.name or "", {})
+        return super().parse_args(ctx, [_rename(argument, former) for argument in args])
 
-    return app.command()(run)
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words of the line of usage, without hidden arguments, which typer shows."""
+        shown = [param for param in self.get_params(ctx) if not getattr(param, "hidden", False)]
+        pieces = [piece for param in shown for piece in param.get_usage_pieces(ctx)]
+        return [*([self.options_metavar] if self.options_metavar else []), *pieces]
+
+
+def _rename(argument: str, former: dict[str, str]) -> str:
+    name, equals, value = argument.partition("=")
+    if name not in former:
+        return argument
+    warn_of_former(name, former[name])
+    return former[name] + equals + value
+
+
+def warn_of_former(former: str, present: str) -> None:
+    """Say what to write from now on in the place of something that is still accepted."""
+    warn(f"note: write {present} in the place of {former}, which the next version does not take.")
+
+
+def command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a command of its name, with the option `--json`.
+
+    Before it runs, its options are checked by the functions that their annotations hold, none of
+    which loads TensorFlow. Its exceptions become a line and an exit status.
+
+    Args:
+        example: A call of the command that works in the order of the help of `vae-aug`, from a
+            folder `scans`.
+
+    Returns:
+        The decorator.
+    """
+
+    def register(body: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(body, eval_str=True)
+        parameters = list(signature.parameters.values())
+
+        @functools.wraps(body)
+        def run(json: bool, **options: Any) -> None:
+            with answer(json), _turn_into_status(options):
+                for parameter in parameters:
+                    _check(parameter, options[parameter.name])
+                body(**options)
+
+        run.__signature__ = signature.replace(parameters=[*parameters, _JSON])  # type: ignore[attr-defined]
+        return app.command(cls=_Command, epilog=f"Example: `{example}`")(run)
+
+    return register
+
+
+def _check(parameter: inspect.Parameter, value: Any) -> None:
+    """Call the functions of an option's annotation on its value, or on each of several."""
+    checks = [part for part in get_args(parameter.annotation) if inspect.isfunction(part)]
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    for check in checks:
+        for each in values:
+            if each is not None:
+                check(each)
 
 
 @contextlib.contextmanager
-def _turn_into_status() -> Iterator[None]:
+def _turn_into_status(options: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        _say(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}")
+        warn(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}")
         raise typer.Exit(_INTERRUPTED) from None
     except Exception as error:
         if not _is_expected(error):
             raise
-        _say(f"error: {_describe(error)}")
+        warn(f"error: {_name_options(_describe(error), options)}")
         raise typer.Exit(_FAILED) from None
 
 
@@ -84,16 +158,26 @@ def _is_expected(error: Exception) -> bool:
         return True
     # What tf.data raises on damaged input; the class can be named only where it is loaded.
     tensorflow = sys.modules.get("tensorflow")
-    return tensorflow is not None and isinstance(error, tensorflow.errors.OpError)
+    return isinstance(tensorflow, types.ModuleType) and isinstance(error, tensorflow.errors.OpError)
 
 
 def _describe(error: Exception) -> str:
     """Return what an error says, in one line."""
     text = str(getattr(error, "message", None) or error) or type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{error.filename}: {error.strerror}."
     # TensorFlow wraps its messages in the names of nodes and operations.
     text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", text, flags=re.DOTALL)
     return " ".join(text.split())
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+def _name_options(text: str, options: dict[str, Any]) -> str:
+    """Put options in the place of the arguments of Python that a message names."""
+    for name in options:
+        option = f"--{name.replace('_', '-')}"
+        for both in (f"{name}=True ({option})", f"{option} ({name}=True)"):
+            text = text.replace(both, option)
+        text = re.sub(rf"^{name} (?=must|wants)", f"{option} ", text)
+        text = re.sub(rf"(?<![\w(.-]){name}=(?=\w|['\"])", f"{option} ", text)
+        text = re.sub(rf"(?<![\w(.-]){name}=", option, text)
+    return text

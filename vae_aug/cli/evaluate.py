@@ -11,36 +11,30 @@ import typer
 from rich.markup import escape
 
 from vae_aug.cli import options
-from vae_aug.cli.console import OUT, make_table, name_damage, say, show, show_counts
-from vae_aug.cli.entry import command
+from vae_aug.cli.console import get_out, make_table, name_damage, publish, say, show, show_counts
+from vae_aug.cli.entry import command, warn_of_former
 from vae_aug.cli.loading import calls
+from vae_aug.cli.paths import require_checkpoint, require_records, require_split
 from vae_aug.config import EXACT_ENGINES, Engine, Guard, Mode
 from vae_aug.errors import VAEAugError
+from vae_aug.model.stored import name_checkpoint
 
 if TYPE_CHECKING:
+    from vae_aug.evaluate.audit import Audit
     from vae_aug.evaluate.fidelity import BoxFidelity
     from vae_aug.evaluate.speed import Failure, Speed
 
 
-@command
+@command("vae-aug evaluate records --ckpt run --ckpt demo --limit 48")
 def evaluate(
     records: options.Records,
-    ckpt: Annotated[
-        list[str],
-        typer.Option(
-            "--ckpt", help="Checkpoint: file, folder or packaged name; repeat it to compare."
-        ),
-    ] = ["demo"],  # noqa: B006 - typer reads the default and never changes it
-    split: options.MeasuredSplit = "validation",
+    ckpt: options.Checkpoints = ["demo"],  # noqa: B006 - typer reads the default and never changes it
+    split: options.Split = "validation",
     keep: Annotated[
         float, typer.Option(help="Share of the information that noise leaves, in (0, 1].")
     ] = 0.4,
     corruption: Annotated[
-        list[str],
-        typer.Option(
-            help="Noise: replace, blend, gaussian, rician, poisson_gaussian, speckle or "
-            "missing_lines; may be repeated."
-        ),
+        list[Any], options.repeat(options.Corruption, "Noise; may be repeated.")
     ] = ["replace", "blend"],  # noqa: B006
     limit: options.Limit = None,
     size: Annotated[
@@ -61,9 +55,10 @@ def evaluate(
 
     On the whole image, the body and inside boxes, with 95% intervals over patients.
     """
-    networks = {calls.name_checkpoint(one): calls.load_checkpoint(one) for one in ckpt}
-    if len(networks) < len(ckpt):
+    require_split(records, split)
+    if len({name_checkpoint(one) for one in ckpt}) < len(ckpt):
         raise ValueError(f"two checkpoints have one name: {', '.join(ckpt)}.")
+    networks = {name_checkpoint(one): calls.load_checkpoint(one) for one in ckpt}
     with name_damage(records), show_counts("images and noises") as progress:
         table = calls.evaluate_denoising(
             records,
@@ -77,23 +72,22 @@ def evaluate(
             seed=seed,
             progress=progress,
         )
-    calls.print_denoising(table, OUT)
+    publish(table.to_dict())
+    calls.print_denoising(table, get_out())
     if out is not None:
         calls.write_report(table, out / "denoising.md")
         say(f"{out}")
 
 
-@command
+@command("vae-aug diversity records --ckpt run --limit 16")
 def diversity(
     records: options.Records,
     ckpt: options.Checkpoint = "demo",
-    split: options.MeasuredSplit = "validation",
+    split: options.Split = "validation",
     mode: Annotated[Mode, typer.Option(help="As for augment.")] = "sample",
     factor: options.Strengths = [0.5, 1.0, 2.0],  # noqa: B006
     samples: Annotated[int, typer.Option(min=2, help="Samples of each image.")] = 16,
-    limit: Annotated[
-        int, typer.Option(min=1, help="Most images, evenly spaced over the split.")
-    ] = 32,
+    limit: options.Limit = None,
     guard: Annotated[Guard, typer.Option(help="As for augment.")] = "paste",
     out: Annotated[
         Path | None, typer.Option(help="Folder for diversity.json and a sheet for each factor.")
@@ -101,6 +95,7 @@ def diversity(
     seed: options.Seed = 0,
 ) -> None:
     """Measure how samples vary, inside and outside boxes, and whether boxes keep their contrast."""
+    require_split(records, split)
     network = calls.load_checkpoint(ckpt)
     with name_damage(records), show_counts("images") as progress:
         rows = calls.measure_diversity(
@@ -116,26 +111,30 @@ def diversity(
             seed=seed,
             progress=progress,
         )
-    calls.print_diversity(rows, OUT)
+    publish(rows)
+    calls.print_diversity(rows, get_out())
     if out is not None:
         say(f"{out}")
 
 
-@command
+@command("vae-aug audit records --ckpt run --limit 256")
 def audit(
-    ckpt: Annotated[str, typer.Argument(help="Checkpoint: file, folder or packaged name.")],
-    train: Annotated[
-        list[Path],
-        typer.Option(help="Folder of records that it was trained on; repeat it for all of them."),
+    records: Annotated[
+        list[Path], typer.Argument(help="Folders of the records that it was trained on.")
     ],
+    ckpt: options.Checkpoint = "demo",
+    train: Annotated[list[Path] | None, typer.Option(hidden=True)] = None,
     held_out: Annotated[
         list[Path] | None,
         typer.Option(
             help="Folder of records of which a split holds other patients; may be repeated. "
-            "Default: those of --train."
+            "Default: RECORDS."
         ),
+        require_records,
     ] = None,
-    held_out_split: Annotated[str, typer.Option(help="That split.")] = "validation",
+    split: Annotated[
+        str, typer.Option(help="That split.", autocompletion=options.complete_split)
+    ] = "validation",
     samples: Annotated[int, typer.Option(min=2, help="Samples drawn in each way.")] = 256,
     quantile: Annotated[
         float,
@@ -159,14 +158,22 @@ def audit(
 
     Whatever it finds, reconstructions and samples of patients' images are not anonymous.
     """
+    if train:
+        ckpt, records = str(records[0]), train
+        folders = " ".join(map(str, records))
+        warn_of_former(f"{ckpt} --train {folders}", f"{folders} --ckpt {ckpt}")
+        require_checkpoint(ckpt)
+    for folder in records:
+        require_records(folder)
+    for folder in held_out or records:
+        require_split(folder, split)
     network = calls.load_checkpoint(ckpt)
-    folders = held_out or []
-    with name_damage(*train, *folders), show_counts("images") as progress:
+    with name_damage(*records, *held_out or []), show_counts("images") as progress:
         found = calls.audit_memorisation(
             network,
-            train,
-            folders or None,
-            held_out_split=held_out_split,
+            records,
+            held_out or None,
+            held_out_split=split,
             samples=samples,
             quantile=quantile,
             limit=limit,
@@ -174,11 +181,8 @@ def audit(
             seed=seed,
             progress=progress,
         )
-    headings, rows = found.tabulate()
-    table = make_table(ckpt, headings)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    show(table)
+    publish(found)
+    _print_audit(ckpt, found)
     say(found.verdict)
     for note in found.notes:
         say(f"  {note}")
@@ -187,7 +191,19 @@ def audit(
         raise VAEAugError(f"{ckpt}: {signs}.")
 
 
-@command
+def _print_audit(title: str, audit: Audit) -> None:
+    """Print suspects and their distances in a table each, which fit 80 columns."""
+    headings, rows = audit.tabulate()
+    for columns in (slice(2, 7), slice(7, None)):
+        table = make_table(title, ["samples"], headings[columns])
+        for way, group in itertools.groupby(rows, key=lambda row: row[0]):
+            table.add_row(escape(way))
+            for row in group:
+                table.add_row(f"  {escape(row[1])}", *row[columns])
+        show(table)
+
+
+@command("vae-aug bench --ckpt run --size 256")
 def bench(
     ckpt: options.Checkpoint = "demo",
     mode: Annotated[Mode, typer.Option(help="As for augment.")] = "sample",
@@ -227,6 +243,7 @@ def bench(
             report=_print_result,
             progress=lambda: progress(next(done), total),
         )
+    publish({"speeds": speeds, "failures": failures})
     _print_speeds(f"{ckpt}, {mode}", speeds, failures)
     _advise_engine(ckpt, [speed.engine for speed in speeds if speed.way != calls.WAYS[-1]])
     told = [failure for failure in failures if engine or not failure.missing]
@@ -235,11 +252,11 @@ def bench(
         raise VAEAugError(f"{names}: could not be measured; the reason stands above the table.")
 
 
-@command
+@command("vae-aug fidelity records --ckpt run --split train")
 def fidelity(
     records: options.Records,
     ckpt: options.Checkpoint = "demo",
-    split: Annotated[str, typer.Option(help="Split to pass through.")] = "train",
+    split: options.Split = "train",
     mode: Annotated[
         list[Any] | None, options.repeat(Mode, "Mode; may be repeated. Default: all three.")
     ] = None,
@@ -253,6 +270,7 @@ def fidelity(
     seed: options.Seed = 0,
 ) -> None:
     """Pass a split through the transform and count the boxes that are harmed (status 1 if any)."""
+    require_split(records, split)
     network = calls.load_checkpoint(ckpt)
     with name_damage(records), show_counts("images") as progress:
         rows = calls.measure_box_fidelity(
@@ -268,6 +286,7 @@ def fidelity(
             seed=seed,
             progress=progress,
         )
+    publish(rows)
     _print_fidelity(f"boxes of {records} through {ckpt}", rows)
     if out is not None:
         say(f"{out}")
@@ -276,7 +295,7 @@ def fidelity(
 
 
 def _print_fidelity(title: str, rows: Sequence[BoxFidelity]) -> None:
-    headings = ("boxes", "guarded", "lowest", "below", "contrast kept", "seconds")
+    headings = ("boxes", "guarded", "lowest", "below", "contrast\nkept", "s")
     table = make_table(title, ["mode", "factor"], headings)
     for row in rows:
         kept = "-" if row.contrast_kept is None else f"{row.contrast_kept:.1%}"

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markdown import Markdown
@@ -15,20 +15,18 @@ from rich.markup import escape
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from vae_aug.cli import options
-from vae_aug.cli.console import make_listing, make_table, say, show, show_progress
+from vae_aug.cli.console import make_listing, make_table, publish, say, show, show_progress
 from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
+from vae_aug.cli.paths import is_folder_of_records, require_file
 from vae_aug.data.shards import find_records, read_info
-from vae_aug.model.manifest import MANIFEST_NAME
+from vae_aug.model.stored import read_card, read_manifest
 
 if TYPE_CHECKING:
     from vae_aug.augment.records import RecordSummary
 
-_CHECKPOINT_FILES = {MANIFEST_NAME, "checkpoint.keras"}
-"""What tells the folder of a checkpoint or of a training from one of records."""
 
-
-@command
+@command("vae-aug demo --out demo_out")
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the result; replaced if it is there.")] = (
         Path("demo_out")
@@ -47,6 +45,7 @@ def demo(
         report = calls.run_demo(
             out, checkpoint=ckpt, watch=lambda stage: progress.update(task, description=stage)
         )
+    publish({"boxes": report.checks, "figures": report.figures, "seconds": report.seconds})
     table = make_table("vae-aug demo", ["figure"], ["value"])
     for name, count in report.checks.items():
         table.add_row(f"{name}: boxes equal", str(count))
@@ -59,7 +58,7 @@ def demo(
     say(f"{out / 'summary.md'}, {out / 'sheet.png'}")
 
 
-@command
+@command("vae-aug info run")
 def info(
     path: Annotated[
         str,
@@ -77,11 +76,14 @@ def info(
     """Print what a checkpoint or a set of records holds; names no image and no patient."""
     place = Path(path)
     if record is not None:
+        require_file(place)
         _print_provenance(place, record)
-    elif place.is_dir() and not _CHECKPOINT_FILES & {file.name for file in place.iterdir()}:
+    elif is_folder_of_records(place):
         _print_folder(place)
     elif place.is_file() and place.suffix == ".tfrecord":
-        _print_summary(place.name, _summarize([place]))
+        summary = _summarize([place])
+        publish(summary)
+        _print_summary(place.name, summary)
     else:
         _print_checkpoint(path)
 
@@ -100,7 +102,9 @@ def _quiet_tfds() -> Iterator[None]:
 
 def _print_provenance(path: Path, index: int) -> None:
     table = make_listing(f"{path}, record {index}")
-    for name, value in calls.read_provenance(path, index).items():
+    provenance = calls.read_provenance(path, index)
+    publish(provenance)
+    for name, value in provenance.items():
         listed = isinstance(value, list)
         shown = ", ".join(f"{entry:.3g}" for entry in value) if listed else str(value)
         table.add_row(name, escape(shown))
@@ -108,31 +112,40 @@ def _print_provenance(path: Path, index: int) -> None:
 
 
 def _print_checkpoint(checkpoint: str) -> None:
-    manifest = calls.read_manifest(checkpoint)
+    manifest, card = read_manifest(checkpoint), read_card(checkpoint)
     shapes = [variable["shape"] for variable in manifest["variables"].values()]
-    fingerprint = manifest.get("fingerprint", {})
+    fingerprint, training = manifest["fingerprint"], manifest["training"]
+    facts: dict[str, Any] = {
+        "digest": manifest["digest"],
+        "format": manifest["format"],
+        "weights": sum(math.prod(shape) for shape in shapes),
+        "trained on images": fingerprint.get("images"),
+        "trained on patients": len(fingerprint.get("patients", ())) or None,
+    }
+    groups = {
+        "model": manifest["model"],
+        "validation": training.get("validation", {}),
+        "train": training.get("config", {}),
+    }
+    publish({"path": manifest["path"], **facts, **groups, "card": card})
     table = make_listing(manifest["path"])
-    table.add_row("digest", manifest["digest"])
-    table.add_row("format", str(manifest["format"]))
-    table.add_row("weights", f"{sum(math.prod(shape) for shape in shapes):,}")
-    for name, value in manifest["model"].items():
-        table.add_row(f"model {name}", escape(str(value)))
-    table.add_row("trained on images", str(fingerprint.get("images", "unknown")))
-    table.add_row("trained on patients", str(len(fingerprint.get("patients", ())) or "unknown"))
-    for name, value in manifest["training"].get("validation", {}).items():
-        table.add_row(f"validation {name}", f"{value:g}")
-    for name, value in manifest["training"].get("config", {}).items():
-        table.add_row(f"train {name}", escape(str(value)))
+    for name, value in facts.items():
+        table.add_row(name, "unknown" if value is None else str(value))
+    for group, values in groups.items():
+        for name, value in values.items():
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            table.add_row(f"{group} {name}", escape(shown))
     show(table)
-    card = calls.read_card(checkpoint)
     show(Markdown(card) if card else "No model card.")
 
 
 def _print_folder(folder: Path) -> None:
     info = read_info(folder)
+    summaries = {part: _summarize(find_records(folder, part)[0]) for part in info.parts}
+    publish({"labels": info.label_names, "parts": summaries})
     say(f"{folder}: labels {', '.join(info.label_names)}")
-    for part in info.parts:
-        _print_summary(part, _summarize(find_records(folder, part)[0]))
+    for part, summary in summaries.items():
+        _print_summary(part, summary)
 
 
 def _summarize(files: Sequence[Path]) -> RecordSummary:

@@ -10,9 +10,18 @@ import typer
 from rich.markup import escape
 
 from vae_aug.cli import options
-from vae_aug.cli.console import SHOWN_PROBLEMS, make_table, say, say_problems, show, show_counts
+from vae_aug.cli.console import (
+    SHOWN_PROBLEMS,
+    make_table,
+    publish,
+    say,
+    say_problems,
+    show,
+    show_counts,
+)
 from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
+from vae_aug.cli.paths import require_source
 from vae_aug.data.shards import UNANNOTATED, read_info
 from vae_aug.errors import VAEAugError
 
@@ -21,13 +30,14 @@ if TYPE_CHECKING:
     from vae_aug.data.splits import Leak
 
 
-@command
+@command("vae-aug ingest scans records --split-by-patient 0.7,0.15,0.15")
 def ingest(
     source: Annotated[
         Path,
         typer.Argument(
             help="Folder of the data set, its annotation file, or a quoted pattern of TFRecords."
         ),
+        require_source,
     ],
     out: Annotated[Path, typer.Argument(help="Folder of the records; made if missing.")],
     format: options.SourceFormat = "auto",
@@ -35,7 +45,8 @@ def ingest(
         str,
         typer.Option(
             help="Split to read and to write; val and valid are stored as validation. all reads "
-            "every split of the source."
+            "every split of the source.",
+            autocompletion=options.complete_split,
         ),
     ] = "train",
     shards: Annotated[int, typer.Option(min=1, max=99999, help="Number of files.")] = 1,
@@ -169,20 +180,23 @@ def ingest(
         else:
             shares = _parse_shares(split_by_patient)
             reports = calls.ingest_by_patient(source, out, shares, seed=seed, **chosen)
+    leaks = tuple(dict.fromkeys(leak for report in reports for leak in report.leaks or ()))
+    publish({"splits": [report.to_dict() for report in reports], "leaks": leaks})
     for report in reports:
         _print_ingest(report, out)
     sheets = [out / f"ingest_{report.split}.png" for report in reports]
     if shown := [str(sheet) for sheet in sheets if sheet.exists()]:
         say(f"images with their boxes: {', '.join(shown)}")
-    _print_leaks_of(reports, out, strict=strict)
+    if any(report.leaks is not None for report in reports):
+        _print_leaks_of(leaks, out, strict=strict)
 
 
-@command
+@command("vae-aug which scans 3ffbf95b5c48e891")
 def which(
-    source: Annotated[Path, typer.Argument(help="As in `vae-aug ingest`.")],
+    source: Annotated[Path, typer.Argument(help="As in `vae-aug ingest`."), require_source],
     hashes: Annotated[list[str], typer.Argument(help="Hashes from records, reports or messages.")],
     format: options.SourceFormat = "auto",
-    split: Annotated[str, typer.Option(help="As in the ingest.")] = "train",
+    split: options.Split = "train",
     images: options.Images = None,
     axis: options.SliceAxis = "axial",
     salt_file: options.SaltFile = None,
@@ -196,16 +210,17 @@ def which(
     found = calls.find_hashed(
         source, hashes, format=format, split=split, images=images, axis=axis, salt=salt
     )
+    publish(found)
     for value, name in found.items():
         say(f"{value} {name}")
     if missing := [value for value in hashes if value not in found]:
         raise VAEAugError(
-            f"{source}: nothing in it has the hash {', '.join(missing)}; give the split, format "
-            "and salt of the ingest."
+            f"{source}: nothing in it has the hash {', '.join(missing)}; give --split, --format "
+            "and --salt-file as in the ingest."
         )
 
 
-@command
+@command("vae-aug check records --strict")
 def check(
     records: options.Records,
     near_bits: Annotated[
@@ -219,20 +234,19 @@ def check(
     ] = False,
 ) -> None:
     """Check every record, and search for patients and images that are in two splits."""
-    for part in read_info(records).parts:
-        say(f"{part}: {calls.check_records(records, part)} records, no fault")
+    counts = {part: calls.check_records(records, part) for part in read_info(records).parts}
+    for part, count in counts.items():
+        say(f"{part}: {count} records, no fault")
     with show_counts("images") as progress:
         leaks = calls.find_leaks(records, near_bits=near_bits, progress=progress)
+    publish({"records": counts, "leaks": leaks})
     _print_leaks(leaks)
     if strict and leaks:
         raise VAEAugError(_describe_leaks(records, leaks))
 
 
-def _print_leaks_of(reports: Sequence[IngestReport], out: Path, *, strict: bool) -> None:
-    """Print what the splits of an ingest share with others, if that was searched for."""
-    if all(report.leaks is None for report in reports):
-        return
-    leaks = tuple(dict.fromkeys(leak for report in reports for leak in report.leaks or ()))
+def _print_leaks_of(leaks: Sequence[Leak], out: Path, *, strict: bool) -> None:
+    """Print what the splits of an ingest share with others."""
     _print_leaks(leaks)
     if leaks and strict:
         raise VAEAugError(_describe_leaks(out, leaks))

@@ -7,6 +7,13 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from vae_aug.cli.paths import (
+    require_checkpoint,
+    require_file,
+    require_records,
+)
+from vae_aug.model.stored import list_packaged
+
 Format = Literal[
     "auto",
     "coco",
@@ -32,6 +39,9 @@ Exif = Literal["apply", "ignore"]
 Axis = Literal["axial", "coronal", "sagittal"]
 DicomAs = Literal["dicom", "png"]
 Oracle = Literal["bayesian", "random"]
+Corruption = Literal[
+    "replace", "blend", "gaussian", "rician", "poisson_gaussian", "speckle", "missing_lines"
+]
 
 
 def repeat(choices: Any, text: str) -> Any:
@@ -43,20 +53,58 @@ def repeat(choices: Any, text: str) -> Any:
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, names))}.")
         return value
 
-    return typer.Option(parser=parse, metavar=f"<{'|'.join(names)}>", help=text)
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return typer.Option(
+        parser=parse, metavar=f"<{'|'.join(names)}>", help=text, autocompletion=complete
+    )
 
 
-Checkpoint = Annotated[
-    str,
+def complete_checkpoint(incomplete: str) -> list[str]:
+    """Return the packaged checkpoints that begin so; the shell adds no files to them."""
+    return [name for name in list_packaged() if name.startswith(incomplete)]
+
+
+def complete_split(incomplete: str) -> list[str]:
+    """Return the usual splits that begin so."""
+    return [name for name in ("train", "validation", "test") if name.startswith(incomplete)]
+
+
+_CHECKPOINT = typer.Option(
+    "--ckpt",
+    help="Checkpoint: a .keras file, a checkpoint folder, the folder of a training, or a packaged "
+    "name.",
+    autocompletion=complete_checkpoint,
+)
+Checkpoint = Annotated[str, _CHECKPOINT, require_checkpoint]
+Checkpoints = Annotated[
+    list[str],
     typer.Option(
         "--ckpt",
-        help="Checkpoint: a .keras file, a checkpoint folder, the folder of a training, or a "
-        "packaged name.",
+        help="Checkpoint: file, folder or packaged name; repeat it to compare.",
+        autocompletion=complete_checkpoint,
     ),
+    require_checkpoint,
 ]
-Records = Annotated[Path, typer.Argument(help="Folder of records, as `vae-aug ingest` writes it.")]
+StartFrom = Annotated[
+    str | None,
+    typer.Option(
+        help="Checkpoint, or name of a packaged one, whose architecture and weights training "
+        "starts from instead. [default: demo, unless a profile, encoder or weights are chosen]",
+        autocompletion=complete_checkpoint,
+    ),
+    require_checkpoint,
+]
+Records = Annotated[
+    Path,
+    typer.Argument(help="Folder of records, as `vae-aug ingest` writes it."),
+    require_records,
+]
 TrainingRecords = Annotated[
-    list[Path], typer.Argument(help="Folders of records with a split train, mixed evenly.")
+    list[Path],
+    typer.Argument(help="Folders of records with a split train, mixed evenly."),
+    require_records,
 ]
 Validation = Annotated[
     list[Path] | None,
@@ -64,6 +112,16 @@ Validation = Annotated[
         help="Folder of records with a split validation; may be repeated. Default: those of "
         "RECORDS that have one; if none has, a tenth of the training images is held back."
     ),
+    require_records,
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help='JSON file with the objects "model" and "train", as a run writes to '
+        "OUT/config.json; their keys are the fields of vae_aug.ModelConfig and TrainConfig. "
+        "Options replace its values."
+    ),
+    require_file,
 ]
 SourceFormat = Annotated[
     Format,
@@ -103,6 +161,7 @@ SaltFile = Annotated[
         help="File with the secret from which hashes of patients and names are made. Default: "
         "$VAE_AUG_SALT, else a key file in the user's configuration folder, made when needed."
     ),
+    require_file,
 ]
 Window = Annotated[
     str,
@@ -118,7 +177,7 @@ Strength = Annotated[
 Strengths = Annotated[
     list[float], typer.Option(min=0.0, help="Strength of the variants; may be repeated.")
 ]
-MeasuredSplit = Annotated[str, typer.Option(help="Split to measure on.")]
+Split = Annotated[str, typer.Option(help="Split to read.", autocompletion=complete_split)]
 Limit = Annotated[
     int | None,
     typer.Option(min=1, help="Most images, evenly spaced over the split. Default: all."),

@@ -15,34 +15,29 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from vae_aug.cli import options
-from vae_aug.cli.console import make_table, name_damage, say, show_progress
+from vae_aug.cli.console import make_table, name_damage, publish, say, show_progress
 from vae_aug.cli.console import show as print_table
 from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
+from vae_aug.cli.paths import require_file
 from vae_aug.cli.training import describe_interruption, print_outcome, watch_steps
 from vae_aug.config import Encoder, Likelihood, Profile
 from vae_aug.errors import VAEAugError
 from vae_aug.model.recipe import make_recipe
+from vae_aug.model.stored import BEST_CHECKPOINT
 
 if TYPE_CHECKING:
     from vae_aug.model.tune import Trial
 
 
-@command
+@command("vae-aug train records --start-from demo --out run")
 def train(
     records: options.TrainingRecords,
     out: Annotated[
         Path,
         typer.Option(help="Folder of the run: checkpoint, log, TensorBoard, state to resume from."),
     ],
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help='JSON file with the objects "model" and "train", as a run writes to '
-            "OUT/config.json; their keys are the fields of vae_aug.ModelConfig and TrainConfig. "
-            "The options below replace its values."
-        ),
-    ] = None,
+    config: options.Config = None,
     validation: options.Validation = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps in all. [default: 2000]")
@@ -68,13 +63,7 @@ def train(
             "[default: random weights]"
         ),
     ] = None,
-    start_from: Annotated[
-        str | None,
-        typer.Option(
-            help="Checkpoint, or name of a packaged one, whose architecture and weights training "
-            "starts from instead. [default: demo, unless a profile, encoder or weights are chosen]"
-        ),
-    ] = None,
+    start_from: options.StartFrom = None,
     loss: Annotated[
         Likelihood | None,
         typer.Option(
@@ -90,7 +79,9 @@ def train(
         int | None, typer.Option(help="Of weights, order, noise and draws. [default: 0]")
     ] = None,
     card: Annotated[
-        Path | None, typer.Option(help="Markdown file for the checkpoint's model card.")
+        Path | None,
+        typer.Option(help="Markdown file for the checkpoint's model card."),
+        require_file,
     ] = None,
     allow_damaged: options.AllowDamaged = False,
 ) -> None:
@@ -145,20 +136,18 @@ def train(
             outcome = calls.judge_training(records, out, **shared)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(describe_interruption(out, recipe.train.steps)) from None
+    publish({"checkpoint": out / BEST_CHECKPOINT, **outcome.to_dict()})
     print_outcome(outcome, out)
 
 
-@command
+@command("vae-aug tune records --config run/config.json --out search")
 def tune(
     records: options.TrainingRecords,
     out: Annotated[
         Path,
         typer.Option(help="Folder of the search: its table, the best settings, every training."),
     ],
-    config: Annotated[
-        Path | None,
-        typer.Option(help="Settings that the search starts from, as for `vae-aug train`."),
-    ] = None,
+    config: options.Config = None,
     search: Annotated[
         Path | None,
         typer.Option(
@@ -167,6 +156,7 @@ def tune(
             "YAML, write 3.0e-4, not 3e-4. Default: learning rate, weights of KL and SSIM, free "
             "bits."
         ),
+        require_file,
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 12,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of every trial.")] = 300,
@@ -225,6 +215,7 @@ def tune(
         raise KeyboardInterrupt(
             f"{out} keeps the trials so far; run the same command again to go on."
         ) from None
+    publish({"trials": done, "best": out / calls.BEST_NAME})
     _print_trials(done, out)
 
 
@@ -291,17 +282,16 @@ def _format_values(values: Mapping[str, Any]) -> str:
 
 
 def _print_trials(trials: Sequence[Trial], out: Path) -> None:
-    names = [name.partition(".")[2] for name in trials[0].values]
-    figures = (*names, "score, dB", "PSNR", "PSNR noisy", "KL, nats")
-    table = make_table(str(out / calls.TABLE_NAME), ["trial"], figures)
+    headings = ("score, dB", "PSNR", "PSNR noisy", "KL, nats")
+    table = make_table(str(out / calls.TABLE_NAME), ["trial", "settings"], headings)
     for trial in trials:
-        values = map(str, trial.values.values())
-        measured = [trial.figures.get(name, math.nan) for name in ("psnr", "psnr_noisy", "kl")]
-        results = (
+        results = [trial.figures.get(name, math.nan) for name in ("psnr", "psnr_noisy", "kl")]
+        table.add_row(
+            str(trial.number),
+            escape(_format_values(trial.values)),
             trial.status if trial.score is None else f"{trial.score:.2f}",
-            *("-" if math.isnan(figure) else f"{figure:.1f}" for figure in measured),
+            *("-" if math.isnan(result) else f"{result:.1f}" for result in results),
         )
-        table.add_row(str(trial.number), *map(escape, values), *results)
     print_table(table)
     for trial in trials:
         if trial.status == "failed":

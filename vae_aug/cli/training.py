@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from vae_aug.cli.console import make_table, say, show_progress
 from vae_aug.cli.console import show as print_table
 from vae_aug.cli.loading import calls
+from vae_aug.model.stored import BEST_CHECKPOINT
 
 if TYPE_CHECKING:
     from vae_aug.evaluate.outcome import Outcome
@@ -84,7 +85,7 @@ def print_outcome(outcome: Outcome, out: Path) -> None:
         ]
         table.add_row(name, *cells)
     print_table(table)
-    say(f"checkpoint: {out / calls.BEST_CHECKPOINT}")
+    say(f"checkpoint: {out / BEST_CHECKPOINT}")
     say(f"pictures: {outcome.sheet}; figures: {out / calls.OUTCOME_NAME}")
     say(f"to use it: {outcome.code}")
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from vae_aug.data.atomic import write_atomic
@@ -29,17 +30,18 @@ def print_denoising(table: DenoisingTable, console: Console | None = None) -> No
     console = console or Console()
     for corruption in table.settings["corruptions"]:
         grid = Table(title=f"{_describe(table, corruption)}")
-        for heading in ("region", "method"):
-            grid.add_column(heading, no_wrap=True, min_width=len(heading))
+        grid.add_column("region, method", overflow="fold")
         for measure in MEASURES:
-            grid.add_column(_HEADINGS[measure])
+            grid.add_column(_HEADINGS[measure], no_wrap=True)
         for region, rows in _group(table, corruption):
+            # A row of its own: beside the methods, regions make the table wider than 80 columns.
+            grid.add_row(f"[italic]{region}[/italic]")
             for position, row in enumerate(rows):
                 cells = [
                     f"[bold]{text}[/bold]" if best else text for text, best in _format(row, rows)
                 ]
                 last = position == len(rows) - 1
-                grid.add_row("" if position else region, row.method, *cells, end_section=last)
+                grid.add_row(f"  {escape(row.method)}", *cells, end_section=last)
         console.print(grid)
 
 
@@ -52,8 +54,8 @@ def print_diversity(rows: Sequence[Diversity], console: Console | None = None) -
     """
     grid = Table("factor", title="samples; shares of the grey range, of pairs, and of boxes, in %")
     for heading in (
-        *("spread outside boxes", "spread inside", "change", "1 - SSIM of pairs"),
-        *("contrast kept", "of visible boxes", "guarded"),
+        *("spread\noutside", "spread\ninside", "change", "1-SSIM\npairs"),
+        *("contrast\nkept", "of\nvisible", "guarded"),
     ):
         grid.add_column(heading, justify="right")
     for row in rows:

@@ -492,7 +492,7 @@ class _Level(keras.layers.Layer):
             drawn_noise = tf.ensure_shape(noise(index, self.stride, mean.shape[-1]), mean.shape)
             residual = sample_posterior(mean, log_var, drawn_noise)
         drawn = prior_mean + tf.exp(0.5 * prior_log_var) * residual
-        state += self.take(drawn)
+        state += _keep_apart(self.take(drawn))
         if self.body is not None:
             state = self.body(state)
         # Relative to the prior, the prior is N(0, 1).
@@ -619,7 +619,16 @@ class _Residual(keras.layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Apply to `[B, h, w, channels]`."""
-        return x + self.two(tf.nn.relu(self.one(tf.nn.relu(x))))
+        return x + _keep_apart(self.two(tf.nn.relu(self.one(tf.nn.relu(x)))))
+
+
+def _keep_apart(x: tf.Tensor) -> tf.Tensor:
+    """Return the output of a convolution so that it is not fused with the sum that it goes into.
+
+    Where such sums follow on each other, the remapper of TensorFlow 2.21 fails, reports that as an
+    error (INVALID_ARGUMENT) and fuses nothing at all. Values and time are the same with it.
+    """
+    return tf.ensure_shape(x, x.shape)
 
 
 def _conv(channels: int, size: int, name: str, **options: Any) -> keras.layers.Conv2D:
