@@ -11,7 +11,7 @@ import pytest
 import typer
 from conftest import shorten_stages
 from fake_vae import FakeVAE
-from test_cli import run
+from test_cli import make_judged, run
 from test_readme import write_mr
 
 from vae_aug import cli
@@ -74,7 +74,6 @@ def stand_in(patch, network):
         settings = {"model": model.to_dict(), "train": config.to_dict()}
         save_checkpoint(network, out / "checkpoint.keras")
         (out / "config.json").write_text(json.dumps(settings))
-        return {"psnr": 31.5, "psnr_noisy": float("nan")}
 
     def tune(records, out, *, model, config, **options):
         assert model == network.config
@@ -93,6 +92,7 @@ def stand_in(patch, network):
     patch.setattr(calls, "run_demo", lambda *a, **k: types.SimpleNamespace(**report))
     patch.setattr(calls, "measure_engines", measure_engines)
     patch.setattr(calls, "train", train)
+    patch.setattr(calls, "judge_training", lambda *a, **k: make_judged())
     patch.setattr(calls, "tune", tune)
 
 
