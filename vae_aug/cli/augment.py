@@ -23,7 +23,6 @@ from vae_aug.cli.console import (
 from vae_aug.cli.entry import command, warn_of_former
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_file, require_records, require_source, require_split
-from vae_aug.config import Engine, Guard, Mode
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.shards import read_info
 from vae_aug.errors import VAEAugError
@@ -34,46 +33,14 @@ def augment(
     records: options.Records,
     out: Annotated[Path, typer.Argument(help="Folder to write; must be missing or empty.")],
     ckpt: options.Checkpoint = "demo",
-    mode: Annotated[
-        Mode,
-        typer.Option(
-            help="denoise: decode the posterior mean; sample: draw around it; interpolate: move "
-            "towards the training set's other images."
-        ),
-    ] = "sample",
+    mode: options.TransformMode = "sample",
     factor: options.Strength = 1.0,
-    detail: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Share of what the network cannot represent that is put back. "
-            "[default: 0 for denoise, else 1]",
-        ),
-    ] = None,
-    p: Annotated[
-        float, typer.Option(min=0, max=1, help="Probability that an image is augmented.")
-    ] = 1.0,
-    guard: Annotated[
-        Guard,
-        typer.Option(
-            help="Where a box's content is not preserved: paste the original back there, keep "
-            "the whole original image, or off."
-        ),
-    ] = "paste",
-    min_fidelity: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Similarity (SSIM) of a box below which the guard acts."),
-    ] = 0.8,
+    detail: options.Detail = None,
+    p: options.Probability = 1.0,
+    guard: options.BoxGuard = "paste",
+    min_fidelity: options.MinFidelity = 0.8,
     seed: options.Seed = 0,
-    engine: Annotated[
-        Engine,
-        typer.Option(
-            help="What runs the network: openvino (an extra) is faster on a CPU, still faster and "
-            "less exact with bfloat16 where the processor has it, or int8 (another extra); xla is "
-            "for accelerators."
-        ),
-    ] = "tensorflow",
+    engine: options.NetworkEngine = "tensorflow",
     split: Annotated[
         list[str],
         typer.Option(
@@ -167,15 +134,12 @@ def preview(
     samples: Annotated[
         int, typer.Option(min=1, max=20, help="Variants of each image; of denoise there is one.")
     ] = 3,
-    mode: Annotated[Mode, typer.Option(help="As for augment.")] = "sample",
+    mode: options.TransformMode = "sample",
     factor: options.Strength = 1.0,
-    detail: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="As for augment. [default: 0 for denoise, else 1]"),
-    ] = None,
-    p: Annotated[float, typer.Option(min=0, max=1, help="As for augment.")] = 1.0,
-    guard: Annotated[Guard, typer.Option(help="As for augment.")] = "paste",
-    min_fidelity: Annotated[float, typer.Option(min=0, max=1, help="As for augment.")] = 0.8,
+    detail: options.Detail = None,
+    p: options.Probability = 1.0,
+    guard: options.BoxGuard = "paste",
+    min_fidelity: options.MinFidelity = 0.8,
     value_range: Annotated[
         str | None,
         typer.Option(
@@ -183,7 +147,7 @@ def preview(
             help="Values of black and white. Default: the range of 8 or 16 bits.",
         ),
     ] = None,
-    engine: Annotated[Engine, typer.Option(help="As for augment.")] = "tensorflow",
+    engine: options.NetworkEngine = "tensorflow",
     seed: options.Seed = 0,
 ) -> None:
     """Draw a sheet: images and their variants, boxes enlarged, differences, and figures.

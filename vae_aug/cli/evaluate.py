@@ -15,7 +15,7 @@ from vae_aug.cli.console import get_out, make_table, name_damage, publish, say, 
 from vae_aug.cli.entry import command, warn_of_former
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_checkpoint, require_records, require_split
-from vae_aug.config import EXACT_ENGINES, Engine, Guard, Mode
+from vae_aug.config import EXACT_ENGINES, Engine, Mode
 from vae_aug.errors import VAEAugError
 from vae_aug.model.stored import name_checkpoint
 
@@ -84,11 +84,11 @@ def diversity(
     records: options.Records,
     ckpt: options.Checkpoint = "demo",
     split: options.Split = "validation",
-    mode: Annotated[Mode, typer.Option(help="As for augment.")] = "sample",
+    mode: options.TransformMode = "sample",
     factor: options.Strengths = [0.5, 1.0, 2.0],  # noqa: B006
     samples: Annotated[int, typer.Option(min=2, help="Samples of each image.")] = 16,
     limit: options.Limit = None,
-    guard: Annotated[Guard, typer.Option(help="As for augment.")] = "paste",
+    guard: options.BoxGuard = "paste",
     out: Annotated[
         Path | None, typer.Option(help="Folder for diversity.json and a sheet for each factor.")
     ] = None,
@@ -206,7 +206,7 @@ def _print_audit(title: str, audit: Audit) -> None:
 @command("vae-aug bench --ckpt run --size 256")
 def bench(
     ckpt: options.Checkpoint = "demo",
-    mode: Annotated[Mode, typer.Option(help="As for augment.")] = "sample",
+    mode: options.TransformMode = "sample",
     size: Annotated[
         int, typer.Option(min=32, max=4096, help="Height and width of the images, pixels.")
     ] = 224,
@@ -261,8 +261,8 @@ def fidelity(
         list[Any] | None, options.repeat(Mode, "Mode; may be repeated. Default: all three.")
     ] = None,
     factor: options.Strengths = [0.5, 1.0, 2.0],  # noqa: B006
-    guard: Annotated[Guard, typer.Option(help="As for augment.")] = "paste",
-    min_fidelity: Annotated[float, typer.Option(min=0, max=1, help="As for augment.")] = 0.8,
+    guard: options.BoxGuard = "paste",
+    min_fidelity: options.MinFidelity = 0.8,
     limit: options.Limit = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for fidelity.json and fidelity.png, histograms.")

@@ -12,6 +12,7 @@ from vae_aug.cli.paths import (
     require_file,
     require_records,
 )
+from vae_aug.config import Engine, Guard, Mode
 from vae_aug.model.stored import list_packaged
 
 Format = Literal[
@@ -169,6 +170,44 @@ Window = Annotated[
         help="DICOM, and NIfTI and DeepLesion in ingest: auto (what the file or table says; of a "
         "volume its percentiles 0.5 to 99.5), full (lowest to highest value), lung, brain, bone, "
         "soft-tissue, or CENTER,WIDTH in modality units (CT: Hounsfield units)."
+    ),
+]
+TransformMode = Annotated[
+    Mode,
+    typer.Option(
+        help="denoise: decode the posterior mean; sample: draw around it; interpolate: move "
+        "towards the training set's other images."
+    ),
+]
+Detail = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Share of what the network cannot represent that is put back. "
+        "[default: 0 for denoise, else 1]",
+    ),
+]
+Probability = Annotated[
+    float, typer.Option(min=0, max=1, help="Probability that an image is augmented.")
+]
+BoxGuard = Annotated[
+    Guard,
+    typer.Option(
+        help="Where a box's content is not preserved: paste the original back there, keep "
+        "the whole original image, or off."
+    ),
+]
+MinFidelity = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Similarity (SSIM) of a box below which the guard acts."),
+]
+NetworkEngine = Annotated[
+    Engine,
+    typer.Option(
+        help="What runs the network: openvino (an extra) is faster on a CPU, still faster and "
+        "less exact with bfloat16 where the processor has it, or int8 (another extra); xla is "
+        "for accelerators."
     ),
 ]
 Strength = Annotated[
