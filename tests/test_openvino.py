@@ -273,6 +273,7 @@ def vector():
     return load_checkpoint("vector")  # trained: random weights amplify what bits are missing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "mode", "detail"),
     [

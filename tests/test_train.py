@@ -130,6 +130,7 @@ def test_a_run_says_what_it_does_and_how_it_stands(whole):
     assert 0 == left[-1] < left[2]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(records, whole, tmp_path):
     said = []
     out = shutil.copytree(whole.killed, tmp_path / "cut")
