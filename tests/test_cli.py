@@ -464,7 +464,8 @@ def test_train_by_default_goes_on_from_demo_and_says_what_came_of_it(records, tm
     ):
         assert re.search(rf"{name} +│ +{figures}", result.stdout), name
     assert f"checkpoint: {tmp_path / 'run' / 'checkpoint.keras'}" in lines
-    assert lines[-2].startswith("pictures: run/sheet.png; figures: ")
+    assert lines[-3].startswith("pictures: run/sheet.png, ") and lines[-3].endswith("curves.png")
+    assert lines[-2].startswith("figures: ")
     assert lines[-1] == "to use it: dataset = dataset.apply(VAEAugment('run'))"
 
 

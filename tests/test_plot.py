@@ -59,6 +59,15 @@ def test_curves_lie_where_their_values_are(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]
 
 
+def test_a_name_has_one_colour_in_all_charts(tmp_path):
+    flat, lower = (Curve(name, [0, 10], [y, y]) for name, y in (("flat", 1.0), ("lower", 0.0)))
+    charts = [Chart("t", "steps", [flat, lower]), Chart("t", "steps", [lower])]
+    picture = write_plots(tmp_path / "plot.png", charts, "")
+    second = picture[:, picture.shape[1] // 2 :]
+    assert (second == CYAN).all(-1).sum() > 300
+    assert not (second == YELLOW).all(-1).any()
+
+
 def test_charts_stand_in_columns_and_one_point_is_seen(tmp_path):
     chart = Chart("t", "x", [Curve("one", [3], [4])], marks={"here": 3})
     one = write_plots(tmp_path / "1.png", [chart], "", columns=2)

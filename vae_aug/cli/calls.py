@@ -21,5 +21,6 @@ from vae_aug.evaluate.report import print_denoising, print_diversity, write_repo
 from vae_aug.evaluate.speed import WAYS, Speed, list_engines, measure_engines
 from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.model.pace import format_duration
+from vae_aug.model.run_files import CURVES_NAME
 from vae_aug.model.train import train
 from vae_aug.model.tune import BEST_NAME, TABLE_NAME, tune

@@ -86,7 +86,8 @@ def print_outcome(outcome: Outcome, out: Path) -> None:
         table.add_row(name, *cells)
     print_table(table)
     say(f"checkpoint: {out / BEST_CHECKPOINT}")
-    say(f"pictures: {outcome.sheet}; figures: {out / calls.OUTCOME_NAME}")
+    say(f"pictures: {outcome.sheet}, {out / calls.CURVES_NAME}")
+    say(f"figures: {out / calls.OUTCOME_NAME}")
     say(f"to use it: {outcome.code}")
 
 

@@ -14,6 +14,7 @@ from vae_aug.data.drawing import (
     COLOURS,
     GREY,
     WHITE,
+    Colour,
     join,
     load_font,
     make_legible,
@@ -102,7 +103,9 @@ def write_plots(
     Raises:
         OSError: If the file cannot be written.
     """
-    drawn = [_draw_chart(chart) for chart in charts]
+    names = dict.fromkeys(curve.name for chart in charts for curve in chart.curves)
+    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+    drawn = [_draw_chart(chart, colours) for chart in charts]
     lines = [
         join(drawn[start : start + columns], _GAP_PX, axis=1)
         for start in range(0, len(drawn), columns)
@@ -140,13 +143,13 @@ def _find_limits(values: np.ndarray, *, whole: bool) -> tuple[float, float]:
     return float(low - room), float(high + room)
 
 
-def _draw_chart(chart: Chart) -> Image.Image:
+def _draw_chart(chart: Chart, colours: Mapping[str, Colour]) -> Image.Image:
     """Draw title, legend, axes and curves."""
     xs = np.concatenate([np.asarray(curve.x, float) for curve in chart.curves])
     ys = np.concatenate([np.asarray(curve.y, float) for curve in chart.curves])
     x_limits = _find_limits(np.concatenate([xs, list(chart.marks.values())]), whole=True)
     y_limits = _find_limits(ys, whole=chart.whole)
-    area = _draw_area(chart, x_limits, y_limits)
+    area = _draw_area(chart, colours, x_limits, y_limits)
     width, height = PLOT_PX
     bottom = _TOP_PX + height
     framed = Image.new("RGB", (_LEFT_PX + width + _RIGHT_PX, bottom + _BOTTOM_PX))
@@ -161,11 +164,14 @@ def _draw_chart(chart: Chart) -> Image.Image:
     middle = (_LEFT_PX + width / 2, bottom + 19)
     draw.text(middle, chart.x_name, fill=GREY, font=font, anchor="ma")
     title = make_text(chart.title, framed.width, _TITLE_PX, WHITE)
-    return join([title, _draw_legend(chart, framed.width), framed], 2, axis=0)
+    return join([title, _draw_legend(chart, colours, framed.width), framed], 2, axis=0)
 
 
 def _draw_area(
-    chart: Chart, x_limits: tuple[float, float], y_limits: tuple[float, float]
+    chart: Chart,
+    colours: Mapping[str, Colour],
+    x_limits: tuple[float, float],
+    y_limits: tuple[float, float],
 ) -> Image.Image:
     """Draw grid, marks and curves, larger than they are shown, which makes lines smooth."""
     width, height = (side * _SHARPNESS for side in PLOT_PX)
@@ -177,7 +183,8 @@ def _draw_area(
     for place in chart.marks.values():
         x = _scale(place, x_limits, width)
         draw.line([(x, 0), (x, height)], fill=_FRAME, width=_SHARPNESS)
-    for curve, colour in zip(chart.curves, COLOURS * len(chart.curves), strict=False):
+    for curve in chart.curves:
+        colour = colours[curve.name]
         xs = [_scale(x, x_limits, width) for x in np.asarray(curve.x, float)]
         ys = [_scale(y, y_limits, height, upwards=True) for y in np.asarray(curve.y, float)]
         points = list(zip(xs, ys, strict=True))
@@ -193,13 +200,13 @@ def _draw_area(
     return area.resize(PLOT_PX, Image.Resampling.BOX)
 
 
-def _draw_legend(chart: Chart, width_px: int) -> Image.Image:
+def _draw_legend(chart: Chart, colours: Mapping[str, Colour], width_px: int) -> Image.Image:
     """Write the names of the curves in their colours."""
     texts = []
     for place, curve in enumerate(chart.curves):
         name = make_legible(curve.name, f"curve {place + 1}")
         needed = measure_text(name, _TEXT_PX) + 16
-        texts.append(make_text(name, needed, _TEXT_PX, COLOURS[place % len(COLOURS)]))
+        texts.append(make_text(name, needed, _TEXT_PX, colours[curve.name]))
     legend = Image.new("RGB", (width_px, texts[0].height))
     legend.paste(join(texts, 0, axis=1), (0, 0))
     return legend
