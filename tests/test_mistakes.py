@@ -180,12 +180,12 @@ def to_bytes(element):
 
 
 @pytest.mark.parametrize("mistake", SAID)
-def test_a_mistake_that_is_likely_is_said_once_and_changes_nothing(mistake, caplog):
+def test_a_mistake_that_is_likely_is_said_once_and_changes_nothing(mistake, logged):
     element, settings, words = SAID[mistake]
     augment = VAEAugment(FakeVAE(), seed=1, **settings)
     for _ in range(2):
         changed = augment(*element) if isinstance(element, tuple) else augment(element)
-    [record] = caplog.records
+    [record] = logged
     assert record.levelno == logging.WARNING and record.name.startswith("vae_aug.")
     with pytest.raises(AssertionError, match=rf"(?s){words}"):
         raise AssertionError(record.getMessage())
@@ -217,12 +217,12 @@ FINE = {
 
 
 @pytest.mark.parametrize("name", FINE)
-def test_nothing_is_said_of_what_is_fine(name, caplog, capfd):
+def test_nothing_is_said_of_what_is_fine(name, logged, capfd):
     element, settings = FINE[name]
     augment = VAEAugment(FakeVAE(), seed=1, **settings)
     list(tf.data.Dataset.from_tensors(element).map(augment))
     _ = augment(*element) if isinstance(element, tuple) else augment(element)
-    assert not caplog.records
+    assert not logged
     assert "VAEAugment" not in capfd.readouterr().err
 
 
@@ -259,11 +259,11 @@ def test_datasets_are_refused_when_they_are_made():
             way(VAEAugment(FakeVAE()))
 
 
-def test_a_dataset_without_boxes_is_told_of_once(caplog):
+def test_a_dataset_without_boxes_is_told_of_once(logged):
     augment = VAEAugment(FakeVAE(), seed=1)
     dataset = tf.data.Dataset.from_tensors({"image": IMAGE, "name": "a"})
     list(dataset.map(augment)), list(dataset.apply(augment))
-    assert ["nothing to guard" in record.getMessage() for record in caplog.records] == [True]
+    assert ["nothing to guard" in record.getMessage() for record in logged] == [True]
 
 
 def test_the_look_at_boxes_can_be_serialised_and_resumed(tmp_path):

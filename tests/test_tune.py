@@ -402,7 +402,7 @@ def test_the_command_prints_the_trials(records, tmp_path, training, suffix):
     )
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
-    assert re.search(r"trial +┃ +beta +┃ +loss +┃ +score, dB ", result.stdout)
+    assert re.search(r"trial +┃ +settings +┃ +score, dB ", result.stdout)
     assert re.search(r"│ 2 .*│ +failed │ +- │", result.stdout)
     assert "trial 2 failed: The loss is nan." in result.stdout
     assert f"--config: {out / 'best.json'}" in result.stdout
