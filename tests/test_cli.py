@@ -582,6 +582,14 @@ def test_preview_draws_a_sheet(records, tmp_path, brighten):
     assert read_image(out).shape[1] == 8 + 3 * 228 - 4 + 8
 
 
+def test_preview_shows_records_of_other_tools(records, tmp_path, brighten):
+    folder = shutil.copytree(records, tmp_path / "foreign")
+    (folder / "dataset.json").unlink()
+    result = run("preview", folder, "--out", tmp_path / "sheet.png", "--rows", 1, "--samples", 1)
+    assert result.exit_code == 0, result.stderr
+    assert read_image(tmp_path / "sheet.png").ndim == 3
+
+
 def test_preview_takes_the_settings_of_the_transform(records, tmp_path, brighten, monkeypatch):
     seen = []
     monkeypatch.setattr(

@@ -24,7 +24,7 @@ from vae_aug.cli.entry import command, warn_of_former
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_file, require_records, require_source, require_split
 from vae_aug.data.atomic import write_atomic
-from vae_aug.data.shards import read_info
+from vae_aug.data.shards import find_records
 from vae_aug.errors import VAEAugError
 
 
@@ -171,7 +171,8 @@ def preview(
         seed=seed,
         engine=engine,
     )
-    label_names = read_info(records).label_names
+    info = find_records(records, split, unannotated=True)[1]
+    label_names = () if info is None else info.label_names
     with show_progress(SpinnerColumn(), TextColumn("drawing")) as progress:
         progress.add_task("", total=None)
         calls.write_preview(out, chosen, transform, label_names=label_names, count=samples)

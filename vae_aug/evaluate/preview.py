@@ -57,7 +57,7 @@ def show_variants(
         augment: A transform with a seed. With `mode="denoise"` there is one variant.
         element: As `vae_aug.data.records.read_records` yields it.
         count: Variants.
-        label_names: Names of the labels.
+        label_names: Names of the labels; those beyond are numbered.
         heading: Of the variants; None for that of the mode.
 
     Returns:
@@ -74,7 +74,9 @@ def show_variants(
         images[name] = image
         told = {key: value[number] for key, value in report.items()}
         notes[name] = _describe_variant(augment, images["input"], image, told)
-    names = [label_names[label] for label in element["objects"]["label"].numpy()]
+    labels = element["objects"]["label"].numpy()
+    # Records of other tools come without names.
+    names = [label_names[k] if k < len(label_names) else f"label {k + 1}" for k in labels]
     return make_panels(images, element["objects"]["bbox"].numpy(), names, notes)
 
 
