@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from vae_aug.cli.loading import calls
+from vae_aug.data.json_values import make_json
 from vae_aug.data.shards import read_info
 
 SHOWN_PROBLEMS = 20
@@ -55,25 +55,7 @@ def answer(as_json: bool) -> Iterator[None]:
 def publish(result: Any) -> None:
     """Print the result of a command if JSON is wanted; what is no number there becomes null."""
     if _output.as_json:
-        print(json.dumps(_to_json(result), indent=1, allow_nan=False, ensure_ascii=False))
-
-
-def _to_json(value: Any) -> Any:
-    """Return values as JSON has them: dataclasses as objects, paths as text, NaN as None."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = dataclasses.fields(value)
-        return {field.name: _to_json(getattr(value, field.name)) for field in fields}
-    match value:
-        case Mapping():
-            return {str(key): _to_json(entry) for key, entry in value.items()}
-        case str() | bool() | int() | None:
-            return value
-        case float():
-            return value if math.isfinite(value) else None
-        case Iterable():
-            return [_to_json(entry) for entry in value]
-        case _:
-            return str(value)
+        print(json.dumps(make_json(result), indent=1, allow_nan=False, ensure_ascii=False))
 
 
 def show(what: RenderableType) -> None:

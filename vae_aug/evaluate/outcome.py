@@ -16,13 +16,21 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.config import TrainConfig
+from vae_aug.data.json_values import make_json
 from vae_aug.evaluate.classical import Filter, tune_filters
 from vae_aug.evaluate.metrics import bootstrap_interval
-from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint, read_manifest
+from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
 from vae_aug.model.feed import VALIDATION_KEEP, list_validation_patients, make_validation_feed
 from vae_aug.model.holdout import open_sources
 from vae_aug.model.measure import average, compare_images, make_measure_batch, measure_images
-from vae_aug.model.run_files import IMAGE_FIGURES, SHEET_NAME, TrainingError, read_start, write_json
+from vae_aug.model.run_files import (
+    IMAGE_FIGURES,
+    SHEET_NAME,
+    TrainingError,
+    read_best,
+    read_start,
+    write_json,
+)
 
 OUTCOME_NAME = "outcome.json"
 
@@ -95,7 +103,8 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome as JSON takes it; what is not finite becomes None."""
-        return _to_json(dataclasses.asdict(self))
+        content: dict[str, Any] = make_json(self)
+        return content
 
 
 def judge_training(
@@ -146,14 +155,13 @@ def judge_training(
         _compare(trained[name] - other[name], groups)
         for name, other in (("ssim_noisy", start), ("ssim_noisy", filtered), ("ssim", start))
     )
-    step = int(read_manifest(out / BEST_CHECKPOINT)["training"]["validation"]["step"])
     begun = config.start_from or "random weights"
     figures = {"noisy": noisy, "filter": filtered, "start": start, "trained": trained}
     outcome = Outcome(
         images=len(patients),
         groups=len(set(groups)),
         unit=unit,
-        step=step,
+        step=int(read_best(out)["step"]),
         steps=config.steps,
         start=begun,
         filter={"method": best_filter.method, **best_filter.to_dict()},
@@ -291,11 +299,3 @@ def _write_code(outcome: Outcome, config: TrainConfig, out: Path) -> str:
     keep_start = config.start_from and outcome.against_start.judgement != "better"
     checkpoint = str(config.start_from) if keep_start else os.fspath(out)
     return f"dataset = dataset.apply(VAEAugment({checkpoint!r}))"
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _to_json(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_to_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -211,7 +212,6 @@ class _Run:
         size = state.vae.config.image_size
         feed = make_validation_feed(parts.validation, size, config, config.validation_images)
         self._feed = feed.cache()
-        self._pictures = TrainingPictures(out, parts.validation, size, config.seed)
         is_new = not (out / START_NAME).exists()
         start = self._measure_start() if is_new else read_start(out)
         self._start = self._last = average(start.images)
@@ -222,6 +222,12 @@ class _Run:
         if is_new and not self.step:
             self.log("validation", 0, self._start)
         self._describe(len(start.images["ssim"]))
+
+    @functools.cached_property
+    def _pictures(self) -> TrainingPictures:
+        """What validations show; a run that is complete has none to choose images for."""
+        size = self.state.vae.config.image_size
+        return TrainingPictures(self.out, self.parts.validation, size, self.config.seed)
 
     def _measure_start(self) -> Start:
         """Measure what the training starts from, and keep it for a comparison at its end."""
