@@ -11,18 +11,12 @@ Reference:
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
-from vae_aug.data.annotations.layout import FileFinder
-from vae_aug.data.letterbox import letterbox, letterbox_boxes
 from vae_aug.model.lite1 import find_package_weights, load_lite1, make_lite1
 
 STRIDE = 4
@@ -38,84 +32,6 @@ _SIGMA_SHARE = 0.1
 Batch = tuple[np.ndarray, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
-class Samples:
-    """A split of a COCO set, in the detector's square.
-
-    Attributes:
-        images: `[N, S, S, 1] uint8`.
-        boxes: A `[M, 4] float32` for each image, `yxyx` in pixels of the square.
-        labels: An `[M] int32` for each image, from 0.
-        groups: `[N] int32`, number of the image's patient, or of the image where none is named.
-        has_patients: Whether the set names patients.
-        classes: Names of the labels.
-    """
-
-    images: np.ndarray
-    boxes: list[np.ndarray]
-    labels: list[np.ndarray]
-    groups: np.ndarray
-    has_patients: bool
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.images)
-
-    def take(self, indices: np.ndarray) -> Samples:
-        """Return some of the images."""
-        return dataclasses.replace(
-            self,
-            images=self.images[indices],
-            boxes=[self.boxes[i] for i in indices],
-            labels=[self.labels[i] for i in indices],
-            groups=self.groups[indices],
-        )
-
-
-def read_coco(path: Path, size: int) -> Samples:
-    """Read a COCO file, whose images lie in its folder or in `images` beside it.
-
-    Args:
-        path: The JSON file.
-        size: Side S of the square that images are fitted into, in pixels.
-
-    Raises:
-        FileNotFoundError: If an image is missing.
-    """
-    coco = json.loads(path.read_text())
-    classes = sorted(coco["categories"], key=lambda category: category["id"])
-    numbers = {category["id"]: number for number, category in enumerate(classes)}
-    marks: dict[int, list[dict]] = {image["id"]: [] for image in coco["images"]}
-    for mark in coco["annotations"]:
-        marks[mark["image_id"]].append(mark)
-    has_patients = all("patient" in image for image in coco["images"])
-    names = [image.get("patient") if has_patients else image["id"] for image in coco["images"]]
-    images, boxes = [], []
-    for image in coco["images"]:
-        folder, name = path.parent, image["file_name"]
-        file = FileFinder((folder, folder / "images")).find(name) or folder / "images" / name
-        grey = np.asarray(Image.open(file).convert("L"), np.float32)
-        square = letterbox(grey[None, ..., None], size)[0].numpy()
-        images.append(np.clip(np.rint(square), 0, 255).astype(np.uint8))
-        height, width = grey.shape
-        x, y, w, h = np.array([m["bbox"] for m in marks[image["id"]]], np.float32).reshape(-1, 4).T
-        corners = np.stack([y / height, x / width, (y + h) / height, (x + w) / width], 1)
-        corners = size * letterbox_boxes(corners, height, width, size).numpy()
-        boxes.append(corners.astype(np.float32))
-    labels = [
-        np.array([numbers[m["category_id"]] for m in rows], np.int32) for rows in marks.values()
-    ]
-    return Samples(
-        images=np.stack(images),
-        boxes=boxes,
-        labels=labels,
-        groups=np.unique(names, return_inverse=True)[1].astype(np.int32),
-        has_patients=has_patients,
-        classes=tuple(category["name"] for category in classes),
-    )
-
-
 def make_detector(size: int, classes: int, seed: int, frozen_to: str = "block3c") -> keras.Model:
     """Make a detector whose head starts from weights drawn by `seed`.
 
@@ -124,7 +40,9 @@ def make_detector(size: int, classes: int, seed: int, frozen_to: str = "block3c"
         classes: Number C of classes.
         seed: Of the head's weights.
         frozen_to: The backbone keeps its weights up to this layer; its batch normalisation keeps
-            the published statistics everywhere, which small batches would only blur.
+            the published statistics everywhere, which small batches would only blur, and its
+            depthwise kernels stay, whose gradients take TensorFlow more than half of a step on a
+            CPU.
 
     Returns:
         Model from `[B, S, S, 1] float32 in [0, 255]` to `[B, S/4, S/4, C + 4] float32`: logits of
@@ -133,9 +51,9 @@ def make_detector(size: int, classes: int, seed: int, frozen_to: str = "block3c"
     keras.utils.set_random_seed(seed)
     backbone = make_lite1(size)
     load_lite1(backbone, find_package_weights())
-    frozen = True
+    frozen, kept = True, (keras.layers.BatchNormalization, keras.layers.DepthwiseConv2D)
     for layer in backbone.layers:
-        layer.trainable = not frozen and not isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = not frozen and not isinstance(layer, kept)
         frozen = frozen and layer.name != frozen_to
     features = keras.Model(backbone.input, [backbone.get_layer(f).output for f in _FEATURES])
     image = keras.Input((size, size, 1))
@@ -237,22 +155,27 @@ def train_detector(
     batches: Iterator[Batch],
     steps: int,
     learning_rate: float = 1e-3,
+    momentum: float = 0.98,
     progress: Callable[[int, float], None] | None = None,
 ) -> None:
     """Train for a number of steps, and leave the moving average of the weights in the model.
+
+    The learning rate rises for a tenth of the steps and falls to 0 by a cosine, so that the last
+    weights hardly move; their moving average is what is scored. Both take chance out of the score.
 
     Args:
         model: Of `make_detector`.
         batches: Images `[B, S, S, 1] uint8` and their targets.
         steps: Optimiser steps.
-        learning_rate: Peak of the cosine schedule, after a tenth of the steps.
-        progress: Called every 25 steps with the step and the loss.
+        learning_rate: Peak of the schedule.
+        momentum: Share of the average that every step keeps.
+        progress: Called every 25 steps with the step and the mean loss of these steps.
     """
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps - steps // 10, warmup_target=learning_rate, warmup_steps=steps // 10
     )
     optimizer = keras.optimizers.AdamW(
-        rate, weight_decay=1e-4, global_clipnorm=10.0, use_ema=True, ema_momentum=0.97
+        rate, weight_decay=1e-4, global_clipnorm=10.0, use_ema=True, ema_momentum=momentum
     )
     optimizer.build(model.trainable_variables)
 
@@ -264,10 +187,12 @@ def train_detector(
         optimizer.apply(gradients, model.trainable_variables)
         return loss
 
+    losses = []
     for step in range(1, steps + 1):
-        loss = train_step(*(tf.constant(part) for part in next(batches)))
+        losses.append(train_step(*(tf.constant(part) for part in next(batches))))
         if progress is not None and step % 25 == 0:
-            progress(step, float(loss))
+            progress(step, float(np.mean(losses)))
+            losses = []
     optimizer.finalize_variable_values(model.trainable_variables)
 
 

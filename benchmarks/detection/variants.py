@@ -1,0 +1,129 @@
+"""Variants of training images that are made beforehand: they cost more than a training step.
+
+A few are made of each image, from which training picks. All runs share them, unless they come from
+a ladder that was trained on a run's own patients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.detection.arms import Part
+from benchmarks.detection.samples import Samples, write_coco
+from vae_aug.augment.transform import VAEAugment
+from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.data.atomic import write_atomic
+from vae_aug.data.ingest import ingest
+from vae_aug.model.train import train
+
+RECIPE = Path(__file__).parents[1] / "lgg_ladder.json"
+"""Settings of a ladder that is trained on a run's own images."""
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Let one process at a time in; the lock ends with its process."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def make_variants(part: Part, samples: Samples, count: int, folder: Path) -> np.ndarray:
+    """Make variants of every image, once for all processes that ask for them.
+
+    Args:
+        part: What is made.
+        samples: The images.
+        count: Number K of variants of an image.
+        folder: Where they are kept, as `variants-<digest>.npy`.
+
+    Returns:
+        `[K, N, S, S, 1] uint8`, mapped from the file.
+    """
+    settings = {key: value for key, value in part.settings.items() if key != "p"}
+    images = hashlib.sha256(samples.images.tobytes()).hexdigest()
+    key = json.dumps([part.kind, settings, count, images], sort_keys=True)
+    path = folder / f"variants-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
+    with hold_lock(path.with_suffix(".lock")):
+        if not path.is_file():
+            buffer = io.BytesIO()
+            np.save(buffer, _draw(part.kind, settings, samples, count))
+            write_atomic(path, buffer.getvalue())
+    return np.load(path, mmap_mode="r")
+
+
+def _draw(kind: str, settings: dict[str, object], samples: Samples, count: int) -> np.ndarray:
+    options = {key: value for key, value in settings.items() if key != "ckpt"}
+    passes = []
+    for seed in range(count):
+        augment = VAEAugment(
+            settings["ckpt"],
+            mode=kind,
+            seed=seed,
+            bounding_box_format="yxyx",
+            batch_size=16,
+            **options,
+        )
+        dataset = _make_dataset(samples).apply(augment)
+        passes.append([element["image"] for element in dataset.as_numpy_iterator()])
+        print(f"{kind} {settings}: {seed + 1} of {count} variants of every image", flush=True)
+    return np.asarray(passes, np.uint8)
+
+
+def _make_dataset(samples: Samples) -> tf.data.Dataset:
+    rows = list(zip(samples.images, samples.boxes, strict=True))
+    return tf.data.Dataset.from_generator(
+        lambda: ({"image": image, "boxes": boxes} for image, boxes in rows),
+        output_signature={
+            "image": tf.TensorSpec(samples.images.shape[1:], tf.uint8),
+            "boxes": tf.TensorSpec([None, 4], tf.float32),
+        },
+    )
+
+
+def train_ladder(samples: Samples, folder: Path, steps: int) -> Path:
+    """Go on from the packaged `demo` on these images; return the checkpoint, made once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "run" / "checkpoint.keras"
+    with hold_lock(folder / "lock"):
+        if not (folder / "done").is_file():
+            _train_ladder(samples, folder, steps)
+            (folder / "done").touch()
+    return checkpoint
+
+
+def _train_ladder(samples: Samples, folder: Path, steps: int) -> None:
+    records = folder / "records"
+    write_coco(samples, folder / "coco")
+    # It also picks the checkpoint by the detector's training images: nothing held out is looked at.
+    for split in ("train", "validation"):
+        ingest(
+            folder / "coco" / "all.json",
+            records,
+            format="coco",
+            split=split,
+            keep_ids=True,
+            overwrite=True,
+            leak_check=False,
+        )
+    recipe = json.loads(RECIPE.read_text())
+    size = samples.images.shape[1]
+    train(
+        [records],
+        folder / "run",
+        model=ModelConfig.from_dict({**recipe["model"], "image_size": size}),
+        config=TrainConfig.from_dict(
+            {**recipe["train"], "steps": steps, "validate_every": steps, "validation_images": 16}
+        ),
+        card="Made by benchmarks/detection.",
+        progress=lambda step, figures: step % 50 or print(f"ladder: step {step} of {steps}"),
+    )
