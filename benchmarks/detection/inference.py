@@ -358,7 +358,8 @@ def decide(
         return Verdict("alike", text + ("" if holds else other))
     more = _count_further_seeds(comparison, margin, tests)
     noun = "seed" if more == 1 else "seeds"
-    return Verdict("unknown", f"not known; {more:,} more {noun} would tell", more)
+    corrected = f" after correction for {tests} comparisons" if low > 0 or high < 0 else ""
+    return Verdict("unknown", f"not known{corrected}; {more:,} more {noun} would tell", more)
 
 
 def _count_further_seeds(comparison: Mapping[str, Any], margin: float, tests: int) -> int:
