@@ -284,6 +284,9 @@ def test_power_table_holds_what_its_functions_say():
 def test_power_of_large_effects_is_one_and_has_no_warning():
     assert inference.compute_power(0.001, 40, 0.05) == pytest.approx(1)
     assert inference.seeds_needed(0.001, 0.05) == 2
+    # The normal approximation, exact for many: (z(0.975) + z(0.8))^2 sd^2 / effect^2.
+    exact = (stats.norm.ppf([0.975, 0.8]).sum() * 3 / 0.001) ** 2
+    assert inference.seeds_needed(3, 0.001) == pytest.approx(exact, rel=1e-4)
     with pytest.raises(ValueError, match="sd must be over 0"):
         inference.compute_power(0.0, 5, 0.1)
 

@@ -195,6 +195,13 @@ def test_interim_report_of_one_arm_of_the_primary_comparison(tmp_path):
     assert text.startswith("Interim, 0 of 6 planned seeds: there is no verdict yet.\n")
 
 
+def test_interim_report_before_the_primary_test_was_run(tmp_path):
+    write_arms(tmp_path, EFFECT, test="other")
+    text = report.write(tmp_path, {"other": SAMPLES}, make_plan(6))
+    assert text.startswith("Interim, 0 of 6 planned seeds: there is no verdict yet.\n")
+    assert (tmp_path / "detections.png").exists()
+
+
 def test_runs_beyond_the_plan_do_not_enter_its_primary_comparison(tmp_path):
     write_arms(tmp_path, {"classical": [8, 9, 10, 2], "classical+sample": [12, 14, 16, 20]})
     report.write(tmp_path, plan=make_plan(3))
@@ -325,6 +332,9 @@ def test_corruptions_by_hand(tmp_path):
                 name: make_result(count + extra)
                 for name, count in {**counts, **(restored if arm == "strong" else {})}.items()
             }
+            if seed:  # runs need not keep the matches of views
+                for name in set(tests) - {"val"}:
+                    del tests[name]["matches"], tests[name]["shown"]
             write_run(tmp_path, arm, seed, tests)
     text = report.write(tmp_path)
     content = read(tmp_path)

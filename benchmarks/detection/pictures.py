@@ -380,12 +380,16 @@ def _draw_cell(image: np.ndarray, cell: _Cell, scale: int) -> Image.Image:
     for box, found in cell.truth:
         kind = "true box, found" if found else "true box, missed"
         draw.rectangle(_to_corners(box, scale), outline=_KINDS[kind], width=1 if found else 2)
-    placed: list[tuple[float, ...]] = []
-    for row, hit in cell.found:
-        colour = _KINDS["hit" if hit else "false alarm"]
-        corners = _to_corners(row, scale)
+    marks = [
+        (row, _to_corners(row, scale), _KINDS["hit" if hit else "false alarm"])
+        for row, hit in cell.found
+    ]
+    for _, corners, colour in marks:
         draw.rectangle(corners, outline=colour, width=2)
-        _write_score(draw, f"{row[4]:.2f}", corners, colour, placed)
+    placed: list[tuple[float, ...]] = []
+    for row, corners, colour in marks:  # after all boxes, which would cross the figures
+        others = [each for _, each, _ in marks if each != corners]
+        placed.append(_write_score(draw, f"{row[4]:.2f}", corners, colour, (placed, others)))
     draw.rectangle((0, 0, picture.width - 1, picture.height - 1), outline=_FAINT)
     return picture
 
@@ -400,9 +404,13 @@ def _write_score(
     text: str,
     corners: tuple[float, float, float, float],
     colour: Colour,
-    placed: list[tuple[float, ...]],
-) -> None:
-    """Write a score beside its box, where it covers no other score, on black to be legible."""
+    taken: tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]],
+) -> tuple[float, float, float, float]:
+    """Write a score beside its box, where it covers no score and the fewest boxes of those taken.
+
+    Returns:
+        Where it is.
+    """
     width, height = measure_text(text, _TEXT_PX) + 2, _TEXT_PX + 1
     sides = draw.im.size
     left, top, right, bottom = corners
@@ -415,11 +423,11 @@ def _write_score(
         (min(max(x, 0), sides[0] - width), min(max(y, 0), sides[1] - height)) for x, y in spots
     ]
     areas = [(x, y, x + width, y + height) for x, y in inside]
-    free = [area for area in areas if not any(_overlap(area, other) for other in placed)]
-    area = (free or areas)[0]
-    placed.append(area)
+    scores, boxes = ([sum(_overlap(area, o) for o in others) for area in areas] for others in taken)
+    area = areas[min(range(len(areas)), key=lambda n: (scores[n], boxes[n]))]
     draw.rectangle(area, fill=(0, 0, 0))
     draw.text((area[0] + 1, area[1] - 1), text, fill=colour, font=load_font(_TEXT_PX))
+    return area
 
 
 def _overlap(first: Sequence[float], second: Sequence[float]) -> bool:

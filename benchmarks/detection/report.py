@@ -64,7 +64,8 @@ def write(
     write_atomic(out / "report.md", text.encode())
     draw_forest(report, out / "forest.png")
     if tests is not None:
-        test = plan.primary.test if plan else next(iter(report["tests"]))
+        primary = plan and plan.primary.test
+        test = primary if primary in report["tests"] else next(iter(report["tests"]))
         chosen = _choose_shown(runs, test)
         found = tests(chosen[0]) if callable(tests) else tests
         if test in found:
@@ -110,7 +111,7 @@ def _read_run(path: Path) -> tuple[Run, str]:
         digest = hashlib.sha256(json.dumps(run["tests"], sort_keys=True).encode()).hexdigest()
         for name, result in run["tests"].items():
             if "|" in name:  # under a corruption the score is all that counts
-                del result["matches"], result["shown"]
+                result.pop("matches", None), result.pop("shown", None)
             for match in result.get("matches", ()):
                 match |= {key: np.asarray(match[key], np.float64) for key in ("scores", "hits")}
         run = {key: run[key] for key in _FIELDS}
