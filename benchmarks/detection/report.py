@@ -111,7 +111,8 @@ def _read_run(path: Path) -> tuple[Run, str]:
         digest = hashlib.sha256(json.dumps(run["tests"], sort_keys=True).encode()).hexdigest()
         for name, result in run["tests"].items():
             if "|" in name:  # under a corruption the score is all that counts
-                result.pop("matches", None), result.pop("shown", None)
+                for key in ("matches", "shown"):
+                    result.pop(key, None)
             for match in result.get("matches", ()):
                 match |= {key: np.asarray(match[key], np.float64) for key in ("scores", "hits")}
         run = {key: run[key] for key in _FIELDS}

@@ -47,6 +47,10 @@ _METHOD = (
     "mAP50 over seeds; Holm: adjusted over all comparisons of a test but the primary one. Mixed "
     "model: arm fixed, seed random, REML."
 )
+_PLANNED = (
+    "Seeds beyond the plan do not enter its primary comparison; if it stays unknown, further seeds "
+    "need a new plan, which does not count these."
+)
 _UNPLANNED = (
     "No plan fixed the number of seeds before the runs: whoever adds seeds until a verdict "
     "pleases will find one."
@@ -70,7 +74,7 @@ def summarize(runs: Sequence[Run], plan: Plan | None, margin: float) -> dict[str
         "done": _count_primary(runs, plan) if plan else None,
         "interim": interim,
         "margin": margin,
-        "method": _METHOD if plan else f"{_METHOD} {_UNPLANNED}",
+        "method": f"{_METHOD} {_PLANNED if plan else _UNPLANNED}",
         "seconds": float(np.mean([run["seconds"] for run in runs])),
         "tests": {name: _summarize_test(runs, name, plan, margin, interim) for name in plain},
         "corruptions": {
