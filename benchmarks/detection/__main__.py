@@ -1,4 +1,4 @@
-"""Does an augmentation help a detector? The same detector, trained once per augmentation and seed.
+"""Does an augmentation help a detector? The same one is trained per augmentation and seed.
 
     python -m benchmarks.detection run TRAIN.json TEST.json --out runs/own
     python -m benchmarks.detection run --plan benchmarks/detection/plans/lgg-hospital.json \
@@ -20,14 +20,19 @@ and files of several machines may be put into one folder.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.detection import inference, report
-from benchmarks.detection.plans import Plan, Training, make_plan, read_plan
+from benchmarks.detection.plans import Plan, Training, make_plan, make_tests, read_plan
 from benchmarks.detection.runs import run_plan
 from benchmarks.detection.samples import Source, read_samples
+from vae_aug.data.atomic import write_atomic
+
+PLAN = "plan.json"
+"""Name of the plan in a folder of runs."""
 
 ARMS = ("real", "classical", "classical+sample")
 
@@ -41,7 +46,9 @@ def parse_arguments() -> argparse.Namespace:
     run = commands.add_parser("run", help="train the detectors that are missing, then report")
     run.add_argument("files", type=Path, nargs="*", help="COCO files or folders of records")
     run.add_argument("--plan", type=Path, help="a comparison written down; then no other setting")
-    run.add_argument("--data", type=Path, default=Path(), help="what a plan's files are relative to")
+    run.add_argument(
+        "--data", type=Path, default=Path(), help="what a plan's files are relative to"
+    )
     run.add_argument("--out", type=Path, required=True, help="folder of runs and report")
     run.add_argument("--processes", type=int, default=os.cpu_count(), help="each on one core")
     run.add_argument("--only-seeds", type=int, nargs="+", help="of the plan: a share of the work")
@@ -76,6 +83,30 @@ def find_plan(arguments: argparse.Namespace) -> Plan:
     return make_plan(arguments.files, list(dict.fromkeys(sites.tolist())), **options)
 
 
+def keep_plan(plan: Plan, out: Path) -> None:
+    """Keep a plan beside its runs, before the first of them.
+
+    Raises:
+        ValueError: If the folder has another plan: what is compared is not changed afterwards.
+    """
+    path, content = out / PLAN, plan.to_json()
+    if path.is_file() and path.read_text() != content:
+        raise ValueError(f"{path} holds another plan; choose another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, content.encode())
+
+
+def write_report(folders: list[Path]) -> str:
+    """Report the runs of folders by the plan of the first."""
+    plan = read_plan(folders[0] / PLAN, Path())
+    samples = read_samples(plan.source)
+    return report.write(
+        folders,
+        lambda run: make_tests(samples, plan.tests, np.array(run["groups"])),
+        plan,
+    )
+
+
 def main() -> None:
     arguments = parse_arguments()
     if arguments.command == "power":
@@ -83,9 +114,10 @@ def main() -> None:
         return
     if arguments.command == "run":
         plan = find_plan(arguments)
+        keep_plan(plan, arguments.out)
         run_plan(plan, arguments.out, arguments.processes, arguments.only_seeds)
         arguments.folders = [arguments.out]
-    print(report.write(arguments.folders))
+    print(write_report(arguments.folders))
 
 
 if __name__ == "__main__":

@@ -209,8 +209,7 @@ def calibrate(
         )
 
     return {
-        name: tuple(_bisect(functools.partial(measure, name), t) for t in targets)
-        for name in names
+        name: tuple(_bisect(functools.partial(measure, name), t) for t in targets) for name in names
     }
 
 
@@ -246,29 +245,10 @@ def summarize(clean: float, table: Mapping[str, Mapping[int, float]]) -> dict[st
     return {"P": clean, "mPC": mean, "rPC": mean / clean if clean else None}
 
 
-def make_noisy(
-    seed: int, p: float = 0.5
-) -> Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Make an augmentation that corrupts with probability `p`, boxes untouched.
-
-    Corruption and strength are drawn from all with equal chance; artefacts are none of them.
-    Everything depends on the seed and the number of the call.
-    """
-    calls = iter(range(2**31))
-
-    def corrupt_some(
-        image: np.ndarray, boxes: np.ndarray, labels: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rng = np.random.default_rng([seed, 2, next(calls)])
-        if rng.random() < p:
-            image = _corrupt_somehow(image, rng)
-        return image, boxes, labels
-
-    return corrupt_some
-
-
 def draw_noisy(images: np.ndarray, seed: int) -> np.ndarray:
-    """Corrupt every image by a corruption and a strength of its own.
+    """Corrupt every image by a corruption and a strength of its own, all with equal chance.
+
+    The artefacts are none of them.
 
     Args:
         images: `[N, S, S, 1] uint8`.

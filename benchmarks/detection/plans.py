@@ -91,6 +91,10 @@ class Plan:
         }
         return json.loads(json.dumps(settings))
 
+    def to_json(self) -> str:
+        """Write the plan as `read_plan` reads it."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
 
 def digest_file(path: Path) -> str:
     """Tell a COCO file, or a folder of records, by its content."""

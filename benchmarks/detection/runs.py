@@ -18,10 +18,10 @@ import tensorflow as tf
 
 from benchmarks.detection.arms import Arm, iterate_batches
 from benchmarks.detection.detector import detect, make_detector, train_detector
-from benchmarks.detection.metrics import score
+from benchmarks.detection.metrics import METRICS, score
 from benchmarks.detection.plans import Plan, choose_training_groups, make_tests
 from benchmarks.detection.samples import Samples, Source, read_samples
-from benchmarks.detection.variants import make_variants, train_ladder
+from benchmarks.detection.variants import make_variants, make_view, train_ladder
 from vae_aug.data.atomic import write_atomic
 
 RUNS_A_PROCESS = 12
@@ -88,7 +88,6 @@ def _run(plan: Plan, arm_name: str, seed: int, path: Path) -> str:
     arm, training = Arm.parse(arm_name), plan.training
     whole = _read(json.dumps(dataclasses.asdict(plan.source)))
     trained = choose_training_groups(whole, training, seed)
-    tests = make_tests(whole, plan.tests, trained)
     pool = whole.at_sites(training.sites)
     samples = pool.of_groups(trained)
     variants = _collect_variants(arm, pool, samples, plan, path.parent, seed)
@@ -102,7 +101,6 @@ def _run(plan: Plan, arm_name: str, seed: int, path: Path) -> str:
         training.momentum,
         lambda step, loss: curve.append([step, round(loss, 4)]),
     )
-    detections = {name: detect(model, test.images) for name, test in tests.items()}
     result = {
         "arm": arm.name,
         "seed": seed,
@@ -113,17 +111,32 @@ def _run(plan: Plan, arm_name: str, seed: int, path: Path) -> str:
         "has_patients": whole.has_patients,
         "seconds": round(time.monotonic() - begin),
         "curve": curve,
-        "tests": {
-            name: score(tests[name], found) | {"shown": list_shown(found)}
-            for name, found in detections.items()
-        },
+        "tests": _test(model, plan, whole, trained, path.parent),
     }
     # The weights first: whoever sees the result may rely on them.
     model.save_weights(path.with_suffix(".weights.h5"))
     write_atomic(path, json.dumps(result).encode())
     keras.backend.clear_session()
-    figures = {name: round(test["mAP50"], 3) for name, test in result["tests"].items()}
+    figures = {
+        name: round(test["mAP50"], 3) for name, test in result["tests"].items() if "|" not in name
+    }
     return f"{path.stem}: mAP50 {figures}, {result['seconds']} s"
+
+
+def _test(
+    model: keras.Model, plan: Plan, whole: Samples, trained: np.ndarray, folder: Path
+) -> dict[str, Any]:
+    """Score a detector on all tests; of their views the metrics are kept, not the boxes."""
+    results: dict[str, Any] = {}
+    for name, test in make_tests(whole, plan.tests, trained).items():
+        found = detect(model, test.images)
+        results[name] = score(test, found) | {"shown": list_shown(found)}
+    for view in plan.views:
+        shown = make_view(whole, view, folder)
+        for name, test in make_tests(shown, plan.tests, trained).items():
+            result = score(test, detect(model, test.images))
+            results[f"{name}|{view}"] = {metric: result[metric] for metric in METRICS}
+    return results
 
 
 def _collect_variants(

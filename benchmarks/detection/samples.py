@@ -1,4 +1,4 @@
-"""Images with boxes in a detector's square: read from COCO files or records, shared out by patient."""
+"""Images with boxes in a detector's square, read from COCO files or records."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Samples:
         boxes: A `[M, 4] float32` for each image, `yxyx` in pixels of the square.
         labels: An `[M] int32` for each image, from 0.
         groups: `[N] int32`, number of the image's patient, or of the image where none is named.
-        sites: `[N] str`, where the image was made (hospital, maker of the scanner); where the source
-            is not asked for that, the stem of the COCO file or the name of the split.
+        sites: `[N] str`, where the image was made (hospital, maker of the scanner), or, where the
+            source is not asked for that, the stem of the COCO file or the name of the split.
         has_patients: Whether every image names its patient.
         classes: Names of the labels.
     """

@@ -7,17 +7,20 @@ a ladder that was trained on a run's own patients.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from benchmarks.detection.arms import Part
+from benchmarks.detection.corruptions import corrupt_samples, draw_noisy, make_restorer
 from benchmarks.detection.samples import Samples, write_coco
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import ModelConfig, TrainConfig
@@ -50,18 +53,61 @@ def make_variants(part: Part, samples: Samples, count: int, folder: Path) -> np.
         `[K, N, S, S, 1] uint8`, mapped from the file.
     """
     settings = {key: value for key, value in part.settings.items() if key != "p"}
+    return _keep(
+        "variants",
+        [part.kind, settings, count],
+        samples,
+        folder,
+        lambda: _draw(part.kind, settings, samples, count),
+    )
+
+
+def make_view(samples: Samples, view: str, folder: Path) -> Samples:
+    """Show images corrupted and restored, once for all processes that ask for it.
+
+    Args:
+        samples: All images.
+        view: `"<corruption>:<strength>"`, `">" + restorer` (see `corruptions.make_restorer`), or
+            the one and then the other.
+        folder: Where the images are kept, as `view-<digest>.npy`.
+
+    Raises:
+        ValueError: On an unknown corruption or strength.
+    """
+    corruption, _, by = view.partition(">")
+
+    def change() -> np.ndarray:
+        images = samples.images
+        if corruption:
+            name, _, strength = corruption.partition(":")
+            images = corrupt_samples(images, name, int(strength))
+        return make_restorer(by, samples.images)(images) if by else images
+
+    return dataclasses.replace(samples, images=_keep("view", [view], samples, folder, change))
+
+
+def _keep(
+    kind: str, key: list[Any], samples: Samples, folder: Path, make: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """Map an array from its file, which one process makes while the others wait."""
     images = hashlib.sha256(samples.images.tobytes()).hexdigest()
-    key = json.dumps([part.kind, settings, count, images], sort_keys=True)
-    path = folder / f"variants-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
+    digest = hashlib.sha256(json.dumps([*key, images], sort_keys=True).encode()).hexdigest()
+    path = folder / f"{kind}-{digest[:12]}.npy"
     with hold_lock(path.with_suffix(".lock")):
         if not path.is_file():
             buffer = io.BytesIO()
-            np.save(buffer, _draw(part.kind, settings, samples, count))
+            np.save(buffer, make())
             write_atomic(path, buffer.getvalue())
     return np.load(path, mmap_mode="r")
 
 
-def _draw(kind: str, settings: dict[str, object], samples: Samples, count: int) -> np.ndarray:
+def _draw(kind: str, settings: dict[str, Any], samples: Samples, count: int) -> np.ndarray:
+    if kind in ("noisy", "restored"):
+        noisy = [draw_noisy(samples.images, seed) for seed in range(count)]
+        if kind == "restored":
+            restore = make_restorer(settings["by"], samples.images)
+            noisy = [restore(images) for images in noisy]
+        return np.stack(noisy)
     options = {key: value for key, value in settings.items() if key != "ckpt"}
     passes = []
     for seed in range(count):
