@@ -1,1 +1,1 @@
-"""Does an augmentation help a detector? The same detector, trained once per augmentation and seed."""
+"""Does an augmentation help a detector? The same one, trained once per augmentation and seed."""
