@@ -183,25 +183,6 @@ def test_the_summary_by_hand():
             corruptions.summarize(0.8, wrong)
 
 
-def test_noise_in_training_comes_at_its_probability_and_by_its_seed(small):
-    augment, again, other = (corruptions.make_noisy(seed) for seed in (3, 3, 4))
-    results = []
-    for _ in range(60):
-        image, boxes, labels = augment(small[0], BOXES, LABELS)
-        assert boxes is BOXES and labels is LABELS
-        assert (image.shape, image.dtype) == ((64, 64, 1), np.uint8)
-        np.testing.assert_array_equal(again(small[0], BOXES, LABELS)[0], image)
-        results.append((image, other(small[0], BOXES, LABELS)[0]))
-    changed = [not np.array_equal(image, small[0]) for image, _ in results]
-    # Three standard deviations of 60 throws of a coin.
-    assert 18 <= sum(changed) <= 42
-    assert any(not np.array_equal(*pair) for pair in results)
-    never, always = corruptions.make_noisy(0, p=0.0), corruptions.make_noisy(0, p=1.0)
-    for _ in range(8):
-        np.testing.assert_array_equal(never(small[0], BOXES, LABELS)[0], small[0])
-        assert not np.array_equal(always(small[0], BOXES, LABELS)[0], small[0])
-
-
 def test_all_corruptions_and_strengths_are_drawn(small, monkeypatch):
     drawn = []
     monkeypatch.setattr(

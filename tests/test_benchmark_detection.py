@@ -1,95 +1,335 @@
-import importlib
+import dataclasses
+import json
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("pycocotools", reason="needs the extra [detect]")
 pytest.importorskip("albumentations", reason="needs the extra [albumentations]")
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-detection, metrics, detector, noise, search = (
-    importlib.import_module(name)
-    for name in (
-        "detection",
-        "detection_metrics",
-        "detector",
-        "detection_noise",
-        "detection_search",
-    )
-)
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.detection import __main__ as command
+from benchmarks.detection import arms, detector, plans, runs, samples, variants
+from vae_aug.data.ingest import ingest
 
 
-def make_samples(truths: list[list[list[float]]], groups: list[int], size: int = 64):
-    return detector.Samples(
-        images=np.zeros((len(truths), size, size, 1), np.uint8),
-        boxes=[np.array(boxes, np.float32).reshape(-1, 4) for boxes in truths],
-        labels=[np.zeros(len(boxes), np.int32) for boxes in truths],
-        groups=np.array(groups, np.int32),
+def make_samples(count: int = 24, size: int = 64) -> samples.Samples:
+    """Make images of three to a patient, the first half of hospital A, each with one bright box."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 60, (count, size, size, 1)).astype(np.uint8)
+    boxes = []
+    for image in images:
+        top, left = generator.integers(0, size - 24, 2)
+        image[top : top + 20, left : left + 24] += 150
+        boxes.append(np.float32([[top, left, top + 20, left + 24]]))
+    return samples.Samples(
+        images=images,
+        boxes=boxes,
+        labels=[np.zeros(1, np.int32)] * count,
+        groups=np.arange(count, dtype=np.int32) // 3,
+        sites=np.array(["A"] * (count // 2) + ["B"] * (count // 2)),
         has_patients=True,
         classes=("lesion",),
     )
 
 
-def draw_random_case(seed: int):
-    generator = np.random.default_rng(seed)
-    truths, detections = [], []
-    for _ in range(12):
-        corners = generator.uniform(0, 40, (generator.integers(0, 3), 2))
-        boxes = np.concatenate([corners, corners + generator.uniform(8, 20, corners.shape)], 1)
-        near = boxes + generator.normal(0, 2, boxes.shape)
-        far = generator.uniform([0, 0, 30, 30], [30, 30, 60, 60], (3, 4))
-        found = np.concatenate([near, far])
-        scores = generator.random((len(found), 1))
-        truths.append(boxes.tolist())
-        detections.append(np.concatenate([found, scores, np.zeros_like(scores)], 1))
-    return make_samples(truths, [i // 3 for i in range(12)]), detections
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    """Return a COCO file of 72 images of 24 patients, whose names begin with their hospital."""
+    folder = tmp_path_factory.mktemp("coco")
+    whole = make_samples(72)
+    samples.write_coco(whole, folder)
+    path = folder / "all.json"
+    content = json.loads(path.read_text())
+    for image, site in zip(content["images"], whole.sites, strict=True):
+        image["patient"] = f"{site}-{image['patient']}"
+        image["modality"] = "MR" if image["id"] % 3 else "CT"
+    path.write_text(json.dumps(content))
+    return path
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_average_precision_is_that_of_pycocotools(seed):
-    result = metrics.score(*draw_random_case(seed))
-    own = metrics.compute_average_precision(result["matches"])
-    assert 0 < own < 1
-    assert own == pytest.approx(result["mAP50"], abs=1e-6)
+# --- Samples -----------------------------------------------------------------------------------
 
 
-def test_sensitivity_counts_boxes_found_before_the_false_positives_are_passed():
-    # Two images, so 1 a image is 2 in all: hits at ranks 1 and 4; the last comes after 3 false.
-    matches = [
-        {"class": 0, "truths": 2, "scores": [0.9, 0.8, 0.6], "hits": [1, 0, 1]},
-        {"class": 0, "truths": 2, "scores": [0.7, 0.5, 0.4], "hits": [0, 0, 1]},
+def test_coco_is_read_with_its_boxes_patients_and_sites(coco):
+    source = samples.Source((str(coco),), 64, site=("patient", r"^(\w)-"))
+    read, made = samples.read_samples(source), make_samples(72)
+    np.testing.assert_array_equal(read.images, made.images)
+    np.testing.assert_allclose(np.concatenate(read.boxes), np.concatenate(made.boxes), atol=1e-4)
+    assert read.sites.tolist() == made.sites.tolist()
+    assert len(np.unique(read.groups)) == 24 and read.has_patients
+    assert read.classes == ("lesion",)
+
+
+def test_a_set_cut_around_its_lesions_is_laid_out_at_random_and_always_alike(coco):
+    plain = samples.Source((str(coco),), 64)
+    placed = dataclasses.replace(plain, placed=True)
+    read, again = samples.read_samples(placed), samples.read_samples(placed)
+    np.testing.assert_array_equal(read.images, again.images)
+    corners = np.concatenate(read.boxes)
+    sides = (corners[:, 2] - corners[:, 0]) / 20
+    assert 0.64 < sides.min() < 0.8 < sides.max() <= 1
+    # The box is still where the bright pixels are.
+    for image, (top, left, bottom, right) in zip(read.images, np.rint(corners), strict=True):
+        inside = image[int(top) + 1 : int(bottom) - 1, int(left) + 1 : int(right) - 1]
+        assert inside.min() > 120
+
+
+def test_images_are_chosen_by_a_field(coco):
+    source = samples.Source((str(coco),), 64, where={"modality": "CT"})
+    assert len(samples.read_samples(source)) == 24
+    with pytest.raises(ValueError, match=r"no image with \{'modality': 'PET'\}"):
+        samples.read_samples(dataclasses.replace(source, where={"modality": "PET"}))
+
+
+def test_white_is_what_the_source_says(tmp_path):
+    Image.fromarray(np.full((8, 8), 1024, np.uint16)).save(tmp_path / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 8}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "x"}],
+    }
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps(content))
+    values = [
+        samples.read_samples(samples.Source((str(path),), 8, white)).images.max()
+        for white in (None, 2048.0)
     ]
-    assert metrics.measure_sensitivity(matches, images=2) == {
-        "sensitivity at 1": pytest.approx(2 / 4),
-        "sensitivity at 4": pytest.approx(3 / 4),
-    }
+    assert values == [4, 128]  # 255 * 1024 / 65535 and / 2048, rounded to even
+    assert not samples.read_samples(samples.Source((str(path),), 8)).has_patients
 
 
-def test_resampling_draws_whole_patients_the_same_for_all_results():
-    samples, detections = draw_random_case(0)
-    result = metrics.score(samples, detections)
-    drawn = metrics.resample([result, result], draws=20)
-    np.testing.assert_array_equal(drawn[:, 0], drawn[:, 1])
-    assert np.ptp(drawn[:, 0, 0]) > 0
+def test_an_image_that_is_missing_is_named(tmp_path):
+    image = {"id": 1, "file_name": "gone.png", "width": 8, "height": 8}
+    content = {"images": [image], "annotations": [], "categories": []}
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        samples.read_samples(samples.Source((str(tmp_path / "all.json"),), 8))
 
 
-def test_comparison_by_hand():
-    # Differences 0.1, 0.2, 0.3: mean 0.2, standard error 0.1 / sqrt(3), t(2, 0.975) = 4.3027.
-    result = metrics.compare([0.1, 0.2, 0.3], [0.2, 0.4, 0.6])
-    half = 4.302653 * 0.1 / 3**0.5
-    assert result["mean"] == pytest.approx(0.2)
-    assert (result["low"], result["high"]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
-    assert result["p"] == pytest.approx(0.0741799, abs=1e-6)
+def test_records_are_read_as_their_coco_file(coco, tmp_path):
+    ingest(coco, tmp_path / "records", format="coco", split="train", leak_check=False)
+    read = samples.read_samples(samples.Source((str(tmp_path / "records"),), 64))
+    made = samples.read_samples(samples.Source((str(coco),), 64))
+    order = np.lexsort(read.images.reshape(72, -1).T), np.lexsort(made.images.reshape(72, -1).T)
+    np.testing.assert_array_equal(read.images[order[0]], made.images[order[1]])
+    for mine, other in zip(*order, strict=True):
+        np.testing.assert_allclose(read.boxes[mine], made.boxes[other], atol=1e-3)
+        np.testing.assert_array_equal(read.labels[mine], made.labels[other])
+    assert set(read.sites) == {"train"} and len(np.unique(read.groups)) == 24
 
 
-def test_comparison_of_one_seed_claims_nothing():
-    assert metrics.compare([0.1], [0.2]) == {
-        "mean": pytest.approx(0.1),
-        "low": None,
-        "high": None,
-        "p": None,
-    }
+# --- Plans -------------------------------------------------------------------------------------
+
+
+def make_plan(coco: Path, **changes) -> plans.Plan:
+    return plans.Plan(
+        name="test",
+        source=samples.Source((str(coco),), 64, site=("patient", r"^(\w)-")),
+        training=plans.Training(share=0.25, sites=("A",), steps=2, batch_size=2, variants=1),
+        tests={"other hospital": ("B",), "same hospital": ("A",)},
+        arms=("real", "classical"),
+        seeds=2,
+        primary=plans.Primary("other hospital", "classical", "real"),
+        **changes,
+    )
+
+
+def test_a_plan_is_read_as_it_was_written(coco, tmp_path):
+    plan = make_plan(coco, views=("rician:3>filter",), reason="power")
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    assert plans.read_plan(tmp_path / "plan.json", Path()) == plan
+
+
+def test_a_plan_with_an_unknown_field_is_refused(coco, tmp_path):
+    content = json.loads(make_plan(coco).to_json())
+    (tmp_path / "plan.json").write_text(json.dumps({**content, "epochs": 3}))
+    with pytest.raises(ValueError, match="epochs"):
+        plans.read_plan(tmp_path / "plan.json", Path())
+
+
+def test_seeds_choose_other_training_patients_which_no_test_has(coco):
+    plan = make_plan(coco)
+    whole = samples.read_samples(plan.source)
+    chosen = [plans.choose_training_groups(whole, plan.training, seed) for seed in range(4)]
+    assert {len(groups) for groups in chosen} == {3}
+    assert len({tuple(groups) for groups in chosen}) > 1
+    for groups in chosen:
+        assert set(whole.of_groups(groups).sites) == {"A"}
+        tests = plans.make_tests(whole, plan.tests, groups)
+        # Nine patients are left of the same hospital, which are too few.
+        assert list(tests) == ["other hospital"]
+        assert not set(tests["other hospital"].groups) & set(groups)
+
+
+def test_the_plan_of_own_data_tests_on_other_patients_and_on_other_files():
+    plan = plans.make_plan(
+        [Path("a.json"), Path("b.json")],
+        ["a", "b"],
+        arms=["real", "classical", "classical+sample"],
+        seeds=4,
+        size=64,
+        white=None,
+        share=0.5,
+    )
+    assert plan.tests == {"other patients of a": ("a",), "b": ("b",)}
+    assert plan.primary == plans.Primary("other patients of a", "classical+sample", "classical")
+
+
+# --- Arms --------------------------------------------------------------------------------------
+
+
+def test_arms():
+    assert arms.Arm.parse("real") == arms.Arm("real", (), ())
+    arm = arms.Arm.parse("sample:ckpt=vector,guard=off,factor=2+strong+style")
+    assert arm.changes == ("style", "strong")
+    assert arm.parts == (
+        arms.Part("sample", {"ckpt": "vector", "p": 0.5, "guard": "off", "factor": 2.0}),
+    )
+    with pytest.raises(ValueError, match="got 'mixup' in 'classical\\+mixup'"):
+        arms.Arm.parse("classical+mixup")
+    with pytest.raises(ValueError, match="sum to more than 1"):
+        arms.Arm.parse("noisy:p=0.7+restored:p=0.4")
+
+
+def number_images(count: int) -> samples.Samples:
+    numbered = make_samples(count)
+    numbered.images[:] = np.arange(count, dtype=np.uint8)[:, None, None, None]
+    return numbered
+
+
+def list_first_pixels(batches, count: int) -> np.ndarray:
+    return np.concatenate([next(batches)[0][:, 0, 0, 0] for _ in range(count)])
+
+
+def test_arms_of_a_seed_share_the_order_and_variants_keep_their_image():
+    numbered = number_images(8)
+    drawn = [numbered.images[None] + np.uint8(offset) for offset in (100, 200)]
+    mixed = arms.Arm.parse("noisy:p=0.25+restored:p=0.25")
+    plain = arms.iterate_batches(numbered, arms.Arm.parse("real"), [], 4, seed=3)
+    varied = arms.iterate_batches(numbered, mixed, drawn, 4, seed=3)
+    first, second = (list_first_pixels(each, 100) for each in (plain, varied))
+    np.testing.assert_array_equal(first, second % 100)
+    # Three standard deviations of 400 draws.
+    for kind, share in ((0, 0.5), (1, 0.25), (2, 0.25)):
+        assert abs((second // 100 == kind).mean() - share) < 3 * (share * (1 - share) / 400) ** 0.5
+
+
+def test_every_pass_shows_every_image_once_whatever_the_batch():
+    numbered = number_images(6)
+    batches = arms.iterate_batches(numbered, arms.Arm.parse("real"), [], 4, seed=0)
+    shown = list_first_pixels(batches, 6).reshape(4, 6)
+    assert all(sorted(each) == list(range(6)) for each in shown.tolist())
+
+
+# --- Variants ----------------------------------------------------------------------------------
+
+
+def test_variants_are_made_once(tmp_path, monkeypatch):
+    made = make_samples(4)
+    part = arms.Part("noisy", {"p": 0.5})
+    drawn = variants.make_variants(part, made, 2, tmp_path)
+    assert drawn.shape == (2, *made.images.shape) and drawn.dtype == np.uint8
+    assert (drawn[0] != drawn[1]).any()
+    monkeypatch.setattr(variants, "_draw", lambda *_: pytest.fail("made again"))
+    again = variants.make_variants(arms.Part("noisy", {"p": 0.1}), made, 2, tmp_path)
+    np.testing.assert_array_equal(drawn, again)
+
+
+def test_variants_of_the_vae_are_its_transforms(tmp_path, monkeypatch):
+    seen = []
+
+    class FakeAugment:
+        def __init__(self, ckpt, **options):
+            seen.append((ckpt, options))
+
+        def __call__(self, dataset):
+            return dataset.map(lambda e: {**e, "image": e["image"] + 1})
+
+    monkeypatch.setattr(variants, "VAEAugment", FakeAugment)
+    made = make_samples(4)
+    part = arms.Arm.parse("sample:factor=2").parts[0]
+    drawn = variants.make_variants(part, made, 2, tmp_path)
+    np.testing.assert_array_equal(drawn, np.stack(2 * [made.images + 1]))
+    assert [ckpt for ckpt, _ in seen] == ["demo"] * 2
+    assert [options["seed"] for _, options in seen] == [0, 1]
+    assert seen[0][1]["factor"] == 2 and seen[0][1]["mode"] == "sample"
+
+
+def test_a_view_is_corrupted_and_then_restored(tmp_path, monkeypatch):
+    made = make_samples(2)
+    monkeypatch.setattr(
+        variants, "make_restorer", lambda by, images: lambda noisy: np.uint8(noisy // 2)
+    )
+    noisy = variants.make_view(made, "rician:3", tmp_path).images
+    restored = variants.make_view(made, "rician:3>filter", tmp_path).images
+    assert (noisy != made.images).any()
+    np.testing.assert_array_equal(restored, noisy // 2)
+    np.testing.assert_array_equal(
+        variants.make_view(made, ">filter", tmp_path).images, made.images // 2
+    )
+
+
+# --- Runs --------------------------------------------------------------------------------------
+
+
+def make_small_detector(size: int, classes: int, seed: int) -> keras.Model:
+    """Stand in for the detector, whose graph takes most of a short run's time."""
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((size, size, 1))
+    x = keras.layers.Rescaling(1 / 255)(keras.layers.AveragePooling2D(detector.STRIDE)(image))
+    return keras.Model(image, keras.layers.Conv2D(classes + 4, 3, padding="same")(x))
+
+
+@pytest.fixture(scope="module")
+def finished(coco, tmp_path_factory):
+    """Return a plan and the folder of two runs of it."""
+    plan = make_plan(coco, views=("gaussian:3",))
+    out = tmp_path_factory.mktemp("runs")
+    command.keep_plan(plan, out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "make_detector", make_small_detector)
+        runs.run_plan(plan, out, processes=1, seeds=[1])
+    return plan, out
+
+
+@pytest.mark.slow
+def test_a_detector_is_trained_in_a_process_of_its_own(coco, tmp_path):
+    training = plans.Training(share=0.25, sites=("A",), steps=2, batch_size=2)
+    plan = dataclasses.replace(make_plan(coco), training=training, arms=("real",))
+    runs.run_plan(plan, tmp_path / "two", processes=2, seeds=[0])
+    run = json.loads((tmp_path / "two" / "run-real-0.json").read_text())
+    weights = (tmp_path / "two" / "run-real-0.weights.h5").stat().st_size
+    assert run["training_images"] == 9 and weights > 1e6
+
+
+def test_runs_are_written_and_reported(finished):
+    plan, out = finished
+    real, classical = (json.loads((out / f"run-{arm}-1.json").read_text()) for arm in plan.arms)
+    assert real["settings"] == plan.describe_settings()
+    assert real["groups"] == classical["groups"] and real["training_groups"] == 3
+    assert set(real["tests"]) == {"other hospital", "other hospital|gaussian:3"}
+    text = command.write_report([out])
+    assert "1 of 2 planned seeds" in text
+    assert {"report.md", "forest.png", "detections.png"} <= {p.name for p in out.iterdir()}
+
+
+def test_finished_runs_are_not_repeated_and_those_of_other_settings_refused(finished):
+    plan, out = finished
+    before = {path: path.stat().st_mtime_ns for path in out.glob("run-*.json")}
+    runs.run_plan(plan, out, processes=1, seeds=[1])
+    assert {path: path.stat().st_mtime_ns for path in out.glob("run-*.json")} == before
+    other = dataclasses.replace(plan, training=dataclasses.replace(plan.training, steps=3))
+    with pytest.raises(ValueError, match="other settings of training"):
+        runs.run_plan(other, out, processes=1, seeds=[1])
+    with pytest.raises(ValueError, match="another plan"):
+        command.keep_plan(other, out)
+
+
+# --- Detector ----------------------------------------------------------------------------------
 
 
 def test_boxes_come_back_from_their_target():
@@ -113,93 +353,3 @@ def test_loss_is_small_at_the_target_and_finite_without_boxes():
         wrong = np.concatenate([-logits, sides + 1], -1).astype(np.float32)
         assert 0 <= float(detector.compute_loss(target, right)) < 0.01
         assert float(detector.compute_loss(target, wrong)) > 1
-
-
-def test_fractions_keep_whole_patients_and_are_nested():
-    samples = make_samples([[] for _ in range(24)], [i // 3 for i in range(24)])
-    small, large = (detection.choose_fraction(samples, share, seed=0) for share in (0.25, 0.5))
-    assert (len(small), len(large)) == (6, 12)
-    assert set(small.groups) < set(large.groups)
-
-
-def test_arms():
-    assert detection.Arm.parse("real").settings is None
-    arm = detection.Arm.parse("classical+sample:ckpt=vector,guard=off,factor=2")
-    assert arm.classical
-    assert arm.settings == {
-        "ckpt": "vector",
-        "mode": "sample",
-        "p": 0.5,
-        "guard": "off",
-        "factor": 2.0,
-    }
-    with pytest.raises(ValueError, match="got 'mixup' in 'classical\\+mixup'"):
-        detection.Arm.parse("classical+mixup")
-
-
-def test_arms_of_a_seed_share_the_order_and_variants_keep_their_image():
-    samples = make_samples([[] for _ in range(8)], list(range(8)))
-    samples.images[:] = np.arange(8, dtype=np.uint8)[:, None, None, None]
-    variants = samples.images[None] + np.uint8(100)
-    real, sample = detection.Arm.parse("real"), detection.Arm.parse("sample")
-    plain = detection.iterate_batches(samples, None, real, 4, seed=3)
-    varied = detection.iterate_batches(samples, variants, sample, 4, seed=3)
-    first, second = ([next(each)[0][:, 0, 0, 0] for _ in range(6)] for each in (plain, varied))
-    np.testing.assert_array_equal(np.concatenate(first), np.concatenate(second) % 100)
-    assert 0 < (np.concatenate(second) >= 100).mean() < 1
-
-
-def test_finished_run_of_other_settings_is_refused(tmp_path):
-    path = tmp_path / "run-real-1-0.json"
-    path.write_text('{"settings": {"steps": 1}}')
-    detection.check_settings(path, {"steps": 1})
-    with pytest.raises(ValueError, match="choose another --out"):
-        detection.check_settings(path, {"steps": 2})
-
-
-def test_report_pairs_seeds_and_writes_its_files(tmp_path):
-    samples, detections = draw_random_case(1)
-    for arm, kept in (("real", 2), ("classical", 5)):
-        for seed in (0, 1):
-            found = [rows[: kept + seed] for rows in detections]
-            test = metrics.score(samples, found) | {"shown": detection._list_shown(found)}
-            run = {"arm": arm, "fraction": 1.0, "seed": seed, "settings": {}, "tests": {"t": test}}
-            run |= {"training_images": 9, "training_groups": 3, "has_patients": True}
-            (tmp_path / f"run-{arm}-1-{seed}.json").write_text(detection.json.dumps(run))
-    text = detection.detection_report.write(tmp_path, {"t": samples})
-    real, classical = detection.json.loads((tmp_path / "report.json").read_text())["rows"]
-    means = [row["metrics"]["mAP50"]["mean"] for row in (real, classical)]
-    against = classical["against"]["real"]["mAP50"]
-    assert against["mean"] == pytest.approx(means[1] - means[0])
-    assert against["seeds"] == 2
-    assert f"| `classical` | 2 | {means[1]:.3f} (" in text
-    assert {"report.md", "plot.png", "detections.png"} <= {p.name for p in tmp_path.iterdir()}
-
-
-def test_share_won_back_by_hand():
-    # Of 0.4 and 0.4 lost, 0.2 and 0.3 come back.
-    clean, noisy, restored = ({"mAP50": values} for values in ([0.5, 0.6], [0.1, 0.2], [0.3, 0.5]))
-    assert noise.compare(clean, noisy, restored)["mean"] == pytest.approx((0.5 + 0.75) / 2)
-    assert noise.compare(noisy, clean, restored) is None
-
-
-def test_every_image_is_corrupted_by_a_seed_of_its_own():
-    images = np.full((2, 32, 32, 1), 128, np.uint8)
-    first, second = noise.corrupt_all(images, "replace", 0.4)
-    assert first.dtype == np.uint8 and (first != second).any()
-    np.testing.assert_array_equal(noise.corrupt_all(images[:1], "replace", 0.4)[0], first)
-
-
-def test_searched_arms_differ_and_go_on():
-    arms = search.draw_arms(6, 0, "classical+")
-    assert len({arm.name for arm in arms}) == 6 and all(arm.classical for arm in arms)
-    assert search.draw_arms(3, 0, "classical+") == arms[:3]
-    assert arms[0].settings["factor"] in search.CHOICES["factor"]
-
-
-def test_searched_patients_are_neither_trained_on_nor_all():
-    samples = make_samples([[]] * 16, [i // 2 for i in range(16)])
-    trained = detection.choose_fraction(samples, 0.25, seed=0)
-    judged = search.choose_next(samples, 0.25)
-    assert len(np.unique(judged.groups)) == 2
-    assert not set(judged.groups) & set(trained.groups)

@@ -34,7 +34,7 @@ def run_plan(plan: Plan, out: Path, processes: int, seeds: Sequence[int] | None 
     Args:
         plan: What to run.
         out: Folder of the runs.
-        processes: Number of processes, each on one core.
+        processes: Number of processes, each on one core; 1 for this process, on all cores.
         seeds: Some of the plan's seeds; None for all.
 
     Raises:
@@ -51,14 +51,24 @@ def run_plan(plan: Plan, out: Path, processes: int, seeds: Sequence[int] | None 
                 check_settings(path, settings)
             else:
                 tasks.append((plan, name, seed, path))
-    if not tasks:
+    if processes == 1:
+        for task in tasks:
+            print(_run(*task), flush=True)
         return
-    context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
-        processes, context, max_tasks_per_child=RUNS_A_PROCESS
+        processes,
+        multiprocessing.get_context("spawn"),
+        initializer=_use_one_core,
+        max_tasks_per_child=RUNS_A_PROCESS,
     ) as pool:
         for done in concurrent.futures.as_completed([pool.submit(_run, *task) for task in tasks]):
             print(done.result(), flush=True)
+
+
+def _use_one_core() -> None:
+    """Take one core: two processes finish more runs than one with two threads."""
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 def check_settings(path: Path, settings: dict[str, Any]) -> None:
@@ -82,9 +92,6 @@ def _read(key: str) -> Samples:
 
 def _run(plan: Plan, arm_name: str, seed: int, path: Path) -> str:
     """Train and test a detector, write its file, and return what there is to say."""
-    # One core a process: two processes finish more runs than one with two threads.
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
     arm, training = Arm.parse(arm_name), plan.training
     whole = _read(json.dumps(dataclasses.asdict(plan.source)))
     trained = choose_training_groups(whole, training, seed)
@@ -135,7 +142,7 @@ def _test(
         shown = make_view(whole, view, folder)
         for name, test in make_tests(shown, plan.tests, trained).items():
             result = score(test, detect(model, test.images))
-            results[f"{name}|{view}"] = {metric: result[metric] for metric in METRICS}
+            results[f"{name}|{view}"] = {key: result[key] for key in (*METRICS, "images", "groups")}
     return results
 
 

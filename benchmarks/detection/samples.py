@@ -148,7 +148,7 @@ def _fit(item: _Item, index: int, source: Source) -> tuple[np.ndarray, np.ndarra
         generator = np.random.default_rng(index)
         inner = round(size * generator.uniform(*_PLACED_SIZES))
         top, left = generator.integers(0, size - inner + 1, 2)
-    small = letterbox(item.grey[None, ..., None], inner)[0].numpy()
+    small = np.asarray(letterbox(item.grey[None, ..., None], inner))[0]
     image = np.zeros((size, size, 1), np.uint8)
     image[top : top + inner, left : left + inner] = np.clip(np.rint(small), 0, 255)
     boxes = inner * letterbox_boxes(item.boxes, *item.grey.shape, inner).numpy()
