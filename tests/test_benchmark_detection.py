@@ -1,19 +1,23 @@
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 pytest.importorskip("pycocotools", reason="needs the extra [detect]")
 pytest.importorskip("albumentations", reason="needs the extra [albumentations]")
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(ROOT))
 from benchmarks.detection import __main__ as command
 from benchmarks.detection import arms, detector, plans, runs, samples, variants
 from vae_aug.data.ingest import ingest
+
+PAGES = ("benchmarks/README.md", "docs/when-to-use.md")
 
 
 def make_samples(count: int = 24, size: int = 64) -> samples.Samples:
@@ -177,6 +181,19 @@ def test_the_plan_of_own_data_tests_on_other_patients_and_on_other_files():
     )
     assert plan.tests == {"other patients of a": ("a",), "b": ("b",)}
     assert plan.primary == plans.Primary("other patients of a", "classical+sample", "classical")
+
+
+def test_printed_commands_are_those_that_there_are(monkeypatch):
+    texts = [(ROOT / name).read_text() for name in PAGES] + [command.__doc__]
+    lines = [
+        line.partition("#")[0].strip().replace("[MORE ...]", "")
+        for text in texts
+        for line in re.findall(r"python -m benchmarks\.detection ((?:[^`\n\\]|\\\n)+)", text)
+    ]
+    assert len(lines) >= 7
+    for line in lines:
+        monkeypatch.setattr(sys, "argv", ["detection", *line.replace("\\\n", " ").split()])
+        command.parse_arguments()
 
 
 # --- Arms --------------------------------------------------------------------------------------

@@ -11,9 +11,8 @@ from fake_vae import FakeVAE
 from vae_aug.data.records import make_example, write_records
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-flops, throughput, pipeline, engine_quality, by_hospital = (
-    importlib.import_module(name)
-    for name in ("flops", "throughput", "pipeline", "engine_quality", "by_hospital")
+flops, throughput, pipeline, engine_quality = (
+    importlib.import_module(name) for name in ("flops", "throughput", "pipeline", "engine_quality")
 )
 
 
@@ -120,28 +119,3 @@ def test_engines_that_cannot_run_a_network_are_told_and_not_the_end(monkeypatch,
     same, failed = engine_quality.measure_quality(str(records), 2)
     assert (same["psnr_db"], same["share_of_levels"], same["images"]) == (None, 0.0, 2)
     assert failed["failed"] == "no such kernel"
-
-
-def test_images_are_shared_out_by_hospital(tmp_path):
-    image = tmp_path / "images" / "a.png"
-    image.parent.mkdir()
-    image.touch()
-    names = ("TCGA_DU_1", "TCGA-FG-2", "TCGA_DU_3")
-    coco = {
-        "images": [
-            {"id": number, "patient": name, "file_name": "a.png"}
-            for number, name in enumerate(names)
-        ],
-        "annotations": [{"image_id": 1}, {"image_id": 2}],
-        "categories": [{"id": 1}],
-    }
-    sites = by_hospital.split_by_hospital(coco, tmp_path, by_hospital.TCGA)
-    found = {
-        site: ([i["id"] for i in part["images"]], part["annotations"])
-        for site, part in sites.items()
-    }
-    assert found == {"DU": ([0, 2], [{"image_id": 2}]), "FG": ([1], [{"image_id": 1}])}
-    assert sites["FG"]["images"][0]["file_name"] == str(image.resolve())
-    assert sites["DU"]["categories"] == coco["categories"]
-    with pytest.raises(ValueError, match="image 0"):
-        by_hospital.split_by_hospital(coco, tmp_path, "site-(.)")
