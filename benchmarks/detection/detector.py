@@ -169,7 +169,7 @@ def train_detector(
         steps: Optimiser steps.
         learning_rate: Peak of the schedule.
         momentum: Share of the average that every step keeps.
-        progress: Called every 25 steps with the step and the mean loss of these steps.
+        progress: Called every 25 steps and at the end, with the step and the mean loss since.
     """
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps - steps // 10, warmup_target=learning_rate, warmup_steps=steps // 10
@@ -190,7 +190,7 @@ def train_detector(
     losses = []
     for step in range(1, steps + 1):
         losses.append(train_step(*(tf.constant(part) for part in next(batches))))
-        if progress is not None and step % 25 == 0:
+        if progress is not None and (step % 25 == 0 or step == steps):
             progress(step, float(np.mean(losses)))
             losses = []
     optimizer.finalize_variable_values(model.trainable_variables)

@@ -23,7 +23,7 @@ from vae_aug.data.drawing import (
     wrap_text,
     write_png,
 )
-from vae_aug.data.plot import find_ticks
+from vae_aug.data.plot import Chart, Curve, find_ticks, write_plots
 
 if TYPE_CHECKING:
     from benchmarks.detection.samples import Samples
@@ -63,6 +63,24 @@ class _Row:
 
     name: str
     values: Values | None = None
+
+
+def draw_curves(runs: Sequence[Values], path: Path) -> np.ndarray:
+    """Plot the loss of every arm over the steps, the mean over its seeds, as a PNG file.
+
+    Args:
+        runs: Finished runs of one plan, whose curves have the same steps.
+        path: The file.
+
+    Returns:
+        The picture, `[height, width, 3] uint8`.
+    """
+    curves = []
+    for arm in dict.fromkeys(run["arm"] for run in runs):
+        steps, losses = np.mean([run["curve"] for run in runs if run["arm"] == arm], axis=0).T
+        curves.append(Curve(arm, steps, losses))
+    chart = Chart("training loss, mean over seeds and 25 steps", "step", curves)
+    return write_plots(path, [chart], "If it still falls at the end, more steps may change ranks.")
 
 
 def draw_forest(report: Values, path: Path) -> np.ndarray:

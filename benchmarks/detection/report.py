@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.detection.inference import MARGIN
-from benchmarks.detection.pictures import draw_detections, draw_forest
+from benchmarks.detection.pictures import draw_curves, draw_detections, draw_forest
 from benchmarks.detection.summary import Run, rank_arm, summarize
 from benchmarks.detection.tables import format_markdown, list_figures
 from vae_aug.data.atomic import write_atomic
@@ -25,7 +25,7 @@ FindTests = Callable[[Run], Mapping[str, "Samples"]]
 
 _FIELDS = (
     *("arm", "seed", "settings", "tests", "groups", "has_patients", "seconds"),
-    *("training_images", "training_groups"),
+    *("training_images", "training_groups", "curve"),
 )
 """What is read of a run."""
 
@@ -38,7 +38,7 @@ def write(
     *,
     margin: float = MARGIN,
 ) -> str:
-    """Write `report.json`, `report.md`, `forest.png` and `detections.png`.
+    """Write `report.json`, `report.md`, `forest.png`, `curves.png` and `detections.png`.
 
     Args:
         folders: One or several folders of `run-*.json`, put together.
@@ -63,6 +63,7 @@ def write(
     write_atomic(out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
     write_atomic(out / "report.md", text.encode())
     draw_forest(report, out / "forest.png")
+    draw_curves(runs, out / "curves.png")
     if tests is not None:
         primary = plan and plan.primary.test
         test = primary if primary in report["tests"] else next(iter(report["tests"]))
