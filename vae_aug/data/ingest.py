@@ -900,7 +900,7 @@ class _Run:
                 self._settings.progress(done, len(images))
         if not self.scanners and self.states:
             raise AnnotationError(
-                f"none of {plural(self.states.total(), 'image')} is annotated; nothing was "
+                f"none of the {plural(self.states.total(), 'image')} is annotated; nothing was "
                 "written. Leave out --unannotated skip to keep them for the training of an "
                 "autoencoder."
             )

@@ -138,8 +138,8 @@ class ImageLister:
                 found[path] = name
         if names and not found:
             raise AnnotationError(
-                f"{file}: none of {plural(len(names), 'image')} that it lists is there; export the "
-                "data set with its images, or name their folder with --images."
+                f"{file}: none of the {plural(len(names), 'image')} that it lists is there; export "
+                "the data set with its images, or name their folder with --images."
             )
         return found
 
