@@ -17,6 +17,7 @@ NARROW = 1 / 8
 """Share of the range, that of 13 bits, below which an image is nearly black."""
 
 _WHITE = 65535
+_BLOCK = 2**22
 _OUTLIERS = 0.001
 """Share of pixels at either end that may be markers or hot, and do not count if others are near."""
 
@@ -85,7 +86,11 @@ def measure_extent(pixels: np.ndarray, *, windowed: bool) -> Extent:
     """
     if pixels.dtype != np.uint16:
         return Extent()
-    counts = np.bincount(pixels.reshape(-1), minlength=_WHITE + 1)
+    values = pixels.reshape(-1)
+    counts = np.zeros(_WHITE + 1, np.int64)
+    # NumPy counts copies of eight bytes a pixel.
+    for start in range(0, values.size, _BLOCK):
+        counts += np.bincount(values[start : start + _BLOCK], minlength=_WHITE + 1)
     low, high = _find_ends(counts)
     if (high - low) / _WHITE >= NARROW:
         return Extent(images=1)
