@@ -22,7 +22,6 @@ from vae_aug.cli.console import (
 from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_source
-from vae_aug.data.extent import join_extents
 from vae_aug.data.shards import UNANNOTATED, read_info
 from vae_aug.errors import VAEAugError
 from vae_aug.words import plural
@@ -299,7 +298,7 @@ def _print_ingest(reports: Sequence[IngestReport], out: Path) -> None:
         _print_problems(report, out)
     evidence = (f"format {report.format}: {report.reveal(report.evidence)}" for report in reports)
     notes = (note for report in reports for note in report.notes)
-    extent = join_extents(report.extent for report in reports)
+    extent = calls.join_extents(report.extent for report in reports)
     for line in dict.fromkeys([*evidence, *notes, extent.describe()]):
         if line:
             say(line)
