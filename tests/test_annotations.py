@@ -342,7 +342,7 @@ def test_yolo_that_is_none(tmp_path):
     with pytest.raises(AnnotationError, match=r"names of the classes in data\.yaml"):
         read_yolo(tmp_path)
     write_text(tmp_path / "classes.txt", "a")
-    with pytest.raises(AnnotationError, match="none of its 1 images has a text file"):
+    with pytest.raises(AnnotationError, match="none of its 1 image has a text file"):
         read_yolo(tmp_path)
     write_text(tmp_path / "data.yaml", "names: [")
     with pytest.raises(AnnotationError, match=r"data\.yaml: no valid YAML"):

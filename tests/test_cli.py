@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
@@ -21,7 +22,7 @@ from typer.testing import CliRunner
 
 from vae_aug import cli
 from vae_aug.augment import files, transform
-from vae_aug.cli import calls, entry, info, options, paths
+from vae_aug.cli import calls, choices, entry, info, options, paths
 from vae_aug.cli.training import watch_steps
 from vae_aug.config import TRAIN_RECIPES, AugmentConfig, ModelConfig, TrainConfig
 from vae_aug.corrupt import CORRUPTIONS
@@ -89,6 +90,43 @@ def test_every_command_has_help_for_every_option(command):
     assert result.exit_code == 0
     options = re.findall(r"(--[\w-]+) +[^\n]*<[^\n]*> +(\S[^\n]*)", result.stdout)
     assert len(options) == len(re.findall(r"^.{0,5}--[a-z]", result.stdout, re.MULTILINE)) > 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_choice_is_broken_in_a_help_of_80_columns(command):
+    text = run(command, "--help", columns=80).stdout
+    assert max(map(len, text.splitlines())) <= 80
+    # A word that is too long for its column goes on in the next line, so its end is missing here.
+    kinds = re.findall(r" (<[^ ]*)", text)
+    assert kinds and {kind for kind in kinds if kind[-1] != ">"} <= {"<int", "<float"}  # "range>"
+    words = set(re.findall(r"[\w-]+", text))
+    for parameter in inspect.signature(COMMANDS[command].callback).parameters.values():
+        assert set(choices.list_literals(parameter.annotation)) <= words
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "expected"),
+    [
+        (("on", "off"), "Text.", ("<on|off>", "Text.")),
+        (
+            ("efficientnet-b1", "vit"),
+            "Backbone. [default: vit]",
+            ("<choice>", "Backbone. One of efficientnet-b1, vit. [default: vit]"),
+        ),
+        (
+            ("lengthy", "lengthier", "longest"),
+            "lengthy is this, lengthier that; longest all.",
+            ("<choice>", "lengthy is this, lengthier that; longest all."),
+        ),
+        (
+            ("open", "openvino", "openvino-int8"),
+            "openvino-int8 is an extra.",
+            ("<choice>", "openvino-int8 is an extra. One of open, openvino, openvino-int8."),
+        ),
+    ],
+)
+def test_choices_that_are_long_stand_in_the_text(names, text, expected):
+    assert choices.describe_choices(names, text) == expected
 
 
 @pytest.mark.parametrize(
@@ -247,6 +285,70 @@ def test_ingest_writes_records_and_tells_what_it_took(coco, tmp_path):
         assert re.search(rf"{label} +│ +{count} ", result.stdout)
 
 
+def write_alike(folder, count, patients=""):
+    """Write COCO of images with a box each of the one label there is."""
+    (folder / "images").mkdir(parents=True)
+    listed = []
+    for index in range(count):
+        image = np.random.default_rng(index).integers(0, 256, (40, 40, 1)).astype(np.uint8)
+        write_image(folder / "images" / f"{index}.png", image)
+        entry = {"id": index, "file_name": f"{index}.png", "height": 40, "width": 40}
+        listed.append(entry | ({"patient": patients[index]} if patients else {}))
+    boxes = [
+        {"id": index, "image_id": index, "category_id": 1, "bbox": [1, 2, 9, 9]}
+        for index in range(count)
+    ]
+    content = {"images": listed, "annotations": boxes, "categories": [{"id": 1, "name": "stone"}]}
+    (folder / "train.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_ingest_says_once_what_concerns_all_splits_and_counts_one_as_one(tmp_path):
+    source = write_alike(tmp_path / "in", 3)
+    result = run("ingest", source, tmp_path / "out", "--split-by-patient", "0.4,0.3,0.3")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("WARNING: the source names no patients") == 1
+    assert result.stdout.count("format coco: ") == 1
+    for split in "train", "validation", "test":
+        # A single label's row says it all.
+        assert len(re.findall(rf"│ {split} +│ ", result.stdout)) == 1
+        assert f"{split}: 0 files skipped, 0 boxes dropped" in result.stdout
+    assert result.stdout.count("1 image written") == 3
+    assert not re.search(r"\b1 (images|files|boxes|patients)\b", result.stdout)
+
+
+def test_ingest_shows_the_sum_of_several_labels(coco, tmp_path):
+    result = run("ingest", coco, tmp_path / "out")
+    boxes = read_info(tmp_path / "out").splits["train"].boxes
+    assert re.search(rf"train +│ all +│ +{boxes} ", result.stdout)
+
+
+def test_what_ingest_advises_works(tmp_path):
+    source, out = write_alike(tmp_path / "in", 4, "AABB"), tmp_path / "out"
+    for split in "val", "series":
+        shutil.copy(source / "train.json", source / f"{split}.json")
+    (source / "series.json").write_text('[{"patient": "A", "KVP": "140"}]')
+    content = json.loads((source / "val.json").read_text())
+    content["images"] = content["images"][2:]
+    content["annotations"] = content["annotations"][2:]
+    (source / "val.json").write_text(json.dumps(content))
+    content = json.loads((source / "train.json").read_text())
+    content["images"], content["annotations"] = content["images"][:3], content["annotations"][:3]
+    (source / "train.json").write_text(json.dumps(content))
+    command = ("ingest", source, out)
+    assert run(*command).exit_code == 0
+    leaking = run(*command, "--split", "val")
+    assert leaking.exit_code == 0 and "WARNING: " in leaking.stdout
+    advised = re.search(r"same command with (--split all .+?) at its end", leaking.stdout)[1]
+    shares = advised.replace("0.7,0.15,0.15", "0.5,0.5").split()  # of two patients
+    result = run(*command, "--split", "val", *shares)
+    assert result.exit_code == 0, result.stderr
+    assert "in two splits: 0 patient, 0 source_id, 0 image" in result.stdout
+    assert "left unread" not in result.stdout and "cannot be read" not in result.stdout
+    some = run("ingest", source, tmp_path / "some", "--split-by-patient", "0.5,0.5")
+    assert "the source also has validation (1 image), left unread; --split all" in some.stdout
+
+
 def test_ingest_refuses_a_split_that_is_there_unless_told(coco, tmp_path):
     out = tmp_path / "out"
     assert run("ingest", coco, out).exit_code == 0
@@ -267,7 +369,7 @@ def test_ingest_names_what_is_in_two_splits_and_strict_fails(tmp_path):
     result = run("ingest", source, out, "--split", "val")
     assert result.exit_code == 0, result.stderr
     assert "in two splits: 0 patient, 4 source_id, 0 image" in result.stdout
-    assert "WARNING: " in result.stdout and "Write all splits anew" in result.stdout
+    assert "WARNING: " in result.stdout and "Run the same command with --split all" in result.stdout
     options = ("--split", "val", "--overwrite", "--unannotated", "negative")
     result = run("ingest", source, out, *options, "--strict")
     assert result.exit_code == 1 and "4 leaks between splits" in result.stderr
@@ -288,7 +390,7 @@ def test_ingest_names_what_it_leaves_out_and_strict_fails(coco, tmp_path):
     arguments = ("ingest", source, tmp_path / "out", "--format", "coco", "--keep-ids")
     result = run(*arguments)
     assert result.exit_code == 0
-    assert "1 files skipped" in result.stdout and "absent.png" in result.stdout
+    assert "1 file skipped" in result.stdout and "absent.png" in result.stdout
     result = run(*arguments, "--overwrite", "--strict")
     assert result.exit_code == 1 and "absent.png" in result.stderr
 
@@ -566,7 +668,7 @@ def test_augment_under_strict_refuses_a_network_that_knows_evaluation_patients(
     assert "--strict" in refused.stderr and not (tmp_path / "refused").exists()
     warned = run("augment", records, tmp_path / "warned")
     assert warned.exit_code == 0, warned.stderr
-    assert "was trained on 1 patients of the split 'validation'" in warned.stdout
+    assert "was trained on 1 patient of the split 'validation'" in warned.stdout
     network.patients = frozenset({"patient-2"})
     assert run("augment", records, tmp_path / "other", "--strict").exit_code == 0
 
@@ -646,13 +748,13 @@ def test_denoise_keeps_names_and_tells_what_it_left_out(tmp_path, brighten):
     (source / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
     result = run("denoise", source, tmp_path / "out")
     assert result.exit_code == 0, result.stderr
-    assert "1 images denoised" in result.stdout and "left out bad.png" in result.stdout
+    assert "1 image denoised" in result.stdout and "left out bad.png" in result.stdout
     assert read_image(tmp_path / "out" / "good.png").shape == (24, 20, 1)
     result = run("denoise", source, tmp_path / "strict", "--strict")
     assert result.exit_code == 1 and "bad.png" in result.stderr
     (source / "good.png").unlink()
     result = run("denoise", source, tmp_path / "nothing")
-    assert result.exit_code == 1 and "error: none of 1 images" in result.stderr
+    assert result.exit_code == 1 and "error: none of 1 image could" in result.stderr
 
 
 def test_diversity_prints_a_row_for_each_factor(records, tmp_path, brighten):

@@ -134,7 +134,7 @@ def test_a_box_that_ingest_changed_is_seen(tmp_path):
     records = {"train": {"images/a.png": (expected.tobytes(), (0,))}}
     assert demo._check_source(annotations, records) == 1
     records = {"train": {"images/a.png": (expected.tobytes(), (1,))}}
-    with pytest.raises(VAEAugError, match="boxes differ after ingest in 1 images"):
+    with pytest.raises(VAEAugError, match="boxes differ after ingest in 1 image,"):
         demo._check_source(annotations, records)
 
 

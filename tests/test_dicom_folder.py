@@ -379,7 +379,7 @@ def test_a_file_that_cannot_be_read_may_be_a_segmentation(folder, kind, name, tm
     found = read_dicom_folder(folder)
     assert list_states(found) == {"1.1": "complete", "1.2": "faulty", "1.3": "faulty"}
     assert [problem.file for problem in found.problems] == [name]
-    assert found.notes[-1].startswith("1 files cannot be read and may be annotations")
+    assert found.notes[-1].startswith("1 file cannot be read and may be an annotation")
 
 
 @pytest.mark.parametrize("name", ["seg", "report", "state"])
@@ -423,7 +423,7 @@ def test_a_file_in_no_folder_of_a_split_may_be_an_annotation(folder, name):
         (folder / name).write_text("(0008,0016) SOP Class UID")
     found = read_dicom_folder(folder)
     assert list_states(found)["1.2"] == ("faulty" if is_stray else "complete")
-    assert any("1 DICOM or XML files lie in no folder" in note for note in found.notes) == is_stray
+    assert any("1 DICOM or XML file lies in no folder" in note for note in found.notes) == is_stray
 
 
 def test_a_presentation_state_without_graphics_marks_nothing(folder):

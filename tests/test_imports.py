@@ -12,7 +12,7 @@ from conftest import ROOT
 
 # From the ground up. A module may import from its own layer, without a cycle, and from those below.
 LAYERS = (
-    ("errors", "version"),
+    ("errors", "version", "words"),
     ("config",),
     ("data",),
     ("corrupt", "conformance"),

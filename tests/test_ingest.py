@@ -809,7 +809,7 @@ def test_splits_that_were_left_unread_are_named_and_all_can_be_read(tmp_path):
     source = write_splits(tmp_path / "in")
     reports = ingest_by_patient(source, tmp_path / "some", (0.5, 0.5), keep_ids=True)
     assert sum(report.images for report in reports) == 4
-    note = "the source also has validation (2 images) and test (1 images), left unread; --split all"
+    note = "the source also has validation (2 images) and test (1 image), left unread; --split all"
     assert reports[0].notes[-1].startswith(note)
     reports = ingest_by_patient(source, tmp_path / "all", (0.5, 0.5), split="all", keep_ids=True)
     assert sum(report.images for report in reports) == 7
@@ -818,6 +818,7 @@ def test_splits_that_were_left_unread_are_named_and_all_can_be_read(tmp_path):
     (source / "val.json").write_text("{")
     reports = ingest_by_patient(source, tmp_path / "bad", (0.5, 0.5), format="coco")
     assert "validation (cannot be read)" in reports[0].notes[-1]
+    assert "correct or remove what cannot be read, then --split all" in reports[0].notes[-1]
     with pytest.raises(AnnotationError, match=r"val\.json"):
         ingest_by_patient(source, tmp_path / "none", (0.5, 0.5), format="coco", split="all")
 
@@ -827,7 +828,7 @@ def test_images_that_splits_describe_differently_are_faulty(tmp_path):
     write_coco(source, {"DOE_1.png": [], "NEW.png": []}, split="val")
     report = ingest(source, tmp_path / "out", split="all", keep_ids=True)
     assert (report.images, report.faulty) == (3, 1)
-    assert "1 images are in several splits of the source, with different boxes" in report.notes
+    assert "1 image is in several splits of the source, with different boxes" in report.notes
 
 
 def test_folders_of_splits_can_be_read_at_once(tmp_path):
@@ -846,7 +847,7 @@ def test_a_source_without_patients_is_split_by_image_and_says_so(tmp_path):
     assert reports[0].notes[0].startswith("WARNING: the source names no patients: these were split")
     write_coco(tmp_path / "coco", {"A_1.png": [], "_2.png": [], "B_1.png": []})
     reports = ingest_by_patient(tmp_path / "coco", tmp_path / "out2", (0.5, 0.5))
-    assert reports[0].notes[0].startswith("WARNING: the source names no patient of 1 images")
+    assert reports[0].notes[0].startswith("WARNING: the source names no patient of 1 image:")
 
 
 def test_dicom_files_name_the_patients_that_annotations_do_not(tmp_path):

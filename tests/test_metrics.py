@@ -11,6 +11,7 @@ from vae_aug.data.phantom import make_phantom
 from vae_aug.evaluate.metrics import (
     PERFECT_DB,
     bootstrap_interval,
+    choose_groups,
     find_body,
     make_box_mask,
     measure_regions,
@@ -200,3 +201,17 @@ class TestBootstrap:
             bootstrap_interval([1, 2], ["a"])
         with pytest.raises(ValueError, match="level"):
             bootstrap_interval([1, 2], ["a", "b"], level=1)
+
+
+@pytest.mark.parametrize(
+    ("patients", "count", "unit"),
+    [
+        (["a", "a", "b"], 2, "patients"),
+        (["a", "", ""], 3, "patients"),
+        (["a", "a"], 2, "images"),
+        (["", ""], 2, "images"),
+    ],
+)
+def test_images_are_drawn_where_fewer_than_two_patients_are_known(patients, count, unit):
+    groups, found = choose_groups(patients)
+    assert (len(set(groups)), found) == (count, unit)

@@ -117,7 +117,7 @@ def test_two_and_four_dimensions_and_nifti_2(tmp_path):
     assert read_grid(path, "axial").volumes == 2
     assert find(path, "axial", 7) == (3, 2, 1)
     found = read_nifti(path)
-    assert found.notes == ("1 of 1 volumes have a fourth axis; its first was read",)
+    assert found.notes == ("1 of 1 volume has a fourth axis; its first was read",)
 
 
 def change_header(path, key, value):

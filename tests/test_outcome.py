@@ -102,15 +102,6 @@ def test_differences_are_paired_and_patients_are_drawn():
     assert module._compare(np.array([0.1]), ["a"]).judgement == "unclear"
 
 
-@pytest.mark.parametrize(
-    ("patients", "count", "unit"),
-    [(["a", "a", "b"], 2, "patients"), (["a", "a"], 2, "images"), (["", ""], 2, "images")],
-)
-def test_images_are_drawn_where_fewer_than_two_patients_are_known(patients, count, unit):
-    groups, found = module._choose_groups(patients)
-    assert (len(set(groups)), found) == (count, unit)
-
-
 BETTER = Difference(0.07, 0.05, 0.09, "better")
 UNCLEAR = Difference(0.004, -0.01, 0.02, "unclear")
 WORSE = Difference(-0.02, -0.03, -0.01, "worse")

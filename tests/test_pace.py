@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
+import time
 
 import pytest
 
@@ -49,6 +51,14 @@ def test_the_end_is_said_with_its_day_if_that_is_another():
     now = datetime.datetime(2026, 3, 31, 23, 0)
     assert format_end(1800, now) == "23:30"
     assert format_end(7200, now) == "2026-04-01 01:00"
+
+
+def test_what_the_time_leaves_out_is_said():
+    pace = Pace(CONFIG, 3.0, began=time.perf_counter() - 50)
+    for _ in range(8):
+        pace.add_step(1.0)
+    text = describe_pace(pace, CONFIG, 8)
+    assert re.search(r"a validation about 3 s\. Not in it: the 50 s until now, .+ comparison", text)
 
 
 def test_patience_makes_it_the_latest_end():

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from vae_aug.config import ModelConfig, TrainConfig
-from vae_aug.model.plan import describe_plan, describe_position, describe_scores
+from vae_aug.model.plan import (
+    describe_darkness,
+    describe_plan,
+    describe_position,
+    describe_scores,
+)
 
 
 def describe(**settings):
@@ -42,6 +48,24 @@ def test_a_plan_says_what_ends_a_run():
     assert describe(patience=3)["plan"].endswith(
         "every 200 steps, until 3 in a row bring nothing better"
     )
+
+
+def make_feed(*highest):
+    """Make batches of two of images `[8, 8, 1]` from black to some grey."""
+    grey = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8, 1)
+    images = [grey * high for high in highest]
+    return [(None, np.stack(images[i : i + 2])) for i in range(0, len(images), 2)]
+
+
+def test_a_plan_warns_of_images_that_fill_little_of_their_range():
+    dark = describe_darkness(make_feed(0.0625, 0.0625, 1.0, 0.02, 0.03))
+    assert dark.startswith(
+        "WARNING: values: 4 of the 5 images to validate on fill 0.0% to 6.2% of the range of 16 "
+    )
+    assert "--overwrite and the --window that vae-aug ingest names" in dark
+    lines = list(describe_plan(ModelConfig(), TrainConfig(), 5, 5, dark))
+    assert lines.count(dark) == 1 and len(lines) == 5
+    assert describe_darkness(make_feed(0.0625, 1.0)) == describe_darkness(make_feed(0.2)) == ""
 
 
 def test_figures_are_said_with_what_they_are_of():

@@ -132,7 +132,7 @@ def test_an_annotation_of_no_image_makes_all_doubtful(tmp_path, pointed):
     (problem,) = found.problems
     assert problem.effect == "dropped"
     assert problem.reason == "annotations[1]: its image_id is not among the images"
-    assert "1 annotations point to images that the file does not list" in found.notes[0]
+    assert "1 annotation points to images that the file does not list" in found.notes[0]
 
 
 @pytest.mark.parametrize("name", [None, "", " ", 3, ["a.png"]])
@@ -189,7 +189,7 @@ def test_an_annotation_that_is_there_twice_is_taken_once(tmp_path):
     write(tmp_path, [point(id=5), point(id=6), point(id=5), point(id=None), point(id=None)])
     found = read_coco(tmp_path)
     assert summarize(found)["a.png"] == ("complete", [NODULE] * 4)
-    assert found.notes == ("1 annotations are there twice, and are taken once",)
+    assert found.notes == ("1 annotation is there twice, and is taken once",)
 
 
 def test_annotations_that_share_an_id_alone_are_all_taken(tmp_path):

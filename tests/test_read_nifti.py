@@ -334,14 +334,14 @@ def test_labels_that_bids_names_apart_are_classes(tmp_path):
 def test_labels_that_only_their_values_tell_are_refused(tmp_path, image, labels, dtype):
     write(tmp_path / image, make_scan())
     write(tmp_path / labels, make_labels(3, dtype))
-    with pytest.raises(AnnotationError, match=r"1 volumes have at most 64 different") as caught:
+    with pytest.raises(AnnotationError, match=r"1 volume has at most 64 different") as caught:
         read_nifti(tmp_path)
     message = str(caught.value)
     assert f"{labels}. If they are labels, name labels NAME_seg" in message
     assert f"{image}," not in message
     write(tmp_path / labels, make_labels(3, dtype)[1:])
     if "/" in labels or "_" in labels:
-        with pytest.raises(AnnotationError, match="1 volumes have at most 64 different"):
+        with pytest.raises(AnnotationError, match="1 volume has at most 64 different"):
             read_nifti(tmp_path)
     # By itself it is an image, as the message says.
     (tmp_path / image).unlink()
@@ -401,7 +401,7 @@ def test_a_mask_of_the_brain_says_nothing_of_lesions(tmp_path, name):
     write_all(tmp_path, ["a.nii.gz"], [f"{name}.nii.gz"])
     found = read_nifti(tmp_path)
     assert summarize(found) == {"a.nii.gz": ({"none"}, [], {"a"})}
-    assert found.notes == ("1 masks of the brain mark no lesion and were left out",)
+    assert found.notes == ("1 mask of the brain marks no lesion and was left out",)
     write(tmp_path / "a_brain.nii.gz", make_scan(2))
     assert summarize(read_nifti(tmp_path))["a_brain.nii.gz"] == ({"none"}, [], {"a"})
 
@@ -629,7 +629,7 @@ def test_labels_of_one_volume_for_a_series(tmp_path):
     write(tmp_path / "labelsTr" / "a.nii.gz", make_labels())
     found = read_nifti(tmp_path)
     assert [image.boxes.tolist() for image in found.images] == [[], [], [BOX], []]
-    assert found.notes == ("1 of 1 volumes have a fourth axis; its first was read",)
+    assert found.notes == ("1 of 1 volume has a fourth axis; its first was read",)
 
 
 def test_noise_is_refused(tmp_path, monkeypatch):

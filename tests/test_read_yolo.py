@@ -312,7 +312,7 @@ def test_images_of_a_list_that_are_missing_are_named(tmp_path):
         ("images/b.png", "listed in train.txt, and not there")
     ]
     write(tmp_path, {"train.txt": "b.png"})
-    with pytest.raises(AnnotationError, match="none of the 1 images that it lists is there"):
+    with pytest.raises(AnnotationError, match="none of the 1 image that it lists is there"):
         read_yolo(tmp_path)
 
 

@@ -164,37 +164,6 @@ def test_the_blocks_run_in_order(workplace, first_run, write, dtype, one_patient
     assert len(counts) > 3 and counts.count(0) > 1 and sum(counts) > 1
 
 
-def write_subset(source, folder, count):
-    """Copy the first patients of a COCO set, of `count` images, every third image among them."""
-    content = json.loads((source / "train.json").read_bytes())
-    images = content["images"][: 3 * count : 3]
-    kept = {image["id"] for image in images}
-    annotations = [a for a in content["annotations"] if a["image_id"] in kept]
-    (folder / "images").mkdir(parents=True)
-    for image in images:
-        shutil.copy(source / "images" / image["file_name"], folder / "images")
-    content |= {"images": images, "annotations": annotations}
-    (folder / "train.json").write_text(json.dumps(content))
-
-
-@pytest.mark.slow
-@pytest.mark.walk
-@pytest.mark.real_data
-@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
-@pytest.mark.parametrize("name", ["lgg_flair", "lung_ct_dicom"])
-def test_the_blocks_run_on_real_images(workplace, data_dir, name):
-    if not (data_dir / name).is_dir():
-        pytest.skip(f"no real data: {data_dir / name} is not a folder")
-    if name == "lgg_flair":
-        write_subset(data_dir / name, workplace / "files", 90)
-    else:
-        shutil.copytree(data_dir / name, workplace / "files")
-    names = run_blocks("files", workplace / "first", one_patient=name == "lung_ct_dicom")
-    assert read_info("records").dtype == ("uint8" if name == "lgg_flair" else "uint16")
-    counts = check_training(names)
-    assert len(counts) > 3 and sum(counts) > 3
-
-
 def list_printed_commands():
     """List what documents print after `vae-aug`, in blocks and between backticks."""
     documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]

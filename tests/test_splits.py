@@ -100,7 +100,7 @@ def test_of_one_patient_it_is_said_what_to_do():
 
 def test_images_without_a_patient_are_counted():
     assert describe_patients([make_image("a", "P1")]) == ""
-    assert "no patient of 1 images" in describe_patients(
+    assert "no patient of 1 image:" in describe_patients(
         [make_image("a", "1"), make_image("b", "")]
     )
     assert "names no patients" in describe_patients([make_image("a", ""), make_image("b", "")])

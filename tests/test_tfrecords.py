@@ -177,7 +177,7 @@ def test_faults_are_named_by_file_and_index(tmp_path):
         ("a.tfrecord", reason, effect)
         for reason, effect in (
             ("record 1: neither PNG nor JPEG; convert the image to one of them", "skipped"),
-            ("record 2: difficult has 2 values for 1 boxes", "unread"),
+            ("record 2: difficult has 2 values for 1 box", "unread"),
             ("record 3: its boxes have neither class/text nor class/label", "unread"),
             ("record 4: no tf.train.Example", "skipped"),
             ("record 5: the source holds this image twice; only the first is taken", "skipped"),
@@ -462,7 +462,7 @@ def test_two_images_of_one_id_are_both_taken(tmp_path):
     write_file(tmp_path / "a.record", *records)
     found = read_tfrecords(tmp_path)
     assert [image.source_id for image in found.images] == ["0", "a.record#1"]
-    assert "1 records share their image/source_id" in found.notes[0]
+    assert "1 record shares its image/source_id" in found.notes[0]
 
 
 def test_the_case_of_a_newline_in_the_text():

@@ -38,6 +38,7 @@ from vae_aug.evaluate.preview import (
 )
 from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.version import __version__
+from vae_aug.words import plural
 
 Boxes = dict[str, tuple[bytes, tuple[int, ...]]]
 """Source ids to the boxes' bytes and their labels."""
@@ -191,8 +192,9 @@ def _check_equal(step: str, before: Boxes, after: Boxes) -> int:
     )
     if differing:
         raise VAEAugError(
-            f"boxes differ after {step} in {len(differing)} images, first {differing[0]!r}: "
-            f"{_show(before.get(differing[0]))} before, {_show(after.get(differing[0]))} after."
+            f"boxes differ after {step} in {plural(len(differing), 'image')}, first "
+            f"{differing[0]!r}: {_show(before.get(differing[0]))} before, "
+            f"{_show(after.get(differing[0]))} after."
         )
     return sum(len(labels) for _, labels in before.values())
 

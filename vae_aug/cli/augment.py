@@ -26,6 +26,7 @@ from vae_aug.cli.paths import require_file, require_records, require_source, req
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.shards import find_records
 from vae_aug.errors import VAEAugError
+from vae_aug.words import plural
 
 
 @command("vae-aug augment records augmented --ckpt run --factor 0.5")
@@ -119,9 +120,10 @@ def augment(
     show(table)
     for name, part in report.augmented.items():
         if part.lost:
-            say(f"warning: {part.lost} records of the split {name!r} were damaged and are lost")
+            damaged = ("was damaged and is lost", "were damaged and are lost")
+            say(f"warning: {plural(part.lost, f'record of the split {name!r}', *damaged)}")
     for name, count in report.seen_patients.items():
-        say(f"warning: {ckpt} was trained on {count} patients of the split {name!r}")
+        say(f"warning: {ckpt} was trained on {plural(count, 'patient')} of the split {name!r}")
 
 
 @command("vae-aug preview records --ckpt run --out sheet.png")
@@ -253,10 +255,11 @@ def denoise(
             progress=progress,
         )
     publish(report)
+    was = "was" if report.kept == 1 else "were"
     say(
-        f"{report.written} images denoised, {report.kept} were there already, "
-        f"{report.ignored} other files ignored, {len(report.failed)} left out"
+        f"{plural(report.written, 'image')} denoised, {report.kept} {was} there already, "
+        f"{plural(report.ignored, 'other file')} ignored, {len(report.failed)} left out"
     )
     say_problems([f"left out {file}: {reason}" for file, reason in report.failed])
     if report.failed and not report.written + report.kept:
-        raise VAEAugError(f"none of {len(report.failed)} images could be denoised.")
+        raise VAEAugError(f"none of {plural(len(report.failed), 'image')} could be denoised.")

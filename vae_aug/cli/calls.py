@@ -7,6 +7,7 @@ from vae_aug.augment.records import augment_records, summarize_records
 from vae_aug.augment.replay import read_provenance, replay_record
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.data.check import DAMAGE, check_records
+from vae_aug.data.extent import join_extents
 from vae_aug.data.ingest import find_hashed, ingest, ingest_by_patient
 from vae_aug.data.records import read_records
 from vae_aug.data.splits import count_leaks, find_leaks

@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_args
 import typer
 from typer.core import TyperCommand
 
+from vae_aug.cli.choices import shorten_choices
 from vae_aug.cli.console import answer, warn
 from vae_aug.errors import VAEAugError
 from vae_aug.version import __version__
@@ -122,7 +123,8 @@ def command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]
                     _check(parameter, options[parameter.name])
                 body(**options)
 
-        run.__signature__ = signature.replace(parameters=[*parameters, _JSON])  # type: ignore[attr-defined]
+        shown = [*map(shorten_choices, parameters), _JSON]
+        run.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
         return app.command(cls=_Command, epilog=f"Example: `{example}`")(run)
 
     return register

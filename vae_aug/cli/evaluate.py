@@ -18,6 +18,7 @@ from vae_aug.cli.paths import require_checkpoint, require_records, require_split
 from vae_aug.config import EXACT_ENGINES, Engine, Mode
 from vae_aug.errors import VAEAugError
 from vae_aug.model.stored import name_checkpoint
+from vae_aug.words import plural
 
 if TYPE_CHECKING:
     from vae_aug.evaluate.audit import Audit
@@ -53,7 +54,8 @@ def evaluate(
 ) -> None:
     """Measure denoising: SSIM, PSNR and R2, beside classical filters on the same images.
 
-    On the whole image, the body and inside boxes, with 95% intervals over patients.
+    On the whole image, the body and inside boxes, with 95% intervals over patients, or over images
+    if fewer than two patients are known.
     """
     require_split(records, split)
     if len({name_checkpoint(one) for one in ckpt}) < len(ckpt):
@@ -291,7 +293,7 @@ def fidelity(
     if out is not None:
         say(f"{out}")
     if harmed := sum(row.below for row in rows):
-        raise VAEAugError(f"{harmed} boxes left the transform below --min-fidelity.")
+        raise VAEAugError(f"{plural(harmed, 'box')} left the transform below --min-fidelity.")
 
 
 def _print_fidelity(title: str, rows: Sequence[BoxFidelity]) -> None:

@@ -24,6 +24,7 @@ from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_source
 from vae_aug.data.shards import UNANNOTATED, read_info
 from vae_aug.errors import VAEAugError
+from vae_aug.words import plural
 
 if TYPE_CHECKING:
     from vae_aug.data.ingest import IngestReport
@@ -91,8 +92,8 @@ def ingest(
     bits: Annotated[
         int | None,
         typer.Option(
-            help="DICOM, NIfTI and DeepLesion: depth of the images, 8 or 16. Default: 16 if the "
-            "file stores more than 8 bits."
+            help="Depth of the images to which --window applies, 8 or 16. Default: 16 if the file "
+            "stores more than 8 bits."
         ),
     ] = None,
     neighbours: Annotated[
@@ -182,13 +183,12 @@ def ingest(
             reports = calls.ingest_by_patient(source, out, shares, seed=seed, **chosen)
     leaks = tuple(dict.fromkeys(leak for report in reports for leak in report.leaks or ()))
     publish({"splits": [report.to_dict() for report in reports], "leaks": leaks})
-    for report in reports:
-        _print_ingest(report, out)
+    _print_ingest(reports, out)
     sheets = [out / f"ingest_{report.split}.png" for report in reports]
     if shown := [str(sheet) for sheet in sheets if sheet.exists()]:
         say(f"images with their boxes: {', '.join(shown)}")
     if any(report.leaks is not None for report in reports):
-        _print_leaks_of(leaks, out, strict=strict)
+        _print_leaks_of(leaks, out, strict=strict, shared_out=split_by_patient is not None)
 
 
 @command("vae-aug which scans 3ffbf95b5c48e891")
@@ -236,7 +236,7 @@ def check(
     """Check every record, and search for patients and images that are in two splits."""
     counts = {part: calls.check_records(records, part) for part in read_info(records).parts}
     for part, count in counts.items():
-        say(f"{part}: {count} records, no fault")
+        say(f"{part}: {plural(count, 'record')}, no fault")
     with show_counts("images") as progress:
         leaks = calls.find_leaks(records, near_bits=near_bits, progress=progress)
     publish({"records": counts, "leaks": leaks})
@@ -245,16 +245,21 @@ def check(
         raise VAEAugError(_describe_leaks(records, leaks))
 
 
-def _print_leaks_of(leaks: Sequence[Leak], out: Path, *, strict: bool) -> None:
+def _print_leaks_of(leaks: Sequence[Leak], out: Path, *, strict: bool, shared_out: bool) -> None:
     """Print what the splits of an ingest share with others."""
     _print_leaks(leaks)
     if leaks and strict:
         raise VAEAugError(_describe_leaks(out, leaks))
     if leaks:
+        way_out = (
+            "Correct the source"
+            if shared_out
+            else "Run the same command with --split all --split-by-patient 0.7,0.15,0.15 "
+            "--overwrite at its end, which writes all splits anew, or correct the source"
+        )
         say(
             f"WARNING: {_describe_leaks(out, leaks)} What is measured on these splits is not what "
-            "other patients would give. Write all splits anew with --split-by-patient --overwrite, "
-            "or correct the source; vae-aug check lists the leaks again."
+            f"other patients would give. {way_out}; vae-aug check {out} lists the leaks again."
         )
 
 
@@ -282,36 +287,45 @@ def _print_leaks(leaks: Sequence[Leak]) -> None:
 
 
 def _describe_leaks(records: Path, leaks: Sequence[Leak]) -> str:
-    return f"{records}: {len(leaks)} leaks between splits ({calls.count_leaks(leaks)})."
+    return f"{records}: {plural(len(leaks), 'leak')} between splits ({calls.count_leaks(leaks)})."
 
 
-def _print_ingest(report: IngestReport, out: Path) -> None:
+def _print_ingest(reports: Sequence[IngestReport], out: Path) -> None:
+    """Print what was written, split by split, and what is to be known of the source once."""
+    for report in reports:
+        _print_written(report, out)
+    for report in reports:
+        _print_problems(report, out)
+    evidence = (f"format {report.format}: {report.reveal(report.evidence)}" for report in reports)
+    notes = (note for report in reports for note in report.notes)
+    extent = calls.join_extents(report.extent for report in reports)
+    for line in dict.fromkeys([*evidence, *notes, extent.describe()]):
+        if line:
+            say(line)
+
+
+def _print_written(report: IngestReport, out: Path) -> None:
     table = make_table(f"{report.format} -> {out}", ["split", "label"], ["boxes"])
     for label, count in report.class_counts.items():
         table.add_row(report.split, escape(label), str(count))
-    table.add_section()
-    table.add_row(report.split, "all", str(report.boxes))
+    if len(report.class_counts) != 1:
+        table.add_section()
+        table.add_row(report.split, "all", str(report.boxes))
     show(table)
     if report.resumed:
-        say(f"{report.resumed} images had been converted by a run that was cut short")
+        had_been = "had been converted by a run that was cut short"
+        say(plural(report.resumed, "image", had_been, had_been))
     if report.restarted:
         say("a run that was cut short had other images or settings; started anew")
     if report.replaced:
-        say(f"replaced the former {report.split} of {report.replaced} images")
-    say(f"format {report.format}: {report.reveal(report.evidence)}")
-    for note in report.notes:
-        say(note)
-    patients = f", {report.patients} patients" if report.patients else ""
-    say(f"{report.images} images written{patients}")
+        say(f"replaced the former {report.split} of {plural(report.replaced, 'image')}")
+    patients = f", {plural(report.patients, 'patient')}" if report.patients else ""
+    say(f"{plural(report.images, 'image')} written{patients}")
     if report.unannotated or report.faulty:
         say(_describe_unannotated(report))
     if report.turned:
-        say(f"{report.turned} images turned as their EXIF orientation says")
-    say(
-        f"{len(report.skipped)} files skipped, {report.dropped} boxes dropped, "
-        f"{report.clipped} boxes clipped to the image"
-        + (f", {report.duplicates} boxes twice" if report.duplicates else "")
-    )
+        turned = ("turned as its EXIF orientation says", "turned as their EXIF orientation says")
+        say(plural(report.turned, "image", *turned))
     for side, sizes in report.box_sizes_px.items():
         least, lower, median, upper, largest = (f"{size:g}" for size in sizes)
         say(f"box {side}, px: median {median}, half in {lower}-{upper}, all in {least}-{largest}")
@@ -321,9 +335,19 @@ def _print_ingest(report: IngestReport, out: Path) -> None:
     if report.neighbours:
         states = ", ".join(f"{count} {state}" for state, count in report.neighbours.items())
         say(f"neighbours: {states}; the slice itself stands in for all but found")
+
+
+def _print_problems(report: IngestReport, out: Path) -> None:
+    say(
+        f"{report.split}: {plural(len(report.skipped), 'file')} skipped, "
+        f"{plural(report.dropped, 'box')} dropped, "
+        f"{plural(report.clipped, 'box')} clipped to the image"
+        + (f", {plural(report.duplicates, 'box')} twice" if report.duplicates else "")
+    )
     if report.burned_in:
+        says = "says of itself" if report.burned_in == 1 else "say of themselves"
         say(
-            f"WARNING: {report.burned_in} images say of themselves that text is burned into the "
+            f"WARNING: {plural(report.burned_in, 'image')} {says} that text is burned into the "
             "pixels, (0028,0301) Burned In Annotation; it may name the patient"
         )
     # Images that are merely not annotated come last: they may be all of a folder.
@@ -342,7 +366,6 @@ def _describe_unannotated(report: IngestReport) -> str:
         if report.unannotated_written
         else "left out"
     )
-    return (
-        f"{report.unannotated} images of which the source does not say whether they have boxes, "
-        f"and {report.faulty} whose annotation is faulty: {became}"
-    )
+    has = ("whether it has boxes", "whether they have boxes")
+    unannotated = plural(report.unannotated, "image of which the source does not say", *has)
+    return f"{unannotated}, and {report.faulty} whose annotation is faulty: {became}"

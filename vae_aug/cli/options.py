@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from vae_aug.cli.choices import describe_choices
 from vae_aug.cli.paths import (
     require_checkpoint,
     require_file,
@@ -57,9 +58,8 @@ def repeat(choices: Any, text: str) -> Any:
     def complete(incomplete: str) -> list[str]:
         return [name for name in names if name.startswith(incomplete)]
 
-    return typer.Option(
-        parser=parse, metavar=f"<{'|'.join(names)}>", help=text, autocompletion=complete
-    )
+    metavar, described = describe_choices(names, text)
+    return typer.Option(parser=parse, metavar=metavar, help=described, autocompletion=complete)
 
 
 def complete_checkpoint(incomplete: str) -> list[str]:
@@ -167,9 +167,10 @@ SaltFile = Annotated[
 Window = Annotated[
     str,
     typer.Option(
-        help="DICOM, and NIfTI and DeepLesion in ingest: auto (what the file or table says; of a "
-        "volume its percentiles 0.5 to 99.5), full (lowest to highest value), lung, brain, bone, "
-        "soft-tissue, or CENTER,WIDTH in modality units (CT: Hounsfield units)."
+        help="Of DICOM; in ingest also of NIfTI, and of PNG and TIFF of 16 bits. auto: what the "
+        "file or table says, of a volume its percentiles 0.5 to 99.5, else values as stored; "
+        "full: lowest to highest value; lung, brain, bone, soft-tissue, or CENTER,WIDTH in "
+        "modality units (CT: Hounsfield units), of PNG and TIFF in their own values."
     ),
 ]
 TransformMode = Annotated[

@@ -17,6 +17,7 @@ from vae_aug.cli.console import make_table, say, show_progress
 from vae_aug.cli.console import show as print_table
 from vae_aug.cli.loading import calls
 from vae_aug.model.stored import BEST_CHECKPOINT
+from vae_aug.words import plural
 
 if TYPE_CHECKING:
     from vae_aug.evaluate.outcome import Outcome
@@ -69,7 +70,7 @@ def print_outcome(outcome: Outcome, out: Path) -> None:
     for sentence in (*outcome.verdict, *outcome.advice):
         say(sentence)
     table = make_table(
-        f"{outcome.images} images", ["restored by"], ["SSIM", "dB", "clean SSIM", "clean dB"]
+        plural(outcome.images, "image"), ["restored by"], ["SSIM", "dB", "clean SSIM", "clean dB"]
     )
     names = {
         "noisy": "nothing (40% of pixels left)",

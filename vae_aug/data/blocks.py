@@ -29,6 +29,7 @@ import tensorflow as tf
 from vae_aug.data.annotations.source import AnnotatedImage
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.convert import Conversion, Converted, convert_image
+from vae_aug.data.extent import Extent
 from vae_aug.errors import RecordError
 from vae_aug.version import __version__
 
@@ -63,7 +64,7 @@ def make_key(items: Sequence[AnnotatedImage], conversion: Conversion) -> str:
     """
     digest = hmac.new(conversion.salt or b"", digestmod=hashlib.sha256)
     versions = (__version__, tf.__version__, pydicom.__version__, PIL.__version__)
-    settings = (conversion.label_names, conversion.window, conversion.bits)
+    settings = {key: value for key, value in vars(conversion).items() if key != "salt"}
     digest.update(json.dumps([versions, BLOCK, conversion.salt is None, settings]).encode())
     for item in items:
         described = vars(item) | {"path": str(item.path.absolute()), "boxes": item.boxes.tolist()}
@@ -192,7 +193,7 @@ def _make_block(path: Path, items: Sequence[AnnotatedImage], conversion: Convers
             index.append(
                 {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in counted.items()}
             )
-        archive.writestr(_INDEX, json.dumps(index))
+        archive.writestr(_INDEX, json.dumps(index, default=vars))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content.getvalue())
@@ -222,7 +223,7 @@ def _read_block(path: Path, count: int) -> Iterator[Converted]:
 
 
 def _restore(record: bytes | None, counted: dict[str, object]) -> Converted:
-    """Undo what JSON made of tuples and arrays."""
+    """Undo what JSON made of tuples, arrays and objects."""
     result = Converted(record=record, **counted)  # type: ignore[arg-type]
     return dataclasses.replace(
         result,
@@ -230,4 +231,5 @@ def _restore(record: bytes | None, counted: dict[str, object]) -> Converted:
         neighbours=tuple(result.neighbours),
         box_sizes_px=np.reshape(result.box_sizes_px, (-1, 2)),
         histogram=np.array(result.histogram),
+        extent=Extent(**counted["extent"]),  # type: ignore[arg-type]
     )

@@ -18,7 +18,8 @@ from vae_aug.data.annotations.source import (
 )
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.dicom import Window, is_dicom, read_dicom
-from vae_aug.data.hounsfield import show_hounsfield
+from vae_aug.data.extent import Extent, measure_extent
+from vae_aug.data.hounsfield import show_hounsfield, show_stored
 from vae_aug.data.images import (
     EncodedImage,
     Exif,
@@ -64,6 +65,8 @@ class Conversion:
         window: For DICOM images, as `read_dicom`; for PNG files of Hounsfield units, as
             `show_hounsfield`; for volumes, as `read_slice`.
         bits: Likewise.
+        stored_window: For other images of 16 bits, as `show_stored`; `"auto"` leaves their values
+            as they are stored.
         exif: Whether the EXIF orientation of image files is applied, as `read_encoded`.
         keep_partial: Whether an image with boxes counts as annotated although its annotation is
             faulty.
@@ -74,6 +77,7 @@ class Conversion:
     salt: bytes | None = dataclasses.field(repr=False)
     window: Window
     bits: int | None
+    stored_window: Window = "auto"
     exif: Exif = "apply"
     keep_partial: bool = False
     negatives: bool = False
@@ -101,6 +105,7 @@ class Converted:
         box_sizes_px: `[N, 2]` widths and heights of the boxes written.
         scanner: Manufacturer and modality of a DICOM image, e.g. `"philips CT"`; `""` of others.
         histogram: `[HISTOGRAM_BINS] float64`, share of pixels by grey level from 0 to white.
+        extent: What an image of 16 bits fills of its range.
         burned_in: Whether the file says that its pixels may identify the patient.
         neighbours: What became of the slices before and behind, where they are channels.
     """
@@ -114,6 +119,7 @@ class Converted:
     box_sizes_px: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2)))
     scanner: str = ""
     histogram: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(HISTOGRAM_BINS))
+    extent: Extent = dataclasses.field(default_factory=Extent)
     burned_in: bool = False
     neighbours: tuple[NeighbourState, ...] = ()
 
@@ -124,6 +130,7 @@ class _Loaded:
     pixels: np.ndarray
     patient: str
     turned: bool = False
+    windowed: bool = False
     scanner: str = ""
     burned_in: bool = False
     neighbours: tuple[NeighbourState, ...] = ()
@@ -190,6 +197,7 @@ def _convert(item: AnnotatedImage, conversion: Conversion) -> Converted:
         box_sizes_px=boxes[:, 2:] - boxes[:, :2],
         scanner=loaded.scanner,
         histogram=_count_levels(loaded.pixels),
+        extent=measure_extent(loaded.pixels, windowed=loaded.windowed),
         burned_in=loaded.burned_in,
         neighbours=loaded.neighbours,
     )
@@ -210,11 +218,14 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
         pixels = read_slice(
             item.path, item.part, item.frame, conversion.window, bits=conversion.bits
         )
-        return _Loaded(encode_image(pixels), pixels, item.patient)
+        return _Loaded(encode_image(pixels), pixels, item.patient, windowed=True)
     if item.part:
         encoded = read_feature(item.path, item.offset, item.part)
         # Readers of records show the image as it is stored.
-        return _Loaded(*clean_encoded(encoded, exif="ignore"), item.patient)
+        image, pixels = clean_encoded(encoded, exif="ignore")
+        if pixels.dtype == np.uint16 and conversion.stored_window != "auto":
+            return _show_values(pixels, item, conversion)
+        return _Loaded(image, pixels, item.patient)
     if not is_dicom(item.path):
         return _load_file(item, conversion)
     # Only the readers of DICOM know of frames; of an image of several, others mean none.
@@ -234,6 +245,7 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
         image=encode_image(pixels),
         pixels=dicom.pixels,
         patient=item.patient or dicom.patient_id,
+        windowed=True,
         scanner=_name_scanner(dicom.manufacturer, dicom.modality),
         burned_in=bool(dicom.burned_in_annotation),
         neighbours=neighbours,
@@ -243,12 +255,22 @@ def _load(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
 def _load_file(item: AnnotatedImage, conversion: Conversion) -> _Loaded:
     exif = conversion.exif
     turned = exif == "apply" and read_orientation(item.path) != 1
-    if item.hounsfield is not None:
+    if item.hounsfield is not None or conversion.stored_window != "auto":
         pixels = read_image(item.path, exif=exif)
         if pixels.dtype == np.uint16:
-            pixels = show_hounsfield(pixels, item.hounsfield, conversion.window, conversion.bits)
-            return _Loaded(encode_image(pixels), pixels, item.patient, turned)
+            return _show_values(pixels, item, conversion, turned)
     return _Loaded(*read_encoded(item.path, exif=exif), item.patient, turned)
+
+
+def _show_values(
+    stored: np.ndarray, item: AnnotatedImage, conversion: Conversion, turned: bool = False
+) -> _Loaded:
+    """Bring the values of an image of 16 bits to grey."""
+    if item.hounsfield is not None:
+        pixels = show_hounsfield(stored, item.hounsfield, conversion.window, conversion.bits)
+    else:
+        pixels = show_stored(stored, conversion.stored_window, conversion.bits)
+    return _Loaded(encode_image(pixels), pixels, item.patient, turned, windowed=True)
 
 
 def _name_scanner(manufacturer: str, modality: str) -> str:

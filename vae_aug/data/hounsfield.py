@@ -1,11 +1,12 @@
-"""CT slices in PNG files of 16 bits, which hold Hounsfield units and not grey."""
+"""Images in files of 16 bits that hold values of some unit, such as Hounsfield's, and not grey."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from vae_aug.data.annotations.source import Hounsfield
-from vae_aug.data.dicom import Window, apply_window, quantize
+from vae_aug.data.dicom import WINDOWS, Window, apply_window, quantize
+from vae_aug.errors import VAEAugError
 
 
 def show_hounsfield(
@@ -22,11 +23,42 @@ def show_hounsfield(
     Returns:
         As `stored`, uint8 or uint16; 0 is black.
     """
-    values = stored.astype(np.float64) - hounsfield.offset
+    own = hounsfield.window if window == "auto" else None
+    return _show(stored.astype(np.float64) - hounsfield.offset, window, own, bits)
+
+
+def show_stored(stored: np.ndarray, window: Window, bits: int | None = None) -> np.ndarray:
+    """Map values of which nobody knows the unit to grey.
+
+    Args:
+        stored: `[H, W, C] uint16`, the pixels of the file.
+        window: `"full"`: the image's lowest to its highest value. Or (center, width), in the values
+            of the file.
+        bits: Depth of the result, 8 or 16 (None).
+
+    Returns:
+        As `stored`, uint8 or uint16; 0 is black.
+
+    Raises:
+        VAEAugError: If the window is a preset in Hounsfield units.
+    """
+    if isinstance(window, str) and window in WINDOWS:
+        center, width = WINDOWS[window]
+        raise VAEAugError(
+            f"the window {window} is in Hounsfield units, and the file does not say what its "
+            "values stand for; give --window CENTER,WIDTH in these values, e.g. "
+            f"{center + 1024:g},{width:g} if they are Hounsfield units + 1024."
+        )
+    return _show(stored.astype(np.float64), window, None, bits)
+
+
+def _show(
+    values: np.ndarray, window: Window, own: tuple[float, float] | None, bits: int | None
+) -> np.ndarray:
+    """Map values to grey by a window, else between two values or the lowest and the highest."""
     if isinstance(window, tuple):
         greys = apply_window(values, *window)
     else:
-        own = hounsfield.window if window == "auto" else None
         low, high = own or (values.min(), values.max())
         greys = np.clip((values - low) / max(high - low, 1.0), 0, 1)
     return quantize(greys, bits or 16)

@@ -33,7 +33,8 @@ from vae_aug.data.annotations.unread import read_with_doubts
 from vae_aug.data.atomic import lock_folder, remove_temporaries, write_atomic
 from vae_aug.data.blocks import BLOCK, Runner, convert_in_blocks, list_blocks, make_key
 from vae_aug.data.convert import HISTOGRAM_BINS, Conversion, Converted
-from vae_aug.data.dicom import Window, check_window, is_dicom, read_header
+from vae_aug.data.dicom import WINDOWS, Window, check_window, is_dicom, read_header
+from vae_aug.data.extent import Extent, join_extents
 from vae_aug.data.images import Exif
 from vae_aug.data.ingest_sheet import SheetImages, write_ingest_sheet
 from vae_aug.data.nifti import check_axis
@@ -51,6 +52,7 @@ from vae_aug.data.splits import (
 )
 from vae_aug.data.stacks import Distance, add_neighbours, parse_neighbours
 from vae_aug.errors import AnnotationError, RecordError, VAEAugError
+from vae_aug.words import plural
 
 Unannotated = Literal["keep", "skip", "negative", "error"]
 """What becomes of images of which the source does not say whether they have boxes."""
@@ -89,6 +91,7 @@ class IngestReport:
             grey, from black to white.
         burned_in: Images whose file says that the pixels may identify the patient
             ((0028,0301) Burned In Annotation).
+        extent: What the images written that have 16 bits fill of their range.
         neighbours: Slices before and behind the images written, by state of
             `vae_aug.data.annotations.source.Neighbour`; empty where none are channels.
         problems: What was skipped, not understood, dropped or clipped, and which images are
@@ -121,6 +124,7 @@ class IngestReport:
     box_sizes_px: Mapping[str, tuple[float, ...]]
     scanners: Mapping[str, int]
     intensities: Mapping[str, tuple[float, ...]]
+    extent: Extent
     burned_in: int
     neighbours: Mapping[str, int]
     problems: tuple[Problem, ...]
@@ -244,7 +248,8 @@ def ingest(
         axis: For NIfTI volumes, along which slices are taken: of `vae_aug.data.nifti.AXES`.
         window: For DICOM images, as `read_dicom`; for DeepLesion's PNG files the same, but
             `"auto"` is what the table says of the image; for volumes, as
-            `vae_aug.data.nifti.read_slice`.
+            `vae_aug.data.nifti.read_slice`; for other PNG and TIFF files and records of 16 bits, as
+            `vae_aug.data.hounsfield.show_stored`, but `"auto"` leaves their values as stored.
         bits: Likewise.
         neighbours: For DICOM images: how far the slices before and behind are that become the
             first and third channel, in slices, or in millimetres as `"5mm"`. Boxes stay those of
@@ -572,19 +577,28 @@ def _name_patients(source: _Source) -> _Source:
 def _note_sharing(source: _Source, split: str, options: ReaderOptions) -> _Source:
     """Note of images that are to be shared out whether others were left, and who has no patient."""
     notes = [describe_patients(source.annotations.images)]
-    unread = count_unread(source.format, source.path, split, options, source.annotations)
-    if unread:
-        counts = (
-            f"{name} ({'cannot be read' if count is None else f'{count} images'})"
-            for name, count in unread.items()
+    notes.append(
+        _describe_unread(
+            count_unread(source.format, source.path, split, options, source.annotations)
         )
-        notes.append(
-            f"the source also has {' and '.join(counts)}, left unread; --split all shares out all "
-            "of its images"
-        )
+    )
     notes = [*source.annotations.notes, *filter(None, notes)]
     annotations = source.annotations._replace(notes=tuple(notes))
     return dataclasses.replace(source, annotations=annotations)
+
+
+def _describe_unread(unread: Mapping[str, int | None]) -> str:
+    """Name the splits that were left unread, and how to read them too; `""` if there are none."""
+    if not unread:
+        return ""
+    counts = (
+        f"{name} ({'cannot be read' if count is None else plural(count, 'image')})"
+        for name, count in unread.items()
+    )
+    way_out = "--split all shares out all of its images"
+    if None in unread.values():
+        way_out = "correct or remove what cannot be read, then " + way_out
+    return f"the source also has {' and '.join(counts)}, left unread; {way_out}"
 
 
 def _make_comparable(source: _Source, window: Window) -> _Source:
@@ -603,10 +617,17 @@ def _make_comparable(source: _Source, window: Window) -> _Source:
 def _make_conversion(
     window: Window | None, bits: int | None, salt: str | None, keep_ids: bool
 ) -> Conversion:
-    window = check_window("auto" if window is None else window)
+    checked = check_window("auto" if window is None else window)
     if bits not in (None, 8, 16):
         raise ValueError(f"bits must be 8, 16 or None; got {bits!r}.")
-    return Conversion((), None if keep_ids else read_salt(salt), window, bits)
+    is_preset = isinstance(window, str) and window in WINDOWS
+    return Conversion(
+        (),
+        None if keep_ids else read_salt(salt),
+        checked,
+        bits,
+        stored_window=window if is_preset else checked,  # type: ignore[arg-type]
+    )
 
 
 def _write_splits(
@@ -646,7 +667,7 @@ def _refuse_replacing(settings: _Settings, works: Mapping[str, _Work | None]) ->
         for name, work in works.items()
         if not (work.folder.is_dir() if work else any(out.glob(f".ingest_{name}.*")))
     }
-    if counts := [f"{name} ({count} images)" for name, count in there.items() if count]:
+    if counts := [f"{name} ({plural(count, 'image')})" for name, count in there.items() if count]:
         raise RecordError(
             f"{out}: has {', '.join(counts)} already; nothing was changed. If this is "
             "the same command again, its work is done. To write anew what is there, add "
@@ -777,6 +798,7 @@ def _write_split(
         box_sizes_px=run.summarize_sizes(),
         scanners=dict(sorted(run.scanners.items())),
         intensities=run.summarize_intensities(),
+        extent=run.extent,
         burned_in=run.burned_in,
         neighbours=dict(sorted(run.neighbours.items())),
         problems=tuple(run.problems),
@@ -787,7 +809,10 @@ def _write_split(
     )
     content = json.dumps(report.to_dict(), indent=2).encode() + b"\n"
     write_atomic(settings.out / f"ingest_{name}.json", content)
-    source_line = f"{report.images} images and {report.boxes} boxes, read as {report.format}"
+    source_line = (
+        f"{plural(report.images, 'image')} and {plural(report.boxes, 'box')}, "
+        f"read as {report.format}"
+    )
     write_ingest_sheet(settings.out, name, run.shown, source_line)
     for file in ("dataset.json", "label_map.pbtxt", f"ingest_{name}.json", f"ingest_{name}.png"):
         remove_temporaries(settings.out / file)
@@ -852,6 +877,7 @@ class _Run:
         self.neighbours: collections.Counter[str] = collections.Counter()
         self.states: collections.Counter[AnnotationState] = collections.Counter()
         self.duplicates = self.burned_in = self.turned = 0
+        self.extent = Extent()
         self.shown = SheetImages()
         for problem in problems:
             self._report(problem.file, problem.reason, problem.effect)
@@ -874,8 +900,9 @@ class _Run:
                 self._settings.progress(done, len(images))
         if not self.scanners and self.states:
             raise AnnotationError(
-                f"none of the {self.states.total()} images is annotated; nothing was written. "
-                "Leave out --unannotated skip to keep them for the training of an autoencoder."
+                f"none of the {plural(self.states.total(), 'image')} is annotated; nothing was "
+                "written. Leave out --unannotated skip to keep them for the training of an "
+                "autoencoder."
             )
         if not self.scanners:
             reasons = "; ".join(f"{self.files[p.file]}: {p.reason}" for p in self.problems[:3])
@@ -920,6 +947,7 @@ class _Run:
         self.patients |= {result.patient} - {""}
         self.duplicates += result.duplicates
         self.burned_in += result.burned_in
+        self.extent = join_extents((self.extent, result.extent))
         self.scanners[result.scanner] += 1
         self.neighbours.update(result.neighbours)
         self._sizes.append(result.box_sizes_px)

@@ -14,6 +14,7 @@ from vae_aug.data.records import parse_example
 from vae_aug.data.shards import read_info
 from vae_aug.data.sheet import Panel, write_sheet
 from vae_aug.data.tfrecord import get_values
+from vae_aug.words import plural
 
 _IMAGES, _COLUMNS = 8, 4
 
@@ -92,9 +93,10 @@ def write_ingest_sheet(
             Panel(image, str(number), _describe(image.shape, names), boxes, names, compared=False)
         )
     rows = [panels[start : start + _COLUMNS] for start in range(0, len(panels), _COLUMNS)]
+    shown = "Shown is" if len(panels) == 1 else "Shown are"
     caption = (
-        f"Split {split}: {described}. Shown are {len(panels)} images with boxes, of as many labels "
-        "and patients as there is room for. Do the boxes lie on what they name?"
+        f"Split {split}: {described}. {shown} {plural(len(panels), 'image')} with boxes, of as "
+        "many labels and patients as there is room for. Do the boxes lie on what they name?"
     )
     write_sheet(path, rows, caption, label_names=info.label_names)
 

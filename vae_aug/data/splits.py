@@ -17,6 +17,7 @@ from vae_aug.data.annotations.source import AnnotatedImage
 from vae_aug.data.images import decode_image
 from vae_aug.data.records import find_records, iterate_examples, read_info
 from vae_aug.errors import AnnotationError
+from vae_aug.words import plural
 
 SPLITS = ("train", "validation", "test")
 NEAR_BITS = 8
@@ -103,8 +104,8 @@ def _explain_too_few(images: Sequence[AnnotatedImage], groups: int, splits: int)
             "validate on. Test a detector on other patients."
         )
     return (
-        f"the source has {groups} patients, too few or too uneven for {splits} splits with a "
-        "patient in each; give other shares, or fewer."
+        f"the source has {plural(groups, 'patient')}, too few or too uneven for {splits} splits "
+        "with a patient in each; give other shares, or fewer."
     )
 
 
@@ -120,7 +121,7 @@ def describe_patients(images: Sequence[AnnotatedImage]) -> str:
     unknown = sum(not image.patient for image in images)
     if not unknown:
         return ""
-    whose = "no patients" if unknown == len(images) else f"no patient of {unknown} images"
+    whose = "no patients" if unknown == len(images) else f"no patient of {plural(unknown, 'image')}"
     return (
         f"WARNING: the source names {whose}: these were split image by image, so that images of "
         "one patient may be in two splits. Name patients in the source (docs/sources.md) and "

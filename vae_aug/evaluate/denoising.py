@@ -26,7 +26,13 @@ from vae_aug.data.records import read_info, read_records
 from vae_aug.data.sheet import Panel, make_panels, write_sheet
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.classical import Filter, describe_grids, list_methods, tune_filters
-from vae_aug.evaluate.metrics import bootstrap_interval, find_body, make_box_mask, measure_regions
+from vae_aug.evaluate.metrics import (
+    bootstrap_interval,
+    choose_groups,
+    find_body,
+    make_box_mask,
+    measure_regions,
+)
 from vae_aug.model.profiles import Network
 from vae_aug.version import __version__
 
@@ -46,7 +52,8 @@ class Estimate:
 
     Attributes:
         mean: Mean over the images that have a value; NaN if none has.
-        low: Lower end of the 95% interval over patients; NaN if there are fewer than two.
+        low: Lower end of the 95% interval over patients, or over images where fewer than two
+            patients are known; NaN for a single one.
         high: Upper end.
         images: Images that have a value, e.g. that have boxes.
     """
@@ -238,8 +245,9 @@ class _Run:
         self.size = size
         self._restorers = {name: _make_restorer(vae) for name, vae in networks.items()}
         self._filters: dict[str, Mapping[str, Filter]] = {}
-        self._patients, box_counts = self._scan()
-        chosen = _spread(range(len(self._patients)), limit or len(self._patients))
+        patients, box_counts = self._scan()
+        chosen = _spread(range(len(patients)), limit or len(patients))
+        self._groups, self._unit = choose_groups([patients[index] for index in chosen])
         self._tuned_on = _spread(chosen, _TUNING_IMAGES)
         with_boxes = [index for index in chosen if box_counts[index]]
         self._shown = _spread(with_boxes or chosen, _FIGURE_IMAGES)
@@ -267,11 +275,10 @@ class _Run:
 
     def summarize(self, values: _Values) -> tuple[Row, ...]:
         """Turn the values of images into rows."""
-        groups = [self._patients[index] for index in self._chosen]
         rows = []
         for (corruption, method, region), measured in values.items():
             estimates = {
-                name: _estimate([value[name] for value in measured], groups, self._seed)
+                name: _estimate([value[name] for value in measured], self._groups, self._seed)
                 for name in MEASURES
             }
             rows.append(Row(corruption, method, region, **estimates))
@@ -279,12 +286,12 @@ class _Run:
 
     def describe(self) -> dict[str, Any]:
         """Say what was done, as JSON takes it."""
-        patients = {self._patients[index] for index in self._chosen}
+        by_patient = self._unit == "patients"
         return {
             "source": os.fspath(self._source),
             "split": self._split,
             "images": len(self._chosen),
-            "patients": len(patients),
+            "patients": len(set(self._groups)) if by_patient else None,
             "keep": self._keep,
             "corruptions": list(self._corruptions),
             "seed": self._seed,
@@ -294,8 +301,12 @@ class _Run:
                 "body": "largest bright region of the clean image, gaps closed",
                 "boxes": "union of an image's boxes; images without boxes do not count",
             },
-            "intervals": "95%, percentile bootstrap, 2000 draws of patients; an image whose "
-            "patient is unknown counts as a patient",
+            "intervals": f"95%, percentile bootstrap, 2000 draws of {self._unit}; "
+            + (
+                "an image whose patient is unknown counts as a patient"
+                if by_patient
+                else "fewer than two patients are known, and images of one are alike"
+            ),
             "networks": {name: self._describe_network(vae) for name, vae in self._networks.items()},
             "classical": {
                 corruption: {name: chosen.to_dict() for name, chosen in filters.items()}
@@ -335,11 +346,10 @@ class _Run:
         }
 
     def _scan(self) -> tuple[list[str], list[int]]:
-        """Return every image's patient, or a name of its own, and number of boxes."""
+        """Return every image's patient, `""` where none is known, and number of boxes."""
         patients, box_counts = [], []
-        for index, element in enumerate(self._dataset):
-            patient = element["image/patient"].numpy().decode()
-            patients.append(patient or f"image {index}")
+        for element in self._dataset:
+            patients.append(element["image/patient"].numpy().decode())
             box_counts.append(int(element["objects"]["bbox"].shape[0]))
         if not patients:
             raise RecordError(f"{self._source}: the split {self._split!r} is empty.")

@@ -26,6 +26,7 @@ from vae_aug.evaluate.preview import describe_network, draw_variants, write_prev
 from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.model.feed import fit
 from vae_aug.model.profiles import Network
+from vae_aug.words import plural
 
 CONTRAST_TOLERANCE = 0.1
 """Largest relative change of a box's contrast-to-noise ratio that counts as kept."""
@@ -300,8 +301,8 @@ def _describe(row: Diversity, settings: Mapping[str, Any]) -> str:
         else f"; {row.contrast_kept:.0%} of boxes keep their contrast"
     )
     return (
-        f"Of {settings['samples']} samples of each of {settings['images']} images, in terms of the "
-        f"grey range: {listed}{kept}."
+        f"Of {settings['samples']} samples of each of {plural(settings['images'], 'image')}, in "
+        f"terms of the grey range: {listed}{kept}."
     )
 
 

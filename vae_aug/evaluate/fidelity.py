@@ -26,6 +26,7 @@ from vae_aug.evaluate.metrics import make_box_mask
 from vae_aug.evaluate.preview import describe_network
 from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.model.profiles import Network
+from vae_aug.words import plural
 
 _BINS, _SHOWN_LABELS = 40, 12
 
@@ -134,8 +135,8 @@ def measure_box_fidelity(
         )
         caption = (
             f"Checkpoint {describe_network(network)}, guard {guard} below {min_fidelity:g}, seed "
-            f"{seed}, {images} images of the split {split}. Fidelity is the SSIM of a box with its "
-            "margin to the input, in what is put out; 1 keeps everything."
+            f"{seed}, {plural(images, 'image')} of the split {split}. Fidelity is the SSIM of a "
+            "box with its margin to the input, in what is put out; 1 keeps everything."
         )
         charts = _make_charts(rows, fidelities, info.label_names, min_fidelity)
         write_plots(Path(out) / "fidelity.png", charts, caption, columns=len(modes))

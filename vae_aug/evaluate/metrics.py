@@ -7,6 +7,7 @@ float64. A region is a boolean mask `[H, W]`; None is the whole image.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from scipy import ndimage
@@ -201,6 +202,25 @@ def make_box_mask(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     for (top, left), (bottom, right) in zip(starts, ends, strict=True):
         mask[top:bottom, left:right] = True
     return mask
+
+
+Unit = Literal["patients", "images"]
+
+
+def choose_groups(patients: Sequence[str]) -> tuple[list[str], Unit]:
+    """Choose what an interval draws: patients, or images if fewer than two patients are known.
+
+    Args:
+        patients: `[N]`, the patient of each image, `""` where none is known.
+
+    Returns:
+        The group of each image, for `bootstrap_interval`, and what the groups are. Among patients
+        an image whose patient is unknown counts as one.
+    """
+    groups = [patient or f"image {index}" for index, patient in enumerate(patients)]
+    if any(patients) and len(set(groups)) > 1:
+        return groups, "patients"
+    return [str(index) for index in range(len(patients))], "images"
 
 
 def bootstrap_interval(

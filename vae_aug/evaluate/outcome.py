@@ -18,7 +18,7 @@ import tensorflow as tf
 from vae_aug.config import TrainConfig
 from vae_aug.data.json_values import make_json
 from vae_aug.evaluate.classical import Filter, tune_filters
-from vae_aug.evaluate.metrics import bootstrap_interval
+from vae_aug.evaluate.metrics import Unit, bootstrap_interval, choose_groups
 from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
 from vae_aug.model.feed import VALIDATION_KEEP, list_validation_patients, make_validation_feed
 from vae_aug.model.holdout import open_sources
@@ -31,11 +31,11 @@ from vae_aug.model.run_files import (
     read_start,
     write_json,
 )
+from vae_aug.words import plural
 
 OUTCOME_NAME = "outcome.json"
 
 Judgement = Literal["better", "unclear", "worse"]
-Unit = Literal["patients", "images"]
 
 _TUNING_IMAGES = 6
 _FEW = 10
@@ -143,14 +143,14 @@ def judge_training(
     patients = list_validation_patients(held_out, limit)
     if len(patients) != len(start["ssim"]):
         raise TrainingError(
-            f"{out}: began with {len(start['ssim'])} images to validate on, and now there are "
-            f"{len(patients)}; train on the records as they are in another folder."
+            f"{out}: began with {plural(len(start['ssim']), 'image')} to validate on, and now "
+            f"there are {len(patients)}; train on the records as they are in another folder."
         )
     network = load_checkpoint(out / BEST_CHECKPOINT)
     feed = make_validation_feed(held_out, network.config.image_size, config, limit).cache()
     trained, _ = measure_images(make_measure_batch(network), feed)
     noisy, best_filter, filtered = _measure_classical(feed)
-    groups, unit = _choose_groups(patients)
+    groups, unit = choose_groups(patients)
     against_start, against_filter, clean_against_start = (
         _compare(trained[name] - other[name], groups)
         for name, other in (("ssim_noisy", start), ("ssim_noisy", filtered), ("ssim", start))
@@ -212,14 +212,6 @@ def _summarize(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     return average({name: values[name] for name in IMAGE_FIGURES if name in values})
 
 
-def _choose_groups(patients: Sequence[str]) -> tuple[list[str], Unit]:
-    """Choose what an interval draws: patients; an image whose patient is unknown counts as one."""
-    groups = [patient or f"image {index}" for index, patient in enumerate(patients)]
-    if any(patients) and len(set(groups)) > 1:
-        return groups, "patients"
-    return [str(index) for index in range(len(patients))], "images"
-
-
 def _compare(differences: np.ndarray, groups: Sequence[str]) -> Difference:
     low, high = bootstrap_interval(differences, groups)
     judgement: Judgement = "better" if low > 0 else "worse" if high < 0 else "unclear"
@@ -231,7 +223,7 @@ def _compare(differences: np.ndarray, groups: Sequence[str]) -> Difference:
 
 def _describe(outcome: Outcome) -> list[str]:
     """Say how the network compares, with what it started from first."""
-    over = f"{outcome.images} images"
+    over = plural(outcome.images, "image")
     if outcome.unit == "patients":
         over += f" of {outcome.groups} patients"
     start, floor = outcome.against_start, outcome.against_filter
@@ -285,9 +277,9 @@ def _advise(outcome: Outcome, is_begun: bool) -> list[str]:
     else:
         more = max(2 * outcome.steps, TrainConfig().steps)
         advice.append(
-            f"The best validation was the last one, after {outcome.steps:,} steps: take more, e.g. "
-            f"--steps {more}, into another --out; if that does not help, more images to train on "
-            "or a lower --learning-rate."
+            f"The best validation was the last one, after {plural(outcome.steps, 'step')}: take "
+            f"more, e.g. --steps {more}, into another --out; if that does not help, more images to "
+            "train on or a lower --learning-rate."
         )
     if outcome.against_start.judgement == "unclear":
         advice.append("More images to validate on would tell smaller differences from noise.")

@@ -15,6 +15,7 @@ from rich.table import Table
 from vae_aug.data.atomic import write_atomic
 from vae_aug.evaluate.denoising import MEASURES, REGIONS, DenoisingTable, Estimate, Row
 from vae_aug.evaluate.diversity import Diversity
+from vae_aug.words import plural
 
 _HEADINGS = {"ssim": "SSIM", "psnr": "PSNR, dB", "r2": "R2"}
 _DIGITS = {"ssim": 3, "psnr": 1, "r2": 2}
@@ -84,7 +85,8 @@ def format_markdown(table: DenoisingTable) -> str:
                 cells = [f"**{text}**" if best else text for text, best in _format(row, rows)]
                 lines.append(f"| {' | '.join([region, row.method, *cells])} |")
         lines.append("")
-    lines += ["Mean over images [95% interval over patients].", ""]
+    unit = "images" if table.settings["patients"] is None else "patients"
+    lines += [f"Mean over images [95% interval over {unit}].", ""]
     lines += [f"`{table.settings['command']}`", ""]
     return "\n".join(lines)
 
@@ -112,9 +114,9 @@ def write_report(table: DenoisingTable, path: str | os.PathLike[str]) -> None:
 
 def _describe(table: DenoisingTable, corruption: str) -> str:
     settings = table.settings
-    return (
-        f"{corruption}, {settings['keep']:.0%} left: {settings['images']} images, "
-        f"{settings['patients']} patients"
+    patients = settings["patients"]
+    return f"{corruption}, {settings['keep']:.0%} left: {plural(settings['images'], 'image')}" + (
+        f", {plural(patients, 'patient')}" if patients else ""
     )
 
 

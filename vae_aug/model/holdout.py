@@ -15,6 +15,7 @@ from vae_aug.data.shards import read_info
 from vae_aug.data.tfrecord import get_values
 from vae_aug.errors import RecordError
 from vae_aug.model.feed import Source, open_source
+from vae_aug.words import plural
 
 SHARE = 0.1
 """Share of the images that is aimed at."""
@@ -144,7 +145,9 @@ def _describe(held: Sequence[np.ndarray], chosen: int, groups: int, by_patient: 
         else "chosen one by one, since too few patients are known: they resemble those that are "
         "trained on, so the figures flatter"
     )
+    held_back = "is held back" if count == 1 else "are held back"
     return (
-        f"No split 'validation': {count} of {total} images are held back to validate on, {how}. "
-        "Ingest a split validation, or name its folder with --validation, to choose yourself."
+        f"No split 'validation': {count} of {plural(total, 'image')} {held_back} to validate on, "
+        f"{how}. Ingest a split validation, or name its folder with --validation, to choose "
+        "yourself."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import datetime
+import time
 
 from vae_aug.config import TrainConfig
 
@@ -18,8 +19,17 @@ _RECENT = 100
 class Pace:
     """Times of the steps and validations of this process, and the time that is left."""
 
-    def __init__(self, config: TrainConfig, validation_seconds: float = 0.0) -> None:
-        """Begin with a guess of a validation's time, until one has been timed."""
+    def __init__(
+        self, config: TrainConfig, validation_seconds: float = 0.0, began: float | None = None
+    ) -> None:
+        """Begin with a guess of a validation's time, until one has been timed.
+
+        Args:
+            config: The settings of the run.
+            validation_seconds: That guess.
+            began: When the run did, by `time.perf_counter`; None for now.
+        """
+        self.began = time.perf_counter() if began is None else began
         self._config = config
         self._recent: collections.deque[float] = collections.deque(maxlen=_RECENT)
         self._steps = 0
@@ -53,9 +63,12 @@ def describe_pace(pace: Pace, config: TrainConfig, step: int) -> str:
     """Say when a run is expected to end, and from what that was computed."""
     left = pace.compute_left(step)
     latest = " at most, as patience may run out," if config.patience else ""
+    spent = time.perf_counter() - pace.began
     return (
         f"time: {format_duration(left)}{latest} until {format_end(left)}; a step takes "
-        f"{pace.step_seconds:.2g} s, a validation about {max(pace.validation_seconds, 1):.0f} s"
+        f"{pace.step_seconds:.2g} s, a validation about {max(pace.validation_seconds, 1):.0f} s. "
+        f"Not in it: the {format_duration(spent)} until now, most of them of the start, and at the "
+        "end the comparison with classical filters, for which allow a minute or two"
     )
 
 

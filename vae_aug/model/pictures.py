@@ -18,6 +18,7 @@ from vae_aug.model.feed import VALIDATION_KEEP, Source, fit
 from vae_aug.model.loss import structural_similarity
 from vae_aug.model.profiles import Network
 from vae_aug.model.run_files import CURVES_NAME, SHEET_NAME
+from vae_aug.words import plural
 
 _IMAGES = 3
 _LOOKED_AT = 500
@@ -96,9 +97,9 @@ class TrainingPictures:
                 first = row[0]
                 row.append(Panel(image, heading, note, first.boxes, first.names, compared))
         caption = (
-            f"Validation images after {step} steps. Noise: replace, {VALIDATION_KEEP:.0%} of the "
-            "pixels left. Restored: what the network makes of the noisy image; decoded: of the "
-            "clean one. SSIM is to the clean image."
+            f"Validation images after {plural(step, 'step')}. Noise: replace, "
+            f"{VALIDATION_KEEP:.0%} of the pixels left. Restored: what the network makes of the "
+            "noisy image; decoded: of the clean one. SSIM is to the clean image."
         )
         return write_sheet(self._out / SHEET_NAME, rows, caption)
 

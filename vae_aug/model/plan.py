@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+import tensorflow as tf
+
 from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.data.extent import NARROW
 from vae_aug.model.feed import VALIDATION_KEEP
+from vae_aug.words import plural
+
+_NEARLY_ALL = (0.001, 0.999)
+"""Quantiles of an image's values that no single hot pixel or marker moves."""
 
 
 def describe_plan(
-    model: ModelConfig, config: TrainConfig, images: int, held_out: int
+    model: ModelConfig, config: TrainConfig, images: int, held_out: int, dark: str = ""
 ) -> Iterator[str]:
     """Say what is trained, from where, on which noise and images, and for how long.
 
@@ -18,6 +26,7 @@ def describe_plan(
         config: The settings.
         images: Images to train on.
         held_out: Images that validations look at.
+        dark: What `describe_darkness` says of these.
 
     Yields:
         Lines, each with its subject before a colon.
@@ -33,13 +42,15 @@ def describe_plan(
         f"{config.clean_share:.0%} of the images stay clean"
     )
     yield f"images: {images:,} to train on, {held_out:,} to validate on"
+    if dark:
+        yield dark
     every = config.validate_every
-    often = f"every {every:,} steps" if every < config.steps else "at the end"
+    often = f"every {plural(every, 'step')}" if every < config.steps else "at the end"
     passes = config.steps * config.batch_size / images
     stop = f", until {config.patience} in a row bring nothing better" if config.patience else ""
     yield (
-        f"plan: {config.steps:,} steps of {config.batch_size} images, {passes:.3g} times through "
-        f"the images; a validation {often}{stop}"
+        f"plan: {plural(config.steps, 'step')} of {plural(config.batch_size, 'image')}, "
+        f"{passes:.3g} times through the images; a validation {often}{stop}"
     )
 
 
@@ -49,6 +60,28 @@ def _describe_start(config: TrainConfig) -> str:
     if config.encoder_weights:
         return f"random weights, but for the encoder's from {config.encoder_weights!r}"
     return "random weights"
+
+
+def describe_darkness(feed: tf.data.Dataset) -> str:
+    """Say how little of their range images of 16 bits fill, if that is little.
+
+    Args:
+        feed: Batches of which the last part is images `[B, S, S, 1] float32 in [0, 1]`.
+
+    Returns:
+        A line with its subject before a colon; `""` if more than half of the images fill at least
+        an eighth.
+    """
+    ends = np.concatenate([np.quantile(clean, _NEARLY_ALL, axis=(1, 2, 3)).T for *_, clean in feed])
+    dark = ends[ends[:, 1] - ends[:, 0] < NARROW]
+    if 2 * len(dark) <= len(ends):
+        return ""
+    low, high = dark[:, 0].min(), dark[:, 1].max()
+    return (
+        f"WARNING: values: {len(dark):,} of the {plural(len(ends), 'image')} to validate on fill "
+        f"{low:.1%} to {high:.1%} of the range of 16 bits, and the network sees them nearly black. "
+        "Ingest again with --overwrite and the --window that vae-aug ingest names"
+    )
 
 
 def describe_scores(subject: str, figures: Mapping[str, float]) -> str:

@@ -35,7 +35,12 @@ from vae_aug.model.measure import (
 from vae_aug.model.objective import compute_loss, compute_psnr
 from vae_aug.model.pace import Pace, describe_pace
 from vae_aug.model.pictures import TrainingPictures
-from vae_aug.model.plan import describe_plan, describe_position, describe_scores
+from vae_aug.model.plan import (
+    describe_darkness,
+    describe_plan,
+    describe_position,
+    describe_scores,
+)
 from vae_aug.model.profiles import Network
 from vae_aug.model.run_files import (
     BEST_NAME,
@@ -205,6 +210,7 @@ class _Run:
         card: str,
         report: Report,
     ) -> None:
+        began = time.perf_counter()
         self.state, self.parts, self.config, self.out, self.card = state, parts, config, out, card
         self._report = report
         self.fingerprint = _fingerprint(parts.training, config.start_from)
@@ -215,7 +221,7 @@ class _Run:
         is_new = not (out / START_NAME).exists()
         start = self._measure_start() if is_new else read_start(out)
         self._start = self._last = average(start.images)
-        self.pace = Pace(config, start.seconds)
+        self.pace = Pace(config, start.seconds, began)
         self._manager = restore(state, out)
         self.writer = tf.summary.create_file_writer(str(out / "tensorboard"))
         cut_log(out / LOG_NAME, self.step)
@@ -253,7 +259,9 @@ class _Run:
     def _describe(self, held_out: int) -> None:
         """Say what is going to be done, or where a run that was begun before stands."""
         model, images = self.state.vae.config, self.fingerprint["images"]
-        for line in describe_plan(model, self.config, images, held_out):
+        is_deep = any(source.dtype == "uint16" for source in self.parts.validation)
+        dark = describe_darkness(self._feed) if is_deep and not self.is_complete else ""
+        for line in describe_plan(model, self.config, images, held_out, dark):
             self._report(line)
         self._report(describe_scores("start", self._start))
         if self.step:

@@ -28,6 +28,7 @@ from vae_aug.errors import MissingPackageError, VAEAugError
 from vae_aug.model.feed import open_source
 from vae_aug.model.train import Figures, TrainingError, train
 from vae_aug.version import __version__
+from vae_aug.words import plural
 
 Oracle = Literal["bayesian", "random"]
 Status = Literal["finished", "failed", "unfinished"]
@@ -159,7 +160,9 @@ def tune(
         _make_tuner(search, chooser).search()
     best = search.trials[0]
     if best.status != "finished":
-        raise VAEAugError(f"All of {len(search.trials)} trials failed; the first: {best.message}")
+        raise VAEAugError(
+            f"All of {plural(len(search.trials), 'trial')} failed; the first: {best.message}"
+        )
     return search.trials
 
 

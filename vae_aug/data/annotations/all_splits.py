@@ -15,6 +15,7 @@ from vae_aug.data.annotations.source import AnnotatedImage, Annotations, ReaderO
 from vae_aug.data.annotations.walk import walk
 from vae_aug.data.records import get_split_name
 from vae_aug.errors import AnnotationError, MissingSplitError
+from vae_aug.words import plural
 
 ALL = "all"
 """What stands for every split in the place of a split's name."""
@@ -154,7 +155,10 @@ def _merge(parts: list[Annotations]) -> Annotations:
     problems = dict.fromkeys(problem for part in parts for problem in part.problems)
     notes = dict.fromkeys(note for part in parts for note in part.notes)
     if differing:
-        text = f"{len(differing)} images are in several splits of the source, with different boxes"
+        text = (
+            f"{plural(len(differing), 'image', 'is', 'are')} in several splits of the "
+            "source, with different boxes"
+        )
         notes[text] = None
     return Annotations(tuple(labels), tuple(images.values()), tuple(problems), tuple(notes))
 

@@ -34,6 +34,7 @@ from vae_aug.data.annotations.source import (
 from vae_aug.data.annotations.table_columns import denies
 from vae_aug.data.annotations.text import load_json
 from vae_aug.errors import AnnotationError
+from vae_aug.words import plural
 
 _Id = int | str
 
@@ -121,8 +122,8 @@ def read_coco(
         _add_image(collector, file, entry, entries[number], finder.find(entry["file_name"]))
     if orphans:
         collector.doubt(
-            f"{len(orphans)} annotations point to images that the file does not list by a name, so "
-            "their boxes may be those of any image"
+            f"{plural(len(orphans), 'annotation', 'points', 'point')} to images that the file does "
+            "not list by a name, so their boxes may be those of any image"
         )
     refuse_relative(collector)
     _refuse_corners(file, collector.images)
@@ -310,10 +311,18 @@ def _drop_repeated(
             numbers.add(number)
         kept[position] = entry
     if count := len(entries) - len(kept):
-        collector.notes.append(f"{count} annotations are there twice, and are taken once")
+        collector.notes.append(
+            plural(
+                count,
+                "annotation",
+                "is there twice, and is taken once",
+                "are there twice, and are taken once",
+            )
+        )
     if shared:
         collector.notes.append(
-            f"{shared} annotations have the id of another one; all were taken, by their image_id"
+            f"{plural(shared, 'annotation', 'has', 'have')} the id of another one; all were taken, "
+            "by their image_id"
         )
     return kept
 

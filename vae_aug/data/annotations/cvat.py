@@ -38,6 +38,7 @@ from vae_aug.data.annotations.source import (
 from vae_aug.data.annotations.text import parse_xml
 from vae_aug.data.limits import MAX_ANNOTATION_BYTES
 from vae_aug.errors import AnnotationError, MissingSplitError
+from vae_aug.words import plural
 
 
 @reader
@@ -185,7 +186,10 @@ def _add_images(
         size = parse_size(image.get("height")), parse_size(image.get("width"))
         collector.add(path, flag_relative(entries, size), file=file, size=size)
     if nameless:
-        collector.doubt(f"{nameless} images with shapes have no name, so each may be any image")
+        collector.doubt(
+            f"{plural(nameless, 'image with shapes', 'has', 'have')} no name, so each may "
+            "be any image"
+        )
     return used
 
 

@@ -24,18 +24,28 @@ from vae_aug.data.annotations.source import (
 )
 from vae_aug.data.dicom import read_dataset
 from vae_aug.errors import AnnotationError, DicomError
+from vae_aug.words import plural
 
 _LOST = (
-    "files cannot be read and may be annotations; images without boxes count as faulty. Repair or "
-    "remove these files"
+    "file",
+    "cannot be read and may be an annotation; images without boxes count as faulty. Repair or "
+    "remove this file",
+    "cannot be read and may be annotations; images without boxes count as faulty. Repair or remove "
+    "these files",
 )
 _MASKS = (
-    "DICOM images are called masks, which are not read; images without boxes count as faulty. Save "
-    "masks as PNG, and name the format masks"
+    "DICOM image",
+    "is called a mask, which is not read; images without boxes count as faulty. Save masks as PNG, "
+    "and name the format masks",
+    "are called masks, which are not read; images without boxes count as faulty. Save masks as "
+    "PNG, and name the format masks",
 )
 _STRAYS = (
-    "DICOM or XML files lie in no folder of a split and were not read; as they may be annotations, "
-    "images without boxes count as faulty"
+    "DICOM or XML file",
+    "lies in no folder of a split and was not read; as it may be an annotation, images without "
+    "boxes count as faulty",
+    "lie in no folder of a split and were not read; as they may be annotations, images without "
+    "boxes count as faulty",
 )
 
 
@@ -84,10 +94,10 @@ def read_dicom_folder(
     headers = read_headers(collector, files.dicom)
     pictures = _leave_out_masks(collector, headers.pictures)
     marks = Marks(collector, pictures)
-    marks.doubt_unread(len(headers.pictures) - len(pictures), _MASKS)
-    marks.doubt_unread(files.lost + headers.lost, _LOST)
+    marks.doubt_unread(len(headers.pictures) - len(pictures), *_MASKS)
+    marks.doubt_unread(files.lost + headers.lost, *_LOST)
     if folder != source:
-        marks.doubt_unread(len(list_strays(source) - {*files.dicom, *files.xml}), _STRAYS)
+        marks.doubt_unread(len(list_strays(source) - {*files.dicom, *files.xml}), *_STRAYS)
     for path, header in headers.objects:
         marks.read_object(path, header)
     for path in files.xml:
@@ -136,8 +146,13 @@ def _add_images(collector: Collector, pictures: Sequence[Picture], marks: Marks)
             )
     if marks.drawn_boxes:
         collector.notes.append(
-            f"{marks.drawn_boxes} boxes are from {marks.drawn_objects} DICOM segmentations and "
-            "structured reports"
+            plural(marks.drawn_boxes, "box", "is from ", "are from ")
+            + plural(
+                marks.drawn_objects,
+                "DICOM segmentation",
+                "or structured report",
+                "and structured reports",
+            )
         )
     for doubt in dict.fromkeys(marks.doubts):
         _apply_doubt(collector, doubt, studies)

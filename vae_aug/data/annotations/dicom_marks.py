@@ -39,6 +39,7 @@ from vae_aug.data.dicom import (
 )
 from vae_aug.data.dicom_regions import Drawn, read_drawn
 from vae_aug.errors import AnnotationError, DicomError
+from vae_aug.words import plural
 
 _PRESENTATION_STATES = "1.2.840.10008.5.1.4.1.1.11."
 _OVERLAY = 0x60
@@ -130,15 +131,17 @@ class Marks:
             if marks_images(kind):
                 self._doubt_all(header)
 
-    def doubt_unread(self, count: int, which: str) -> None:
+    def doubt_unread(self, count: int, noun: str, is_one: str, are_many: str) -> None:
         """Doubt all images without boxes if files were not read that may be annotations.
 
         Args:
             count: How many.
-            which: What they are and what follows, a sentence that begins behind their number.
+            noun: What one of them is.
+            is_one: Why one was not read, and what follows.
+            are_many: The same of several.
         """
         if count:
-            self.doubts.append(Doubt(f"{count} {which}", "", True))
+            self.doubts.append(Doubt(plural(count, noun, is_one, are_many), "", True))
 
     def _doubt_all(self, header: DicomHeader) -> None:
         reason = (

@@ -28,6 +28,7 @@ from vae_aug.data.annotations.walk import walk
 from vae_aug.data.dicom import DicomErrors, DicomHeader, read_dataset, read_header
 from vae_aug.data.dicom_elements import get_numbers
 from vae_aug.errors import AnnotationError, DicomError
+from vae_aug.words import plural
 
 _LABEL = "nodule"
 _SAME_PLACE_MM = 0.01
@@ -281,7 +282,12 @@ class _Readings:
             if missing:
                 self._gaps[series] = [z for uid in missing for z in reading.places.get(uid, ())]
                 collector.notes.append(
-                    f"{len(missing)} slices of a series that have nodules are missing"
+                    plural(
+                        len(missing),
+                        "slice of a series",
+                        "that has nodules is missing",
+                        "that have nodules are missing",
+                    )
                 )
 
     def list_entries(self, path: Path, header: DicomHeader) -> list[Box | Fault] | None:

@@ -20,6 +20,7 @@ from vae_aug.data.annotations.layout import (
     list_split_names,
 )
 from vae_aug.data.annotations.source import ReaderOptions
+from vae_aug.data.annotations.text import load_json, parse_xml, read_text
 from vae_aug.data.annotations.walk import walk
 from vae_aug.errors import AnnotationError, MissingSplitError
 
@@ -35,7 +36,8 @@ def find_annotation_file(
     """Find the only file that may describe the images of a split.
 
     It is the source itself, or lies anywhere below it. Files that are named after another split, in
-    their folders or their own name, or after another task of COCO, do not count.
+    their folders or their own name, or after another task of COCO, do not count; neither do those
+    whose content is of another kind, such as a table of scanners beside the annotations.
 
     Args:
         source: The file, or the folder of the data set.
@@ -57,10 +59,13 @@ def find_annotation_file(
     shown = {path: path.relative_to(source).as_posix() for path in files}
     choice = [path for path in files if not _is_of_other_split(shown[path], names)]
     choice = [path for path in choice if not _OTHER_TASKS & _list_words(shown[path])] or choice
-    # The only one is taken as it is, and so is one of the split's name where none is of the kind,
-    # for the message that says what is wrong with it.
-    matches = [path for path in choice if len(choice) == 1 or is_kind(path)]
-    matches = matches or [path for path in choice if fold_name(path.stem) in names]
+    named = [path for path in choice if fold_name(path.stem) in names]
+    if len(choice) == 1 and (len(files) == 1 or named):
+        return choice[0]
+    # What is wrong with a file of the split's name is for its reader to say.
+    matches = [path for path in choice if is_kind(path)] or named
+    if not matches and len(choice) == 1 and not _can_be_read(choice[0]):
+        matches = choice
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -74,6 +79,16 @@ def find_annotation_file(
         f"{source}: has no {split}{suffixes[0]} for the split {split!r}; found {found}. Name "
         "another split, or give the file."
     )
+
+
+def _can_be_read(path: Path) -> bool:
+    """Tell whether a file is sound, so that it may be judged by its content."""
+    read = {".json": load_json, ".xml": parse_xml}.get(path.suffix.lower(), read_text)
+    try:
+        read(path)
+    except AnnotationError:
+        return False
+    return True
 
 
 def _is_of_other_split(name: str, names: Set[str]) -> bool:

@@ -32,6 +32,7 @@ from vae_aug.data.annotations.source import (
 from vae_aug.data.annotations.text import read_text
 from vae_aug.data.limits import MAX_MASK_REGIONS
 from vae_aug.errors import AnnotationError, VAEAugError
+from vae_aug.words import plural
 
 _BACKGROUND = frozenset({"background", "_background_", "__background__", "bg"})
 _COLOUR = re.compile(r"\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*", re.ASCII)
@@ -79,7 +80,7 @@ def read_masks(
     pairing = pair_masks(source, split, options.images)
     if not any(pairing.images.values()) and not pairing.unclear:
         raise AnnotationError(
-            f"{source}: none of its {len(pairing.images)} images has a mask; expected "
+            f"{source}: none of its {plural(len(pairing.images), 'image')} has a mask; expected "
             "masks/NAME.png for images/NAME.png, or NAME_mask.png beside NAME.png."
         )
     collector = Collector(source, options)

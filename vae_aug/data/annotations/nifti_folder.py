@@ -38,6 +38,7 @@ from vae_aug.data.nifti import (
     read_labels,
 )
 from vae_aug.errors import AnnotationError, VAEAugError
+from vae_aug.words import plural
 
 _IGNORED = "ignore"
 """nnU-Net's name of what is not annotated."""
@@ -389,9 +390,12 @@ def _add_slices(
 
 
 def _note_grids(grids: Sequence[Grid], collector: Collector) -> None:
-    for count, fault in (
-        (sum(grid.volumes > 1 for grid in grids), "have a fourth axis; its first was read"),
-        (sum(not grid.is_oriented for grid in grids), "do not tell how they lie in the patient"),
-    ):
-        if count:
-            collector.notes.append(f"{count} of {len(grids)} volumes {fault}")
+    deep = sum(grid.volumes > 1 for grid in grids)
+    lost = sum(not grid.is_oriented for grid in grids)
+    all_of = plural(len(grids), "volume")
+    if deep:
+        has = "has" if deep == 1 else "have"
+        collector.notes.append(f"{deep} of {all_of} {has} a fourth axis; its first was read")
+    if lost:
+        tell = "does not tell how it lies" if lost == 1 else "do not tell how they lie"
+        collector.notes.append(f"{lost} of {all_of} {tell} in the patient")

@@ -25,6 +25,7 @@ from vae_aug.data.annotations.source import Collector
 from vae_aug.data.annotations.walk import walk
 from vae_aug.data.nifti import FEW_VALUES, count_values, has_unit_range, is_nifti, read_shape
 from vae_aug.errors import AnnotationError, MissingSplitError, VAEAugError
+from vae_aug.words import plural
 
 _UNREAD_SUFFIXES = (
     *(".mha", ".mhd", ".nrrd", ".nhdr", ".hdr", ".img", ".mgh", ".mgz", ".mnc"),
@@ -224,8 +225,13 @@ def _pair(pairs: Sequence[Pair], labels: Sequence[Volume], collector: Collector)
             pair.labels = others
     if left_out:
         collector.notes.append(
-            f"{left_out} volumes of labels are of one rater each and were left out; those of all "
-            "together were read"
+            plural(
+                left_out,
+                "volume of labels",
+                "is of one rater and was left out",
+                "are of one rater each and were left out",
+            )
+            + "; those of all together were read"
         )
 
 
@@ -339,10 +345,10 @@ def _refuse_labels(
     if refused:
         told = ", ".join(refused[:_NAMES_TOLD]) + (", ..." if len(refused) > _NAMES_TOLD else "")
         raise AnnotationError(
-            f"{source}: {len(refused)} volumes have at most {FEW_VALUES} different values and the "
-            "size, name or folder of others, as labels have, but their names do not tell which "
-            f"they are of: {told}. If they are labels, {_HOW}; if they are images, ingest them "
-            "from a folder of their own."
+            f"{source}: {plural(len(refused), 'volume', 'has', 'have')} at most {FEW_VALUES} "
+            "different values and the size, name or folder of others, as labels have, but their "
+            f"names do not tell which they are of: {told}. If they are labels, {_HOW}; if they are "
+            "images, ingest them from a folder of their own."
         )
     return kept
 
@@ -371,4 +377,11 @@ def _report_others(volumes: Iterable[Volume], collector: Collector) -> None:
             reason = "named as probabilities or a prediction, which are no labels"
             collector.report(volume.path, reason)
     if brains:
-        collector.notes.append(f"{brains} masks of the brain mark no lesion and were left out")
+        collector.notes.append(
+            plural(
+                brains,
+                "mask of the brain",
+                "marks no lesion and was left out",
+                "mark no lesion and were left out",
+            )
+        )

@@ -37,6 +37,7 @@ from vae_aug.data.annotations.table_columns import (
 from vae_aug.data.annotations.table_file import Line, make_records, read_lines, settle_decimal
 from vae_aug.data.images import Exif
 from vae_aug.errors import AnnotationError, MissingSplitError, VAEAugError
+from vae_aug.words import plural
 
 _SPLITS = {
     "": "",
@@ -126,7 +127,14 @@ def read_csv(
         ],
     )
     if len(wanted) < len(rows) and (count := sum(not _name_split(row) for row in rows)):
-        collector.notes.append(f"{count} rows name no split that is known, and are not read")
+        collector.notes.append(
+            plural(
+                count,
+                "row",
+                "names no split that is known, and is not read",
+                "name no split that is known, and are not read",
+            )
+        )
     refuse_relative(collector)
     entries = [entry for row in rows for entry in row.entries]
     return collector.finish(sorted({e.label for e in entries if isinstance(e, Box)}))

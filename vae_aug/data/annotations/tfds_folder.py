@@ -26,6 +26,7 @@ from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.images import parse_image_header
 from vae_aug.data.tfrecord import get_values, has_values, iterate_places, parse_record
 from vae_aug.errors import AnnotationError, MissingSplitError, RecordError, VAEAugError
+from vae_aug.words import plural
 
 FILES = ("dataset_info.json", "features.json")
 """What TFDS writes beside the records of a prepared dataset."""
@@ -218,7 +219,7 @@ def _read_file(path: Path, expected: int, keys: _Keys, collector: Collector) -> 
         collector.report(path, describe_fault(path, error))
         return
     if index + 1 != expected:
-        collector.report(path, f"holds {index + 1} records; {FILES[0]} says {expected}")
+        collector.report(path, f"holds {plural(index + 1, 'record')}; {FILES[0]} says {expected}")
 
 
 def _read_size(record: tf.train.Example, key: str) -> tuple[int, int]:

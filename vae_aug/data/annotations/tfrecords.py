@@ -39,6 +39,7 @@ from vae_aug.data.tfrecord import (
     parse_shard_name,
 )
 from vae_aug.errors import AnnotationError, MissingSplitError, RecordError, VAEAugError
+from vae_aug.words import plural
 
 IMAGE_KEY = "image/encoded"
 _SIDES = ("bbox/xmin", "bbox/ymin", "bbox/xmax", "bbox/ymax")
@@ -273,8 +274,8 @@ class _Reader:
             )
         if self._renamed:
             collector.notes.append(
-                f"{self._renamed} records share their image/source_id with another image; they "
-                "are called by file and number"
+                f"{plural(self._renamed, 'record', 'shares its', 'share their')} image/source_id "
+                "with another image; they are called by file and number"
             )
         return collector.finish(self._labels.list_names(source))
 
@@ -295,7 +296,7 @@ def _read_columns(record: tf.train.Example) -> dict[str, Sequence[Any]]:
     count = len(columns[_SIDES[0]])
     for name, values in columns.items():
         if len(values) != count and (values or name in _SIDES):
-            raise RecordError(f"{name} has {len(values)} values for {count} boxes")
+            raise RecordError(f"{name} has {len(values)} values for {plural(count, 'box')}")
     if count and not columns["class/text"] and not columns["class/label"]:
         raise RecordError("its boxes have neither class/text nor class/label")
     return columns

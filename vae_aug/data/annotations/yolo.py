@@ -35,6 +35,7 @@ from vae_aug.data.annotations.yolo_names import is_darknet as is_darknet
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.limits import MAX_BOXES
 from vae_aug.errors import AnnotationError, VAEAugError
+from vae_aug.words import plural
 
 # Ultralytics refuses more than this beyond the image, which is no rounding.
 _TOLERANCE = 0.01
@@ -96,7 +97,8 @@ def read_yolo(
     files = {path: finder.find(path, name) for path, name in listed.items()}
     if not any(files.values()):
         raise AnnotationError(
-            f"{root}: none of its {len(listed)} images has a text file of boxes; {_LAYOUTS}"
+            f"{root}: none of its {plural(len(listed), 'image')} has a text file of boxes; "
+            f"{_LAYOUTS}"
         )
     unread = {
         path: found
@@ -123,7 +125,9 @@ def _get_points(description: Description) -> int | None:
 def _note_names(collector: Collector, names: Mapping[int, str]) -> None:
     twice = len(names) - len(set(names.values()))
     if twice:
-        collector.notes.append(f"{twice} classes bear the name of another; they became one label")
+        collector.notes.append(
+            f"{plural(twice, 'class', 'bears', 'bear')} the name of another; they became one label"
+        )
 
 
 class _Reader:
@@ -168,7 +172,12 @@ class _Reader:
             self._add(path)
         if self._lines.repeated:
             self._collector.notes.append(
-                f"{self._lines.repeated} boxes are there twice in a text file; each counts once"
+                plural(
+                    self._lines.repeated,
+                    "box",
+                    "is there twice in a text file; it counts once",
+                    "are there twice in a text file; each counts once",
+                )
             )
 
     def _add(self, path: Path) -> None:

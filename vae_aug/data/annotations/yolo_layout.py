@@ -28,6 +28,7 @@ from vae_aug.data.annotations.yolo_names import (
     is_yolo_text,
 )
 from vae_aug.errors import AnnotationError, MissingSplitError
+from vae_aug.words import plural
 
 # Ultralytics knows the first, Darknet the last too.
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
@@ -137,8 +138,8 @@ class ImageLister:
                 found[path] = name
         if names and not found:
             raise AnnotationError(
-                f"{file}: none of the {len(names)} images that it lists is there; export the data "
-                "set with its images, or name their folder with --images."
+                f"{file}: none of the {plural(len(names), 'image')} that it lists is there; export "
+                "the data set with its images, or name their folder with --images."
             )
         return found
 

@@ -1,0 +1,274 @@
+"""The walk of a new user on real images: what the README and `docs/` print, each in its process.
+
+Minutes a data set, so it runs with `pytest -m walk -s` alone. It prints what each command took.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pydicom
+import pytest
+from conftest import ROOT
+from test_cli_examples import EXAMPLES, ORDER
+from test_readme import BLOCKS, BY_PATIENT, CHANGED, list_printed_commands
+
+from vae_aug.data.records import read_info
+
+SETS = {
+    "lgg_flair": {"dtype": "uint8"},
+    "lung_ct_dicom": {"dtype": "uint16", "one_patient": True},
+    "kidney_stone_ct": {"dtype": "uint8", "says": "the source names no patients"},
+    "ibsi_sts": {"dtype": "uint16", "says": "images of 16 bits fill little of their range"},
+}
+TRAINED_ON = 16
+"""Images of a set's split train that are walked on; of its other splits a quarter."""
+
+# What no set has to do with, or takes a search or a benchmark; `which` wants a hash.
+ELSEWHERE = {"demo", "tune", "bench", "which"}
+AFFORDABLE = {
+    "train": "--steps 4 --batch-size 2 --config small.json",
+    "evaluate": "--limit 2 --corruption replace --size 64",
+    "diversity": "--samples 2 --limit 2 --factor 1",
+    "fidelity": "--mode sample --factor 1 --limit 2",
+    "audit": "--samples 2 --limit 8",
+    "preview": "--rows 2",
+}
+PLACES = {
+    "RECORDS": "records",
+    "SERIES": "scans",
+    "SPLIT": "validation",
+    "augmented": "out",
+}
+SETS_OF_BENCHMARKS = {"LGG", "KIDNEY"}
+TAKES_SPLIT = {"evaluate", "diversity", "fidelity", "audit"}
+
+# A line of TensorFlow's log at the level of errors, what Python prints of an exception, and ours.
+RED = re.compile(
+    r"^(?:[\d-]+ [\d:.]+: )?[EF](?:\d{4})?[ :]|Traceback|INVALID_ARGUMENT|terminate called|^error:",
+    re.MULTILINE,
+)
+# What is wrong in a script of one's own, in which TensorFlow logs what it likes.
+FAULT = re.compile(r"Traceback|INVALID_ARGUMENT|terminate called")
+SMALL = {"model": {"image_size": 64}}
+LOOK = """
+import json
+
+batches = [(images, target["labels"]) for images, target in train.take(6)]
+print(json.dumps({
+    "loss": detector.history.history["loss"],
+    "highest": [float(tf.reduce_max(images)) for images, _ in batches],
+    "mean": [float(tf.reduce_mean(images)) for images, _ in batches],
+    "boxes": int(sum(tf.reduce_sum(tf.cast(labels >= 0, tf.int32)) for _, labels in batches)),
+}))
+"""
+
+
+def write_subset(source, folder):
+    """Copy a COCO set of every third image, up to `TRAINED_ON`, with the other JSON files in it."""
+    (folder / "images").mkdir(parents=True)
+    for file in sorted(source.glob("*.json")):
+        content = json.loads(file.read_bytes())
+        if "annotations" in content:
+            count = TRAINED_ON if file.stem == "train" else TRAINED_ON // 4
+            images = content["images"][: 3 * count : 3]
+            kept = {image["id"] for image in images}
+            content["images"] = images
+            content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
+            for image in images:
+                shutil.copy(source / "images" / image["file_name"], folder / "images")
+        (folder / file.name).write_text(json.dumps(content))
+
+
+def write_series(source, folder):
+    """Copy a series of DICOM without those of its slices, beyond `TRAINED_ON`, that have no box."""
+    shutil.copytree(source, folder)
+    annotated = {path.stem for path in (folder / "annotations").iterdir()}
+    paths = sorted((folder / "series").iterdir())
+    bare = [path for path in paths if str(pydicom.dcmread(path).SOPInstanceUID) not in annotated]
+    for path in bare[TRAINED_ON - len(annotated) :]:
+        path.unlink()
+
+
+class Walk:
+    """Runs commands one after the other, prints what each took, and finds what is wrong."""
+
+    def __init__(self, folder):
+        self.folder, self.began, self.picture_after = folder, time.monotonic(), None
+
+    def run(self, *command, status=0, given=None, red=RED):
+        """Run a process, check its status and that nothing red was printed; return its output."""
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            input=given,
+            timeout=1800,
+            check=False,
+        )
+        seconds = time.monotonic() - began
+        shown = " ".join(command).removeprefix("-m vae_aug.cli ")
+        print(f"{seconds:6.1f} s  status {done.returncode}  {shown}", flush=True)
+        if self.picture_after is None and list(self.folder.rglob("records/*.png")):
+            self.picture_after = time.monotonic() - self.began
+        output = done.stdout + done.stderr
+        assert done.returncode == status, output
+        if not status:
+            assert not red.search(output), output
+        return output
+
+    def vae_aug(self, line, status=0):
+        """Run a command as it is printed, but for what makes it affordable."""
+        arguments = shlex.split(afford(line), comments=True)[1:]
+        return self.run("-m", "vae_aug.cli", *arguments, status=status)
+
+    def vae_aug_together(self, lines):
+        """Run several commands in one process."""
+        lines = [afford(line) for line in lines]
+        output = self.run("together.py", given="\n".join(lines))
+        done = re.findall(r"^DONE (.*  status (\d+)  .*)$", output, re.MULTILINE)
+        print("\n".join(line for line, _ in done), flush=True)
+        assert [status for _, status in done] == ["0"] * len(lines), output
+
+
+def afford(line):
+    """Add to a command what makes it affordable."""
+    line = line.partition("#")[0].strip()
+    return f"{line} {AFFORDABLE.get(line.split()[1], '')}".strip()
+
+
+TOGETHER = """
+import shlex, sys, time
+from vae_aug import cli
+
+for line in sys.stdin.read().splitlines():
+    began = time.monotonic()
+    status = 0
+    try:
+        cli.app(shlex.split(line)[1:])
+    except SystemExit as done:
+        status = done.code or 0
+    print(f"DONE {time.monotonic() - began:6.1f} s  status {status}  {line}", flush=True)
+"""
+"""Runs commands in one process, as the start of TensorFlow takes longer than most of them."""
+
+
+def list_lines(is_dicom, splits):
+    """List the commands that follow the README's blocks, one's output before another's input.
+
+    They are those that the documents print with their arguments; of other commands, the example in
+    the help.
+    """
+    in_blocks = {line for _, block in BLOCKS for line in block.splitlines()}
+    printed = {name: [] for name in ORDER}
+    for _, line in list_printed_commands():
+        name, *arguments = shlex.split(line, comments=True)[1:]
+        # Other sets, and what a sentence only names.
+        if (
+            line in in_blocks
+            or name not in printed
+            or not arguments
+            or SETS_OF_BENCHMARKS & {*arguments}
+        ):
+            continue
+        if ("SERIES" in arguments and not is_dicom) or any("*" in part for part in arguments):
+            continue
+        if "{" not in line and arguments[0] not in ("IN_DIR", "scans", "FOLDER"):
+            printed[name].append(line)
+    for name in ORDER:
+        if name in ELSEWHERE or (name in ("ingest", "check") and not printed[name]):
+            continue
+        lines = printed[name] or [f"vae-aug {EXAMPLES[name]}"]
+        yield from dict.fromkeys(adapt(name, line, is_dicom, splits) for line in lines)
+
+
+def adapt(name, line, is_dicom, splits):
+    """Put the folders of the walk in the place of what a line has for them."""
+    for placeholder, place in PLACES.items():
+        line = re.sub(rf"\b{placeholder}\b", place, line)
+    if name == "ingest":
+        line = re.sub(r"\brecords\b", "neighbours", line)
+    if is_dicom:
+        line = line.replace("scans/images", "scans")
+    if name == "replay":
+        line = line.replace("--ckpt run", "--ckpt demo")  # as the README augments
+    asked = re.search(r"--split (\w+)", line)
+    if name in TAKES_SPLIT and (asked[1] if asked else "validation") not in splits:
+        line = line.replace(asked[0], "") if asked else line
+        line += " --split train"
+    return " ".join(line.split())
+
+
+def walk_blocks(walk, *, one_patient, says):
+    """Run the README's blocks in order, with what `ingest` advises; return what the script saw."""
+    for language, block in BLOCKS:
+        if language == "python":
+            for printed, affordable in CHANGED.items():
+                assert block.count(printed) == 1, printed
+                block = block.replace(printed, affordable)
+            (walk.folder / "script.py").write_text(block + LOOK)
+            output = walk.run("script.py", red=FAULT)
+            return json.loads(re.search(r'^\{"loss".*', output, re.MULTILINE)[0])
+        for line in block.splitlines():
+            if not line.startswith("vae-aug"):
+                continue
+            if one_patient and BY_PATIENT in line:
+                assert "Leave --split-by-patient out" in walk.vae_aug(line, status=1)
+                line = line.replace(BY_PATIENT, "")
+            output = walk.vae_aug(line)
+            if " ingest " in line:
+                assert output.count(says) == 1 or not says
+                follow_advice(walk, line, output)
+    raise AssertionError("the README has no script")
+
+
+def follow_advice(walk, line, output):
+    """Run an ingest again with the options that its output names."""
+    line = line.partition("#")[0]
+    if window := re.search(r"with --overwrite and (--window \S+?),? ", output):
+        line += f" --overwrite {window[1]}"
+        output = walk.vae_aug(line)
+        assert "of 16 bits" not in output
+    if "--split all" in output:
+        line += " --split all" + ("" if "--overwrite" in line else " --overwrite")
+        assert "left unread" not in walk.vae_aug(line)
+
+
+@pytest.mark.slow
+@pytest.mark.walk
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", SETS)
+def test_a_new_user_gets_what_the_documents_say(tmp_path, monkeypatch, data_dir, name):
+    pytest.importorskip("keras_hub", reason="install vae-aug[detect]")
+    if not (data_dir / name).is_dir():
+        pytest.skip(f"no real data: {data_dir / name} is not a folder")
+    monkeypatch.setenv("VAE_AUG_SALT", "s")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    one_patient = SETS[name].get("one_patient", False)
+    if one_patient:
+        write_series(data_dir / name, tmp_path / "scans")
+    else:
+        write_subset(data_dir / name, tmp_path / "scans")
+    (tmp_path / "small.json").write_text(json.dumps(SMALL))
+    print(f"\n{name}")
+    walk = Walk(tmp_path)
+    seen = walk_blocks(walk, one_patient=one_patient, says=SETS[name].get("says", ""))
+    assert np.isfinite(seen["loss"]).all() and seen["boxes"] > 1
+    # Neither nearly black nor washed out.
+    assert max(seen["highest"]) <= 255 and min(seen["highest"]) > 100 and max(seen["mean"]) > 10
+    assert walk.picture_after is not None
+    info = read_info(tmp_path / "records")
+    assert info.dtype == SETS[name]["dtype"]
+    (tmp_path / "together.py").write_text(TOGETHER)
+    walk.vae_aug_together(list_lines(one_patient, info.splits))
+    took = time.monotonic() - walk.began
+    print(f"first own picture after {walk.picture_after:.0f} s, all of it {took:.0f} s")
