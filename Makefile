@@ -39,7 +39,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --quiet --durations=10 \
-		--numprocesses=auto --maxprocesses=4 --dist=loadfile $(PYTEST_ARGS)
+		--numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: lint types test wheel
 

@@ -25,6 +25,35 @@ from vae_aug.model.vae import VAE
 ROOT = Path(__file__).resolve().parent.parent
 
 
+LONGEST = (
+    "test_reproducibility.py",
+    "test_openvino.py",
+    "test_train.py",
+    "test_cache.py",
+    "med_vae_augmented_dataset_builder_test.py",
+    "test_readme.py",
+    "test_replay.py",
+    "test_layouts.py",
+    "test_transform.py",
+    "test_engine.py",
+    "test_benchmark_throughput.py",
+    "test_dataset.py",
+    "test_audit.py",
+    "test_shutdown.py",
+    "test_augment_records.py",
+    "test_vae.py",
+    "test_encoder.py",
+    "test_cli_examples.py",
+)
+"""Files whose tests take half a minute together, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that none is left to one process at the end."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data sets, `$VAE_AUG_DATA` or `../shared/data`; skips without one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -56,10 +57,18 @@ def imagenet_file(keras_b1, tmp_path_factory) -> Path:
     return save_b1(keras_b1, path, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
-@pytest.fixture
-def downloads(monkeypatch, imagenet_file) -> None:
+@pytest.fixture(scope="module")
+def downloads(imagenet_file) -> Iterator[None]:
     """Let `weights="imagenet"` get the local file instead of a download."""
-    monkeypatch.setattr(file_utils, "get_file", lambda *_, **__: str(imagenet_file))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file_utils, "get_file", lambda *_, **__: str(imagenet_file))
+        yield
+
+
+@pytest.fixture(scope="module")
+def imagenet_b1(downloads) -> keras.Model:
+    """The encoder with the published weights; do not change it."""
+    return make_encoder("efficientnet-b1", 64, "imagenet")
 
 
 def test_stages_of_lite1():
@@ -113,22 +122,20 @@ def test_lite1_by_name_and_by_path_with_skips_at_any_size():
     np.testing.assert_allclose(any_size(IMAGES)[-1], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_b1_imagenet_equals_keras_and_restores_into_a_model_made_without(downloads):
+def test_b1_imagenet_equals_keras_and_restores_into_a_model_made_without(downloads, imagenet_b1):
     expected = make_keras_b1("imagenet")(255 * IMAGES).numpy()
     # Features of a random network are tiny: compare with their own size.
     close = {"rtol": 0, "atol": 1e-4 * np.abs(expected).max()}
-    encoder = make_encoder("efficientnet-b1", 64, "imagenet")
-    np.testing.assert_allclose(encoder(IMAGES), expected, **close)
+    np.testing.assert_allclose(imagenet_b1(IMAGES), expected, **close)
 
     restored = make_encoder("efficientnet-b1", None, return_skips=True)
-    restored.set_weights(encoder.get_weights())
+    restored.set_weights(imagenet_b1.get_weights())
     np.testing.assert_allclose(restored(IMAGES)[-1], expected, **close)
 
 
-def test_b1_file_equals_imagenet(downloads, imagenet_file):
-    imagenet = make_encoder("efficientnet-b1", 64, "imagenet")
+def test_b1_file_equals_imagenet(imagenet_b1, imagenet_file):
     file = make_encoder("efficientnet-b1", 64, imagenet_file)
-    for one, other in zip(file.get_weights(), imagenet.get_weights(), strict=True):
+    for one, other in zip(file.get_weights(), imagenet_b1.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 

@@ -87,7 +87,9 @@ def test_a_split_without_content_is_an_error(tmp_path):
     )
     write_records([example], tmp_path / "records", "train", label_names=LABELS)
     with pytest.raises(RecordError, match="has no box that can be judged"):
-        measure_box_fidelity(tmp_path / "records", BrighteningVAE(), factors=(0.1,))
+        measure_box_fidelity(
+            tmp_path / "records", BrighteningVAE(), modes=("sample",), factors=(0.1,)
+        )
 
 
 @pytest.mark.parametrize(("guard", "status"), [("paste", 0), ("off", 1)])

@@ -16,8 +16,8 @@ SEEDS = tf.constant([[1, 2], [3, 4], [5, 6]])
 
 
 @pytest.fixture
-def vae(tiny_vae):
-    return tiny_vae
+def vae(short_vae, short_stages):
+    return short_vae
 
 
 @pytest.fixture(scope="module")
