@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -46,6 +47,12 @@ LONGEST = (
     "test_cli_examples.py",
 )
 """Files whose tests take half a minute together, the longest first."""
+
+
+# Graphs are many small objects in cycles: with Python's thresholds a twentieth of the time goes into
+# looking through all of them again and again.
+gc.freeze()
+gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
