@@ -49,7 +49,7 @@ LONGEST = (
 """Files whose tests take half a minute together, the longest first."""
 
 
-# Graphs are many small objects in cycles: with Python's thresholds a twentieth of the time goes into
+# Graphs are many small objects in cycles: by Python's thresholds a twentieth of the time goes into
 # looking through all of them again and again.
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)

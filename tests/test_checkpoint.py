@@ -16,10 +16,12 @@ import pytest
 import tensorflow as tf
 from conftest import shorten_stages
 
+from vae_aug import VAEAugment
 from vae_aug.errors import CheckpointError
 from vae_aug.model.checkpoint import (
     _check_keras_config,
     load_checkpoint,
+    load_shared,
     name_checkpoint,
     read_card,
     read_manifest,
@@ -51,6 +53,27 @@ def network(saved):
     with pytest.MonkeyPatch.context() as patch:
         shorten_stages(patch)
         return make_vae(saved[0].config)
+
+
+def test_a_checkpoint_is_shared_while_its_files_stay_the_same(folder):
+    network = load_shared(folder)
+    assert load_shared(str(folder)) is network and load_checkpoint(folder) is not network
+    sample, denoise, again = (
+        VAEAugment(folder, mode=mode, seed=seed, guard=guard)._steps.engine
+        for mode, seed, guard in (
+            ("sample", 1, "off"),
+            ("denoise", 1, "off"),
+            ("sample", 2, "keep"),
+        )
+    )
+    assert again is sample and denoise is not sample
+    assert VAEAugment(network)._steps.engine is not VAEAugment(network)._steps.engine
+    card = folder / "MODEL_CARD.md"
+    card.write_text("# Another\n")
+    assert load_shared(folder) is not network
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="format None"):
+        load_shared(folder)
 
 
 @pytest.fixture

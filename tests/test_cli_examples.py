@@ -15,7 +15,7 @@ from test_cli import make_judged, run
 from test_readme import write_mr
 
 from vae_aug import cli
-from vae_aug.augment import replay, transform
+from vae_aug.augment import transform
 from vae_aug.cli import calls
 from vae_aug.evaluate.speed import WAYS, Failure, Speed
 from vae_aug.model.checkpoint import read_manifest, save_checkpoint
@@ -61,8 +61,8 @@ def workplace(tmp_path_factory, tiny_ladder):
         save_checkpoint(tiny_ladder, folder / "demo")
         network = Network(profile="ladder")
         network.digest = read_manifest("demo")["digest"]
-        for module in (calls, transform, replay):
-            patch.setattr(module, "load_checkpoint", lambda checkpoint: network)
+        patch.setattr(calls, "load_checkpoint", lambda checkpoint: network)
+        patch.setattr(transform, "load_shared", lambda checkpoint: network)
         stand_in(patch, tiny_ladder)
         yield folder
 

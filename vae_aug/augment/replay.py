@@ -15,7 +15,6 @@ from vae_aug.augment.records import PER_BOX, REPLAYED, get_values, replace_image
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.data.records import find_records, iterate_examples, parse_example, read_info
 from vae_aug.errors import CheckpointError, RecordError, VAEAugError
-from vae_aug.model.checkpoint import load_checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +72,13 @@ def restore_transform(
             f"augment/settings must be the JSON of {', '.join(REPLAYED)}; got {settings!r}. An "
             "example that was left untouched has none."
         ) from error
-    network = load_checkpoint(os.fspath(checkpoint))
-    if network.digest != digest:
+    augment = VAEAugment(checkpoint, **known)
+    if augment.vae.digest != digest:
         raise CheckpointError(
             f"made with the checkpoint {digest[:16]}...; {checkpoint} is "
-            f"{network.digest[:16]}.... Name the one that was used (--ckpt)."
+            f"{augment.vae.digest[:16]}.... Name the one that was used (--ckpt)."
         )
-    return VAEAugment(network, **known)
+    return augment
 
 
 def replay_record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -13,7 +14,7 @@ from vae_aug.augment.engine import TensorFlowEngine, XLAEngine
 from vae_aug.augment.steps import Steps
 from vae_aug.config import AugmentConfig, Engine, Guard, Mode
 from vae_aug.errors import CheckpointError
-from vae_aug.model.checkpoint import load_checkpoint
+from vae_aug.model.checkpoint import load_shared
 from vae_aug.model.profiles import Network
 
 
@@ -25,6 +26,12 @@ def _make_engine(vae: Network, config: AugmentConfig) -> TensorFlowEngine:
 
         return OpenVINOEngine(vae, config)
     return (XLAEngine if config.engine == "xla" else TensorFlowEngine)(vae, config)
+
+
+@functools.lru_cache(maxsize=4)
+def _share_engine(vae: Network, config: AugmentConfig) -> TensorFlowEngine:
+    """Make the engine of settings once, which saves later transforms their traces."""
+    return _make_engine(vae, config)
 
 
 def _check_device(device: str) -> None:
@@ -173,14 +180,28 @@ class VAEAugment:
             _check_device(device)
         self._name = os.fspath(ckpt) if isinstance(ckpt, str | os.PathLike) else None
         if isinstance(ckpt, str | os.PathLike):
-            ckpt = load_checkpoint(os.fspath(ckpt))
-        elif not hasattr(ckpt, "vary"):
+            self.vae = load_shared(os.fspath(ckpt))
+        elif hasattr(ckpt, "vary"):
+            self.vae = ckpt
+        else:
             raise TypeError(
                 "ckpt must be a path, the name of a packaged checkpoint or a network; received "
                 f"{type(ckpt).__name__}."
             )
-        self.vae = ckpt
-        self._steps = Steps(self.config, _make_engine(ckpt, self.config))
+        self._steps = Steps(self.config, self._find_engine())
+
+    def _find_engine(self) -> TensorFlowEngine:
+        """Make the engine, or share that of a transform of the same checkpoint and settings.
+
+        A network that is given as an object may be trained further, so its graphs are not shared;
+        nor are OpenVINO's, which hold threads.
+        """
+        config = self.config
+        if self._name is None or config.engine.startswith("openvino"):
+            return _make_engine(self.vae, config)
+        seed = None if config.seed is None else 0
+        same = {key: getattr(config, key) for key in ("mode", "factor", "detail", "device")}
+        return _share_engine(self.vae, AugmentConfig(**same, seed=seed, engine=config.engine))
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, *element: Any) -> Any:

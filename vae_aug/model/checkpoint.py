@@ -5,7 +5,7 @@
 | `manifest.json` | format version, model and training settings, fingerprint, variable digests |
 | `model.weights.h5` | the weights in Keras's own layout, float16 where that loses nothing real |
 | `config.json`, `metadata.json` | what `keras.saving.load_model` wants, after `import vae_aug` |
-| `MODELCARD_NAME.md` | data, licence, figures, limits |
+| `MODEL_CARD.md` | data, licence, figures, limits |
 
 Nothing in a checkpoint is executed: the network is built from the manifest's settings by this
 package, and weights are plain arrays that must match the manifest by name, shape and SHA-256.
@@ -14,6 +14,7 @@ package, and weights are plain arrays that must match the manifest by name, shap
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import reprlib
 import shutil
@@ -61,6 +62,7 @@ __all__ = [
     "BEST_CHECKPOINT",
     "find_checkpoint",
     "load_checkpoint",
+    "load_shared",
     "read_card",
     "read_manifest",
     "save_checkpoint",
@@ -140,6 +142,34 @@ def load_checkpoint(checkpoint: str | Path) -> Network:
     vae.checkpoint_name = name_checkpoint(path)
     vae.patients = frozenset(manifest["fingerprint"].get("patients", ()))
     return vae
+
+
+def load_shared(checkpoint: str | Path) -> Network:
+    """Load a checkpoint that nobody trains on: while its files stay the same, it is loaded once.
+
+    Args:
+        checkpoint: As for `load_checkpoint`.
+
+    Returns:
+        The network, which others may have, too.
+
+    Raises:
+        CheckpointError: As `load_checkpoint`.
+    """
+    path = find_checkpoint(checkpoint)
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        stats = [file.stat() for file in files]
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}).") from error
+    stamps = [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
+    return _load_stamped(path.absolute(), tuple(zip(files, stamps, strict=True)))
+
+
+@functools.lru_cache(maxsize=2)
+def _load_stamped(path: Path, stamps: tuple[Any, ...]) -> Network:
+    """Load the files that had these inodes, sizes and times."""
+    return load_checkpoint(path)
 
 
 def _write_members(
