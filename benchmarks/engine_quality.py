@@ -25,7 +25,7 @@ from vae_aug.model.checkpoint import load_checkpoint
 
 CHECKPOINTS = ("vector", "demo")
 MODES = ("denoise", "sample")
-ENGINES = ("tensorflow", "xla", "openvino", "openvino-bfloat16", "openvino-int8")
+ENGINES = ("tensorflow", "xla", "openvino", "openvino-bfloat16")
 
 
 def measure_quality(records: str, limit: int) -> list[dict[str, Any]]:

@@ -230,7 +230,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--engines",
         nargs="*",
-        default=["openvino", "openvino-bfloat16", "openvino-int8"],
+        default=["openvino", "openvino-bfloat16"],
         help='beside "tensorflow"; what cannot run here is left out',
         metavar="ENGINE",
     )

@@ -196,7 +196,7 @@ def test_former_words_are_taken_with_a_note(records, former, present, note):
     ("words", "expected"),
     [
         ("bench --ckpt d", ["demo"]),
-        ("bench --engine openvino-", ["openvino-bfloat16", "openvino-int8"]),
+        ("bench --engine openvino", ["openvino", "openvino-bfloat16"]),
         ("augment r o --engine x", ["xla"]),
         ("augment r o --split t", ["train", "test"]),
         ("fid", ["fidelity"]),
@@ -779,7 +779,7 @@ def test_bench_names_the_fastest(brighten):
 
 
 def test_bench_names_the_fastest_in_float32_too(monkeypatch):
-    rates = {"openvino-bfloat16": 3.0, "openvino-int8": 2.0, "openvino": 1.5, "tensorflow": 1.0}
+    rates = {"openvino-bfloat16": 3.0, "openvino": 1.5, "tensorflow": 1.0}
     speeds = [Speed(engine, WAYS[0], (rate,)) for engine, rate in rates.items()]
     monkeypatch.setattr("vae_aug.cli.calls.measure_engines", lambda *_, **__: (speeds, []))
     lines = run("bench").stdout.splitlines()
@@ -795,7 +795,7 @@ def test_bench_names_the_fastest_in_float32_too(monkeypatch):
 )
 def test_bench_goes_on_where_an_engine_fails_and_says_so(monkeypatch, missing, named, status):
     speeds = [Speed("tensorflow", WAYS[0], (1.0, 3.0, 2.0))]
-    failure = Failure("openvino-int8", WAYS[2:], "no latent vector", missing)
+    failure = Failure("openvino", WAYS[2:], "no latent vector", missing)
 
     def measure(*_, report, **__):
         report(failure)
@@ -803,16 +803,16 @@ def test_bench_goes_on_where_an_engine_fails_and_says_so(monkeypatch, missing, n
         return speeds, [failure]
 
     monkeypatch.setattr("vae_aug.cli.calls.measure_engines", measure)
-    named = ("--engine", "tensorflow", "--engine", "openvino-int8") if named else ()
+    named = ("--engine", "tensorflow", "--engine", "openvino") if named else ()
     result = run("bench", *named)
     assert result.exit_code == status, result.output
     first, second, *_ = result.stdout.splitlines()
-    assert first.endswith("no latent vector") and first.startswith("openvino-int8")
+    assert first.endswith("no latent vector") and first.startswith("openvino")
     assert second == "tensorflow, apply: 1.0 images/s"
     word = "cannot run" if missing else "failed"
-    assert any("openvino-int8" in row and word in row for row in result.stdout.splitlines()[2:])
+    assert any("openvino" in row and word in row for row in result.stdout.splitlines()[2:])
     assert "engine='tensorflow'))" in result.stdout
-    assert ("openvino-int8: could not be measured" in result.stderr) == bool(status)
+    assert ("openvino: could not be measured" in result.stderr) == bool(status)
 
 
 def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):

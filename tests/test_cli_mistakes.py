@@ -32,7 +32,8 @@ MISTAKES = {
     "no out for train": (["train", R], USAGE, "Missing option '--out'"),
     "no format of that name": (["ingest", R, OUT, "--format", "xml"], USAGE, "'coco'"),
     "no mode of that name": (["augment", R, OUT, "--mode", "blur"], USAGE, "'interpolate'"),
-    "no engine of that name": (["bench", "--engine", "open-vino"], USAGE, "'openvino-int8'"),
+    "no engine of that name": (["bench", "--engine", "open-vino"], USAGE, "'openvino-bfloat16'"),
+    "an engine that was removed": (["bench", "--engine", "openvino-int8"], USAGE, "was removed"),
     "no mode among several": (["fidelity", R, "--mode", "blur"], USAGE, "not one of 'denoise'"),
     "detail in per cent": (
         ["augment", R, OUT, "--detail", "50"],

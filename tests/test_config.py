@@ -53,3 +53,8 @@ def test_bad_values_are_named(config, values, message):
 def test_unknown_settings_are_named():
     with pytest.raises(ValueError, match="TrainConfig has no setting 'epochs'; the settings are"):
         TrainConfig.from_dict({"epochs": 3})
+
+
+def test_a_removed_engine_names_those_there_are_and_its_successor():
+    with pytest.raises(ValueError, match=r"'openvino-bfloat16'; got 'openvino-int8'.*was removed"):
+        AugmentConfig(engine="openvino-int8")

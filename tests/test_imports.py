@@ -31,14 +31,12 @@ OPTIONAL_PACKAGES = {
     "keras_tuner",
     "matplotlib",
     "nibabel",
-    "nncf",
     "openvino",
 }
 # Loaded on demand, because they need one of those at once.
 OPTIONAL_MODULES = {
     "vae_aug.augment.openvino",
     "vae_aug.augment.openvino.OpenVINOEngine",
-    "vae_aug.augment.quantize",
     "vae_aug.data.beam",
     "vae_aug.data.beam.run_on_beam",
 }

@@ -98,6 +98,6 @@ def test_nothing_to_measure():
 
 
 def test_xla_is_tried_on_accelerators_only(monkeypatch):
-    assert list_engines() == ["tensorflow", "openvino", "openvino-bfloat16", "openvino-int8"]
+    assert list_engines() == ["tensorflow", "openvino", "openvino-bfloat16"]
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [kind])
     assert list_engines()[-1] == "xla"

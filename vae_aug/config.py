@@ -25,9 +25,14 @@ BoxFormat = Literal[
     "rel_xywh",
 ]
 """Keras's names of the formats of boxes."""
-Engine = Literal["tensorflow", "xla", "openvino", "openvino-bfloat16", "openvino-int8"]
+Engine = Literal["tensorflow", "xla", "openvino", "openvino-bfloat16"]
 EXACT_ENGINES: tuple[Engine, ...] = ("tensorflow", "xla", "openvino")
 """Those that compute in float32."""
+REMOVED_ENGINES = {
+    "openvino-int8": "'openvino-int8' was removed: it was slower than 'openvino-bfloat16' and less "
+    "exact. Use that where the processor has bfloat16, and 'openvino' elsewhere."
+}
+"""Names that an engine once had, and what to use in its place."""
 
 
 class _Config:
@@ -78,6 +83,11 @@ def check_choice(name: str, value: object, choices: Any, hint: str = "") -> None
         hint = f"Did you mean {near[0]!r}?"
     message = f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}. {hint}"
     raise ValueError(message.rstrip())
+
+
+def check_engine(engine: object) -> None:
+    """Raise `ValueError` unless `engine` is the name of one; a removed one gets its successor."""
+    check_choice("engine", engine, Engine, REMOVED_ENGINES.get(str(engine), ""))
 
 
 def check_range(
@@ -295,7 +305,7 @@ class AugmentConfig(_Config):
         # YAML takes `off` for False.
         off = "" if self.guard else "To do without it, pass guard='off', in YAML with the quotes."
         check_choice("guard", self.guard, Guard, off)
-        check_choice("engine", self.engine, Engine)
+        check_engine(self.engine)
         _check_device(self.device, self.engine)
         if self.bounding_box_format is not None:
             _check_box_format(self.bounding_box_format)

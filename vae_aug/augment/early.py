@@ -35,15 +35,3 @@ def find_early_end(model: Any) -> Any:
     ]
     # The depthwise one that narrows, the one that ends its block, and the next block's first.
     return found[2].input_value(0)
-
-
-def list_early_names(model: Any) -> list[str]:
-    """Return the names of all operations of the early part; `model` as for `find_early_end`."""
-    names: set[str] = set()
-    reached = [find_early_end(model).get_node()]
-    while reached:
-        node = reached.pop()
-        if node.get_friendly_name() not in names:
-            names.add(node.get_friendly_name())
-            reached += [source.get_node() for source in node.input_values()]
-    return sorted(names)

@@ -28,12 +28,11 @@ from vae_aug.augment.engine import TensorFlowEngine
 from vae_aug.augment.shutdown import end_at_exit
 from vae_aug.config import AugmentConfig
 from vae_aug.data.atomic import make_temporary_path
-from vae_aug.data.phantom import KINDS, make_phantom
 from vae_aug.errors import EngineError, MissingPackageError
 from vae_aug.model.profiles import Network
 
-# With this package OpenVINO and NNCF report to their makers whenever they are imported or convert
-# something, unless the user has opted out. Without it they do not.
+# With this package OpenVINO reports to its makers whenever it is imported or converts something,
+# unless the user has opted out. Without it it does not.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 try:
@@ -53,10 +52,6 @@ the last bits; sets of all sizes, as cameras and cropping make them, hold few su
 _KEPT_SIZES = 4
 """Compiled networks in memory at a time."""
 
-_EXAMPLES, _EXAMPLE_SIZE = 16, 224
-"""Batches of phantoms by which int8 finds its ranges, and the side of the phantoms for a network
-without a size of its own."""
-
 _Infer = Callable[..., np.ndarray]
 
 _logger = logging.getLogger(__name__)
@@ -70,10 +65,8 @@ class OpenVINOEngine(TensorFlowEngine):
     """A VAE compiled by OpenVINO, called by the graph as a NumPy function.
 
     `"openvino"` computes in float32, `"openvino-bfloat16"` in bfloat16 where OpenVINO finds that it
-    pays: convolutions and matrix products. `"openvino-int8"` quantizes most convolutions, see
-    `vae_aug.augment.quantize`, but not those of a `vector` whose encoder's part a cache has done.
-    The early part of the encoder stays in float32 in int8, and in bfloat16 where its error would
-    show.
+    pays: convolutions and matrix products. The early part of the encoder stays in float32 where
+    its error would show.
 
     Images are inferred one at a time, as many at once as the CPU runs streams. So a batch never
     decides an image's bytes, and maps stay small enough for the caches. Only `"interpolate"`
@@ -90,7 +83,6 @@ class OpenVINOEngine(TensorFlowEngine):
 
         Raises:
             EngineError: If bfloat16 is asked of a processor without it.
-            MissingPackageError: If int8 is asked for without the extra `[int8]`.
         """
         self._precision = "bf16" if config.engine == "openvino-bfloat16" else "f32"
         able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -99,12 +91,6 @@ class OpenVINOEngine(TensorFlowEngine):
                 "engine='openvino-bfloat16' needs a processor with instructions for bfloat16 "
                 "(AVX512_BF16 or AMX), and this one has none. Choose engine='openvino'."
             )
-        self._int8: Any = None
-        if config.engine == "openvino-int8":
-            # An extra of its own, which the other precisions do without.
-            from vae_aug.augment import quantize
-
-            self._int8 = quantize
         super().__init__(vae, config)
 
     @property
@@ -128,20 +114,10 @@ class OpenVINOEngine(TensorFlowEngine):
         digest = hashlib.sha256(openvino.__version__.encode())
         digest.update(rest.definition.SerializeToString(deterministic=True))
         model = _keep(digest.hexdigest(), lambda: _convert(rest.definition))
-        reads_images = name_input(0) in _list_inputs(model)
-        if self._int8 is not None and reads_images:
-            digest.update(f"{self._int8.RECIPE}, {_EXAMPLES}, {_EXAMPLE_SIZE}".encode())
-            float32 = model
-            model = _keep(
-                digest.hexdigest(),
-                lambda: self._int8.quantize(
-                    float32, self._make_examples(float32, draw, described=len(traced.inputs) > 2)
-                ),
-            )
         if alone:
             model.reshape({port: [1, *port.partial_shape[1:]] for port in model.inputs})
         parts = [(model, self._precision)]
-        if reads_images and self._divides:
+        if self._divides and name_input(0) in _list_inputs(model):
             parts = list(zip(_split(model), ("f32", self._precision), strict=True))
         inferences = [_Inference(part, not alone, precision) for part, precision in parts]
         infer = end_at_exit(_chain(inferences))
@@ -152,33 +128,6 @@ class OpenVINOEngine(TensorFlowEngine):
             return tf.ensure_shape(computed, images.shape)
 
         return run
-
-    def _make_examples(
-        self,
-        model: openvino.Model,
-        draw: Callable[..., list[tf.Tensor]],
-        *,
-        described: bool,
-    ) -> list[dict[str, np.ndarray]]:
-        """Make inputs of a model that reads images: phantoms, and what else it reads of them.
-
-        Args:
-            model: The model.
-            draw: Makes what is drawn for images, of images and seeds.
-            described: Whether descriptions of the images are among the inputs, as from a cache.
-        """
-        used = _list_inputs(model)
-        size = self.image_size or _EXAMPLE_SIZE
-        examples = []
-        for index in range(_EXAMPLES):  # a batch with one image of every kind
-            phantoms = [make_phantom(kind, seed=index, size=size) for kind in KINDS]
-            images = tf.constant(np.stack([p.image for p in phantoms]) / np.float32(255))
-            seeds = tf.constant([[index, place] for place in range(len(KINDS))])
-            known = tf.nest.flatten(self.describe(images)) if described else []
-            given = [images, *known, *draw(images, seeds)]
-            named = {name_input(place): part.numpy() for place, part in enumerate(given)}
-            examples.append({name: part for name, part in named.items() if name in used})
-        return examples
 
 
 class _Inference:

@@ -142,8 +142,7 @@ class VAEAugment:
             engine: What runs the network. `"tensorflow"`: everywhere, and in tf.data service.
                 `"xla"`: compiled, for accelerators. `"openvino"`: on CPUs, in this process only
                 (extra `[openvino]`). `"openvino-bfloat16"`: the same with 8 bits of precision,
-                on processors that have it. `"openvino-int8"` (extra `[int8]`): most of it in 8-bit
-                integers, for processors without. How much faster and less exact they are:
+                on processors that have it. How much faster and less exact they are:
                 `docs/performance.md`. Each gives the same bytes for the same seed; between the
                 first three grey levels may differ by rounding.
             batch_size: Images that `apply` takes at a time. Without a `device` the network sees

@@ -19,6 +19,7 @@ from typer.core import TyperCommand
 
 from vae_aug.cli.choices import shorten_choices
 from vae_aug.cli.console import answer, warn
+from vae_aug.config import REMOVED_ENGINES
 from vae_aug.errors import VAEAugError
 from vae_aug.version import __version__
 
@@ -76,7 +77,14 @@ class _Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         former = _FORMER.get(self.name or "", {})
-        return super().parse_args(ctx, [_rename(argument, former) for argument in args])
+        try:
+            return super().parse_args(ctx, [_rename(argument, former) for argument in args])
+        except typer.BadParameter as error:
+            removed = [
+                hint for name, hint in REMOVED_ENGINES.items() if repr(name) in error.message
+            ]
+            error.message = " ".join([error.message, *removed])
+            raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words of the line of usage, without hidden arguments, which typer shows."""

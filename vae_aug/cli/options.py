@@ -207,8 +207,7 @@ NetworkEngine = Annotated[
     Engine,
     typer.Option(
         help="What runs the network: openvino (an extra) is faster on a CPU, still faster and "
-        "less exact with bfloat16 where the processor has it, or int8 (another extra); xla is "
-        "for accelerators."
+        "less exact with bfloat16 where the processor has it; xla is for accelerators."
     ),
 ]
 Strength = Annotated[

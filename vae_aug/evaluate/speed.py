@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.config import Engine, Mode, check_choice
+from vae_aug.config import Engine, Mode, check_choice, check_engine
 from vae_aug.data.phantom import KINDS, make_phantom
 from vae_aug.errors import EngineError, MissingPackageError
 from vae_aug.model.profiles import Network
@@ -70,7 +70,7 @@ class Failure:
 def list_engines() -> list[Engine]:
     """Return the engines worth trying here: XLA compiles for minutes, and slowly, on a CPU."""
     accelerated: list[Engine] = ["xla"] if tf.config.list_physical_devices("GPU") else []
-    return ["tensorflow", "openvino", "openvino-bfloat16", "openvino-int8", *accelerated]
+    return ["tensorflow", "openvino", "openvino-bfloat16", *accelerated]
 
 
 def measure_engines(
@@ -111,7 +111,7 @@ def measure_engines(
         raise ValueError(f"images and rounds must be at least 1; got {images} and {rounds}.")
     check_choice("mode", mode, Mode)
     for engine in engines:
-        check_choice("engine", engine, Engine)
+        check_engine(engine)
     images += -images % _UNDER_WAY
     dataset = _make_phantoms(images + 2 * _UNDER_WAY, image_size)
     results = _Results(report)

