@@ -21,14 +21,16 @@ SIZES = ((44, 40), (40, 52), (44, 40), (36, 36))
 ENGINE_WAYS = ("map", "apply")
 """Ways that are noted of engines other than TensorFlow."""
 
+# Under these the guard has something to do.
+_HARMFUL = {"factor": 2.0, "detail": 0.25, "min_fidelity": 0.9}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "keep": {"guard": "keep", "min_fidelity": 0.95, "factor": 2.0},
-    "paste": {"guard": "paste", "min_fidelity": 0.95, "factor": 2.0},
-    "off": {"guard": "off", "factor": 2.0},
+    "keep": {"guard": "keep", **_HARMFUL},
+    "paste": {"guard": "paste", **_HARMFUL},
+    "off": {"guard": "off", **_HARMFUL},
     "half": {"p": 0.5, "factor": 0.5, "detail": 0.5},
     "denoise half": {"mode": "denoise", "factor": 0.5, "detail": 0.25},
     "identity": {"factor": 0.0},
-    "xyxy": {"bounding_box_format": "xyxy", "min_fidelity": 0.95},
+    "xyxy": {"bounding_box_format": "xyxy", **_HARMFUL},
     "value range": {"value_range": (0, 300)},
 }
 """Settings beside the seed, which is 5."""
