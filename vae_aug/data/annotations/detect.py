@@ -82,6 +82,12 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
         return _detect_source(source)
 
 
+def list_formats(source: Path) -> Mapping[str, Path]:
+    """Return the formats of which a folder holds annotations, each with a file of it."""
+    with keep_inside(list_borders(source)):
+        return Findings(source, survey(source)).found
+
+
 def _detect_source(source: Path) -> Detected:
     if not source.exists():
         if any(is_tfrecord(Path(name)) for name in glob.glob(os.fspath(source))):
@@ -91,6 +97,12 @@ def _detect_source(source: Path) -> Detected:
         return _detect_file(source)
     files = survey(source)
     findings = Findings(source, files)
+    if folder := findings.find_two_valued_folder():
+        raise AnnotationError(
+            f"{source}: the images in {folder.relative_to(source).as_posix()} have two values "
+            "each, as masks have, and other images more. If they are masks, call the folder "
+            "masks, and the files as the images; else name the format with --format."
+        )
     if not findings.found:
         return _detect_bare(source, files, findings)
     if len(findings.found) > 1:
