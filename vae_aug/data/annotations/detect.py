@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,10 +82,17 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
         return _detect_source(source)
 
 
-def list_formats(source: Path) -> Mapping[str, Path]:
-    """Return the formats of which a folder holds annotations, each with a file of it."""
+def list_formats(source: Path, read: Collection[Path]) -> Mapping[str, Path]:
+    """Return the formats of which a folder holds annotations, each with a file of it.
+
+    Args:
+        source: The folder.
+        read: Files that are not looked into again, which may take seconds.
+    """
     with keep_inside(list_borders(source)):
-        return Findings(source, survey(source)).found
+        files = survey(source)
+        suspects = {path: bar for path, bar in files.suspects.items() if path not in read}
+        return Findings(source, files._replace(suspects=suspects)).found
 
 
 def _detect_source(source: Path) -> Detected:

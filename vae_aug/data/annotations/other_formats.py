@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from vae_aug.data.annotations.all_splits import read_splits
+from vae_aug.data.annotations.all_splits import SplitsRead, read_splits
 from vae_aug.data.annotations.detect import list_formats
 from vae_aug.data.annotations.dicom_folder import read_dicom_objects
 from vae_aug.data.annotations.layout import lies_in_other_split
@@ -22,37 +22,40 @@ _Frame = tuple[str, int]
 
 
 def doubt_contradicted(
-    annotations: Annotations,
+    read: SplitsRead,
     format: str,
     source: Path,
     split: str,
     options: ReaderOptions,
     *,
     is_told: bool,
-) -> Annotations:
+) -> SplitsRead:
     """Mark images without boxes as faulty to which annotations of another format give some.
 
     DICOM objects, such as segmentations, are looked at beside every format. Where the other
     annotations cannot be read, all images without boxes are faulty.
 
     Args:
-        annotations: What was read.
+        read: What was read.
         format: Its format, a key of `READERS`.
         source: As `read_splits`.
         split: As `read_splits`.
         options: As `read_splits`.
         is_told: Whether the user named the format, so that there may be annotations of others.
     """
-    empty = {image.path for image in annotations.images if image.annotation == "complete"}
+    annotations = read.annotations
+    empty = {image.path for image in annotations.images if _is_empty(image)}
     if not empty or not source.is_dir() or format in _BOXES_WITHIN:
-        return annotations
-    others: Mapping[str, Path] = list_formats(source) if is_told else {}
-    files = {name: path for name, path in others.items() if name not in (format, "dicom")}
+        return read
+    others: Mapping[str, Path] = list_formats(source, read.files) if is_told else {}
+    # Its reader takes Pascal VOC itself, also where files are called by UIDs.
+    own = {format, "dicom", *(["voc"] if format == "dicom" else [])}
+    files = {name: path for name, path in others.items() if name not in own}
     if format != "dicom" and (picture := next(filter(is_dicom, sorted(empty)), None)):
         files["dicom"] = picture
     for name, file in sorted(files.items()):
         annotations = _contradict(annotations, name, file, source, split, options)
-    return annotations
+    return read._replace(annotations=annotations)
 
 
 def _contradict(
@@ -69,8 +72,7 @@ def _contradict(
     doubted = {
         image.source_id
         for image in annotations.images
-        if not image.labels and image.annotation != "faulty"
-        if told is None or _locate(image) in told
+        if _is_empty(image) and (told is None or _locate(image) in told)
     }
     if not doubted:
         return annotations
@@ -99,9 +101,14 @@ def _list_told(
     except MissingSplitError:
         return frozenset()
     except AnnotationError:
-        return None
+        # A folder without DICOM has no objects, wherever the images lie.
+        return frozenset() if other == "dicom" else None
     told = (image for image in read.images if image.labels or image.annotation == "faulty")
     return frozenset(map(_locate, told))
+
+
+def _is_empty(image: AnnotatedImage) -> bool:
+    return not image.labels and image.annotation != "faulty"
 
 
 def _locate(image: AnnotatedImage) -> _Frame:

@@ -69,9 +69,8 @@ def read_with_doubts(
         else []
     )
     root = source if source.is_dir() else source.parent
-    annotations = _doubt(annotations, root, format, named, unopened)
-    annotations = doubt_contradicted(annotations, format, source, split, options, is_told=is_told)
-    return SplitsRead(annotations, files)
+    read = SplitsRead(_doubt(annotations, root, format, named, unopened), files)
+    return doubt_contradicted(read, format, source, split, options, is_told=is_told)
 
 
 def _list_unopened(
