@@ -301,6 +301,17 @@ def test_dicom_objects_contradict_what_lies_beside_them(tmp_path, format, kind):
     }
 
 
+def test_voc_files_called_by_uids_are_no_other_format_beside_dicom(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for stem, uid in (("a", "1.1"), ("b", "1.2")):
+        write_dicom(folder / f"{stem}.dcm", BLANK, SOPInstanceUID=uid, StudyInstanceUID="1.0")
+        write(folder / f"{uid}.xml", f"<annotation>{OBJECT * (stem == 'a')}</annotation>")
+    table = "filename,xmin,ymin,xmax,ymax,label\na.dcm,1,2,9,8,n\nb.dcm,,,,,\n"
+    write(folder / "train.csv", table)
+    assert read(folder, "dicom")[0] == {"1.1": 1, "1.2": 0}
+
+
 def test_a_file_that_holds_the_uid_of_a_dicom_image_leaves_it_in_doubt(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()

@@ -13,7 +13,7 @@ from vae_aug.data.annotations.dicom_folder import read_dicom_objects
 from vae_aug.data.annotations.layout import lies_in_other_split
 from vae_aug.data.annotations.source import AnnotatedImage, Annotations, Problem, ReaderOptions
 from vae_aug.data.dicom import is_dicom
-from vae_aug.errors import AnnotationError, MissingSplitError
+from vae_aug.errors import MissingSplitError, VAEAugError
 
 _BOXES_WITHIN = frozenset({"records", "tfds", "images"})
 """Formats that hold their boxes with the images, or none."""
@@ -100,7 +100,7 @@ def _list_told(
             read = read_splits(other, source, split, options).annotations
     except MissingSplitError:
         return frozenset()
-    except AnnotationError:
+    except VAEAugError:
         # A folder without DICOM has no objects, wherever the images lie.
         return frozenset() if other == "dicom" else None
     told = (image for image in read.images if image.labels or image.annotation == "faulty")
