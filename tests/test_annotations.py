@@ -77,6 +77,7 @@ def list_ids(annotations):
 
 def test_boxes_are_clipped_or_refused():
     nan, inf = float("nan"), float("inf")
+    shifted = "of the size of the image, but shifted; its size may be the image's"
     cases = [
         ((10, 5, 30, 15), (10, 5, 30, 15), ""),
         ((0, 0, 80, 40), (0, 0, 80, 40), ""),
@@ -84,6 +85,9 @@ def test_boxes_are_clipped_or_refused():
         ((-5, -6, 10, 50), (0, 0, 10, 40), "partly outside the image"),
         ((-5, -6, 90, 50), (0, 0, 80, 40), "partly outside the image"),
         ((80, 0, 90, 10), None, "outside the image"),
+        ((1, 1, 81, 41), (1, 1, 80, 40), "partly outside the image"),
+        ((9, 5, 89, 45), None, shifted),
+        ((9, 5, 80, 40), (9, 5, 80, 40), ""),
         ((-9, 0, 0, 10), None, "outside the image"),
         ((30, 5, 10, 15), None, "inverted (a minimum above its maximum)"),
         ((10, 5, 10, 15), None, "zero area"),

@@ -114,6 +114,25 @@ def test_what_looks_like_annotations_and_is_not_understood_is_refused(source, na
     assert [image.annotation for image in read_images(source).images] == ["none"]
 
 
+@pytest.mark.parametrize("has_boxes", [False, True])
+def test_masks_in_a_folder_of_any_name_are_refused(tmp_path, has_boxes):
+    """Beside other annotations, too: an image without these would become a negative."""
+    ramp = np.tile(np.arange(40, dtype=np.uint8), (30, 1))[..., None]
+    for folder in ("img", "tumour"):
+        (tmp_path / folder).mkdir()
+    for name in "ab":
+        write_image(tmp_path / "img" / f"{name}.png", ramp)
+        mask = np.uint8(255) * (ramp > 20 * (name == "a"))
+        write_image(tmp_path / "tumour" / f"{name}.png", mask)
+    if has_boxes:
+        write(tmp_path, img__a_txt=YOLO, classes_txt="cyst\n")
+    with pytest.raises(AnnotationError, match="the images in tumour have two values each"):
+        detect_format(tmp_path)
+    # A picture without contrast among them shows that they are none.
+    write_image(tmp_path / "tumour" / "b.png", ramp)
+    assert detect_format(tmp_path).format == ("yolo" if has_boxes else "images")
+
+
 def test_a_refusal_tells_files_readers_and_the_way_out(source):
     for index in range(7):
         put(source / f"{index}.json", METADATA)

@@ -75,6 +75,50 @@ def test_an_image_that_nobody_annotated_is_no_negative(tmp_path, key, value, sta
     }
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "state"),
+    [
+        ("annotations", [{"bbox": [10, 12, 20, 8]}], "faulty"),
+        ("labels", [{"class_name": "nodule", "bbox": [10, 12, 20, 8]}], "faulty"),
+        ("bboxes", [[10, 12, 20, 8]], "faulty"),
+        ("num_annotations", 2, "faulty"),
+        ("annotations", [], "complete"),
+        ("extra", {"name": "a.png"}, "complete"),
+        ("spacing", [1, 1, 1, 1], "complete"),
+    ],
+)
+def test_what_an_image_itself_may_hold_is_no_negative(tmp_path, key, value, state):
+    images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png", key: value}]
+    write(tmp_path, [point()], images)
+    assert summarize(read_coco(tmp_path)) == {
+        "a.png": ("complete", [NODULE]),
+        "b.png": (state, []),
+    }
+
+
+def test_further_lists_that_point_to_images_are_refused(tmp_path):
+    images = [{"id": number, "file_name": f"{name}.png"} for number, name in enumerate("ab", 1)]
+    write(tmp_path, [point()], images, videos=[{"id": 1}], regions=[point(2)])
+    with pytest.raises(AnnotationError, match="the entries of 'regions' point to images"):
+        read_coco(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "state"),
+    [
+        ({"attributes": {"occluded": False, "rotation": 30.0}}, "faulty"),  # CVAT
+        ({"attributes": {"occluded": False, "rotation": 0.0}}, "complete"),
+        ({"angle": -0.5}, "faulty"),
+        ({"rotation": "none"}, "complete"),
+        ({"deleted": True}, "faulty"),
+        ({"isDeleted": False}, "complete"),
+    ],
+)
+def test_a_box_that_is_turned_or_was_deleted_is_a_fault(tmp_path, more, state):
+    write(tmp_path, [point(**more)])
+    assert summarize(read_coco(tmp_path))["a.png"][0] == state
+
+
 def test_corners_are_refused(tmp_path):
     images = [
         {"id": number, "file_name": f"{name}.png", "width": WIDTH, "height": HEIGHT}

@@ -139,6 +139,12 @@ def test_what_is_no_number_is_none(tmp_path, number):
         ("cx", "20", "faulty"),
         ("category", "nodule", "faulty"),
         ("category", "Normal", "complete"),
+        ("num_boxes", "1", "faulty"),
+        ("num_boxes", "0.0", "complete"),
+        ("has_lesion", "yes", "faulty"),
+        ("no_lesions", "1", "complete"),
+        ("target", "1", "faulty"),
+        ("hash", "61", "complete"),
         ("age", "61", "complete"),
         ("width", "64", "complete"),
     ],
@@ -147,6 +153,21 @@ def test_what_is_marked_in_another_column_is_no_negative(tmp_path, column, value
     text = f'{HEADER},{column}\na.png,,,,,,"{value}"\nb.png,10,12,30,20,nodule,"{value}"\n'
     write(tmp_path, text, "a.png", "b.png")
     assert summarize(read_csv(tmp_path)) == {"a.png": (state, []), "b.png": ("complete", [BOX])}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "state"),
+    [
+        ("angle", "30", "faulty"),
+        ("bbox_rotation", "0.0", "complete"),
+        ("deleted", "1", "faulty"),
+        ("deleted", "0", "complete"),
+        ("angles", "30", "complete"),
+    ],
+)
+def test_a_box_that_is_turned_or_was_deleted_is_a_fault(tmp_path, column, value, state):
+    text = f"{HEADER},{column}\na.png,10,12,30,20,nodule,{value}\n"
+    assert read_one(tmp_path, text)[0] == state
 
 
 def test_a_row_with_a_box_counts_more_than_one_without(tmp_path):

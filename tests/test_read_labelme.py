@@ -55,6 +55,10 @@ def test_what_says_that_there_are_no_boxes(tmp_path):
     [
         ({"flags": {"Nodule": True}}, "faulty"),
         ({"flags": {"nodule": False, "axial": True}}, "complete"),
+        ({"flags": {"has_nodule": True}}, "faulty"),
+        ({"flags": {"suspicious lesion": True}}, "faulty"),
+        ({"flags": {"no_nodule": True}}, "complete"),
+        ({"annotations": [{"bbox": [1, 2, 3, 4]}]}, "faulty"),
         ({"flags": {"done": False}}, "none"),
         ({"flags": {"done": True}}, "complete"),
         ({"checked": False}, "none"),

@@ -133,6 +133,18 @@ def test_a_mask_never_becomes_an_image(tmp_path):
     assert list_reasons(found) == expected
 
 
+@pytest.mark.parametrize("folder", ["pred_masks", "predictions", "masks/predicted"])
+def test_predictions_are_neither_masks_nor_images(tmp_path, folder):
+    write_set(tmp_path, make_mask(), make_mask(0))
+    write_mask(tmp_path / folder / "1.png")
+    write_mask(tmp_path / "images" / "1_pred_mask.png")
+    found = read_masks(tmp_path)
+    assert states(found) == {"images/0.png": ("complete", 1), "images/1.png": ("complete", 0)}
+    assert [reason for _, reason in list_reasons(found)] == [
+        "is named as a prediction, which is no annotation"
+    ] * 2
+
+
 def test_words_that_may_be_of_images(tmp_path):
     for name in ("annotations/a.png", "p1_lesion.png", "with_mask/b.png", "without_mask/c.png"):
         write_image(tmp_path / name)

@@ -192,7 +192,10 @@ def test_data_sets_named_like_splits(tmp_path):
         read_supervisely(tmp_path, "test")
 
 
-@pytest.mark.parametrize(("tag", "state"), [(" Cyst", "faulty"), ("axial", "complete")])
+@pytest.mark.parametrize(
+    ("tag", "state"),
+    [(" Cyst", "faulty"), ("has lesion", "faulty"), ("no cyst", "complete"), ("axial", "complete")],
+)
 def test_an_image_tagged_with_a_class(tmp_path, tag, state):
     write_meta(tmp_path, "cyst")
     write(tmp_path, "a.png.json", make_object(), tags=[{"name": tag}])

@@ -63,6 +63,28 @@ def summarize(annotations):
     }
 
 
+@pytest.mark.parametrize(
+    ("attributes", "state"),
+    [
+        ({"annotated": "no"}, "none"),
+        ({"annotated": "yes", "caption": "axial"}, "complete"),
+        ({"label": "Nodule"}, "faulty"),
+        ({"nodule": "yes"}, "faulty"),
+        ({"nodule": "no", "public_domain": "yes"}, "complete"),
+        ({"finding": "no nodule"}, "complete"),
+    ],
+)
+@pytest.mark.parametrize("is_table", [False, True])
+def test_what_is_said_of_an_image_as_a_whole(tmp_path, attributes, state, is_table):
+    if is_table:
+        region = (1, 0, RECT, {"class": "nodule"})
+        write_rows(tmp_path, ("a.png", 9, {}, *region), ("b.png", 9, attributes, 0, 0, {}, {}))
+    else:
+        entries = make_entry(make_region()), make_entry(name="b.png", file_attributes=attributes)
+        write(tmp_path, *entries)
+    assert summarize(read_via(tmp_path)) == {"a.png": ("complete", [BOX]), "b.png": (state, [])}
+
+
 @pytest.mark.parametrize("wrap", [False, True])
 def test_json_of_via_2(tmp_path, wrap):
     write(tmp_path, make_entry(make_region()), make_entry(name="b.png"), wrap=wrap)

@@ -249,6 +249,41 @@ def test_parts_of_an_object_and_its_outline_are_no_objects(tmp_path):
     assert summarize(read_voc(tmp_path)) == {"a.png": ("complete", [NODULE])}
 
 
+TURN = "<attributes><attribute><name>rotation</name><value>{}</value></attribute></attributes>"
+
+
+@pytest.mark.parametrize(
+    ("within", "state"),
+    [
+        (TURN.format("30.0"), "faulty"),  # CVAT
+        (TURN.format("0.0"), "complete"),
+        ("<angle>0.5</angle>", "faulty"),
+        ("<deleted>1</deleted>", "faulty"),
+        ("<deleted>0</deleted>", "complete"),
+    ],
+)
+def test_a_box_that_is_turned_or_was_deleted_is_a_fault(tmp_path, within, state):
+    write_images(tmp_path, "a.png")
+    write(tmp_path / "a.xml", OBJECT.replace("</object>", f"{within}</object>"))
+    assert states(read_voc(tmp_path)) == {"a.png": state}
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("<annotation><annotated>0</annotated></annotation>", "none"),
+        ("<annotation><reviewed>yes</reviewed></annotation>", "complete"),
+        ('<annotation verified="no"/>', "none"),
+        ('<annotation verified="yes"/>', "complete"),  # labelImg
+    ],
+)
+def test_an_image_that_nobody_annotated_is_no_negative(tmp_path, text, state):
+    write_images(tmp_path, "a.png", "b.png")
+    write(tmp_path / "a.xml")
+    (tmp_path / "b.xml").write_text(text, "utf-8")
+    assert states(read_voc(tmp_path)) == {"a.png": "complete", "b.png": state}
+
+
 @pytest.mark.parametrize("text", ["", "x", "10,5", "NaN", "<b>10</b>", "1 2", "</xmin><xmin>11"])
 def test_coordinates_that_are_no_numbers(tmp_path, text):
     """They are left to `clean_boxes`, by which the image counts as faulty."""

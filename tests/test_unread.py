@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 
 import numpy as np
 import pytest
+from pydicom.uid import RTStructureSetStorage
 from test_dicom import write_dicom
 from test_dicom_folder import BLANK, write_cover
 from test_ingest_truth import BOX, write_images, write_text
@@ -25,13 +27,19 @@ OBJECT = (
     "</bndbox></object>"
 )
 SHAPE = '{"shapes": [{"label": "n", "points": [[1, 2], [9, 9]], "shape_type": "rectangle"}]}'
+REGION = {
+    "shape_attributes": {"name": "rect", "x": 1, "y": 2, "width": 8, "height": 7},
+    "region_attributes": {"label": "n"},
+}
 ARCHIVE = b"PK\5\6" + b"\0" * 18
 
 
 def read(source, format="auto"):
     """Return how many boxes each annotated image has, and the problems."""
+    is_told = format != "auto"
     format, _, _, named = detect_format(source) if format == "auto" else (format, "", "", ())
-    found, _ = read_with_doubts(format, source, "train", ReaderOptions(), named)
+    options = ReaderOptions()
+    found, _ = read_with_doubts(format, source, "train", options, named, is_told=is_told)
     counts = {i.source_id: len(i.labels) for i in found.images if i.annotation == "complete"}
     return counts, [(problem.file, problem.effect) for problem in found.problems]
 
@@ -187,8 +195,131 @@ def test_names_of_volumes(tmp_path):
         # A sidecar of BIDS is of no account.
         write_text(tmp_path / "in" / "images" / f"{name}.json", '{"EchoTime": 1}')
     assert sorted(read(tmp_path / "in")[0].values()) == [0, 0, 0, 1]
+    write(tmp_path / "in" / "rois" / "b.mitk", ARCHIVE)
+    assert sorted(read(tmp_path / "in")[0].values()) == [0, 1]
+    (tmp_path / "in" / "rois" / "b.mitk").unlink()
     write(tmp_path / "in" / "rois" / "b.mrk.json", "{}")
     assert sorted(read(tmp_path / "in")[0].values()) == [0, 1]
+
+
+COCO = {
+    "images": [{"id": 1, "file_name": "images/b.png"}, {"id": 2, "file_name": "images/c.png"}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 8, 7]}],
+    "categories": [{"id": 1, "name": "n"}],
+}
+CVAT = (
+    '<annotations><image id="0" name="images/b.png"><box label="n" xtl="1" ytl="2" xbr="9" '
+    'ybr="9"/></image></annotations>'
+)
+
+
+@pytest.mark.parametrize("format", ["yolo", "voc", "masks"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.json", json.dumps(COCO)),
+        ("boxes.csv", "filename,xmin,ymin,xmax,ymax,label\nb.png,1,2,9,9,n\nc.png,,,,,\n"),
+        ("annotations.xml", CVAT),
+        ("via.json", json.dumps({"b": {"filename": "b.png", "regions": [REGION]}})),
+    ],
+)
+def test_annotations_of_another_format_contradict_a_format_that_is_named(
+    tmp_path, format, name, content
+):
+    write_source(tmp_path / "in", format)
+    write(tmp_path / "in" / name, content)
+    found, problems = read(tmp_path / "in", format)
+    assert {key[-5:]: count for key, count in found.items()} == {"a.png": 1, "c.png": 0}
+    assert ("images/b.png", "unread") in problems
+
+
+@pytest.mark.parametrize("format", ["yolo", "labelme"])
+def test_a_second_file_of_an_image_elsewhere_leaves_it_in_doubt(tmp_path, format):
+    """The reader opens it and finds no image for it, since that has its own."""
+    suffix, content, empty, images, folder = {
+        "yolo": (".txt", BOX, "", "images", "labels"),
+        "labelme": (".json", SHAPE, '{"shapes": [], "imagePath": ""}', "pics", "pics"),
+    }[format]
+    write_images(tmp_path / "in" / images, "a.png", "b.png", "c.png")
+    write(tmp_path / "in" / "classes.txt", "nodule\n")
+    for name in "abc":
+        write(tmp_path / "in" / folder / f"{name}{suffix}", content if name == "a" else empty)
+    write(tmp_path / "in" / "old" / f"b{suffix}", content)
+    write(tmp_path / "in" / "old" / f"c{suffix}", empty)
+    found, problems = read(tmp_path / "in", format)
+    assert found == {f"{images}/a.png": 1, f"{images}/c.png": 0}
+    assert [problem for problem in problems if "b" in problem[0][:6]] == [
+        (f"old/b{suffix}", "skipped")
+    ]
+
+
+def test_a_file_that_lists_images_is_contradicted_by_files_of_single_images(tmp_path):
+    write_source(tmp_path / "in", "voc")
+    write(tmp_path / "in" / "train.json", json.dumps(COCO))
+    write(tmp_path / "in" / "Annotations" / "c.xml", f"<annotation>{OBJECT}</annotation>")
+    assert list(read(tmp_path / "in", "coco")[0]) == ["images/b.png"]
+
+
+def test_annotations_of_another_format_that_cannot_be_read_leave_no_negatives(tmp_path):
+    write_source(tmp_path / "in", "yolo")
+    broken = {**COCO, "images": COCO["images"][:1] * 2}
+    write(tmp_path / "in" / "train.json", json.dumps(broken))
+    found, problems = read(tmp_path / "in", "yolo")
+    assert list(found.values()) == [1] and problems == [("train.json", "unread")]
+    # One of another split says nothing of this one.
+    (tmp_path / "in" / "val").mkdir()
+    (tmp_path / "in" / "train.json").rename(tmp_path / "in" / "val" / "instances.json")
+    assert len(read(tmp_path / "in", "yolo")[0]) == 3
+
+
+@pytest.mark.parametrize("format", ["csv", "yolo", "auto"])
+@pytest.mark.parametrize("kind", ["segmentation", "structure set", "none"])
+def test_dicom_objects_contradict_what_lies_beside_them(tmp_path, format, kind):
+    """One of a study that is not read, or a segmentation that marks the image."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for stem, uid in (("a", "1.1"), ("b", "1.2")):
+        write_dicom(folder / f"{stem}.dcm", BLANK, SOPInstanceUID=uid, StudyInstanceUID="1.0")
+    if format == "yolo":
+        write(folder / "a.txt", BOX)
+        write(folder / "b.txt", "")
+        write(folder / "classes.txt", "n\n")
+    else:
+        rows = "a.dcm,1,2,5,6,n\nb.dcm,,,,,\n"
+        write(folder / "boxes.csv", f"filename,xmin,ymin,xmax,ymax,label\n{rows}")
+    if kind == "segmentation":
+        write_cover(folder / "object", "1.2", boxed="1.2")
+    elif kind == "structure set":
+        dataset = write_dicom(folder / "object", BLANK, StudyInstanceUID="1.0")
+        del dataset.PixelData, dataset.Rows, dataset.Columns
+        dataset.SOPClassUID = RTStructureSetStorage
+        dataset.save_as(folder / "object")
+    found, _ = read(folder, format)
+    assert {name: found.get(name) for name in ("a.dcm", "b.dcm")} == {
+        "a.dcm": 1,
+        "b.dcm": 0 if kind == "none" else None,
+    }
+
+
+def test_voc_files_called_by_uids_are_no_other_format_beside_dicom(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for stem, uid in (("a", "1.1"), ("b", "1.2")):
+        write_dicom(folder / f"{stem}.dcm", BLANK, SOPInstanceUID=uid, StudyInstanceUID="1.0")
+        write(folder / f"{uid}.xml", f"<annotation>{OBJECT * (stem == 'a')}</annotation>")
+    table = "filename,xmin,ymin,xmax,ymax,label\na.dcm,1,2,9,8,n\nb.dcm,,,,,\n"
+    write(folder / "train.csv", table)
+    assert read(folder, "dicom")[0] == {"1.1": 1, "1.2": 0}
+
+
+def test_a_file_that_holds_the_uid_of_a_dicom_image_leaves_it_in_doubt(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for stem, uid in (("a", "1.1"), ("b", "1.2"), ("c", "1.23")):
+        write_dicom(folder / f"{stem}.dcm", BLANK, SOPInstanceUID=uid, StudyInstanceUID="1.0")
+    write_cover(folder / "seg.dcm", "1.1", "1.2", "1.23")
+    write(folder / "export.json", '{"datasets": [{"SOPInstanceUID": "1.23", "data": {"x": 3}}]}')
+    assert read(folder, "dicom") == ({"1.1": 1, "1.2": 0}, [("export.json", "skipped")])
 
 
 def test_folders_of_a_thousand_levels_stop_nothing(tmp_path, monkeypatch):

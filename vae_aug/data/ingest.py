@@ -544,7 +544,8 @@ def _read_source(
         link = " in" if file else ""
         ignored = tuple(Problem(name, _IGNORED, "skipped") for name in detected.ignored)
     names = [problem.file for problem in ignored]
-    annotations, read = read_with_doubts(format, path, split, options, names)
+    is_told = evidence == "as told"
+    annotations, read = read_with_doubts(format, path, split, options, names, is_told=is_told)
     root = path if path.is_dir() else path.parent
     files = tuple(_relate(name, root) for name in read) or (file,) * bool(file)
     annotations = annotations._replace(problems=(*ignored, *annotations.problems))

@@ -31,7 +31,7 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
-from vae_aug.data.annotations.table_columns import denies
+from vae_aug.data.annotations.table_columns import denies, find_caveat, may_hold_marks
 from vae_aug.data.annotations.text import load_json
 from vae_aug.errors import AnnotationError
 from vae_aug.words import plural
@@ -201,6 +201,8 @@ def _add_image(
     size = parse_size(image.get("height")), parse_size(image.get("width"))
     patient = _parse_id(image.get("patient"))
     entries = flag_relative(entries, size)
+    if not entries and (key := next(filter(may_hold_marks, image.items()), None)):
+        entries = [Fault(f"an image without annotations has {key[0]!r}, which may hold some")]
     unsure = not entries and any(denies(*item, is_empty=True) for item in image.items())
     collector.add(
         path,
@@ -230,6 +232,13 @@ def _load_coco(file: Path) -> dict[str, Any]:
             f"{file}: COCO wants an object with the lists 'images', 'annotations' and "
             f"'categories'; {key!r} is missing or no list of objects."
         )
+    for key, entries in content.items():
+        is_list = key not in ("images", "annotations", "categories") and isinstance(entries, list)
+        if is_list and any(isinstance(entry, dict) and "image_id" in entry for entry in entries):
+            raise AnnotationError(
+                f"{file}: the entries of {key!r} point to images, as only those of 'annotations' "
+                "are read; put them there, or remove them."
+            )
     return content
 
 
@@ -371,6 +380,10 @@ def _parse_annotation(entry: Mapping[str, Any], categories: Mapping[_Id, str]) -
         return "its bbox is not [x, y, width, height]"
     elif not (xyxy := _bound_polygons(entry.get("segmentation"))):
         return "it has neither a bbox nor polygons"
+    attributes = entry.get("attributes")
+    for place in (entry, attributes if isinstance(attributes, dict) else {}):
+        if caveat := find_caveat(place.items()):
+            return caveat
     # `ignore` is how converters of Pascal VOC write `difficult`.
     crowd, difficult = (entry.get(key) in (1, "1", "true") for key in ("iscrowd", "ignore"))
     return Box(xyxy, categories[category], is_crowd=crowd, difficult=difficult)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,6 +82,19 @@ def detect_format(source: str | os.PathLike[str]) -> Detected:
         return _detect_source(source)
 
 
+def list_formats(source: Path, read: Collection[Path]) -> Mapping[str, Path]:
+    """Return the formats of which a folder holds annotations, each with a file of it.
+
+    Args:
+        source: The folder.
+        read: Files that are not looked into again, which may take seconds.
+    """
+    with keep_inside(list_borders(source)):
+        files = survey(source)
+        suspects = {path: bar for path, bar in files.suspects.items() if path not in read}
+        return Findings(source, files._replace(suspects=suspects)).found
+
+
 def _detect_source(source: Path) -> Detected:
     if not source.exists():
         if any(is_tfrecord(Path(name)) for name in glob.glob(os.fspath(source))):
@@ -91,6 +104,12 @@ def _detect_source(source: Path) -> Detected:
         return _detect_file(source)
     files = survey(source)
     findings = Findings(source, files)
+    if folder := findings.find_two_valued_folder():
+        raise AnnotationError(
+            f"{source}: the images in {folder.relative_to(source).as_posix()} have two values "
+            "each, as masks have, and other images more. If they are masks, call the folder "
+            "masks, and the files as the images; else name the format with --format."
+        )
     if not findings.found:
         return _detect_bare(source, files, findings)
     if len(findings.found) > 1:

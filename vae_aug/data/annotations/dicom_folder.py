@@ -83,7 +83,30 @@ def read_dicom_folder(
     Raises:
         AnnotationError: If the folder is missing or holds no DICOM file.
     """
-    source = Path(source)
+    return _read_folder(Path(source), split, options)
+
+
+@reader
+def read_dicom_objects(source: Path, split: str, options: ReaderOptions) -> Annotations:
+    """Read a folder of DICOM files as `read_dicom_folder`, but no XML files.
+
+    Args:
+        source: The folder.
+        split: Which split.
+        options: How it is read.
+
+    Returns:
+        The annotations.
+
+    Raises:
+        AnnotationError: If the folder is missing or holds no DICOM file.
+    """
+    return _read_folder(source, split, options, has_xml=False)
+
+
+def _read_folder(
+    source: Path, split: str, options: ReaderOptions, *, has_xml: bool = True
+) -> Annotations:
     if not source.is_dir():
         raise AnnotationError(f"{source}: no such folder; give the folder of the DICOM files.")
     folder = find_split_folder(source, split) or source
@@ -100,7 +123,7 @@ def read_dicom_folder(
         marks.doubt_unread(len(list_strays(source) - {*files.dicom, *files.xml}), *_STRAYS)
     for path, header in headers.objects:
         marks.read_object(path, header)
-    for path in files.xml:
+    for path in files.xml if has_xml else ():
         marks.read_xml(path)
     _add_images(collector, pictures, marks)
     refuse_relative(collector)

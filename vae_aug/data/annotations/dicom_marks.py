@@ -235,6 +235,8 @@ class Marks:
             voc = Voc(entries=(Fault(describe_fault(path, error), "unread"),))
         self.names |= voc.names
         key = self._find_picture(path, voc.filename)
+        if voc.entries is None:
+            return
         image = path.with_suffix(".dcm")
         entries = flag_other_format(image, voc.entries, voc.filename, voc.size)
         entries = flag_relative(entries, voc.size)

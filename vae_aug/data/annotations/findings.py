@@ -8,10 +8,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from vae_aug.data.annotations.coco import is_coco, is_large_coco
 from vae_aug.data.annotations.cvat import is_cvat, is_cvat_video
 from vae_aug.data.annotations.labelme import is_labelme
 from vae_aug.data.annotations.lidc import is_lidc
+from vae_aug.data.annotations.mask_pixels import read_mask
 from vae_aug.data.annotations.masks import MASK_FILE_SUFFIXES, is_mask_name
 from vae_aug.data.annotations.source import describe_fault
 from vae_aug.data.annotations.supervisely import is_supervisely
@@ -23,7 +26,7 @@ from vae_aug.data.annotations.via import is_via, is_via_table
 from vae_aug.data.annotations.voc import is_voc
 from vae_aug.data.annotations.yolo import find_yolo_names, is_darknet, is_yolo_text
 from vae_aug.data.limits import MAX_ANNOTATION_BYTES
-from vae_aug.errors import AnnotationError
+from vae_aug.errors import AnnotationError, VAEAugError
 
 # Files of one kind that are looked into before the others are taken to be alike.
 _SAMPLES = 60
@@ -143,6 +146,22 @@ class Findings:
                     self.found["masks"] = path
                     return
 
+    def find_two_valued_folder(self) -> Path | None:
+        """Find a folder of images of two values, as masks in a folder of any name are.
+
+        Images elsewhere must have more. Of many folders only some are looked into.
+        """
+        folders: dict[Path, list[Path]] = collections.defaultdict(list)
+        for path in self._pictures:
+            if path.suffix.lower() in MASK_FILE_SUFFIXES:
+                folders[path.parent].append(path)
+        if len(folders) < 2:
+            return None
+        chosen = [folders[folder] for folder in _spread(list(folders), _MASK_SAMPLES)]
+        plain = [paths for paths in chosen if not is_mask_name(paths[0], self._root)]
+        found = [paths[0].parent for paths in plain if _are_two_valued(paths)]
+        return found[0] if found and len(found) < len(plain) else None
+
     def explain_yolo(self) -> str:
         """Return what is missing for YOLO."""
         if self._yolo_text is None:
@@ -171,6 +190,19 @@ class Findings:
 def _spread(paths: Sequence[Path], count: int = _SAMPLES) -> Sequence[Path]:
     """Return some paths from all over a sequence, all if it is short."""
     return paths[:: max(1, len(paths) // count)]
+
+
+def _are_two_valued(paths: Sequence[Path]) -> bool:
+    """Tell whether images have two values at most, and one of them has two."""
+    counts = []
+    for path in _spread(paths, _MASK_SAMPLES):
+        try:
+            counts.append(len(np.unique(read_mask(path).values)))
+        except VAEAugError:
+            return False
+        if counts[-1] > 2:
+            return False
+    return max(counts, default=0) == 2
 
 
 def tell_format(path: Path) -> str | None:

@@ -30,7 +30,7 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
-from vae_aug.data.annotations.table_columns import denies
+from vae_aug.data.annotations.table_columns import denies, may_hold_marks, tells_of_object
 from vae_aug.data.annotations.text import load_json
 from vae_aug.data.annotations.walk import walk
 from vae_aug.data.limits import MAX_TEXT_BYTES
@@ -60,11 +60,11 @@ def read_labelme(
     A JSON file describes the image of its own name, beside it or in a folder of images; of
     several, that which `imagePath` names; and where there is none, that which `imagePath` names.
     A file without shapes says that its image has none, unless a flag that is set has the name of a
-    class, or a flag or key (X-AnyLabeling's `checked`) says that nobody has looked. An image
-    without a file is unannotated. Faulty are an image whose file cannot be read or is none of
-    LabelMe, an image that two files describe differently, images of one stem between which
-    `imagePath` does not decide, and images named by `imagePath` alone if a file that cannot be read
-    has no image of its name.
+    class or tells of a lesion, or a flag or key (X-AnyLabeling's `checked`) says that nobody has
+    looked. An image without a file is unannotated. Faulty are an image whose file cannot be read or
+    is none of LabelMe, an image that two files describe differently, images of one stem between
+    which `imagePath` does not decide, and images named by `imagePath` alone if a file that cannot
+    be read has no image of its name.
 
     Args:
         source: The folder, read with all below it; where it has a folder of the split's name,
@@ -209,6 +209,9 @@ def parse_labelme(file: Path) -> LabelMe:
         entries = tuple(_parse_entry(index, shape) for index, shape in enumerate(shapes))
     else:
         entries = (Fault("its 'shapes' are no list", "unread"),)
+    others = {name: value for name, value in content.items() if name != "shapes"}
+    if not entries and (key := next(filter(may_hold_marks, others.items()), None)):
+        entries = (Fault(f"has no shapes, and {key[0]!r}, which may hold some"),)
     missing = LabelMe().missing
     if content.get("imageData"):
         missing += "; save the copy in its 'imageData' as a file beside it"
@@ -227,10 +230,10 @@ def parse_labelme(file: Path) -> LabelMe:
 
 
 def _doubt_flagged(content: LabelMe, classes: Set[str]) -> LabelMe:
-    """Add a fault if a file has no shapes, and a flag that is set has the name of a class."""
-    if content.entries or classes.isdisjoint(content.flags):
+    """Add a fault if a file has no shapes, and a flag that is set tells of an object."""
+    if content.entries or not any(tells_of_object(flag, classes) for flag in content.flags):
         return content
-    fault = Fault("a flag that is set has the name of a class, and there are no shapes", "unread")
+    fault = Fault("a flag that is set tells of an object, and there are no shapes", "unread")
     return content._replace(entries=(fault,), is_unannotated=False)
 
 

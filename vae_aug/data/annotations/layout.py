@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from vae_aug.data.annotations.walk import walk
 from vae_aug.data.dicom import is_dicom, read_header
@@ -44,6 +44,12 @@ def read_size(path: Path, exif: Exif = "apply") -> tuple[int, int]:
 def list_split_names(split: str) -> tuple[str, ...]:
     """Return the names under which data sets keep a split, the given one first."""
     return tuple(dict.fromkeys((split, *_SPLIT_FILE_NAMES.get(get_split_name(split), ()))))
+
+
+def lies_in_other_split(path: PurePath, split: str) -> bool:
+    """Tell whether a folder of a relative path is named after another split."""
+    others = SPLIT_WORDS - set(list_split_names(split)) if split != "all" else set()
+    return not others.isdisjoint(map(fold_name, path.parts[:-1]))
 
 
 def find_split_folder(folder: Path, split: str) -> Path | None:

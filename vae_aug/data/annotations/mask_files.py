@@ -32,6 +32,8 @@ _IMAGE = frozenset({"image", "images", "img", "imgs", "input", "inputs", "origin
 _OBJECTS = "segmentationobject"
 # What programs lay beside a mask, about it.
 _SIDECARS = frozenset({".txt", ".md", ".xml", ".xmp", ".csv", ".pgw", ".tfw", ".jgw", ".md5"})
+# What a network made is no annotation.
+_PREDICTED = frozenset({"pred", "preds", "predicted", "prediction", "predictions", "heatmaps"})
 # Folders of sets about face masks.
 _NEGATED = frozenset({"with", "without", "no", "non"})
 
@@ -54,6 +56,7 @@ class Pairing(NamedTuple):
         objects: Masks of Pascal VOC that number objects, by their image.
         others: Files of other kinds and folders that bear the name of a mask, by their image.
         links: Links to folders of masks that lead out of the source, or nowhere.
+        predictions: Files that are named as predictions, which are neither.
     """
 
     images: dict[Path, list[Path]]
@@ -62,6 +65,7 @@ class Pairing(NamedTuple):
     objects: dict[Path, list[Path]]
     others: dict[Path, list[Path]]
     links: list[Path]
+    predictions: list[Path]
 
 
 class _File(NamedTuple):
@@ -141,7 +145,9 @@ def pair_masks(source: Path, split: str, images: Path | None = None) -> Pairing:
         AnnotationError: If the images lie in folders of splits, and none is that of this split.
     """
     paths, alike, links = _list_files(source)
-    files = [_describe(path, source) for path in paths]
+    predictions = [path for path in paths if _is_predicted(path, source)]
+    left_out = set(predictions)
+    files = [_describe(path, source) for path in paths if path not in left_out]
     if images is not None:
         known = {file.path.resolve() for file in files}
         files += [_describe(p, images) for p in list_images(images) if p.resolve() not in known]
@@ -151,7 +157,7 @@ def pair_masks(source: Path, split: str, images: Path | None = None) -> Pairing:
     masks = [mask for mask in masks if mask not in objects]
     found = _select_split(source, found, split)
     others = SPLIT_WORDS - set(list_split_names(split))
-    pairing = Pairing({file.path: [] for file in found}, {}, [], {}, {}, links)
+    pairing = Pairing({file.path: [] for file in found}, {}, [], {}, {}, links, predictions)
     index = _Index(found)
     for mask in objects:
         for image in index.find(mask):
@@ -198,6 +204,13 @@ def _list_files(source: Path) -> tuple[list[Path], list[Path], list[Path]]:
         if _is_sure(_describe(path, source, _strip_suffixes(path)))
     ]
     return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES], others, links
+
+
+def _is_predicted(path: Path, root: Path) -> bool:
+    """Tell whether a file is a mask that a network made, or lies in a folder of those."""
+    *folders, _ = path.relative_to(root).parts
+    is_within = any(_get_words(name) & _PREDICTED for name in folders)
+    return is_within or (bool(_get_words(path.stem) & _PREDICTED) and is_called_mask(path, root))
 
 
 def _is_dead_folder(path: Path) -> bool:

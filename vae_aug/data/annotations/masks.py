@@ -91,6 +91,8 @@ def read_masks(
     reader.check_inverted(scheme)
     for mask in pairing.orphans:
         collector.report(mask, "a mask whose image is missing")
+    for path in pairing.predictions:
+        collector.report(path, "is named as a prediction, which is no annotation")
     collector.doubt_unannotated(len(pairing.orphans))
     _doubt_negatives(collector, pairing.links)
     return collector.finish(dict.fromkeys(scheme.names.values()))

@@ -21,6 +21,8 @@ from vae_aug.errors import AnnotationError, VAEAugError
 _LEAST_SIDE_PX = 1e-3
 # YOLO files of six decimals miss the edge of an image of 4000 pixels by up to 0.004.
 _EDGE_TOLERANCE_PX = 1e-2
+# A box of the whole image in pixels that are counted from 1 leaves it by one.
+_COUNTED_FROM_1_PX = 1.5
 
 
 Effect = Literal["skipped", "unread", "dropped", "clipped", "unannotated"]
@@ -395,6 +397,10 @@ def clean_boxes(
         "inverted (a minimum above its maximum)": (sides < 0).any(axis=1),
         "zero area": (sides < _LEAST_SIDE_PX).any(axis=1),
         "outside the image": (sides_inside < _LEAST_SIDE_PX).any(axis=1),
+        "of the size of the image, but shifted; its size may be the image's": (
+            (np.abs(sides - (width, height)) < _LEAST_SIDE_PX).all(axis=1)
+            & (overshoots > _COUNTED_FROM_1_PX)
+        ),
     }
     usable = ~np.any(list(faults.values()), axis=0)
     faults["partly outside the image"] = overshoots > _EDGE_TOLERANCE_PX

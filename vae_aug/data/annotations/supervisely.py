@@ -32,6 +32,7 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
+from vae_aug.data.annotations.table_columns import tells_of_object
 from vae_aug.data.annotations.text import load_json
 from vae_aug.data.annotations.walk import walk_folders
 from vae_aug.data.limits import MAX_TEXT_BYTES
@@ -196,10 +197,10 @@ def _parse_file(file: Path, shapes: Mapping[str, str]) -> _Annotation:
 
 
 def _doubt_tagged(annotation: _Annotation, classes: Set[str]) -> _Annotation:
-    """Add a fault if a file has no objects, and a tag of the image has the name of a class."""
-    if annotation.entries or classes.isdisjoint(annotation.tags):
+    """Add a fault if a file has no objects, and a tag of the image tells of one."""
+    if annotation.entries or not any(tells_of_object(tag, classes) for tag in annotation.tags):
         return annotation
-    fault = Fault("the image is tagged with a class, and has no object", "unread")
+    fault = Fault("a tag of the image tells of an object, and it has none", "unread")
     return annotation._replace(entries=(fault,))
 
 

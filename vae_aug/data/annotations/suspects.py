@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from vae_aug.data.annotations.borders import is_inside
 from vae_aug.data.annotations.layout import IMAGE_SUFFIXES, fold_name, looks_like_dicom
+from vae_aug.data.annotations.nifti_names import get_stem
 from vae_aug.data.annotations.walk import walk
 from vae_aug.data.nifti import is_nifti
 from vae_aug.data.tfrecord import is_tfrecord
@@ -82,7 +83,8 @@ class Files(NamedTuple):
         records: TFRecords.
         suspects: What looks like annotations, with the reason why it cannot be opened, `""` if it
             can.
-        names: What names in annotations may say of an image: names and stems, as `fold_name`.
+        names: What names in annotations may say of an image or volume: names and stems, as
+            `fold_name` makes them.
     """
 
     images: list[Path]
@@ -129,6 +131,7 @@ def survey(root: Path) -> Files:
         else:
             others.append(path)
     names = frozenset(fold_name(n) for path in images for n in (path.stem, path.name))
+    names |= {fold_name(get_stem(path)) for path in volumes}
     suspects = {
         path: closed.get(path, "") for path in others if _is_suspect(path, root, names, closed)
     }

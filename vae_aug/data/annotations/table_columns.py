@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from vae_aug.data.annotations.layout import IMAGE_SUFFIXES
-from vae_aug.data.annotations.source import Box, Effect, Fault, Hounsfield, parse_size
+from vae_aug.data.annotations.layout import IMAGE_SUFFIXES, fold_name
+from vae_aug.data.annotations.source import (
+    Box,
+    Effect,
+    Fault,
+    Hounsfield,
+    parse_number,
+    parse_size,
+)
 from vae_aug.data.annotations.table_file import Line, Record, fold_column
 from vae_aug.errors import AnnotationError
 
@@ -73,6 +81,24 @@ _MARKING = re.compile(
 )
 """Columns that mark something, and that are not read beside those of a box."""
 
+_MARKS = (
+    r"(?:b?box(?:es)?|annotations?|objects?|instances?|labels?|masks?|rois?|lesions?|nodules?"
+    r"|findings?|polyps?|tumou?rs?|opacit(?:y|ies)|abnormalit(?:y|ies)|fractures?|mass(?:es)?)"
+)
+_COUNT = re.compile(
+    rf"(?:n|num|nr|number|count)(?:of)?{_MARKS}|{_MARKS}counts?|(?:has|with|any){_MARKS}"
+    r"|(?:is)?(?:positive|abnormal|malignant)|target"
+)
+"""Columns and keys that say that an image has something to mark, as `num_boxes` or `has_lesion`."""
+
+_TURNS = ("rotation", "angle", "theta")
+_DELETED = ("deleted", "isdeleted", "removed")
+_LESIONS = (
+    *("lesion", "lesions", "nodule", "nodules", "tumor", "tumour", "mass", "polyp", "fracture"),
+    *("positive", "abnormal", "malignant"),
+)
+_DENIALS = {"no", "not", "non", "without", "free", "negative", "normal", "healthy", "exclude"}
+
 _COORDINATES = {c for names in (*_CORNERS, *_STARTS, *_CENTERS) for c in names}
 _NO_FINDING = ("no finding", "no findings")
 _NOTHING = (
@@ -134,7 +160,59 @@ class _System(NamedTuple):
 
 def _may_mark(name: str) -> bool:
     """Tell whether a column that is not read may mark something, as a box, outline or class."""
-    return bool(_MARKING.fullmatch(name)) or _name_coordinate(name)[1] in _COORDINATES
+    is_marking = _MARKING.fullmatch(name) or _COUNT.fullmatch(name)
+    return bool(is_marking) or _name_coordinate(name)[1] in _COORDINATES
+
+
+def may_hold_marks(item: tuple[str, object]) -> bool:
+    """Tell whether a key of JSON that is not read may hold boxes, or says that there are some."""
+    name, value = fold_column(item[0]), item[1]
+    if isinstance(value, list | dict):
+        return bool(value) and bool(_MARKING.fullmatch(name) or re.fullmatch(_MARKS, name))
+    said = str(value).strip().casefold().removesuffix(".0")
+    return bool(_COUNT.fullmatch(name)) and said not in (*_NOTHING, "none", "nan")
+
+
+def find_caveat(items: Iterable[tuple[str, object]]) -> str:
+    """Return why four numbers are not the box of an object, by what stands beside them.
+
+    Args:
+        items: The other columns or keys, and what they say.
+
+    Returns:
+        The reason, `""` if nothing tells of one.
+    """
+    for key, value in items:
+        name = _name_caveat(key)
+        if name in _TURNS and abs(parse_number(str(value).replace(",", "."))) > 0:
+            return f"its {name} is not 0, so that its box is another one; write its bounding box"
+        if name in _DELETED and is_yes(value):
+            return f"it is marked as {name}; remove it"
+    return ""
+
+
+@functools.cache  # a file names the same keys for each of its boxes
+def _name_caveat(key: str) -> str:
+    """Return a key that tells that a box is another one, folded; `""` for other keys."""
+    name = _PREFIX.sub("", fold_column(key), count=1)
+    return name if name in (*_TURNS, *_DELETED) else ""
+
+
+def tells_of_object(text: str, classes: Iterable[str]) -> bool:
+    """Tell whether a flag or tag of an image says that an object is in it.
+
+    Args:
+        text: The flag: the name of a class, or words with one or with a word for lesions among
+            them, as `has_nodule`, and none that denies it, as `no lesion`.
+        classes: Names of classes, as `fold_name` makes them.
+    """
+    folded = fold_name(text.strip())
+    words = re.findall(r"[^\W_]+", folded)
+    if folded in classes:
+        return True
+    padded = f" {' '.join(words)} "
+    named = (*_LESIONS, *(" ".join(re.findall(r"[^\W_]+", name)) for name in classes))
+    return _DENIALS.isdisjoint(words) and any(f" {name} " in padded for name in named if name)
 
 
 def is_headerless(line: Line) -> bool:
@@ -180,7 +258,8 @@ def find_columns(file: Path, header: Sequence[str]) -> Dialect:
     sizes = next((pair for pair in _SIZES if used.isdisjoint(pair) and {*pair} <= {*header}), None)
     patient, split = (next((n for n in names if n in header), "") for names in (_PATIENT, _SPLIT))
     marks = [name for name in header if name not in used and _ANNOTATED.fullmatch(name)]
-    others = [name for name in header if name not in used and _may_mark(name)]
+    others = [n for n in header if n not in used and n not in marks and _may_mark(n)]
+    caveats = [name for name in header if name not in used and _name_caveat(name)]
 
     def convert(record: Record) -> Row:
         names = tuple(filter(None, map(record.get_name, images)))
@@ -192,6 +271,8 @@ def find_columns(file: Path, header: Sequence[str]) -> Dialect:
             filled = (n for n in others if record.get_name(n).casefold() not in _NOTHING)
             reason = "has no box, and says something in the column "
             entries = tuple(make_fault(record, f"{reason}{name!r}") for name in filled)
+        elif reason := find_caveat((name, record.get(name)) for name in caveats):
+            entries = (make_fault(record, reason),)
         return Row(
             record.line,
             names,
@@ -222,6 +303,11 @@ def denies(name: str, value: object, *, is_empty: bool) -> bool:
     yes, no = (_NO, _YES) if match[1] else (_YES, _NO)
     word = str(value).strip().casefold()
     return word in no or (is_empty and word not in yes)
+
+
+def is_yes(value: object) -> bool:
+    """Tell whether a cell or a value of JSON says yes."""
+    return str(value).strip().casefold() in _YES
 
 
 def list_missing(file: Path, header: Sequence[str]) -> list[str]:

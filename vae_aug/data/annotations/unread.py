@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
 from vae_aug.data.annotations.all_splits import SplitsRead, read_splits
 from vae_aug.data.annotations.borders import note_opened
 from vae_aug.data.annotations.labelme import parse_labelme
-from vae_aug.data.annotations.layout import SPLIT_WORDS, fold_name, list_split_names
+from vae_aug.data.annotations.layout import fold_name, lies_in_other_split
 from vae_aug.data.annotations.mask_files import is_mask_name, split_name
+from vae_aug.data.annotations.other_formats import doubt_contradicted
 from vae_aug.data.annotations.source import AnnotatedImage, Annotations, Problem, ReaderOptions
 from vae_aug.data.annotations.suspects import is_packed, is_telling, survey
 from vae_aug.data.annotations.voc import parse_voc
+from vae_aug.data.limits import MAX_ANNOTATION_BYTES, read_bounded
 from vae_aug.data.nifti import is_nifti
-from vae_aug.errors import AnnotationError
+from vae_aug.errors import AnnotationError, VAEAugError
 
 _BY_IMAGE = frozenset({"yolo", "voc", "labelme", "supervisely", "lidc", "masks", "nifti", "dicom"})
 """Formats in which what is said of an image lies in a file of its own, so that it may be lost.
@@ -25,17 +28,25 @@ A format whose one file lists all images says itself of which it has nothing to 
 """
 
 _OF_VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd", ".nii", ".nii.gz", ".roi", ".stl", ".vtk")
-_BY_NAME = "bears the name of an image and was not read, so that it may hold boxes of it"
+_UID = re.compile(rb"[0-9]+(?:\.[0-9]+)+")
+_BY_NAME = "bears the name or UID of an image and was not read, so that it may hold boxes of it"
 _BY_ANY = "may hold annotations and was not read; unpack, convert or remove it"
 
 
 def read_with_doubts(
-    format: str, source: Path, split: str, options: ReaderOptions, named: Sequence[str] = ()
+    format: str,
+    source: Path,
+    split: str,
+    options: ReaderOptions,
+    named: Sequence[str] = (),
+    *,
+    is_told: bool = False,
 ) -> SplitsRead:
     """Read a data set, and mark images without boxes as faulty that files left unread may describe.
 
     Such a file bears the name of an image; or it is an archive, where each image has a file of its
-    own; or it lies beside DICOM and is called like annotations, or may be a segmentation.
+    own; or it lies beside DICOM and is called like annotations, or may be a segmentation; or it is
+    of another format, and says that the image has boxes.
 
     Args:
         format: As `read_splits`.
@@ -43,34 +54,37 @@ def read_with_doubts(
         split: As `read_splits`; files in the folders of other splits are not looked at.
         options: As `read_splits`.
         named: Files that the format's reader does not read, relative to the source.
+        is_told: Whether the user named the format, so that there may be annotations of others.
 
     Returns:
         What was read. Its problems name the files that leave doubts, but for those of `named`.
     """
     with note_opened() as opened:
         annotations, files = read_splits(format, source, split, options)
-    unopened = _list_unopened(source, format, split, opened, annotations.images)
+    is_searched = source.is_dir() and (format in _BY_IMAGE or is_told)
+    left = {source / p.file for p in annotations.problems if p.effect == "skipped"}
+    unopened = (
+        _list_unopened(source, format, split, opened - left, annotations.images)
+        if is_searched
+        else []
+    )
     root = source if source.is_dir() else source.parent
-    return SplitsRead(_doubt(annotations, root, format, named, unopened), files)
+    read = SplitsRead(_doubt(annotations, root, format, named, unopened), files)
+    return doubt_contradicted(read, format, source, split, options, is_told=is_told)
 
 
 def _list_unopened(
     source: Path, format: str, split: str, opened: Set[Path], images: Iterable[AnnotatedImage]
 ) -> list[Path]:
     """List the files of a source that look like annotations and that its reader did not open."""
-    if format not in _BY_IMAGE or not source.is_dir():
-        return []
     files = survey(source)
     found = [path for path in files.suspects if path not in opened]
     if format == "dicom":
         taken = {image.path for image in images}
         pictures = [path for path in files.images if path not in taken and path not in files.dicom]
         found += [*files.volumes, *(path for path in pictures if is_mask_name(path, source))]
-    others = SPLIT_WORDS - set(list_split_names(split)) if split != "all" else frozenset()
     return sorted(
-        path
-        for path in found
-        if others.isdisjoint(map(fold_name, path.relative_to(source).parts[:-1]))
+        path for path in found if not lies_in_other_split(path.relative_to(source), split)
     )
 
 
@@ -84,6 +98,7 @@ def _doubt(
     """Mark the images without boxes that a file may describe, and report further such files."""
     index = _Index(annotations.images)
     told = dict.fromkeys(source / name for name in named)
+    reported = {source / p.file for p in annotations.problems if p.effect == "skipped"}
     doubted: set[str] = set()
     problems: list[Problem] = []
     for path in dict.fromkeys([*told, *unopened]):
@@ -95,7 +110,9 @@ def _doubt(
             continue
         if not meant and format in _BY_IMAGE and _may_be_of_any(path, source, format):
             meant, reason = index.everyone, _BY_ANY
-        if meant and path not in told:
+        if not meant and format == "dicom":
+            meant = _find_mentioned(path, index.everyone)
+        if meant and path not in told and path not in reported:
             problems.append(Problem(path.relative_to(source).as_posix(), reason, "skipped"))
         doubted |= meant
     images = tuple(
@@ -115,7 +132,7 @@ def _is_negative(path: Path) -> bool:
     suffix = path.suffix.lower()
     with contextlib.suppress(AnnotationError, OSError):
         if suffix == ".xml":
-            return not parse_voc(path).entries
+            return parse_voc(path).entries == ()
         if suffix == ".json":
             content = parse_labelme(path)
             return not (content.entries or content.flags or content.is_unannotated)
@@ -131,6 +148,17 @@ def _may_be_of_any(path: Path, source: Path, format: str) -> bool:
     name = path.relative_to(source)
     is_volume = is_nifti(path) or path.name.lower().endswith(_OF_VOLUMES)
     return format == "dicom" and (is_volume or any(map(is_telling, name.parts)))
+
+
+def _find_mentioned(path: Path, source_ids: Set[str]) -> set[str]:
+    """Return the DICOM images whose SOP Instance UID stands in a file."""
+    if path.is_symlink():
+        return set()
+    try:
+        uids = set(_UID.findall(read_bounded(path, MAX_ANNOTATION_BYTES)))
+    except VAEAugError:
+        return set()
+    return {name for name in source_ids if name.partition("#")[0].encode() in uids}
 
 
 class _Index:

@@ -6,7 +6,7 @@ import collections
 import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from vae_aug.data.annotations.source import (
     parse_number,
     reader,
 )
-from vae_aug.data.annotations.table_columns import name_header
+from vae_aug.data.annotations.table_columns import denies, is_yes, name_header, tells_of_object
 from vae_aug.data.annotations.table_file import Record, make_records, read_lines
 from vae_aug.data.annotations.text import load_json
 from vae_aug.errors import AnnotationError
@@ -50,11 +50,13 @@ class _Entry(NamedTuple):
         names: What it calls the image: the name, and the key if this is another one's name.
         regions: Its regions.
         fault: Why it is no whole entry, `""` if it is one.
+        attributes: Those of the image, as they are.
     """
 
     names: tuple[str, ...]
     regions: tuple[_Region, ...]
     fault: str = ""
+    attributes: object = None
 
 
 @reader
@@ -68,10 +70,12 @@ def read_via(
     several, the one that is called `label`, `class`, `name`, `type`, `category` or `object`. Of an
     attribute of checkboxes exactly one must be true. Labels are those of the file, sorted.
 
-    An image that is listed without regions has no boxes; one that is not listed is not taken. An
-    image is faulty if a region has no label or no shape, if the count of its regions in a table
-    is another one, or if the key of its entry is the name of another image; then that one is
-    faulty too. All images are, if regions belong to an entry without a name.
+    An image that is listed without regions has no boxes, unless one of its `file_attributes` says
+    that nobody has looked (`annotated`: no); one that is not listed is not taken. An image is
+    faulty if it has no regions and such an attribute tells of an object, if a region has no label
+    or no shape, if the count of its regions in a table is another one, or if the key of its entry
+    is the name of another image; then that one is faulty too. All images are, if regions belong to
+    an entry without a name.
 
     Args:
         source: The data set's folder, holding e.g. `train.json`, `train/via_region_data.json`, or
@@ -98,14 +102,18 @@ def read_via(
     lookup = ImageLookup(file, split, options, (n for entry in entries for n in entry.names))
     found = lookup.group(entry.names[:1] for entry in entries)
     aliens = {lookup.find(name) for entry in entries for name in entry.names[1:]} - {None}
+    classes = {*map(fold_name, _list_labels(entries, attribute))}
     for path, positions in found.entries.items():
         for position in positions:
             boxes = flag_relative(_parse_entry(entries[position], attribute))
+            if not boxes and _tells_of_object(entries[position], classes):
+                boxes.append(Fault("its file_attributes tell of an object, and it has no regions"))
             if path in aliens:
                 boxes.append(Fault("the key of another entry is the name of this image", "unread"))
             if path in found.doubtful:
                 boxes.append(Fault("an entry whose image is missing may mean this one", "unread"))
-            collector.add(path, boxes, file=file)
+            is_sure = boxes or not _is_unannotated(entries[position])
+            collector.add(path, boxes if is_sure else None, file=file)
     for position in found.missing:
         if names := entries[position].names:
             collector.report(names[0], "the file names this image, it is missing or not unique")
@@ -200,6 +208,7 @@ def _make_entry(index: int, key: object, entry: object) -> _Entry:
             for number, (_, region) in enumerate(pairs)
         ),
         fault,
+        entry.get("file_attributes"),
     )
 
 
@@ -241,7 +250,8 @@ def _join_rows(name: str, records: list[Record]) -> _Entry:
     }
     if counts - {len(regions)} and not fault:
         fault = f"line {records[0].line}: its region_count is not its {len(regions)} regions"
-    return _Entry((name,) if name else (), regions, fault)
+    attributes = _parse_cell(records[0].get("fileattributes"))
+    return _Entry((name,) if name else (), regions, fault, attributes)
 
 
 def _parse_cell(cell: str) -> object:
@@ -344,6 +354,18 @@ def _bound_polygon(xs: object, ys: object) -> list[float] | str:
 def _list_labels(entries: Iterable[_Entry], attribute: str) -> set[str]:
     parsed = (_parse_region(region, attribute) for entry in entries for region in entry.regions)
     return {entry.label for entry in parsed if isinstance(entry, Box)}
+
+
+def _is_unannotated(entry: _Entry) -> bool:
+    says = entry.attributes.items() if isinstance(entry.attributes, dict) else ()
+    return any(denies(name, value, is_empty=True) for name, value in says)
+
+
+def _tells_of_object(entry: _Entry, classes: Set[str]) -> bool:
+    """Tell whether an attribute of the image has a class for its value, or a yes to one."""
+    says = entry.attributes.items() if isinstance(entry.attributes, dict) else ()
+    texts = (name if is_yes(value) else _parse_label(value) for name, value in says)
+    return any(tells_of_object(text, classes) for text in texts if text)
 
 
 def _doubt_nameless(collector: Collector, entries: Iterable[_Entry]) -> None:

@@ -38,6 +38,7 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
+from vae_aug.data.annotations.table_columns import denies, find_caveat
 from vae_aug.data.annotations.text import parse_xml
 from vae_aug.data.annotations.voc_sets import choose_claims, list_folders, read_image_set
 from vae_aug.data.annotations.walk import walk
@@ -64,17 +65,18 @@ class Voc(NamedTuple):
     Attributes:
         filename: What it calls its image, `""` if nothing.
         size: Height and width in pixels that it claims.
-        entries: Its boxes, and what in it became none.
+        entries: Its boxes, and what in it became none; None if it says that nobody has looked.
     """
 
     filename: str = ""
     size: _Size = (None, None)
-    entries: tuple[Box | Fault, ...] = ()
+    entries: tuple[Box | Fault, ...] | None = ()
 
     @property
     def names(self) -> set[str]:
         """The labels of its boxes."""
-        names = {clean_label(entry.label) for entry in self.entries if isinstance(entry, Box)}
+        entries = self.entries or ()
+        names = {clean_label(entry.label) for entry in entries if isinstance(entry, Box)}
         return names - {""}
 
 
@@ -93,11 +95,11 @@ def read_voc(
     An XML file describes the image of its own name; of several, that which its `<filename>`
     names; and where there is none, that which `<filename>` names. If `<filename>` tells of another
     format than the image's, the file must claim the image's size. An XML file without objects
-    says that its image has none. An image without an XML file is unannotated. Faulty are an image
-    whose XML file cannot be read, images of one stem between which `<filename>` does not decide,
-    two images of which one has the XML file's name and the other, without a file of its own, the
-    `<filename>`, and images named by `<filename>` alone if a file that cannot be read has no image
-    of its name.
+    says that its image has none, unless a key of it such as `annotated` says no. An image without
+    an XML file is unannotated. Faulty are an image whose XML file cannot be read, images of one
+    stem between which `<filename>` does not decide, two images of which one has the XML file's name
+    and the other, without a file of its own, the `<filename>`, and images named by `<filename>`
+    alone if a file that cannot be read has no image of its name.
 
     Args:
         source: The data set's folder.
@@ -189,7 +191,7 @@ def _claim_images(matcher: ImageMatcher, parsed: Mapping[Path, Voc]) -> list[Cla
             entries = (Fault("its <filename> is none of the images of its stem", "unread"),)
         elif images and named is not None and named not in taken:
             fault = Fault("its <filename> is another image, which has no XML file", "unread")
-            entries = (*entries, fault)
+            entries = (*(entries or ()), fault)
             claims.append(Claim(named, path, (fault,)))
         if not images:
             claims.append(Claim(None, path, entries))
@@ -268,7 +270,9 @@ def parse_voc(path: Path) -> Voc:
     size = root.find("size")
     sides = [parse_size(_get_text(size, side)) for side in ("height", "width")]
     entries = tuple(_parse_objects(root, outer))
-    return Voc(_get_text(root, "filename"), (sides[0], sides[1]), entries)
+    says = [*root.attrib.items(), *((child.tag, child.text or "") for child in root)]
+    unsure = not entries and any(denies(*item, is_empty=True) for item in says)
+    return Voc(_get_text(root, "filename"), (sides[0], sides[1]), None if unsure else entries)
 
 
 def _get_name(element: ET.Element) -> str:
@@ -324,6 +328,8 @@ def _parse_object(element: ET.Element) -> Box | str:
     within = (inner for child in element if child.tag != "part" for inner in child.iter())
     if {inner.tag for inner in within if inner is not boxes[0]} & {"object", "bndbox"}:
         return "another <object> or <bndbox> lies in it"
+    if caveat := find_caveat(_list_items(element)):
+        return caveat
     sides = ("xmin", "ymin", "xmax", "ymax")
     return Box(
         xyxy=[parse_number(_get_text(boxes[0], side)) for side in sides],
@@ -331,6 +337,16 @@ def _parse_object(element: ET.Element) -> Box | str:
         difficult=_get_text(element, "difficult") in ("1", "true"),
         truncated=_get_text(element, "truncated") in ("1", "true"),
     )
+
+
+def _list_items(element: ET.Element) -> Iterator[tuple[str, str]]:
+    """Yield what stands beside the box of an object, and CVAT's attributes of it."""
+    for inner in element.iter():
+        name, value = inner.find("name"), inner.find("value")
+        if inner.tag == "attribute" and name is not None and value is not None:
+            yield name.text or "", value.text or ""
+        elif inner.tag != "part":
+            yield inner.tag, inner.text or ""
 
 
 def _get_text(element: ET.Element | None, tag: str) -> str:
