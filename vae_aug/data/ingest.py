@@ -62,6 +62,9 @@ _UNANNOTATED_REASONS = {
     "faulty": "the image's annotation was not understood as a whole",
 }
 _IGNORED = "looks like an annotation and is not of the format that was found; it was not read"
+_HASH = re.compile(r"[0-9a-f]{16}")
+"""Of `hash_identifier`."""
+
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -137,9 +140,7 @@ class IngestReport:
 
     def reveal(self, text: str) -> str:
         """Put the paths of files in the place of their hashes, for the eyes of whoever has them."""
-        for value, path in self.files.items():
-            text = text.replace(value, path)
-        return text
+        return _HASH.sub(lambda match: self.files.get(match[0], match[0]), text)
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:

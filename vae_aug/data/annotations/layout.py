@@ -122,9 +122,16 @@ class FileFinder:
                 for folder in self._folders:
                     # Raises for a name that no file can have, e.g. of 300 letters.
                     with contextlib.suppress(OSError):
+                        if not self._may_have(folder, tail):
+                            continue
                         if (path := search(folder, tail)) is not None:
                             return path
         return None
+
+    def _may_have(self, folder: Path, name: str) -> bool:
+        """Look the beginning of a name up: of a million missing ones, none is asked of the disk."""
+        parts = PurePosixPath(name).parts
+        return not parts or parts[0] == ".." or fold_name(parts[0]) in self._list(folder)
 
     def _find_exact(self, folder: Path, name: str) -> Path | None:
         path = folder / name
