@@ -28,10 +28,10 @@ OPTIONAL_PACKAGES = {
     "apache_beam",
     "bm3d",
     "keras_hub",
-    "keras_tuner",
     "matplotlib",
     "nibabel",
     "openvino",
+    "optuna",
 }
 # Loaded on demand, because they need one of those at once.
 OPTIONAL_MODULES = {

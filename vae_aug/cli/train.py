@@ -163,7 +163,7 @@ def tune(
     oracle: Annotated[
         options.Oracle,
         typer.Option(
-            help="What chooses the values: bayesian, a Gaussian process after a third of the "
+            help="What chooses the values: bayesian, Parzen estimators after a third of the "
             "trials was drawn at random; or random throughout."
         ),
     ] = "bayesian",

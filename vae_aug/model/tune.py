@@ -1,4 +1,4 @@
-"""Tune the hyperparameters of a training with KerasTuner (extra `[tune]`).
+"""Tune the hyperparameters of a training with Optuna (extra `[tune]`).
 
 Every trial is a short training in a folder of its own, and its score is the figure by which a
 training chooses its checkpoint: the mean, in dB, of the PSNR on clean and on noisy input. A score
@@ -8,16 +8,14 @@ and the active units of every trial stand beside it in the table.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
 import math
+import random
 import shlex
 import sys
 import types
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -39,12 +37,11 @@ Progress = Callable[[int, Values, int, Figures], None]
 TABLE_NAME = "tuning.json"
 BEST_NAME = "best.json"
 _TRIALS_NAME = "trials"
-_ORACLE_NAME = "oracle"
 _MAX_TABLE_BYTES = 2**27
-_SCORE = "score"
+_ATTEMPTS = 20
+"""Proposals for one trial, of which all were tried before, after which a search is exhausted."""
 # Trials that differ in these have scores that cannot be compared.
 _SHARED = ("model.image_size", "train.seed", "train.steps", "train.validation_images")
-_STATUS: dict[str, Status] = {"COMPLETED": "finished", "FAILED": "failed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +51,8 @@ class Trial:
     Attributes:
         number: From 1, in the order in which the trials began.
         values: Field names such as `"train.beta"` to what was tried.
-        status: `"finished"`, `"failed"`, or `"unfinished"` when the search was interrupted.
+        status: `"finished"`, `"failed"`, or `"unfinished"` while it trains, and if the search was
+            interrupted then.
         score: Mean of the PSNR on clean and on noisy input, in dB; None unless finished.
         figures: Those of the training's best validation, as `train` returns them.
         message: Why the trial failed.
@@ -103,10 +101,11 @@ def tune(
     """Search for the settings with which a training restores images best.
 
     `out` then holds `tuning.json` (the settings and every trial, best first), `best.json` (what
-    `vae-aug train --config` takes), `trials/<number>/` (each training) and `oracle/`
-    (KerasTuner's state). Both files are up to date after every trial. Called again on the same
-    `out`, the search goes on: finished trials are kept, an interrupted one resumes its training,
-    and `trials` may be larger than before. While it runs, `out` is locked.
+    `vae-aug train --config` takes) and `trials/<number>/` (each training). Both files are up to
+    date after every trial. Called again on the same `out`, the search goes on from the table:
+    finished trials are kept, an interrupted one resumes its training, and `trials` may be larger
+    than before. It ends early if it finds no values that were not tried. While it runs, `out` is
+    locked.
 
     Args:
         sources: Folders of records with a split `train`, as for `train`.
@@ -118,11 +117,11 @@ def tune(
             None for `make_space`.
         trials: Trials in all.
         steps: Optimiser steps of every trial.
-        oracle: What chooses the values: `"bayesian"`, a Gaussian process after a third of the
-            trials was drawn at random, or `"random"` throughout.
+        oracle: What chooses the values: `"bayesian"`, a tree of Parzen estimators after a third of
+            the trials was drawn at random, or `"random"` throughout.
         validation: As for `train`.
-        seed: Of the oracle. All trials train with the seed of `config`, so that they differ in
-            the values alone.
+        seed: Of the oracle: with the trials before, it decides the values of a trial. All trials
+            train with the seed of `config`, so that they differ in the values alone.
         progress: Called with a trial's number and values, its step and that step's figures; at
             step 0 without figures.
 
@@ -132,15 +131,17 @@ def tune(
     Raises:
         ValueError: If the space does not fit the settings, or `out` holds something else than this
             search.
-        MissingPackageError: If KerasTuner is not installed.
+        MissingPackageError: If Optuna is not installed.
         RecordError: As `train`.
         VAEAugError: If every trial failed, or what a former search left in `out` is damaged; the
             message names the file.
 
     Reference:
-        O'Malley et al., KerasTuner (2019), https://github.com/keras-team/keras-tuner
+        Bergstra et al., Algorithms for Hyper-Parameter Optimization (2011); Akiba et al., Optuna
+        (2019).
     """
     model, config, out = model or ModelConfig(), config or TrainConfig(), Path(out)
+    _load_optuna()
     space = make_space(model.profile) if space is None else dict(space)
     check_range("trials", trials, 1)
     check_range("steps", steps, 1)
@@ -150,20 +151,20 @@ def tune(
         open_source(source, "train")
     for source in validation:
         open_source(source, "validation")
+    space = json.loads(json.dumps(space))  # as the table has it
     search = _Search(sources, out, model, config, space, steps, oracle, validation, seed, progress)
-    chooser = _make_oracle(_load_keras_tuner(), oracle, space, trials, seed)
     with lock_folder(out) as locked:
         if locked:
             for name in (TABLE_NAME, BEST_NAME):
                 remove_temporaries(out / name)
-        search.check_out()
-        _make_tuner(search, chooser).search()
-    best = search.trials[0]
-    if best.status != "finished":
+        search.read_out()
+        search.run(trials)
+    ranked = search.rank()
+    if ranked[0].status != "finished":
         raise VAEAugError(
-            f"All of {plural(len(search.trials), 'trial')} failed; the first: {best.message}"
+            f"All of {plural(len(ranked), 'trial')} failed; the first: {ranked[0].message}"
         )
-    return search.trials
+    return ranked
 
 
 def check_space(space: Space, model: ModelConfig, config: TrainConfig) -> None:
@@ -255,14 +256,14 @@ class _Search:
     progress: Progress | None
     trials: list[Trial] = dataclasses.field(default_factory=list)
 
-    def check_out(self) -> None:
-        """Refuse a folder that holds anything but a search with these settings."""
+    def read_out(self) -> None:
+        """Take over the trials in `out`; refuse a folder of anything but this search."""
         path = self.out / TABLE_NAME
         if not path.exists():
             if {file.name for file in self.out.iterdir()} - {LOCK_NAME}:
                 raise ValueError(f"{self.out} is not empty and holds no search; give another one.")
             return
-        before, now = _read_settings(path), self._list_settings()
+        (before, self.trials), now = _read_table(path), self._list_settings()
         changed = [
             f"{name}: {before.get(name)!r} before, {value!r} now"
             for name, value in now.items()
@@ -274,11 +275,41 @@ class _Search:
                 "Give another output folder, or delete this one."
             )
 
-    def run(self, number: int, values: Values) -> Figures:
-        """Train with some values, unless a finished trial had the same, and return the figures."""
-        for trial in self.trials:
-            if trial.status == "finished" and trial.values == values:
-                return trial.figures
+    def run(self, count: int) -> None:
+        """Finish an interrupted trial, then try values until there are `count` trials."""
+        self._write()
+        if self.trials and self.trials[-1].status == "unfinished":
+            self._try(self.trials.pop().values)
+        while len(self.trials) < count:
+            values = _propose(self.space, self.trials, self.oracle, max(count // 3, 3), self.seed)
+            if values is None:
+                return
+            self._try(values)
+
+    def rank(self) -> list[Trial]:
+        """Return the trials, finished ones first and by falling score."""
+        order = get_args(Status)
+        return sorted(
+            self.trials, key=lambda t: (order.index(t.status), -(t.score or 0.0), t.number)
+        )
+
+    def _try(self, values: Values) -> None:
+        """Train with some values as the next trial, and note how it went."""
+        trial = Trial(len(self.trials) + 1, values, "unfinished")
+        self.trials.append(trial)
+        self._write()
+        try:
+            figures = self._train(trial.number, values)
+            score = compute_score(figures)
+        except TrainingError as error:
+            trial = dataclasses.replace(trial, status="failed", message=str(error))
+        else:
+            figures = {name: float(figure) for name, figure in figures.items()}
+            trial = dataclasses.replace(trial, status="finished", score=score, figures=figures)
+        self.trials[-1] = trial
+        self._write()
+
+    def _train(self, number: int, values: Values) -> Figures:
         model, config = apply_values(values, self.model, self.config)
 
         def show(step: int, figures: Figures) -> None:
@@ -295,9 +326,9 @@ class _Search:
             progress=show,
         )
 
-    def report(self, trials: list[Trial]) -> None:
+    def _write(self) -> None:
         """Write the table and the best settings so far."""
-        self.trials = trials
+        trials = self.rank()
         table = {
             "version": __version__,
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -324,142 +355,82 @@ class _Search:
         return json.loads(json.dumps(settings))
 
 
-# --- KerasTuner ------------------------------------------------------------------------------
+# --- Optuna ----------------------------------------------------------------------------------
 
 
-def _load_keras_tuner() -> Any:
+def _load_optuna() -> Any:
     try:
-        import keras_tuner
+        import optuna
     except ImportError as error:
         raise MissingPackageError(
-            "Tuning needs the PyPI package keras-tuner, which is not installed. "
+            "Tuning needs the PyPI package optuna, which is not installed. "
             "Run: pip install 'vae-aug[tune]'"
         ) from error
-    return keras_tuner
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what KerasTuner prints, and the warnings that are its own affair."""
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        for name in ("currentThread", "getName"):
-            warnings.filterwarnings("ignore", rf"{name}\(\) is deprecated", DeprecationWarning)
-        # A Gaussian process of few trials often ends at the edge of its length scales.
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"sklearn\.")
-        yield
+def _propose(
+    space: Space, trials: Sequence[Trial], oracle: Oracle, initial: int, seed: int
+) -> Values | None:
+    """Choose values for the next trial that no trial had; None if none are found.
+
+    What is chosen depends on the arguments alone, so no state has to be kept beside the table.
+
+    Args:
+        space: Of the search.
+        trials: All trials so far.
+        oracle: What chooses.
+        initial: Finished trials before which it chooses at random.
+        seed: Of the search.
+    """
+    optuna = _load_optuna()
+    ranges = _make_distributions(optuna, space)
+    for attempt in range(_ATTEMPTS):
+        bits = random.Random(f"{seed} {len(trials)} {attempt}").getrandbits(32)
+        sampler = (
+            optuna.samplers.RandomSampler(bits)
+            if oracle == "random"
+            else optuna.samplers.TPESampler(n_startup_trials=initial, seed=bits)
+        )
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for trial in trials:
+            finished = trial.status == "finished"
+            state = optuna.trial.TrialState.COMPLETE if finished else optuna.trial.TrialState.FAIL
+            params = _encode(trial.values, space)
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=state, value=trial.score, params=params, distributions=ranges
+                )
+            )
+        values = _decode(study.ask(ranges).params, space)
+        if all(trial.values != values for trial in trials):
+            return values
+    return None
 
 
-def _make_oracle(keras_tuner: Any, kind: Oracle, space: Space, trials: int, seed: int) -> Any:
-    """Make what chooses the values of each trial."""
-    hints = _find_fields()
-    parameters = keras_tuner.HyperParameters()
+def _make_distributions(optuna: Any, space: Space) -> dict[str, Any]:
+    hints, ranges = _find_fields(), {}
     for name, part in space.items():
         if isinstance(part, Mapping):
-            make = parameters.Int if hints[name] is int else parameters.Float
-            make(name, part["low"], part["high"], sampling=part.get("sampling", "linear"))
-        else:
-            # By their index: KerasTuner's own choices are of one type, and neither None nor lists.
-            parameters.Choice(name, list(range(len(part))))
-    options = {
-        "objective": keras_tuner.Objective(_SCORE, "max"),
-        "max_trials": trials,
-        "hyperparameters": parameters,
-        "seed": seed + 1,  # 0 would stand for a seed drawn anew
-        "max_consecutive_failed_trials": trials + 1,
+            kind = "IntDistribution" if hints[name] is int else "FloatDistribution"
+            make = getattr(optuna.distributions, kind)
+            ranges[name] = make(part["low"], part["high"], log=part.get("sampling") == "log")
+        else:  # by their index, since Optuna's own choices are no lists
+            ranges[name] = optuna.distributions.CategoricalDistribution(range(len(part)))
+    return ranges
+
+
+def _encode(values: Values, space: Space) -> Values:
+    """Turn values of the fields into Optuna's."""
+    return {
+        name: values[name] if isinstance(part, Mapping) else part.index(values[name])
+        for name, part in space.items()
     }
-    if kind == "random":
-        return keras_tuner.oracles.RandomSearchOracle(**options)
-    # KerasTuner's default, three random trials for each field, is more than a small budget.
-    initial = max(trials // 3, 3)
-    try:
-        return keras_tuner.oracles.BayesianOptimizationOracle(num_initial_points=initial, **options)
-    except ImportError as error:
-        raise MissingPackageError(
-            "The oracle 'bayesian' needs the PyPI package scikit-learn, which is not installed. "
-            "Run: pip install 'vae-aug[tune]', or choose the oracle 'random'."
-        ) from error
-
-
-def _make_tuner(search: _Search, oracle: Any) -> Any:
-    """Make the tuner; one that finds its own state in `search.out` goes on from there."""
-    keras_tuner = _load_keras_tuner()
-    status = keras_tuner.engine.trial.TrialStatus
-    base: Any = keras_tuner.Tuner
-
-    class Tuner(base):
-        """Asks the oracle for values and tells it how a training with them ended."""
-
-        def run_trial(self, trial: Any) -> Figures:
-            values = _decode(trial.hyperparameters.values, search.space)
-            figures = search.run(_number(trial), values)
-            return {_SCORE: compute_score(figures), **figures}
-
-        def search(self) -> None:
-            # KerasTuner goes on only where it finds this file; it writes it after a trial.
-            self.save()
-            self.report()
-            while (trial := self.ask()).status == status.RUNNING:
-                try:
-                    figures = self.run_trial(trial)
-                except TrainingError as error:
-                    trial.status, trial.message = status.FAILED, str(error)
-                    self.tell(trial, {})
-                else:
-                    trial.status = status.COMPLETED
-                    self.tell(trial, figures)
-                self.report()
-
-        @_quiet()
-        def ask(self) -> Any:
-            return self.oracle.create_trial(self.tuner_id)
-
-        @_quiet()
-        def tell(self, trial: Any, figures: Figures) -> None:
-            if figures:
-                self.oracle.update_trial(trial.trial_id, figures)
-            self.on_trial_end(trial)
-
-        def report(self) -> None:
-            search.report(_list_trials(self.oracle, search.space))
-
-    oracle.verbose = 0
-    try:
-        with _quiet():
-            return Tuner(oracle, directory=str(search.out), project_name=_ORACLE_NAME)
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise VAEAugError(
-            f"{search.out / _ORACLE_NAME}: the state of the search is damaged "
-            f"({type(error).__name__}: {error}). "
-            f"Give another output folder, or delete {search.out}."
-        ) from error
-
-
-def _list_trials(oracle: Any, space: Space) -> list[Trial]:
-    """List the trials that the oracle knows, the best first."""
-    trials = []
-    for trial in oracle.trials.values():
-        metrics = trial.metrics
-        figures = {name: float(metrics.get_last_value(name)) for name in metrics.metrics}
-        trials.append(
-            Trial(
-                number=_number(trial),
-                values=_decode(trial.hyperparameters.values, space),
-                status=_STATUS.get(trial.status, "unfinished"),
-                score=figures.pop(_SCORE, None),
-                figures=figures,
-                message=trial.message or "",
-            )
-        )
-    order = get_args(Status)
-    return sorted(trials, key=lambda t: (order.index(t.status), -(t.score or 0.0), t.number))
-
-
-def _number(trial: Any) -> int:
-    return int(trial.trial_id) + 1
 
 
 def _decode(values: Mapping[str, Any], space: Space) -> Values:
-    """Turn KerasTuner's values into those of the fields."""
+    """Turn Optuna's values into those of the fields."""
     decoded = {}
     for name, part in space.items():
         value = values[name]
@@ -468,7 +439,6 @@ def _decode(values: Mapping[str, Any], space: Space) -> Values:
             continue
         # Four digits are more than a search can tell apart, and they read well.
         rounded = value if isinstance(value, int) else float(f"{value:.4g}")
-        # At its upper end KerasTuner's range of integers is one too long.
         decoded[name] = min(max(rounded, part["low"]), part["high"])
     return decoded
 
@@ -538,10 +508,12 @@ def _describe(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    """Read the settings of a former search from its table."""
+def _read_table(path: Path) -> tuple[dict[str, Any], list[Trial]]:
+    """Read the settings of a former search, and its trials by their numbers."""
     try:
-        return dict(json.loads(read_bounded(path, _MAX_TABLE_BYTES))["settings"])
+        table = json.loads(read_bounded(path, _MAX_TABLE_BYTES))
+        trials = [Trial(**row) for row in table["trials"]]
+        return dict(table["settings"]), sorted(trials, key=lambda trial: trial.number)
     except (VAEAugError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise VAEAugError(
             f"{path}: does not hold the table of a search, so it cannot go on "
