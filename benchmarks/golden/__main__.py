@@ -13,11 +13,15 @@ in every mode, dtype and way of use; augmented records, denoised files, a TFDS b
 folders of `--keep` tell.
 
 All goes through the command line, `VAEAugment` and `load_checkpoint`, and sources are made here or
-by `tests/corpus`, so that code behind them may move. Real data (`../shared/data` or
-`$VAE_AUG_DATA`) is optional. Records without versions, times and paths are deterministic on one
-machine; another processor, number of cores or version of TensorFlow may move a pixel in thousands
-by a grey level, so a record is compared on the machine that made it, and a line tells where the
-machines differ.
+by `tests/corpus`, so that the code behind them may move. Networks are the packaged ones, `demo` and
+`vector`. It needs the extra `dev`, and about ten minutes of processor time; every section runs in a
+process of its own, two at a time. Real data (`../shared/data` or `$VAE_AUG_DATA`) is optional, and
+engines beside TensorFlow are noted with `--engines` alone. Not in it: training, measurements
+(`evaluate` and its like), `demo`, and Beam.
+
+Versions, times and paths are no part of a record, so it is the same in every run on one machine.
+Another processor, number of cores or version of TensorFlow may move a pixel in thousands by a grey
+level: a record is compared on the machine that made it, and a line tells where the machines differ.
 """
 
 from __future__ import annotations
