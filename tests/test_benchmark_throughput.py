@@ -100,7 +100,9 @@ def test_every_step_of_a_pipeline_is_timed(monkeypatch, records, short_vae):
     steps = pipeline.make_steps(str(records), short_vae, "sample", ["tensorflow"])
     costs = pipeline.measure_steps(steps, 1)
     assert len(costs) == 10
-    assert costs["encoder, TensorFlow, an image at a time"]["processor_ms"]["median"] > 0
+    # A step's cost is a difference of measured times, which chance may make negative.
+    step = costs["encoder, TensorFlow, an image at a time"]
+    assert all(np.isfinite(step[key]["median"]) for key in ("processor_ms", "clock_ms"))
 
 
 def test_engines_that_cannot_run_a_network_are_told_and_not_the_end(monkeypatch, records):
