@@ -36,26 +36,11 @@ from vae_aug.data.shards import list_shards
 from vae_aug.data.tfrecord import get_values
 from vae_aug.errors import VAEAugError
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from corpus import CORPORA
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-FORMATS = {
-    "coco": "coco",
-    "voc": "voc",
-    "yolo": "yolo",
-    "csv": "csv_table",
-    "labelme": "labelme",
-    "cvat": "cvat",
-    "via": "via",
-    "supervisely": "supervisely",
-    "lidc": "lidc",
-    "masks": "masks",
-    "dicom": "dicom_folder",
-    "nifti": "nifti",
-    "records": "tfrecords",
-    "images": "images",
-}
-"""Format to its module in `tests/corpus`."""
-
 SLOW_S = 5.0
 # Relative coordinates of six decimals, and boxes rounded to float32.
 TOLERANCE_PX = 0.02
@@ -81,7 +66,7 @@ class Case(NamedTuple):
 
 def run_case(format: str, seed: int, number: int, folder: Path) -> Case:
     """Make one source in a folder, ingest it, and compare the records with what it says."""
-    corpus = importlib.import_module(f"corpus.{FORMATS[format]}")
+    corpus = importlib.import_module(f"corpus.{CORPORA[format]}")
     source, out = folder / "source", folder / "out"
     source.mkdir()
     truth = corpus.make(random.Random(f"{format} {seed} {number}"), source)
@@ -180,10 +165,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=200, help="sources of each format")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--formats", nargs="+", choices=sorted(FORMATS), default=list(FORMATS))
+    parser.add_argument("--formats", nargs="+", choices=sorted(CORPORA), default=list(CORPORA))
     parser.add_argument("--keep-as", help="name of the file in benchmarks/results")
     args = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "tests"))
     warnings.simplefilter("ignore")
     formats = {name: run_format(name, args.count, args.seed) for name in args.formats}
     kept = f" --keep-as {args.keep_as}" if args.keep_as else ""

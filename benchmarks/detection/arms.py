@@ -10,12 +10,15 @@ import numpy as np
 
 from benchmarks.detection.detector import Batch, make_target
 from benchmarks.detection.samples import Samples
-from benchmarks.detection.strong import make_classical, make_gin, make_strong, make_style
+from benchmarks.detection.strong import (
+    Augmentation,
+    make_classical,
+    make_gin,
+    make_strong,
+    make_style,
+)
 
-Change = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
-"""Image `[S, S, 1] uint8`, boxes `[M, 4] float32 yxyx` in pixels, labels `[M] int32`; the same."""
-
-CHANGES: Mapping[str, Callable[[int], Change]] = {
+CHANGES: Mapping[str, Callable[[int], Augmentation]] = {
     "style": make_style,
     "gin": make_gin,
     "classical": make_classical,

@@ -25,26 +25,11 @@ from benchmarks.golden.sources import (
     write_series,
 )
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+from corpus import CORPORA
+
 ROOT = Path(__file__).resolve().parents[2]
 Options = tuple[str, ...]
-CORPORA = {
-    "coco": "coco",
-    "voc": "voc",
-    "yolo": "yolo",
-    "csv": "csv_table",
-    "labelme": "labelme",
-    "cvat": "cvat",
-    "via": "via",
-    "supervisely": "supervisely",
-    "lidc": "lidc",
-    "masks": "masks",
-    "dicom": "dicom_folder",
-    "nifti": "nifti",
-    "records": "tfrecords",
-    "images": "images",
-}
-"""Format to its module in `tests/corpus`, which writes random sources, damaged or not."""
-
 COUNT = 20
 """Sources of each corpus."""
 
@@ -119,8 +104,6 @@ def note_ingest(notes: Notes, case: str, source: Path, *options: str) -> None:
 
 def note_corpus(notes: Notes, format: str, count: int = COUNT) -> None:
     """Ingest random sources of a format, by turns with the format told and names hidden."""
-    if str(ROOT / "tests") not in sys.path:
-        sys.path.insert(0, str(ROOT / "tests"))
     corpus = importlib.import_module(f"corpus.{CORPORA[format]}")
     for number in range(count):
         case = f"ingest/{format} {number}"

@@ -191,7 +191,7 @@ def find_caveat(items: Iterable[tuple[str, object]]) -> str:
     return ""
 
 
-@functools.cache  # a file names the same keys for each of its boxes
+@functools.lru_cache(1024)  # a file names the same keys for each of its boxes
 def _name_caveat(key: str) -> str:
     """Return a key that tells that a box is another one, folded; `""` for other keys."""
     name = _PREFIX.sub("", fold_column(key), count=1)
