@@ -6,8 +6,14 @@ import dataclasses
 import gc
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+# One cache for all processes of a run, and never the user's: what one traced the others read.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    CACHE = tempfile.TemporaryDirectory(prefix="vae-aug-cache-")
+    os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 # Rich asks for the width when the commands are loaded, which any test may be the first to do.
 os.environ["COLUMNS"] = "200"

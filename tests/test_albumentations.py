@@ -367,7 +367,7 @@ def loaded(monkeypatch) -> list[str]:
         names.append(name)
         return FakeVAE()
 
-    monkeypatch.setattr(transform, "load_shared", load)
+    monkeypatch.setattr(transform, "open_checkpoint", load)
     return names
 
 

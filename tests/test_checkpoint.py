@@ -21,8 +21,8 @@ from vae_aug.errors import CheckpointError
 from vae_aug.model.checkpoint import (
     _check_keras_config,
     load_checkpoint,
-    load_shared,
     name_checkpoint,
+    open_checkpoint,
     read_card,
     read_manifest,
     save_checkpoint,
@@ -56,8 +56,10 @@ def network(saved):
 
 
 def test_a_checkpoint_is_shared_while_its_files_stay_the_same(folder):
-    network = load_shared(folder)
-    assert load_shared(str(folder)) is network and load_checkpoint(folder) is not network
+    stored = open_checkpoint(folder)
+    network = stored.load()
+    assert open_checkpoint(str(folder)).load() is network
+    assert load_checkpoint(folder) is not network
     sample, denoise, again = (
         VAEAugment(folder, mode=mode, seed=seed, guard=guard)._steps.engine
         for mode, seed, guard in (
@@ -70,10 +72,12 @@ def test_a_checkpoint_is_shared_while_its_files_stay_the_same(folder):
     assert VAEAugment(network)._steps.engine is not VAEAugment(network)._steps.engine
     card = folder / "MODEL_CARD.md"
     card.write_text("# Another\n")
-    assert load_shared(folder) is not network
+    assert open_checkpoint(folder) != stored and open_checkpoint(folder).load() is not network
+    with pytest.raises(CheckpointError, match="was changed since it was opened"):
+        stored.load()
     (folder / "manifest.json").write_text("{}")
     with pytest.raises(CheckpointError, match="format None"):
-        load_shared(folder)
+        open_checkpoint(folder)
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def records(tmp_path):
 @pytest.fixture
 def brighten(monkeypatch):
     """Let every checkpoint be a stand-in that brightens by a quarter."""
-    monkeypatch.setattr(transform, "load_shared", lambda checkpoint: BrighteningVAE())
+    monkeypatch.setattr(transform, "open_checkpoint", lambda checkpoint: BrighteningVAE())
     monkeypatch.setattr(calls, "load_checkpoint", lambda checkpoint: FakeVAE())
 
 
@@ -659,7 +659,7 @@ def test_augment_under_strict_refuses_a_network_that_knows_evaluation_patients(
 ):
     network = BrighteningVAE()
     network.patients = frozenset({"patient-1"})
-    monkeypatch.setattr(transform, "load_shared", lambda checkpoint: network)
+    monkeypatch.setattr(transform, "open_checkpoint", lambda checkpoint: network)
     refused = run("augment", records, tmp_path / "refused", "--strict")
     assert refused.exit_code == 1
     assert "trained on patients of evaluation splits (1 of the split 'validation')" in (

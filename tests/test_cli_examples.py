@@ -62,7 +62,7 @@ def workplace(tmp_path_factory, tiny_ladder):
         network = Network(profile="ladder")
         network.digest = read_manifest("demo")["digest"]
         patch.setattr(calls, "load_checkpoint", lambda checkpoint: network)
-        patch.setattr(transform, "load_shared", lambda checkpoint: network)
+        patch.setattr(transform, "open_checkpoint", lambda checkpoint: network)
         stand_in(patch, tiny_ladder)
         yield folder
 

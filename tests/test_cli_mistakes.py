@@ -243,7 +243,7 @@ def test_the_table_is_long_enough():
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_answered(folder, mistake, monkeypatch):
-    monkeypatch.setattr(transform, "load_shared", lambda checkpoint: FakeVAE())
+    monkeypatch.setattr(transform, "open_checkpoint", lambda checkpoint: FakeVAE())
     arguments, status, words = MISTAKES[mistake]
     result = run(*(fill(argument, folder) for argument in arguments))
     assert result.exit_code == status, result.output

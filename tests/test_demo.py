@@ -32,7 +32,7 @@ def stand_in():
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "load_checkpoint", lambda checkpoint: FakeVAE())
-        patch.setattr(transform, "load_shared", lambda checkpoint: FakeVAE())
+        patch.setattr(transform, "open_checkpoint", lambda checkpoint: FakeVAE())
         patch.setattr(demo, "_BUILDER", "tfds_builders.med_vae_augmented")
         yield patch
 
@@ -116,7 +116,7 @@ def test_a_dataset_that_is_there_is_built_anew(ran, monkeypatch):
     out, _, _ = ran
     (path,) = (out / "tfds").rglob("*train.tfrecord*")
     before = path.read_bytes()
-    monkeypatch.setattr(transform, "load_shared", lambda checkpoint: FakeVAE(noise=0.2))
+    monkeypatch.setattr(transform, "open_checkpoint", lambda checkpoint: FakeVAE(noise=0.2))
     demo._build_dataset(out / "tfds", out / "records", "demo")
     assert path.read_bytes() != before
 

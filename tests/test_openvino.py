@@ -72,8 +72,8 @@ def test_drawing_does_not_run_the_network(tiny_ladder, mode, monkeypatch):
     drawn = []
     cut = module.cut_at_draws
 
-    def note(traced):
-        draw, rest = cut(traced)
+    def note(network):
+        draw, rest = cut(network)
         drawn.append({operation.type for operation in draw.graph.get_operations()})
         return draw, rest
 

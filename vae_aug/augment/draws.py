@@ -7,10 +7,11 @@ other numbers from the same seed, and only in sizes known before it compiles.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
+from vae_aug.augment.graphs import Graph
 from vae_aug.model.latent import DRAW_NAME
 
 
@@ -29,8 +30,9 @@ class Rest(NamedTuple):
 
     def make_function(self) -> Callable[..., tf.Tensor]:
         """Return it as a function of images, what is known of them, and what was drawn."""
-        compute = _import(self.definition).prune([*map(name_input, self.used)], self.output)
-        return lambda *inputs: compute(*(inputs[index] for index in self.used))
+        inputs = tuple(map(name_input, self.used))
+        compute = Graph(self.definition, inputs, (self.output,)).make_function()
+        return lambda *given: compute(*(given[index] for index in self.used))[0]
 
 
 def name_input(index: int) -> str:
@@ -38,45 +40,39 @@ def name_input(index: int) -> str:
     return f"input_{index}:0"
 
 
-def cut_at_draws(traced: Any) -> tuple[Callable[..., list[tf.Tensor]], Rest]:
+def cut_at_draws(network: Graph) -> tuple[Callable[..., list[tf.Tensor]], Rest]:
     """Cut a traced network in two: what is drawn, and what is computed from it.
 
     Args:
-        traced: Concrete function of images, seeds and what is known of the images, which captures
-            nothing and returns one tensor.
+        network: Of images, seeds and what is known of the images; it has one output.
 
     Returns:
         A function of images and seeds that gives the draws, and the rest.
     """
-    images, seeds, *known = traced.inputs
+    images, seeds, *known = network.inputs
+    [output] = network.outputs
     draws = [
-        operation.outputs[0]
-        for operation in traced.graph.get_operations()
-        if operation.type == "Identity" and operation.name.split("/")[-1].startswith(DRAW_NAME)
+        f"{node.name}:0"
+        for node in network.definition.node
+        if node.op == "Identity" and node.name.split("/")[-1].startswith(DRAW_NAME)
     ]
-    definition = traced.graph.as_graph_def()
-    drawn = _import(definition).prune([images.name, seeds.name], [draw.name for draw in draws])
+    drawn = Graph(network.definition, (images, seeds), tuple(draws)).make_function()
+    with tf.Graph().as_default() as whole:
+        tf.graph_util.import_graph_def(network.definition, name="")
     with tf.Graph().as_default() as graph:
-        feeds = {
-            tensor.name: tf.compat.v1.placeholder(
+        feeds = {}
+        for index, name in enumerate([images, *known, *draws]):
+            tensor = whole.get_tensor_by_name(name)
+            feeds[name] = tf.compat.v1.placeholder(
                 tensor.dtype, tensor.shape, name_input(index)[:-2]
             )
-            for index, tensor in enumerate([images, *known, *draws])
-        }
-        [output] = tf.graph_util.import_graph_def(
-            definition, feeds, [traced.outputs[0].name], name="network"
+        [computed] = tf.graph_util.import_graph_def(
+            network.definition, feeds, [output], name="network"
         )
-    rest = _prune(graph.as_graph_def(), output)
+    rest = _prune(graph.as_graph_def(), computed)
     names = {node.name for node in rest.node}
     used = tuple(index for index in range(len(feeds)) if name_input(index)[:-2] in names)
-    return drawn if draws else lambda images, seeds: [], Rest(rest, used, output.name)
-
-
-def _import(definition: tf.compat.v1.GraphDef) -> Any:
-    """Return a function that only serves to have parts of a graph pruned out of it."""
-    return tf.compat.v1.wrap_function(
-        lambda: tf.graph_util.import_graph_def(definition, name=""), []
-    )
+    return drawn if draws else lambda images, seeds: [], Rest(rest, used, computed.name)
 
 
 def _prune(definition: tf.compat.v1.GraphDef, output: tf.Tensor) -> tf.compat.v1.GraphDef:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from vae_aug.augment.draws import cut_at_draws
+from vae_aug.augment.graphs import Graph, find_graph, keep_graph
 from vae_aug.augment.optimize import optimize
 from vae_aug.config import AugmentConfig
+from vae_aug.model.checkpoint import StoredNetwork
 from vae_aug.model.profiles import Network
 
 Known = dict[str, tf.Tensor]
@@ -25,8 +29,14 @@ A network takes 300 to 400 bytes a pixel beside its weights and graph, so that a
 0.2 GB; a single larger image goes through whole. On a CPU larger batches are no faster.
 """
 
+_AS_IT_IS = tf.compat.v1.ConfigProto(
+    graph_options=tf.compat.v1.GraphOptions(rewrite_options={"disable_meta_optimizer": True})
+).SerializeToString()
+"""Has TensorFlow run a function without optimising it, which takes a second of every pass where it
+was done already."""
 
-def find_input_size(vae: Network) -> int | None:
+
+def find_input_size(vae: Network | StoredNetwork) -> int | None:
     """Return the side of the square a network sees, None if it runs at any height and width."""
     return None if vae.config.profile == "ladder" else vae.config.image_size
 
@@ -52,18 +62,37 @@ class TensorFlowEngine:
         image_size: Side of the square the network sees; None if it takes images as they are.
     """
 
-    def __init__(self, vae: Network, config: AugmentConfig) -> None:
+    _finish: Callable[[Any], Graph] = staticmethod(optimize)
+    """Makes the graph that is kept of a traced network."""
+
+    def __init__(self, vae: Network | StoredNetwork, config: AugmentConfig) -> None:
         """Copy the weights; graphs are made when first needed.
 
         Args:
-            vae: The network, or anything with its `config` and `vary`.
+            vae: The network, or anything with its `config` and `vary`; or a stored one, which is
+                loaded only if its graph was not kept by an earlier start.
             config: Mode, factor, detail and device.
+
+        Raises:
+            CheckpointError: If a stored network has to be loaded and cannot be.
         """
         self.image_size = find_input_size(vae)
-        self._vae = vae
+        self._source = vae
         self._config = config
         self._frozen: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
-        self._weights = [(v, v.numpy()) for v in getattr(vae, "variables", ())]
+        kept = self._find_kept()
+        if kept is None or not kept.parent.is_dir():
+            _ = self._weights  # as they are now, if they can be read at all
+
+    @functools.cached_property
+    def _vae(self) -> Network:
+        """The network, loaded if it is a stored one."""
+        return self._source.load() if isinstance(self._source, StoredNetwork) else self._source
+
+    @functools.cached_property
+    def _weights(self) -> list[tuple[keras.Variable, np.ndarray]]:
+        """The network's variables and their values."""
+        return [(v, v.numpy()) for v in getattr(self._vae, "variables", ())]
 
     def __call__(
         self, images: tf.Tensor, seeds: tf.Tensor, known: Known | None = None
@@ -194,23 +223,48 @@ class TensorFlowEngine:
             image if length is None else tf.TensorSpec([None, length], tf.float32)
             for _, length in described
         ]
+        specs = [image, tf.TensorSpec([None, 2], tf.int32), *known_specs]
+        network = self._keep(self._finish, compute, specs, "vary", alone, described)
         with tf.init_scope():
-            traced = tf.function(compute, autograph=False).get_concrete_function(
-                image, tf.TensorSpec([None, 2], tf.int32), *known_specs
-            )
-            return self._make_runnable(traced, alone)
+            return self._make_runnable(network, alone)
 
     @functools.cached_property
-    def _description(self) -> tuple[list[str], Any]:
+    def _description(self) -> tuple[tuple[str, ...], Any]:
         """Names of what `describe` returns, and the frozen graph that computes it."""
 
         def describe(images: tf.Tensor) -> Known:
             with self._restore_weights():
                 return self._vae.describe(images)
 
+        network = self._keep(optimize, describe, [self._image_spec], "describe")
         with tf.init_scope():
-            traced = tf.function(describe, autograph=False).get_concrete_function(self._image_spec)
-            return sorted(traced.structured_outputs), optimize(traced)
+            return network.keys, network.make_function()
+
+    def _find_kept(self, *key: Any) -> Path | None:
+        """Return the file of a graph; None for a network that comes from no checkpoint."""
+        if not isinstance(self._source, StoredNetwork):
+            return None
+        config = self._config
+        settings = (config.mode, config.factor, config.detail, config.device)
+        return find_graph(self._source.content, [self._finish.__qualname__, *settings, *key])
+
+    def _keep(
+        self,
+        finish: Callable[[Any], Graph],
+        function: Callable[..., Any],
+        specs: Sequence[tf.TensorSpec],
+        *key: Any,
+    ) -> Graph:
+        """Return the graph of a function: the one that was kept, or trace and finish it."""
+
+        def make() -> Graph:
+            with tf.init_scope():
+                _ = self._weights  # which a trace cannot load
+                traced = tf.function(function, autograph=False).get_concrete_function(*specs)
+                return finish(traced)
+
+        path = self._find_kept(*key)
+        return make() if path is None else keep_graph(path, make)
 
     @property
     def _image_spec(self) -> tf.TensorSpec:
@@ -229,19 +283,27 @@ class TensorFlowEngine:
             return self._config.factor * (1.0 - detail) * reconstruction
         return variant - detail * reconstruction
 
-    def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
-        """Turn a traced network into what is called.
+    def _make_runnable(self, network: Graph, alone: bool) -> Callable[..., tf.Tensor]:
+        """Turn a network into what is called.
 
         Args:
-            traced: Concrete function of images, seeds and what is known of the images, which
-                captures nothing.
+            network: What `_finish` made, of images, seeds and what is known of the images.
             alone: Whether no image looks at another of its batch.
 
         Returns:
             A function of the same tensors.
         """
-        optimized = optimize(traced)
-        return lambda *given: optimized(*given)[0]
+        compute = network.make_function()
+        if self._config.device is not None:
+            return lambda *given: compute(*given)[0]  # whose graph TensorFlow may want otherwise
+
+        def run(images: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
+            [computed] = tf.raw_ops.PartitionedCall(
+                args=[images, *others], Tout=[tf.float32], f=compute, config_proto=_AS_IT_IS
+            )
+            return tf.ensure_shape(computed, images.shape)
+
+        return run
 
 
 class XLAEngine(TensorFlowEngine):
@@ -250,12 +312,14 @@ class XLAEngine(TensorFlowEngine):
     What is drawn at random is drawn in TensorFlow, with the same bits as the other engines draw.
     """
 
-    def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
-        """Have XLA compile a traced network; see `TensorFlowEngine`."""
-        draw, rest = cut_at_draws(traced)
-        network = tf.function(rest.make_function(), autograph=False, jit_compile=True)
+    _finish = staticmethod(Graph.of)
+
+    def _make_runnable(self, network: Graph, alone: bool) -> Callable[..., tf.Tensor]:
+        """Have XLA compile a network; see `TensorFlowEngine`."""
+        draw, rest = cut_at_draws(network)
+        compute = tf.function(rest.make_function(), autograph=False, jit_compile=True)
 
         def run(images: tf.Tensor, seeds: tf.Tensor, *known: tf.Tensor) -> tf.Tensor:
-            return tf.ensure_shape(network(images, *known, *draw(images, seeds)), images.shape)
+            return tf.ensure_shape(compute(images, *known, *draw(images, seeds)), images.shape)
 
         return run

@@ -242,7 +242,7 @@ def _check_targets(jobs: Sequence[_Job]) -> None:
 
 def _make_marks(augment: VAEAugment, window: Window) -> dict[str, str]:
     """Make the texts by which outputs of each kind of source are known again."""
-    digest = getattr(augment.vae, "digest", "")[:_DIGEST_CHARACTERS] or "unsaved"
+    digest = getattr(augment.checkpoint, "digest", "")[:_DIGEST_CHARACTERS] or "unsaved"
     mark = f"Denoised by vae_aug (reconstruction by a variational autoencoder), checkpoint {digest}"
     shown = window if isinstance(window, str) else f"{window[0]:g}/{window[1]:g}"
     return {"png": mark, "jpeg": mark, "dicom": f"{mark}, window {shown}"}

@@ -11,13 +11,11 @@ import contextlib
 import functools
 import hashlib
 import logging
-import os
 import queue
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -25,10 +23,12 @@ import tensorflow as tf
 from vae_aug.augment.draws import cut_at_draws, name_input
 from vae_aug.augment.early import find_early_end
 from vae_aug.augment.engine import TensorFlowEngine
+from vae_aug.augment.graphs import Graph, get_cache_dir
 from vae_aug.augment.shutdown import end_at_exit
 from vae_aug.config import AugmentConfig
 from vae_aug.data.atomic import make_temporary_path
 from vae_aug.errors import EngineError, MissingPackageError
+from vae_aug.model.checkpoint import StoredNetwork
 from vae_aug.model.profiles import Network
 
 # With this package OpenVINO reports to its makers whenever it is imported or converts something,
@@ -76,9 +76,10 @@ class OpenVINOEngine(TensorFlowEngine):
     `"tensorflow"`.
     """
 
+    _finish = staticmethod(Graph.of)
     _goes_one_by_one = False  # it does so by itself
 
-    def __init__(self, vae: Network, config: AugmentConfig) -> None:
+    def __init__(self, vae: Network | StoredNetwork, config: AugmentConfig) -> None:
         """Check the processor and packages, then as `TensorFlowEngine`.
 
         Raises:
@@ -108,9 +109,9 @@ class OpenVINOEngine(TensorFlowEngine):
         cancelled = self._config.mode == "sample" and self._config.detail == 1
         return self._precision == "bf16" and not cancelled and self.image_size is not None
 
-    def _make_runnable(self, traced: Any, alone: bool) -> Callable[..., tf.Tensor]:
-        """Convert and compile a traced network; see `TensorFlowEngine`."""
-        draw, rest = cut_at_draws(traced)
+    def _make_runnable(self, network: Graph, alone: bool) -> Callable[..., tf.Tensor]:
+        """Convert and compile a network; see `TensorFlowEngine`."""
+        draw, rest = cut_at_draws(network)
         digest = hashlib.sha256(openvino.__version__.encode())
         digest.update(rest.definition.SerializeToString(deterministic=True))
         model = _keep(digest.hexdigest(), lambda: _convert(rest.definition))
@@ -245,7 +246,7 @@ def _keep(digest: str, make: Callable[[], openvino.Model]) -> openvino.Model:
     The digest is of all that the model depends on, weights and OpenVINO's version included, so that
     nothing stale or foreign is ever taken for it. A cache that cannot be written is done without.
     """
-    path = get_cache_dir() / f"{digest}.xml"
+    path = get_cache_dir() / "openvino" / f"{digest}.xml"
     if path.is_file() and path.with_suffix(".bin").is_file():
         return openvino.Core().read_model(path)
     model = make()
@@ -258,17 +259,6 @@ def _keep(digest: str, make: Callable[[], openvino.Model]) -> openvino.Model:
             error.strerror,
         )
     return model
-
-
-def get_cache_dir() -> Path:
-    """Return the folder of converted networks, `$XDG_CACHE_HOME/vae-aug` or in `~/.cache`.
-
-    Reference:
-        XDG Base Directory Specification: a relative path in the variable is to be ignored.
-    """
-    configured = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
-    return root / "vae-aug" / "openvino"
 
 
 def _save(model: openvino.Model, path: Path) -> None:

@@ -10,12 +10,14 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.grappler import tf_optimizer
 
+from vae_aug.augment.graphs import Graph
+
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 
 Nodes = dict[str, tf.compat.v1.NodeDef]
 
 
-def optimize(traced: Any) -> Any:
+def optimize(traced: Any) -> Graph:
     """Fold constants and merge operations once, instead of wherever the graph will run.
 
     TensorFlow does it for a function that is called eagerly and hardly for one inside `tf.data`,
@@ -25,19 +27,14 @@ def optimize(traced: Any) -> Any:
         traced: Concrete function of tensors that captures nothing.
 
     Returns:
-        The same function of the same tensors, one after the other; it returns a list.
+        A graph that computes the same of tensors with the same names.
     """
-    definition = traced.graph.as_graph_def()
-    meta = tf.compat.v1.train.export_meta_graph(graph_def=definition, graph=traced.graph)
+    graph = Graph.of(traced)
+    meta = tf.compat.v1.train.export_meta_graph(graph_def=graph.definition, graph=traced.graph)
     # What is listed as a training operation is what the optimiser has to keep.
-    names = [tensor.name for tensor in (*traced.inputs, *traced.outputs)]
-    meta.collection_def["train_op"].node_list.value.extend(names)
-    optimized = fold_batch_norms(tf_optimizer.OptimizeGraph(tf.compat.v1.ConfigProto(), meta))
-    imported = tf.compat.v1.wrap_function(
-        lambda: tf.graph_util.import_graph_def(optimized, name=""), []
-    )
-    inputs, outputs = ([tensor.name for tensor in part] for part in (traced.inputs, traced.outputs))
-    return imported.prune(inputs, outputs)
+    meta.collection_def["train_op"].node_list.value.extend([*graph.inputs, *graph.outputs])
+    optimized = tf_optimizer.OptimizeGraph(tf.compat.v1.ConfigProto(), meta)
+    return graph._replace(definition=fold_batch_norms(optimized))
 
 
 def fold_batch_norms(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:

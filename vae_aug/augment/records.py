@@ -264,7 +264,7 @@ def count_seen_patients(
     Raises:
         RecordError: Under `strict` if there are any, or if the records are damaged.
     """
-    trained_on: frozenset[str] = getattr(augment.vae, "patients", frozenset())
+    trained_on: frozenset[str] = getattr(augment.checkpoint, "patients", frozenset())
     seen = {}
     for split in read_info(source).splits:
         if split == _TRAIN or not trained_on:
@@ -298,7 +298,7 @@ def make_provenance(augment: VAEAugment) -> dict[str, Any]:
     config = augment.config.to_dict()
     shared = {name: config[name] for name in _SETTINGS}
     settings = json.dumps({name: config[name] for name in REPLAYED}, sort_keys=True)
-    digest = {"checkpoint": augment.vae.digest, "version": __version__}
+    digest = {"checkpoint": augment.checkpoint.digest, "version": __version__}
     return {**shared, **digest, "settings": settings}
 
 

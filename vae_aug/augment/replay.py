@@ -73,10 +73,10 @@ def restore_transform(
             "example that was left untouched has none."
         ) from error
     augment = VAEAugment(checkpoint, **known)
-    if augment.vae.digest != digest:
+    if augment.checkpoint.digest != digest:
         raise CheckpointError(
             f"made with the checkpoint {digest[:16]}...; {checkpoint} is "
-            f"{augment.vae.digest[:16]}.... Name the one that was used (--ckpt)."
+            f"{augment.checkpoint.digest[:16]}.... Name the one that was used (--ckpt)."
         )
     return augment
 

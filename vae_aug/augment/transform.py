@@ -14,11 +14,11 @@ from vae_aug.augment.engine import TensorFlowEngine, XLAEngine
 from vae_aug.augment.steps import Steps
 from vae_aug.config import AugmentConfig, Engine, Guard, Mode
 from vae_aug.errors import CheckpointError
-from vae_aug.model.checkpoint import load_shared
+from vae_aug.model.checkpoint import StoredNetwork, open_checkpoint
 from vae_aug.model.profiles import Network
 
 
-def _make_engine(vae: Network, config: AugmentConfig) -> TensorFlowEngine:
+def _make_engine(vae: Network | StoredNetwork, config: AugmentConfig) -> TensorFlowEngine:
     """Make the engine that the settings name."""
     if config.engine.startswith("openvino"):
         # An extra, which only those who ask for it need to have.
@@ -29,7 +29,7 @@ def _make_engine(vae: Network, config: AugmentConfig) -> TensorFlowEngine:
 
 
 @functools.lru_cache(maxsize=4)
-def _share_engine(vae: Network, config: AugmentConfig) -> TensorFlowEngine:
+def _share_engine(vae: StoredNetwork, config: AugmentConfig) -> TensorFlowEngine:
     """Make the engine of settings once, which saves later transforms their traces."""
     return _make_engine(vae, config)
 
@@ -60,10 +60,11 @@ def _check_device(device: str) -> None:
 def _restore(name: str, digest: str, settings: dict[str, Any]) -> VAEAugment:
     """Make a transform of what its pickle holds; the checkpoint must be the same."""
     augment = VAEAugment(name, **settings)
-    if augment.vae.digest != digest:
+    found = augment.checkpoint.digest
+    if found != digest:
         raise CheckpointError(
-            f"{name}: has the digest {augment.vae.digest}; the transform that was pickled had "
-            f"{digest}. Copy the same checkpoint to this machine."
+            f"{name}: has the digest {found}; the transform that was pickled had {digest}. Copy "
+            "the same checkpoint to this machine."
         )
     return augment
 
@@ -179,15 +180,25 @@ class VAEAugment:
             _check_device(device)
         self._name = os.fspath(ckpt) if isinstance(ckpt, str | os.PathLike) else None
         if isinstance(ckpt, str | os.PathLike):
-            self.vae = load_shared(os.fspath(ckpt))
+            self.checkpoint: Network | StoredNetwork = open_checkpoint(os.fspath(ckpt))
         elif hasattr(ckpt, "vary"):
-            self.vae = ckpt
+            self.checkpoint = ckpt
         else:
             raise TypeError(
                 "ckpt must be a path, the name of a packaged checkpoint or a network; received "
                 f"{type(ckpt).__name__}."
             )
         self._steps = Steps(self.config, self._find_engine())
+
+    @property
+    def vae(self) -> Network:
+        """The network itself; nobody may train on the one of a checkpoint, which others share.
+
+        Raises:
+            CheckpointError: If it has to be loaded for this, and cannot be.
+        """
+        known = self.checkpoint
+        return known.load() if isinstance(known, StoredNetwork) else known
 
     def _find_engine(self) -> TensorFlowEngine:
         """Make the engine, or share that of a transform of the same checkpoint and settings.
@@ -197,10 +208,11 @@ class VAEAugment:
         """
         config = self.config
         if self._name is None or config.engine.startswith("openvino"):
-            return _make_engine(self.vae, config)
+            return _make_engine(self.checkpoint, config)
         seed = None if config.seed is None else 0
         same = {key: getattr(config, key) for key in ("mode", "factor", "detail", "device")}
-        return _share_engine(self.vae, AugmentConfig(**same, seed=seed, engine=config.engine))
+        shared = AugmentConfig(**same, seed=seed, engine=config.engine)
+        return _share_engine(self.checkpoint, shared)
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, *element: Any) -> Any:
@@ -267,7 +279,7 @@ class VAEAugment:
             TypeError: If the image's dtype is not supported.
         """
         layout = self._steps.find_layout(dataset.element_spec)
-        digest = getattr(self.vae, "digest", "")
+        digest = getattr(self.checkpoint, "digest", "")
         described = open_cache(dataset, self._steps, layout, path, digest)
         return augment_dataset(dataset, self._steps, described)
 
@@ -286,11 +298,11 @@ class VAEAugment:
             )
         name = os.path.abspath(self._name) if os.path.exists(self._name) else self._name
         settings = {name: getattr(self.config, name) for name in self.config.to_dict()}
-        return _restore, (name, self.vae.digest, settings)
+        return _restore, (name, self.checkpoint.digest, settings)
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings and the checkpoint's digest, all JSON values."""
-        return {**self.config.to_dict(), "digest": getattr(self.vae, "digest", "")}
+        return {**self.config.to_dict(), "digest": getattr(self.checkpoint, "digest", "")}
 
     def __repr__(self) -> str:
         """Return the settings as they would be typed."""

@@ -13,6 +13,7 @@ from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.data.sheet import Panel, make_panels, write_sheet
 from vae_aug.evaluate.metrics import find_body, ssim
+from vae_aug.model.checkpoint import StoredNetwork
 from vae_aug.model.profiles import Network
 
 _LOOKED_AT = 1000
@@ -80,7 +81,7 @@ def show_variants(
     return make_panels(images, element["objects"]["bbox"].numpy(), names, notes)
 
 
-def describe_network(network: Network) -> str:
+def describe_network(network: Network | StoredNetwork) -> str:
     """Name the checkpoint of a network for a caption: without its folder, with its digest."""
     name, digest = (getattr(network, key, "") for key in ("checkpoint_name", "digest"))
     return f"{name or 'a network'} ({digest[:_DIGEST_LETTERS] or 'without a checkpoint'})"
@@ -94,7 +95,7 @@ def describe_transform(augment: VAEAugment) -> str:
         "of the dtype" if config.value_range is None else "{:g} to {:g}".format(*config.value_range)
     )
     return (
-        f"Checkpoint {describe_network(augment.vae)}, mode {config.mode}, factor "
+        f"Checkpoint {describe_network(augment.checkpoint)}, mode {config.mode}, factor "
         f"{config.factor:g}, detail {config.detail:g}, p {config.p:g}, guard {guard}, value "
         f"range {values}, seed {config.seed}, engine {config.engine}."
     )

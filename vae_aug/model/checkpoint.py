@@ -13,8 +13,10 @@ package, and weights are plain arrays that must match the manifest by name, shap
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import functools
+import hashlib
 import json
 import reprlib
 import shutil
@@ -25,6 +27,7 @@ from typing import Any
 
 import keras
 
+from vae_aug.config import ModelConfig
 from vae_aug.data.atomic import make_temporary_path, sync_file
 from vae_aug.errors import CheckpointError
 from vae_aug.model.archive import read_member
@@ -60,9 +63,10 @@ from vae_aug.model.weights import (
 
 __all__ = [
     "BEST_CHECKPOINT",
+    "StoredNetwork",
     "find_checkpoint",
     "load_checkpoint",
-    "load_shared",
+    "open_checkpoint",
     "read_card",
     "read_manifest",
     "save_checkpoint",
@@ -144,31 +148,83 @@ def load_checkpoint(checkpoint: str | Path) -> Network:
     return vae
 
 
-def load_shared(checkpoint: str | Path) -> Network:
-    """Load a checkpoint that nobody trains on: while its files stay the same, it is loaded once.
+@dataclasses.dataclass(frozen=True)
+class StoredNetwork:
+    """A checkpoint as its manifest describes it; the network is loaded where it is needed.
+
+    Attributes:
+        path: Of the file or folder.
+        config: The architecture.
+        digest: SHA-256 of the manifest, by which records know the network.
+        checkpoint_name: As a network has it.
+        patients: As a network has them.
+        content: SHA-256 of all that the checkpoint holds, by which graphs of it are kept.
+    """
+
+    path: Path
+    config: ModelConfig
+    digest: str
+    checkpoint_name: str
+    patients: frozenset[str]
+    content: str
+
+    def load(self) -> Network:
+        """Load the network, which others may have, too: nobody may train on it.
+
+        Raises:
+            CheckpointError: As `load_checkpoint`, or if the files are no longer what they were.
+        """
+        if open_checkpoint(self.path) != self:
+            raise CheckpointError(f"{self.path}: was changed since it was opened. Open it again.")
+        return _load_stamped(self.path, _stamp(self.path))
+
+
+def open_checkpoint(checkpoint: str | Path) -> StoredNetwork:
+    """Describe a checkpoint without loading its weights.
 
     Args:
         checkpoint: As for `load_checkpoint`.
 
-    Returns:
-        The network, which others may have, too.
-
     Raises:
-        CheckpointError: As `load_checkpoint`.
+        CheckpointError: If it is missing or damaged, as far as a look at its files tells.
     """
-    path = find_checkpoint(checkpoint)
+    path = find_checkpoint(checkpoint).absolute()
+    return _open_stamped(path, _stamp(path))
+
+
+def _stamp(path: Path) -> tuple[Any, ...]:
+    """Return the files of a checkpoint with what changes if they do: inodes, sizes and times."""
     try:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         stats = [file.stat() for file in files]
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error}).") from error
     stamps = [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
-    return _load_stamped(path.absolute(), tuple(zip(files, stamps, strict=True)))
+    return tuple(zip(files, stamps, strict=True))
+
+
+@functools.lru_cache(maxsize=8)
+def _open_stamped(path: Path, stamps: tuple[Any, ...]) -> StoredNetwork:
+    """Describe the files that had these stamps."""
+    content = read_text(path, MANIFEST_NAME)
+    manifest = parse_manifest(path, content)
+    members = hashlib.sha256()
+    for name in MEMBERS:
+        most = count_bytes(manifest["variables"]) if name == WEIGHTS_NAME else MAX_TEXT_BYTES
+        members.update(hashlib.sha256(read_member(path, name, most, MEMBERS)).digest())
+    return StoredNetwork(
+        path=path,
+        config=parse_model(path, manifest["model"]),
+        digest=digest_manifest(content),
+        checkpoint_name=name_checkpoint(path),
+        patients=frozenset(manifest["fingerprint"].get("patients", ())),
+        content=members.hexdigest(),
+    )
 
 
 @functools.lru_cache(maxsize=2)
 def _load_stamped(path: Path, stamps: tuple[Any, ...]) -> Network:
-    """Load the files that had these inodes, sizes and times."""
+    """Load the files that had these stamps."""
     return load_checkpoint(path)
 
 

@@ -1,0 +1,158 @@
+"""Graphs that stand for themselves, and the folder in which they are kept from start to start.
+
+To build a network, load its weights, trace it and fold its constants takes seconds; to read the
+graph that comes out takes half of one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from vae_aug.data.atomic import write_atomic
+from vae_aug.errors import VAEAugError
+from vae_aug.version import __version__
+
+MAX_KEPT_BYTES = 2**30
+"""Bytes of all graphs that are kept; where a new one would be too much, those go that were not used
+for longest."""
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+_logger = logging.getLogger(__name__)
+
+
+class Graph(NamedTuple):
+    """A graph without variables, with the names of its tensors.
+
+    Attributes:
+        definition: The nodes.
+        inputs: Names of the tensors that are given.
+        outputs: Names of the tensors that are wanted.
+        keys: What the traced function called its outputs, if it returned a dictionary.
+    """
+
+    definition: tf.compat.v1.GraphDef
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    keys: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, traced: Any) -> Graph:
+        """Return the graph of a concrete function that captures nothing."""
+        inputs, outputs = (
+            tuple(tensor.name for tensor in part) for part in (traced.inputs, traced.outputs)
+        )
+        structure = traced.structured_outputs
+        keys = tuple(sorted(structure)) if isinstance(structure, dict) else ()
+        return cls(traced.graph.as_graph_def(), inputs, outputs, keys)
+
+    def make_function(self) -> Any:
+        """Return a concrete function of the inputs, one after the other; it returns a list."""
+        imported = tf.compat.v1.wrap_function(
+            lambda: tf.graph_util.import_graph_def(self.definition, name=""), []
+        )
+        return imported.prune(list(self.inputs), list(self.outputs))
+
+    def pack(self) -> bytes:
+        """Write the graph into bytes that begin with their digest."""
+        names = json.dumps([self.inputs, self.outputs, self.keys]).encode()
+        content = len(names).to_bytes(4, "big") + names + self.definition.SerializeToString()
+        return hashlib.sha256(content).digest() + content
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Graph | None:
+        """Read what `pack` wrote; None if the bytes are not those that were written."""
+        digest, content = packed[:_DIGEST_BYTES], packed[_DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
+            return None
+        end = 4 + int.from_bytes(content[:4], "big")
+        definition = tf.compat.v1.GraphDef.FromString(content[end:])
+        return cls(definition, *map(tuple, json.loads(content[4:end])))
+
+
+def get_cache_dir() -> Path:
+    """Return the folder of what can be made again, `$XDG_CACHE_HOME/vae-aug` or in `~/.cache`.
+
+    Reference:
+        XDG Base Directory Specification: a relative path in the variable is to be ignored.
+    """
+    configured = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
+    return root / "vae-aug"
+
+
+def find_graph(network: str, key: Sequence[Any]) -> Path:
+    """Return the file that a graph is kept in, which need not be there.
+
+    Args:
+        network: SHA-256 of the checkpoint. If the file's folder is there, it could be loaded once.
+        key: All else that the graph depends on beside versions, devices and this package's code.
+    """
+    devices = sorted({device.device_type for device in tf.config.list_physical_devices()})
+    known = [*key, *_describe_versions(), devices, os.environ.get("TF_ENABLE_ONEDNN_OPTS")]
+    digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()
+    return get_cache_dir() / "graphs" / network / f"{digest}.graph"
+
+
+def keep_graph(path: Path, make: Callable[[], Graph]) -> Graph:
+    """Read a graph, or make it and keep it. A folder that cannot be written is done without.
+
+    Args:
+        path: From `find_graph`.
+        make: Makes the graph if there is none, or a damaged one.
+
+    Returns:
+        The graph.
+    """
+    try:
+        graph = Graph.unpack(path.read_bytes())
+        if graph is not None:
+            os.utime(path)
+            return graph
+        _logger.warning("%s: is damaged; it is made again.", path)
+    except OSError:
+        pass  # there is none, or none that can be read
+    graph = make()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        packed = graph.pack()
+        _make_room(path.parent.parent, len(packed))
+        write_atomic(path, packed)
+    except (OSError, VAEAugError) as error:
+        _logger.warning(
+            "%s: the network's graph cannot be kept (%s); the next start makes it again.",
+            path,
+            getattr(error, "strerror", None) or error,
+        )
+    return graph
+
+
+def _make_room(folder: Path, size: int) -> None:
+    """Remove graphs, those first that were not used for longest, until a new one fits."""
+    kept = [(path, path.stat()) for path in folder.glob("*/*.graph")]
+    total = size + sum(stat.st_size for _, stat in kept)
+    for path, stat in sorted(kept, key=lambda item: item[1].st_mtime):
+        if total <= MAX_KEPT_BYTES:
+            return
+        path.unlink(missing_ok=True)
+        total -= stat.st_size
+
+
+@functools.cache
+def _describe_versions() -> tuple[str, ...]:
+    """Return the versions, and the digest of the code, that a graph comes from."""
+    code = hashlib.sha256()
+    package = Path(__file__).parent.parent
+    for path in sorted([*package.glob("augment/*.py"), *package.glob("model/*.py")]):
+        code.update(path.read_bytes())
+    return tf.__version__, keras.__version__, __version__, code.hexdigest()
