@@ -5,6 +5,7 @@ import logging
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,8 @@ class StubTransform:
     patients = frozenset()
 
     def __init__(self, checkpoint, **settings):
-        vae = {"digest": f"digest of {checkpoint}", "patients": self.patients}
-        self.vae = type("Vae", (), vae)()
+        known = {"digest": f"digest of {checkpoint}", "patients": self.patients}
+        self.checkpoint = types.SimpleNamespace(**known)
         self.config = AugmentConfig(**settings)
 
     def call_with_report(self, element):
