@@ -1,5 +1,6 @@
 """Graphs kept on disk: the same output, nothing stale, and no start that fails for want of them."""
 
+import io
 import os
 
 import numpy as np
@@ -122,9 +123,44 @@ def test_a_folder_that_cannot_be_written_is_done_without(checkpoint, tmp_path, m
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     augment_anew(checkpoint)
-    assert "cannot be kept (Not a directory); the next start makes it again" in str(
-        logged[0].getMessage()
-    )
+    said = logged[0].getMessage()
+    assert "cannot be kept (Not a directory); the next start makes it again" in said
+
+
+def test_a_user_without_a_home_directory_goes_without(checkpoint, monkeypatch, logged):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(graphs.Path, "home", fail)
+    augment_anew(checkpoint)
+    assert "cannot be kept" in logged[0].getMessage()
+
+
+@pytest.mark.parametrize("denied", [("stat", "open", "mkdir"), ("utime",)])
+def test_a_folder_of_somebody_else_s_is_no_error(
+    checkpoint, denied, folder, monkeypatch, refuse_to_load
+):
+    first = augment_anew(checkpoint)
+    # Whoever runs the tests may be allowed everything, so the refusal is played.
+    for name in denied:
+        monkeypatch.setattr(os, name, refuse_below(folder, getattr(os, name)))
+    if "open" in denied:
+        monkeypatch.setattr(io, "open", refuse_below(folder, io.open))  # what a path's methods call
+    if denied == ("utime",):
+        refuse_to_load()  # what can be read is used
+    np.testing.assert_array_equal(augment_anew(checkpoint), first)
+
+
+def refuse_below(folder, function):
+    """Make a function of a path fail within a folder."""
+
+    def call(path, *arguments, **settings):
+        if str(path).startswith(str(folder)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return function(path, *arguments, **settings)
+
+    return call
 
 
 def make_graph(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,8 @@ class TensorFlowEngine:
         self._config = config
         self._frozen: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
         kept = self._find_kept()
-        if kept is None or not kept.parent.is_dir():
+        # Unlike a path's own method, it does not fail on a folder of somebody else's.
+        if kept is None or not os.path.isdir(kept.parent):
             _ = self._weights  # as they are now, if they can be read at all
 
     @functools.cached_property

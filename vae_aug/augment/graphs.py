@@ -6,6 +6,7 @@ graph that comes out takes half of one.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -83,11 +84,17 @@ class Graph(NamedTuple):
 def get_cache_dir() -> Path:
     """Return the folder of what can be made again, `$XDG_CACHE_HOME/vae-aug` or in `~/.cache`.
 
+    Nothing says that it can be read or written. A user without a home directory, as containers have
+    them, gets a folder that cannot.
+
     Reference:
         XDG Base Directory Specification: a relative path in the variable is to be ignored.
     """
     configured = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
+    try:
+        root = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
+    except RuntimeError:
+        root = Path(os.devnull)
     return root / "vae-aug"
 
 
@@ -117,7 +124,8 @@ def keep_graph(path: Path, make: Callable[[], Graph]) -> Graph:
     try:
         graph = Graph.unpack(path.read_bytes())
         if graph is not None:
-            os.utime(path)
+            with contextlib.suppress(OSError):  # others may own what they share
+                os.utime(path)
             return graph
         _logger.warning("%s: is damaged; it is made again.", path)
     except OSError:

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+import os
 import queue
 import sys
 import threading
@@ -247,7 +248,8 @@ def _keep(digest: str, make: Callable[[], openvino.Model]) -> openvino.Model:
     nothing stale or foreign is ever taken for it. A cache that cannot be written is done without.
     """
     path = get_cache_dir() / "openvino" / f"{digest}.xml"
-    if path.is_file() and path.with_suffix(".bin").is_file():
+    # Unlike a path's own method, it does not fail on a folder of somebody else's.
+    if os.path.isfile(path) and os.path.isfile(path.with_suffix(".bin")):
         return openvino.Core().read_model(path)
     model = make()
     try:
