@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from vae_aug.model.noise import sample_noise
+
 MATRIX_SIZES = (512, 1024, 2048)
 
 
@@ -64,8 +66,9 @@ def count_network(vae: Any, size: int = 224) -> dict[str, float]:
     image = tf.TensorSpec([1, size, size, 1], tf.float32)
 
     def vary(images: tf.Tensor, mode: str) -> Any:
-        seeds = tf.ones([1, 2], tf.int32)
-        return vae.vary(images, mode=mode, factor=1.0, seeds=seeds, alone=True)
+        specs = vae.list_noise(vae.config, mode, size, size)
+        noise = sample_noise(tf.ones([1, 2], tf.int32), specs)
+        return vae.vary(images, noise, mode=mode, factor=1.0, alone=True)
 
     parts = {
         "encoder": vae.encode,

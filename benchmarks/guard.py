@@ -28,7 +28,7 @@ from vae_aug.augment.transform import VAEAugment
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.phantom import KINDS, make_phantom
 from vae_aug.model.checkpoint import load_checkpoint
-from vae_aug.model.profiles import Network
+from vae_aug.model.network import Network
 
 RESULTS = Path(__file__).parent / "results"
 GUARDS = ("off", "paste")

@@ -35,6 +35,7 @@ from vae_aug.config import ModelConfig
 from vae_aug.data.phantom import KINDS, make_phantom
 from vae_aug.errors import EngineError, MissingPackageError
 from vae_aug.model.checkpoint import load_checkpoint
+from vae_aug.model.noise import sample_noise
 from vae_aug.model.vae import VAE
 
 RESULTS = Path(__file__).parent / "results"
@@ -65,7 +66,8 @@ def make_plain(vae: Any, mode: str) -> Callable[[dict[str, tf.Tensor]], dict[str
         size = (vae.config.image_size,) * 2
         small = tf.image.resize(image, size)
         seeds = tf.random.uniform([1, 2], maxval=2**31 - 1, dtype=tf.int32)
-        reconstruction, variant = vae.vary(small, mode=mode, factor=1.0, seeds=seeds, alone=True)
+        noise = sample_noise(seeds, vae.list_noise(vae.config, mode, *size))
+        reconstruction, variant = vae.vary(small, noise, mode=mode, factor=1.0, alone=True)
         changed = image + tf.image.resize(variant - reconstruction, tf.shape(image)[1:3])
         return {**element, "image": tf.cast(tf.clip_by_value(255 * changed, 0, 255), tf.uint8)[0]}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import types
 
 import numpy as np
 import pytest
@@ -15,11 +14,13 @@ from typer.testing import CliRunner
 
 from vae_aug import cli
 from vae_aug.cli import calls
+from vae_aug.config import ModelConfig
 from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
 from vae_aug.evaluate import audit as module
 from vae_aug.evaluate.audit import STATEMENT, audit_memorisation
 from vae_aug.evaluate.neighbours import MEASURES
+from vae_aug.model.noise import NoiseSpec
 
 SIZE = 32
 TRAINING, HELD_OUT, SAMPLES = 40, 30, 30
@@ -58,16 +59,27 @@ def records(tmp_path_factory):
     return write_images(folder, "validation", make_textures(HELD_OUT, 2))
 
 
+class Number(NoiseSpec):
+    """The number of a sample, in place of noise."""
+
+    def sample(self, seed, *batch):
+        return tf.cast(seed[1], tf.float32)
+
+
 class BankVAE:
     """Puts out the images of a bank, whatever it is asked for; encodes means of 4x4 pixels."""
 
     digest = "bank"
 
     def __init__(self, bank, profile="vector"):
-        self.config = types.SimpleNamespace(image_size=SIZE, profile=profile)
+        self.config = ModelConfig(image_size=SIZE, profile=profile)
         self.bank = tf.constant(bank, tf.float32)
         self.aggregate_mean = tf.zeros([8])
         self.aggregate_std = tf.ones([8])
+
+    @staticmethod
+    def list_noise(config, mode, height=None, width=None):
+        return {"z": NoiseSpec(0, (8,)), "number": Number(1, ())}
 
     def encode(self, images):
         pooled = tf.nn.avg_pool2d(images, 4, 4, "VALID")
@@ -78,15 +90,15 @@ class BankVAE:
         chosen = tf.cast(tf.abs(z[:, 0]) * 1e5, tf.int32) % len(self.bank)
         return tf.repeat(tf.gather(self.bank, chosen), 3, axis=-1)
 
-    def vary(self, images, *, mode, factor, seeds, alone=False):
+    def vary(self, images, noise, *, mode, factor, alone=False):
         assert factor == 1.0 and mode in ("sample", "interpolate") and alone
-        return images, tf.gather(self.bank, seeds[:, 1] % len(self.bank))
+        return images, tf.gather(self.bank, tf.cast(noise["number"], tf.int32) % len(self.bank))
 
 
 class FaithfulVAE(BankVAE):
     """A variant is the image itself, a little darker; only draws without one are of the bank."""
 
-    def vary(self, images, *, mode, factor, seeds, alone=False):
+    def vary(self, images, noise, *, mode, factor, alone=False):
         return images, 0.99 * images
 
 

@@ -43,7 +43,7 @@ AGAIN = {"ingest": ("records", "records --overwrite"), "augment": ("augmented", 
 
 class Network(FakeVAE):
     def reconstruct(self, images):
-        return self.vary(images, mode="denoise", factor=1.0, seeds=None)[0]
+        return self.vary(images, {}, mode="denoise", factor=1.0)[0]
 
 
 @pytest.fixture(scope="module")

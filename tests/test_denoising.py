@@ -34,7 +34,10 @@ class Identity:
     digest = "0123abcd"
 
     def __init__(self, image_size=SIZE, gain=1.0, profile="vector"):
-        self.config = types.SimpleNamespace(image_size=image_size, profile=profile)
+        input_size = None if profile == "ladder" else image_size
+        self.config = types.SimpleNamespace(
+            image_size=image_size, input_size=input_size, profile=profile
+        )
         self.gain = gain
 
     def reconstruct(self, images):

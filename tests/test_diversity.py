@@ -87,7 +87,7 @@ def test_interpolation_is_measured_when_asked_for(records, tmp_path):
     class MovingVAE(FakeVAE):
         """A variant is brighter by 0.1, if it is made by interpolating."""
 
-        def vary(self, images, *, mode, factor, seeds, alone=False):
+        def vary(self, images, noise, *, mode, factor, alone=False):
             return images, images + 0.1 * float(mode == "interpolate")
 
     drawn = {"factors": (1.0,), "samples": 2, "guard": "off"}

@@ -27,7 +27,7 @@ RNG = np.random.default_rng(0)
 class Unchanged(FakeVAE):
     digest = "0123456789abcdef0000"
 
-    def vary(self, images, *, mode, factor, seeds, alone=False):
+    def vary(self, images, noise, *, mode, factor, alone=False):
         return images, images
 
 

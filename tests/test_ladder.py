@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import shorten_stages
+from fake_vae import vary
 
 from vae_aug.config import ModelConfig
 from vae_aug.data.phantom import make_phantom
 from vae_aug.model.checkpoint import load_checkpoint, save_checkpoint
 from vae_aug.model.ladder import LEVELS, LadderVAE, _code, _count_noise, _double_to
+from vae_aug.model.noise import sample_batch_noise
 from vae_aug.model.style import STYLE_DIM, apply_style
 
 CONFIG = ModelConfig(
@@ -41,7 +43,8 @@ def make_images(*shape: int) -> tf.Tensor:
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (37, 53), (1, 5)])
 def test_any_size_comes_back(ladder, size):
     images = make_images(2, *size, 1)
-    draw = ladder.forward(images, tf.constant([1, 2]))
+    specs = ladder.list_noise(ladder.config, "sample", *size)
+    draw = ladder.forward(images, sample_batch_noise(tf.constant([1, 2]), specs, 2))
     assert draw.reconstruction.shape == draw.coarse.shape == images.shape
     padded = [-(-side // 32) * 32 for side in size]
     maps = [tuple(side // stride for side in padded) for stride in LEVELS]
@@ -64,8 +67,8 @@ def test_the_kl_of_a_level_is_that_of_its_normals(ladder, index):
         tf.random.normal([1, CONFIG.latent_dim // 2 - STYLE_DIM]),
     )
     state = tf.random.normal([1, 2, 2, above.look_at_skip.filters])
-    pixels = tf.random.uniform([1, 4, 4, latent]) if level.draws_pixels else None
-    _, drawn, kl = level(skip, z, state, pixels=pixels, noise=None, index=1 + index)
+    pixels = tf.random.uniform([1, 4, 4, latent]) if level.puts_out_pixels else None
+    _, latent_map, kl = level(skip, z, state, pixels=pixels, noise=None)
     scale, offset = tf.split(level.modulate(z)[:, None, None], 2, axis=-1)
     own = tf.nn.depth_to_space(level.enlarge(state), 2) * (1 + scale) + offset
     prior_mean, prior_log_var = tf.split(level.prior(own), 2, axis=-1)
@@ -77,7 +80,7 @@ def test_the_kl_of_a_level_is_that_of_its_normals(ladder, index):
     s0 = np.exp(0.5 * prior_log_var)
     # The posterior is relative to the prior, and around the pixels where they are drawn.
     m1, s1 = s0 * mean + (prior_mean if pixels is None else pixels), s0 * np.exp(0.5 * log_var)
-    np.testing.assert_allclose(drawn, m1, atol=1e-4)
+    np.testing.assert_allclose(latent_map, m1, atol=1e-4)
     # KL of N(m1, s1^2) to N(m0, s0^2).
     expected = np.log(s0 / s1) + (s1**2 + (m1 - prior_mean) ** 2) / (2 * s0**2) - 0.5
     np.testing.assert_allclose(kl, expected, rtol=1e-4, atol=1e-4)
@@ -94,7 +97,7 @@ def test_what_was_read_passes_through_the_latents_alone(ladder):
         for seed in 1, 2:
             features = ladder._read(tf.random.stateless_uniform([1, 32, 32, 1], [seed, 1]), False)
             features = features._replace(pixels=tf.zeros_like(features.pixels))
-            outputs.append(ladder._draw(features, z, None)[0])
+            outputs.append(ladder._decode(features, z, None)[0])
     finally:
         for layer, weights in saved:
             layer.set_weights(weights)
@@ -130,7 +133,7 @@ def test_samples_vary_with_the_seed_and_the_factor(ladder):
     seeds = tf.stack([tf.range(8), tf.ones(8, tf.int32)], axis=1)
     spreads = []
     for factor in 0.0, 0.5, 1.0:
-        _, variants = ladder.vary(images, mode="sample", factor=factor, seeds=seeds)
+        _, variants = vary(ladder, images, seeds, mode="sample", factor=factor)
         spreads.append(float(tf.reduce_mean(tf.math.reduce_std(variants, axis=0))))
     assert spreads[0] < 1e-6 < spreads[1] < spreads[2]
 
@@ -138,17 +141,17 @@ def test_samples_vary_with_the_seed_and_the_factor(ladder):
 def test_an_images_variant_does_not_depend_on_its_batch(ladder):
     images = make_images(3, 32, 32, 1)
     seeds = tf.constant([[1, 1], [2, 2], [3, 3]])
-    _, together = ladder.vary(images, mode="sample", factor=1.0, seeds=seeds)
-    _, alone = ladder.vary(images[1:2], mode="sample", factor=1.0, seeds=seeds[1:2])
+    _, together = vary(ladder, images, seeds, mode="sample", factor=1.0)
+    _, alone = vary(ladder, images[1:2], seeds[1:2], mode="sample", factor=1.0)
     np.testing.assert_allclose(together[1], alone[0], atol=1e-5)
 
 
 def test_interpolation_moves_towards_the_neighbours_global_latent(ladder):
     images = make_images(2, 32, 32, 1)
     seeds = tf.constant([[1, 1], [2, 2]])
-    reconstruction, still = ladder.vary(images, mode="interpolate", factor=0.0, seeds=seeds)
+    reconstruction, still = vary(ladder, images, seeds, mode="interpolate", factor=0.0)
     np.testing.assert_allclose(still, reconstruction, atol=1e-6)
-    _, moved = ladder.vary(images, mode="interpolate", factor=1.0, seeds=seeds)
+    _, moved = vary(ladder, images, seeds, mode="interpolate", factor=1.0)
     assert np.abs(moved - reconstruction).max() > 1e-6
 
 
@@ -161,7 +164,7 @@ def test_moving_takes_the_others_global_latent(ladder):
     np.testing.assert_allclose(reconstruction, ladder.reconstruct(images), atol=1e-6)
     _, moved = ladder.move_towards(images, z_other, tf.ones(2))
     drawn = tf.clip_by_value(
-        ladder._draw(ladder._read(images, training=False), z_other, None)[0], 0.0, 1.0
+        ladder._decode(ladder._read(images, training=False), z_other, None)[0], 0.0, 1.0
     )
     expected = apply_style(drawn, (z_other - z_mean)[:, :STYLE_DIM])
     np.testing.assert_allclose(moved, expected, atol=1e-5)
@@ -191,8 +194,8 @@ def test_alone_a_style_is_drawn_around_the_images_own(ladder):
     # The aggregate of a fresh network is 0, which no image's style is near.
     images = tf.repeat(make_images(1, 32, 32, 1), 64, axis=0)
     seeds = tf.stack([tf.range(64), tf.ones(64, tf.int32)], axis=1)
-    reconstruction, variants = ladder.vary(
-        images, mode="interpolate", factor=1.0, seeds=seeds, alone=True
+    reconstruction, variants = vary(
+        ladder, images, seeds, mode="interpolate", factor=1.0, alone=True
     )
     change = (variants - reconstruction).numpy().mean(axis=(1, 2, 3))
     assert change.std() > 0.003

@@ -40,7 +40,7 @@ def test_every_way_of_every_engine_is_measured(monkeypatch):
 class ForgetfulVAE(FakeVAE):
     """Cannot draw from a description."""
 
-    def redraw(self, known, **_):
+    def redraw(self, known, noise, **_):
         raise RuntimeError("there is no\nlatent vector")
 
 

@@ -296,7 +296,7 @@ def test_probability_is_per_example_and_reproducible():
 
 
 class RefusingVAE(FakeVAE):
-    def vary(self, images, **_):
+    def vary(self, images, noise, **_):
         with tf.control_dependencies([tf.debugging.Assert(False, ["ran"])]):
             return tf.identity(images), tf.identity(images)
 

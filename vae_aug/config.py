@@ -173,6 +173,11 @@ class ModelConfig(_Config):
         if self.latent_dim % 2:
             raise ValueError(f"latent_dim must be even (it is halved); got {self.latent_dim}.")
 
+    @property
+    def input_size(self) -> int | None:
+        """Side in pixels of the square that the network sees; None if it sees any size."""
+        return None if self.profile == "ladder" else self.image_size
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(_Config):

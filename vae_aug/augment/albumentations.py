@@ -60,7 +60,7 @@ from vae_aug.config import BoxFormat, Guard, Mode, check_choice
 from vae_aug.corrupt import check_names, corrupt_image
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.errors import MissingPackageError
-from vae_aug.model.profiles import Network
+from vae_aug.model.network import Network
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 

@@ -12,12 +12,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.augment.draws import cut_at_draws
 from vae_aug.augment.graphs import Graph, find_graph, keep_graph
 from vae_aug.augment.optimize import optimize
 from vae_aug.config import AugmentConfig
 from vae_aug.model.checkpoint import StoredNetwork
-from vae_aug.model.profiles import Network
+from vae_aug.model.network import Network
+from vae_aug.model.noise import Noise, NoiseSpec, Side, sample_noise
+from vae_aug.model.profiles import PROFILES
 
 Known = dict[str, tf.Tensor]
 """What a network's `describe` returns."""
@@ -29,17 +30,6 @@ MAX_PIXELS = 2**19
 A network takes 300 to 400 bytes a pixel beside its weights and graph, so that a batch stays near
 0.2 GB; a single larger image goes through whole. On a CPU larger batches are no faster.
 """
-
-_AS_IT_IS = tf.compat.v1.ConfigProto(
-    graph_options=tf.compat.v1.GraphOptions(rewrite_options={"disable_meta_optimizer": True})
-).SerializeToString()
-"""Has TensorFlow run a function without optimising it, which takes a second of every pass where it
-was done already."""
-
-
-def find_input_size(vae: Network | StoredNetwork) -> int | None:
-    """Return the side of the square a network sees, None if it runs at any height and width."""
-    return None if vae.config.profile == "ladder" else vae.config.image_size
 
 
 def find_batch_size(size: int, at_most: int) -> int:
@@ -70,14 +60,14 @@ class TensorFlowEngine:
         """Copy the weights; graphs are made when first needed.
 
         Args:
-            vae: The network, or anything with its `config` and `vary`; or a stored one, which is
-                loaded only if its graph was not kept by an earlier start.
+            vae: The network, or anything with its `config`, `list_noise` and `vary`; or a stored
+                one, which is loaded only if its graph was not kept by an earlier start.
             config: Mode, factor, detail and device.
 
         Raises:
             CheckpointError: If a stored network has to be loaded and cannot be.
         """
-        self.image_size = find_input_size(vae)
+        self.image_size = vae.config.input_size
         self._source = vae
         self._config = config
         self._frozen: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
@@ -94,7 +84,7 @@ class TensorFlowEngine:
     @functools.cached_property
     def _weights(self) -> list[tuple[keras.Variable, np.ndarray]]:
         """The network's variables and their values."""
-        return [(v, v.numpy()) for v in getattr(self._vae, "variables", ())]
+        return [(v, v.numpy()) for v in self._vae.variables]
 
     def __call__(
         self, images: tf.Tensor, seeds: tf.Tensor, known: Known | None = None
@@ -119,11 +109,12 @@ class TensorFlowEngine:
         if known and self._config.mode == "denoise":
             return self._combine(known["reconstruction"], known["reconstruction"])
         with tf.device(self._config.device):
+            given = (images, sample_noise(seeds, self._list_noise(*_find_sides(images))), known)
             if self._goes_one_by_one and images.shape[0] != 1:
-                return self._compute_each(images, seeds, known)
+                return self._compute_each(*given)
             if self._goes_in_parts:
-                return self._compute_in_parts(images, seeds, known)
-            return self._compute(images, seeds, known)
+                return self._compute_in_parts(*given)
+            return self._compute(*given)
 
     def describe(self, images: tf.Tensor) -> Known:
         """Compute what is the same in every draw; bytes depend on the size of the batch.
@@ -148,16 +139,22 @@ class TensorFlowEngine:
         """Whether the network sees `MAX_PIXELS` at a time; a device can take whole squares."""
         return self.image_size is None or self._config.device is None
 
-    def _compute_each(self, images: tf.Tensor, seeds: tf.Tensor, known: Known) -> tf.Tensor:
+    def _list_noise(self, height: Side = None, width: Side = None) -> dict[str, NoiseSpec]:
+        """List the noise that the network takes for images of a size."""
+        source = self._source
+        network = PROFILES[source.config.profile] if isinstance(source, StoredNetwork) else source
+        return network.list_noise(source.config, self._config.mode, height, width)
+
+    def _compute_each(self, images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
         """Compute a batch image by image, each as if it came alone."""
         return tf.map_fn(
             lambda one: self._compute(*tf.nest.map_structure(lambda part: part[None], one))[0],
-            (images, seeds, known),
+            (images, noise, known),
             fn_output_signature=tf.TensorSpec(images.shape[1:], tf.float32),
             parallel_iterations=1,  # several at a time would need the memory of several
         )
 
-    def _compute_in_parts(self, images: tf.Tensor, seeds: tf.Tensor, known: Known) -> tf.Tensor:
+    def _compute_in_parts(self, images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
         """Compute a batch in equal parts, as few as `MAX_PIXELS` allows.
 
         Neighbours, for `"interpolate"` without a seed, are those of the part.
@@ -172,7 +169,7 @@ class TensorFlowEngine:
 
         def compute_part(index: tf.Tensor, parts: tf.TensorArray) -> tuple[Any, ...]:
             part = slice(index * at_once, (index + 1) * at_once)
-            given = tf.nest.map_structure(lambda whole: whole[part], (images, seeds, known))
+            given = tf.nest.map_structure(lambda whole: whole[part], (images, noise, known))
             return index + 1, parts.write(index, self._compute(*given))
 
         _, parts = tf.while_loop(
@@ -180,13 +177,13 @@ class TensorFlowEngine:
         )
         return parts.concat()
 
-    def _compute(self, images: tf.Tensor, seeds: tf.Tensor, known: Known) -> tf.Tensor:
+    def _compute(self, images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
         """Run the graph that goes with the settings and the size of the batch."""
         described = tuple(
             (name, part.shape[-1] if part.shape.rank == 2 else None)
             for name, part in sorted(known.items())
         )
-        given = (images, seeds, *tf.nest.flatten(known))
+        given = tf.nest.flatten((images, noise, known))
         if self._config.mode != "interpolate" or self._config.seed is not None:
             # A neighbour depends on how the data was batched, which a seed must not.
             return self._get_frozen(True, described)(*given)
@@ -211,22 +208,21 @@ class TensorFlowEngine:
                 anything else has the size of the images.
         """
         config, image = self._config, self._image_spec
+        how: Any = {"mode": config.mode, "factor": config.factor, "alone": alone}
 
-        def compute(images: tf.Tensor, seeds: tf.Tensor, *parts: tf.Tensor) -> tf.Tensor:
-            how = {"mode": config.mode, "factor": config.factor, "seeds": seeds, "alone": alone}
+        def compute(images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
             with self._restore_weights():
-                if not parts:
-                    return self._combine(*self._vae.vary(images, **how))
-                known = {name: part for (name, _), part in zip(described, parts, strict=True)}
-                variant = self._vae.redraw({**known, "image": images}, **how)
+                if not known:
+                    return self._combine(*self._vae.vary(images, noise, **how))
+                variant = self._vae.redraw({**known, "image": images}, noise, **how)
             return self._combine(known["reconstruction"], variant)
 
-        known_specs = [
-            image if length is None else tf.TensorSpec([None, length], tf.float32)
-            for _, length in described
-        ]
-        specs = [image, tf.TensorSpec([None, 2], tf.int32), *known_specs]
-        network = self._keep(self._finish, compute, specs, "vary", alone, described)
+        noise = {name: spec.to_tensor_spec(None) for name, spec in self._list_noise().items()}
+        known = {
+            name: image if length is None else tf.TensorSpec([None, length], tf.float32)
+            for name, length in described
+        }
+        network = self._keep(self._finish, compute, [image, noise, known], "vary", alone, described)
         with tf.init_scope():
             return self._make_runnable(network, alone)
 
@@ -254,7 +250,7 @@ class TensorFlowEngine:
         self,
         finish: Callable[[Any], Graph],
         function: Callable[..., Any],
-        specs: Sequence[tf.TensorSpec],
+        specs: Sequence[Any],
         *key: Any,
     ) -> Graph:
         """Return the graph of a function: the one that was kept, or trace and finish it."""
@@ -289,39 +285,29 @@ class TensorFlowEngine:
         """Turn a network into what is called.
 
         Args:
-            network: What `_finish` made, of images, seeds and what is known of the images.
+            network: What `_finish` made, of images, noise and what is known of the images.
             alone: Whether no image looks at another of its batch.
 
         Returns:
             A function of the same tensors.
         """
-        compute = network.make_function()
-        if self._config.device is not None:
-            return lambda *given: compute(*given)[0]  # whose graph TensorFlow may want otherwise
-
-        def run(images: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
-            [computed] = tf.raw_ops.PartitionedCall(
-                args=[images, *others], Tout=[tf.float32], f=compute, config_proto=_AS_IT_IS
-            )
-            return tf.ensure_shape(computed, images.shape)
-
-        return run
+        on_a_device = self._config.device is not None  # whose graph TensorFlow may want otherwise
+        compute = network.make_function() if on_a_device else network.make_call()
+        return lambda images, *others: tf.ensure_shape(compute(images, *others)[0], images.shape)
 
 
 class XLAEngine(TensorFlowEngine):
-    """A VAE compiled by XLA, for accelerators; every new size of batch or image compiles again.
-
-    What is drawn at random is drawn in TensorFlow, with the same bits as the other engines draw.
-    """
+    """A VAE compiled by XLA, for accelerators; every new size of batch or image compiles again."""
 
     _finish = staticmethod(Graph.of)
 
     def _make_runnable(self, network: Graph, alone: bool) -> Callable[..., tf.Tensor]:
         """Have XLA compile a network; see `TensorFlowEngine`."""
-        draw, rest = cut_at_draws(network)
-        compute = tf.function(rest.make_function(), autograph=False, jit_compile=True)
+        compute = tf.function(network.make_function(), autograph=False, jit_compile=True)
+        return lambda images, *others: tf.ensure_shape(compute(images, *others)[0], images.shape)
 
-        def run(images: tf.Tensor, seeds: tf.Tensor, *known: tf.Tensor) -> tf.Tensor:
-            return tf.ensure_shape(compute(images, *known, *draw(images, seeds)), images.shape)
 
-        return run
+def _find_sides(images: tf.Tensor) -> tuple[Side, Side]:
+    """Return height and width of `[B, H, W, C]`, as numbers where they are known."""
+    height, width = (images.shape[axis] or tf.shape(images)[axis] for axis in (1, 2))
+    return height, width

@@ -34,7 +34,7 @@ from vae_aug.data.exif import find_orientation
 from vae_aug.data.images import parse_image_header, read_image
 from vae_aug.data.limits import MAX_IMAGE_BYTES, read_bounded
 from vae_aug.errors import VAEAugError
-from vae_aug.model.profiles import Network
+from vae_aug.model.network import Network
 
 DicomAs = Literal["dicom", "png"]
 
@@ -242,7 +242,7 @@ def _check_targets(jobs: Sequence[_Job]) -> None:
 
 def _make_marks(augment: VAEAugment, window: Window) -> dict[str, str]:
     """Make the texts by which outputs of each kind of source are known again."""
-    digest = getattr(augment.checkpoint, "digest", "")[:_DIGEST_CHARACTERS] or "unsaved"
+    digest = augment.checkpoint.digest[:_DIGEST_CHARACTERS] or "unsaved"
     mark = f"Denoised by vae_aug (reconstruction by a variational autoencoder), checkpoint {digest}"
     shown = window if isinstance(window, str) else f"{window[0]:g}/{window[1]:g}"
     return {"png": mark, "jpeg": mark, "dicom": f"{mark}, window {shown}"}

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,11 @@ from vae_aug.version import __version__
 MAX_KEPT_BYTES = 2**30
 """Bytes of all graphs that are kept; where a new one would be too much, those go that were not used
 for longest."""
+
+_AS_IT_IS = tf.compat.v1.ConfigProto(
+    graph_options=tf.compat.v1.GraphOptions(rewrite_options={"disable_meta_optimizer": True})
+).SerializeToString()
+"""Has TensorFlow run a function without optimising it."""
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -59,15 +65,69 @@ class Graph(NamedTuple):
 
     def make_function(self) -> Any:
         """Return a concrete function of the inputs, one after the other; it returns a list."""
-        imported = tf.compat.v1.wrap_function(
+        return self._import().prune(list(self.inputs), list(self.outputs))
+
+    def make_call(self) -> Callable[..., list[tf.Tensor]]:
+        """Return a function of the inputs whose graph TensorFlow leaves as it is.
+
+        Otherwise it would optimise the graph again in every pass over a dataset, and for every size
+        of images into another one, whose floats differ in their last bits.
+        """
+        # What calls functions of its own, as control flow does, is not inlined anyway.
+        calls = bool(self.definition.library.function)
+        function = self.make_function() if calls else self._make_sealed()
+        types = [tensor.dtype for tensor in function.outputs]
+        return lambda *tensors: tf.raw_ops.PartitionedCall(
+            args=tensors, Tout=types, f=function, config_proto=_AS_IT_IS
+        )
+
+    def _make_sealed(self) -> Any:
+        """Return a concrete function that TensorFlow does not inline where it is called."""
+        nodes = {node.name: node.attr for node in self.definition.node}
+        placeholders = [nodes[name.removesuffix(":0")] for name in self.inputs]
+
+        @tf.function(autograph=False, experimental_attributes={"_noinline": True})
+        def run(*tensors: tf.Tensor) -> list[tf.Tensor]:
+            given = dict(zip(self.inputs, tensors, strict=True))
+            return tf.graph_util.import_graph_def(
+                self.definition, given, list(self.outputs), name=""
+            )
+
+        return run.get_concrete_function(
+            *(tf.TensorSpec(node["shape"].shape, node["dtype"].type) for node in placeholders)
+        )
+
+    def _import(self) -> Any:
+        """Import the graph into a function that can be pruned."""
+        return tf.compat.v1.wrap_function(
             lambda: tf.graph_util.import_graph_def(self.definition, name=""), []
         )
-        return imported.prune(list(self.inputs), list(self.outputs))
+
+    def find_layer(self, name: str) -> str | None:
+        """Return the tensor in which a Keras layer ends, by the layer's name; None without it."""
+        # Keras numbers the calls of a layer from the second on.
+        layer = re.compile(rf"/{name}(_\d+)?/")
+        nodes = [node.name for node in self.definition.node if layer.search(node.name)]
+        return f"{nodes[-1]}:0" if nodes else None
+
+    def cut_at(self, tensor: str) -> tuple[Graph, Graph]:
+        """Cut the graph in two at a tensor that all ways from the first input lead through.
+
+        Returns:
+            A graph of the first input, which ends in the tensor; and a graph of the tensor and of
+            all other inputs, with this graph's outputs.
+        """
+        whole = self._import()
+        first, *others = self.inputs
+        parts = (([first], [tensor]), ([tensor, *others], list(self.outputs)))
+        early, late = (Graph.of(whole.prune(*part)) for part in parts)
+        return early, late
 
     def pack(self) -> bytes:
         """Write the graph into bytes that begin with their digest."""
         names = json.dumps([self.inputs, self.outputs, self.keys]).encode()
-        content = len(names).to_bytes(4, "big") + names + self.definition.SerializeToString()
+        definition = self.definition.SerializeToString(deterministic=True)
+        content = len(names).to_bytes(4, "big") + names + definition
         return hashlib.sha256(content).digest() + content
 
     @classmethod

@@ -264,7 +264,7 @@ def count_seen_patients(
     Raises:
         RecordError: Under `strict` if there are any, or if the records are damaged.
     """
-    trained_on: frozenset[str] = getattr(augment.checkpoint, "patients", frozenset())
+    trained_on = augment.checkpoint.patients
     seen = {}
     for split in read_info(source).splits:
         if split == _TRAIN or not trained_on:

@@ -15,7 +15,7 @@ from vae_aug.augment.steps import Steps
 from vae_aug.config import AugmentConfig, Engine, Guard, Mode
 from vae_aug.errors import CheckpointError
 from vae_aug.model.checkpoint import StoredNetwork, open_checkpoint
-from vae_aug.model.profiles import Network
+from vae_aug.model.network import Network
 
 
 def _make_engine(vae: Network | StoredNetwork, config: AugmentConfig) -> TensorFlowEngine:
@@ -279,7 +279,7 @@ class VAEAugment:
             TypeError: If the image's dtype is not supported.
         """
         layout = self._steps.find_layout(dataset.element_spec)
-        digest = getattr(self.checkpoint, "digest", "")
+        digest = self.checkpoint.digest
         described = open_cache(dataset, self._steps, layout, path, digest)
         return augment_dataset(dataset, self._steps, described)
 
@@ -302,7 +302,7 @@ class VAEAugment:
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings and the checkpoint's digest, all JSON values."""
-        return {**self.config.to_dict(), "digest": getattr(self.checkpoint, "digest", "")}
+        return {**self.config.to_dict(), "digest": self.checkpoint.digest}
 
     def __repr__(self) -> str:
         """Return the settings as they would be typed."""

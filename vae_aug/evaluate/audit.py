@@ -52,7 +52,7 @@ from vae_aug.evaluate.probe import Probe, Progress, Samples, draw_samples
 from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.evaluate.verdict import LEVEL, Comparison, compare, judge
 from vae_aug.model.feed import fit
-from vae_aug.model.profiles import Network
+from vae_aug.model.network import Network
 from vae_aug.version import __version__
 
 SAME_IMAGE = 1.0 / 255.0
@@ -293,7 +293,7 @@ def audit_memorisation(
         "level": LEVEL,
         "grid_px": training.grids.shape[1],
         "profile": network.config.profile,
-        "digest": getattr(network, "digest", ""),
+        "digest": network.digest,
         "version": __version__,
     }
     audit = Audit(

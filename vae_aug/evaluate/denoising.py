@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.augment.engine import find_batch_size, find_input_size
+from vae_aug.augment.engine import find_batch_size
 from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.config import check_range
 from vae_aug.corrupt import check_names, corrupt
@@ -33,7 +33,7 @@ from vae_aug.evaluate.metrics import (
     make_box_mask,
     measure_regions,
 )
-from vae_aug.model.profiles import Network
+from vae_aug.model.network import Network
 from vae_aug.version import __version__
 
 REGIONS = ("whole", "body", "boxes")
@@ -320,9 +320,7 @@ class _Run:
 
     def describe_figure(self, corruption: str) -> str:
         """Say in a caption what the figure of a corruption shows; it names no folder."""
-        networks = ", ".join(
-            f"{name} ({getattr(vae, 'digest', '')[:12]})" for name, vae in self._networks.items()
-        )
+        networks = ", ".join(f"{name} ({vae.digest[:12]})" for name, vae in self._networks.items())
         return (
             f"Denoising, noise {corruption}, {self._keep:.0%} of the information left, at "
             f"{self.size} pixels, seed {self._seed}. Networks: {networks or 'none'}. Classical "
@@ -331,14 +329,14 @@ class _Run:
         )
 
     def _describe_network(self, vae: Network) -> dict[str, Any]:
-        size = find_input_size(vae) or self.size
+        size = vae.config.input_size or self.size
         rescaled = (
             "none"
             if size == self.size
             else f"noisy images scaled from {self.size} to {size} pixels, its output back"
         )
         return {
-            "digest": getattr(vae, "digest", ""),
+            "digest": vae.digest,
             "profile": vae.config.profile,
             "image_size": vae.config.image_size,
             "input_size": size,
@@ -430,7 +428,7 @@ class _Run:
 
 def _make_restorer(vae: Network) -> Callable[[np.ndarray], tf.Tensor]:
     """Make the function `[B, S, S, 1]` to `[B, S, S, 1]`, both float32 in [0, 1]."""
-    size = find_input_size(vae)
+    size = vae.config.input_size
 
     @tf.function(autograph=False, reduce_retracing=True)
     def restore(noisy: tf.Tensor) -> tf.Tensor:

@@ -25,7 +25,7 @@ from vae_aug.evaluate.metrics import find_body, make_box_mask, ssim_map
 from vae_aug.evaluate.preview import describe_network, draw_variants, write_preview
 from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.model.feed import fit
-from vae_aug.model.profiles import Network
+from vae_aug.model.network import Network
 from vae_aug.words import plural
 
 CONTRAST_TOLERANCE = 0.1
@@ -126,7 +126,7 @@ def measure_diversity(
             "samples": samples,
             "guard": guard,
             "seed": seed,
-            "digest": getattr(network, "digest", ""),
+            "digest": network.digest,
         }
         names = read_info(source_records).label_names
         _write(Path(out), table, settings, augments, elements, names)

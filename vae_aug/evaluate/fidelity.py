@@ -25,7 +25,7 @@ from vae_aug.evaluate.diversity import CONTRAST_TOLERANCE, measure_contrast
 from vae_aug.evaluate.metrics import make_box_mask
 from vae_aug.evaluate.preview import describe_network
 from vae_aug.evaluate.spacing import space_out, take_places
-from vae_aug.model.profiles import Network
+from vae_aug.model.network import Network
 from vae_aug.words import plural
 
 _BINS, _SHOWN_LABELS = 40, 12
@@ -131,7 +131,7 @@ def measure_box_fidelity(
             guard=guard,
             min_fidelity=min_fidelity,
             seed=seed,
-            digest=getattr(network, "digest", ""),
+            digest=network.digest,
         )
         caption = (
             f"Checkpoint {describe_network(network)}, guard {guard} below {min_fidelity:g}, seed "

@@ -14,7 +14,7 @@ from vae_aug.augment.transform import VAEAugment
 from vae_aug.data.sheet import Panel, make_panels, write_sheet
 from vae_aug.evaluate.metrics import find_body, ssim
 from vae_aug.model.checkpoint import StoredNetwork
-from vae_aug.model.profiles import Network
+from vae_aug.model.network import Network
 
 _LOOKED_AT = 1000
 _LISTED_BOXES = 3

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from vae_aug.augment.engine import find_batch_size
 from vae_aug.evaluate.spacing import space_out, take_places
-from vae_aug.model.latent import draw_normal
-from vae_aug.model.profiles import Network
+from vae_aug.model.network import Network
+from vae_aug.model.noise import sample_noise
 
 GRID_PX = 64
 """Largest side of the grey squares that are kept and compared."""
@@ -99,13 +99,16 @@ class Probe:
 
     def _draw(self, numbers: tf.Tensor) -> tf.Tensor:
         network = self._network
-        noise = draw_normal(self._make_seeds(numbers), tuple(network.aggregate_mean.shape))
+        specs = {"z": network.list_noise(network.config, "sample")["z"]}
+        noise = sample_noise(self._make_seeds(numbers), specs)["z"]
         images = network.decode(network.aggregate_mean + network.aggregate_std * noise)
         return self._shrink(tf.reduce_mean(images, axis=-1, keepdims=True))
 
     def _vary(self, mode: str, images: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-        seeds = self._make_seeds(numbers)
-        _, variants = self._network.vary(images, mode=mode, factor=1.0, seeds=seeds, alone=True)
+        network = self._network
+        specs = network.list_noise(network.config, mode, self._size, self._size)
+        noise = sample_noise(self._make_seeds(numbers), specs)
+        _, variants = network.vary(images, noise, mode=mode, factor=1.0, alone=True)
         return self._shrink(variants)
 
     def _encode(self, grids: tf.Tensor) -> tf.Tensor:

@@ -38,7 +38,8 @@ from vae_aug.model.manifest import (
     parse_model,
     parse_object,
 )
-from vae_aug.model.profiles import Network, make_vae
+from vae_aug.model.network import Network
+from vae_aug.model.profiles import make_vae
 from vae_aug.model.stored import (
     BEST_CHECKPOINT,
     CARD_NAME,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -10,23 +9,18 @@ import tensorflow as tf
 
 from vae_aug.config import ModelConfig
 from vae_aug.model.encoder import make_encoder
-from vae_aug.model.latent import (
-    draw_normal,
-    draw_uniform,
-    fold_in,
-    interpolate,
-    sample_posterior,
-    split_latent,
-)
+from vae_aug.model.latent import interpolate, sample_posterior, split_latent
 from vae_aug.model.loss import kl_divergence
+from vae_aug.model.network import Decoded, Network
+from vae_aug.model.noise import Noise, NoiseSpec, Side
 from vae_aug.model.style import STYLE_DIM, apply_style, measure_style
-from vae_aug.model.vae import Draw, copy_centre
+from vae_aug.model.vae import copy_centre
 
 STRIDE = 32
 """Images are padded to multiples of it."""
 
 LEVELS = (16, 8, 4, 2)
-"""Strides of the latent maps, in the order they are drawn."""
+"""Strides of the latent maps, from the first to the last."""
 
 _CHANNELS = {2: 32, 4: 48, 8: 80, 16: 128}
 _LATENT_CHANNELS = {2: 4, 4: 4, 8: 8, 16: 16}
@@ -54,16 +48,12 @@ _MAX_STYLE_MOVE = 3.0
 """Standard deviations by which interpolating changes a value of the style at most: a window level
 that is moved further swallows what is dark."""
 
-_GLOBAL_NOISE, _STEP, _LEVEL_NOISE = 0, 1, 2
-"""What a seed is folded with; the level's index is added to the last."""
-
-
-_Noise = Callable[[int, int, int], tf.Tensor]
-"""From the index of a level (from 1), its stride and its channels to standard normal noise."""
+_FIRST_LEVEL_NOISE = 3
+"""Purpose of the first level's noise; that of each other level is one more."""
 
 
 class _Features(NamedTuple):
-    """What is read from an image, once, for any number of draws.
+    """What is read from an image, once, for any number of variants.
 
     Attributes:
         skips: Stride to `[B, H / stride, W / stride, C] float32`.
@@ -79,7 +69,7 @@ class _Features(NamedTuple):
 
 
 @keras.saving.register_keras_serializable("vae_aug")
-class LadderVAE(keras.Model):
+class LadderVAE(Network):
     """A hierarchical variational autoencoder of grey images, profile `ladder`.
 
     Upwards: convolutions at strides 2, 4 and 8 read the image and restore it coarsely; the
@@ -93,14 +83,6 @@ class LadderVAE(keras.Model):
     The first `STYLE_DIM` values of the global latent are the style of `vae_aug.model.style`, as
     measured on the coarse restoration: moving it restyles the output, which leaves anatomy where it
     is. The other values are learned and reach every level.
-
-    Attributes:
-        config: The `ModelConfig`.
-        digest: Hex digest of the checkpoint it was loaded from, "" for a fresh network.
-        checkpoint_name: Name of that checkpoint, without its folder.
-        patients: Salted hashes of the patients it was trained on, as far as its checkpoint knows.
-        aggregate_mean: `[d] float32`, mean of the global posterior means over the training set.
-        aggregate_std: `[d] float32`, standard deviation of draws over the training set.
 
     Reference: Sonderby et al., Ladder Variational Autoencoders (2016); Vahdat and Kautz, NVAE
     (2020), section 3.2, for posteriors relative to the prior.
@@ -116,16 +98,12 @@ class LadderVAE(keras.Model):
             encoder_weights: As `make_encoder`; None for random weights.
             name: Name of the model, which begins the names of its own variables.
         """
-        super().__init__(name=name)
+        super().__init__(config, name)
         if config.latent_dim < 2 * STYLE_DIM:
             raise ValueError(
                 f"latent_dim must be at least {2 * STYLE_DIM} for a ladder, whose global latent "
                 f"begins with {STYLE_DIM} values of style; got {config.latent_dim}."
             )
-        self.config = config
-        self.digest = self.checkpoint_name = ""
-        self.patients: frozenset[str] = frozenset()
-        depth = config.latent_dim // 2
         self.fine = _Fine(name="fine")
         self.fine.build(None)
         self.first = keras.layers.Conv2D(
@@ -140,55 +118,45 @@ class LadderVAE(keras.Model):
         self.latent.build((None, pooled + _CHANNELS[8]))
         self.levels = [_Level(stride, name=f"level{stride}") for stride in LEVELS]
         for level in self.levels:
-            level.build((None, depth - STYLE_DIM))
+            level.build((None, config.latent_dim // 2 - STYLE_DIM))
         self.last = _conv(8, 1, "last", kernel_initializer="zeros")
         self.last.build((None, None, None, _CHANNELS[LEVELS[-1]]))
-        self.aggregate_mean = self.add_weight(
-            shape=(depth,), initializer="zeros", trainable=False, name="aggregate_mean"
-        )
-        self.aggregate_std = self.add_weight(
-            shape=(depth,), initializer="ones", trainable=False, name="aggregate_std"
-        )
         self.built = True
 
     def encode(self, images: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-        """Describe images by the posterior over their global latent.
-
-        Args:
-            images: `[B, H, W, 1] float32 in [0, 1]`.
-            training: Whether batch normalisation uses the batch's statistics.
-
-        Returns:
-            `z_mean` and `z_log_var`, each `[B, latent_dim / 2] float32`.
-        """
+        """Describe images by the posterior over their global latent; see `Network`."""
         features = self._read(_pad(images), training)
         return features.z_mean, features.z_log_var
 
-    def forward(
-        self,
-        images: tf.Tensor,
-        seed: tf.Tensor | None = None,
-        *,
-        training: bool = False,
-    ) -> Draw:
-        """Encode and decode images, with everything that a loss needs.
-
-        Args:
-            images: `[B, H, W, 1] float32 in [0, 1]`.
-            seed: `[2] int32` of the draws; None decodes posterior means.
-            training: Whether batch normalisation uses the batch's statistics, and the
-                reconstruction is left unclipped.
+    @staticmethod
+    def list_noise(
+        config: ModelConfig, mode: str, height: Side = None, width: Side = None
+    ) -> dict[str, NoiseSpec]:
+        """List the noise that is needed; see `Network`.
 
         Returns:
-            The draw, its maps in the size of `images`, `[B, H, W, 1]`, in the images' own style.
+            As of every network, and for `"sample"` `"level16"` to `"level2"` `[h, w, c]`, standard
+            normal, for the latent map of each level.
         """
+        specs = Network.list_noise(config, mode)
+        if mode == "sample":
+            for index, stride in enumerate(LEVELS):
+                sides = (
+                    None if side is None else _round_up(side) // stride for side in (height, width)
+                )
+                shape = (*sides, _LATENT_CHANNELS[stride])
+                specs[_name_noise(stride)] = NoiseSpec(_FIRST_LEVEL_NOISE + index, shape)
+        return specs
+
+    def forward(
+        self, images: tf.Tensor, noise: Noise | None = None, *, training: bool = False
+    ) -> Decoded:
+        """Encode and decode images in their own style, unclipped in training; see `Network`."""
         features = self._read(_pad(images), training)
-        z, noise = features.z_mean, None
-        if seed is not None:
-            noise = _make_batch_noise(seed, images)
-            drawn = tf.random.stateless_normal(tf.shape(z), tf.random.fold_in(seed, _GLOBAL_NOISE))
-            z = sample_posterior(z, features.z_log_var, drawn)
-        image, kls = self._draw(features, z, noise)
+        z = features.z_mean
+        if noise is not None:
+            z = sample_posterior(z, features.z_log_var, noise["z"])
+        image, kls = self._decode(features, z, noise)
         coarse = tf.nn.depth_to_space(features.pixels, 2)
         image, coarse = (_crop(x, images) for x in (image, coarse))
         # The style is measured, not learned.
@@ -196,139 +164,85 @@ class LadderVAE(keras.Model):
         kls = [kl_divergence(*learned), *kls]
         if not training:
             image = tf.clip_by_value(image, 0.0, 1.0)
-        return Draw(image, tuple(kls), features.z_mean, coarse)
-
-    def reconstruct(self, images: tf.Tensor) -> tf.Tensor:
-        """Decode the posterior means: `[B, H, W, 1]` to the same, float32 in [0, 1]."""
-        return self.forward(images).reconstruction
-
-    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Decode the posterior means, as Keras expects of a model."""
-        return self.forward(images, training=training).reconstruction
+        return Decoded(image, tuple(kls), features.z_mean, coarse)
 
     def vary(
         self,
         images: tf.Tensor,
+        noise: Noise,
         *,
         mode: str,
         factor: float | tf.Tensor,
-        seeds: tf.Tensor,
         alone: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reconstruct images and draw a variant of each.
+        """Reconstruct images and make a variant of each.
 
-        `"sample"` draws the style from its prior around the image's own and everything else from
+        `"sample"` takes the style from its prior around the image's own and everything else from
         the posterior; `"interpolate"` moves the global latent towards another image's, its style
         by three standard deviations at most. The maps of anatomy are the image's own in all modes.
 
-        Args:
-            images: `[B, H, W, 1] float32 in [0, 1]`.
-            mode: `"denoise"`, `"sample"` or `"interpolate"`.
-            factor: Strength from 0; 1 is the full spread, or the other image's appearance.
-            seeds: `[B, 2] int32`; what is drawn for an image depends on its own seed alone.
-            alone: For `"interpolate"`: the image has no neighbours in the batch, so it moves
-                towards a draw: the style around its own, the rest from the training set's
-                aggregate posterior.
-
-        Returns:
-            Reconstruction and variant, each `[B, H, W, 1] float32 in [0, 1]`. For `"denoise"`
-            they are the same.
+        Alone, an image moves its style around its own, and the rest towards the aggregate
+        posterior. See `Network`.
         """
         features = self._read(_pad(images), training=False)
         reconstruction = self._finish(features, None, None, images)
         if mode == "denoise":
             return reconstruction, reconstruction
-        return reconstruction, self._vary(features, images, mode, factor, seeds, alone)
+        return reconstruction, self._vary(features, images, noise, mode, factor, alone)
 
     def describe(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Compute what is the same in every draw, for `redraw`.
+        """Compute the reconstruction; see `Network`.
 
         What the levels read is left out: at 224 pixels it is 2.7 MB an image.
-
-        Args:
-            images: `[B, H, W, 1] float32 in [0, 1]`.
-
-        Returns:
-            `"reconstruction"` `[B, H, W, 1] float32 in [0, 1]`.
         """
         return {"reconstruction": self.reconstruct(images)}
 
     def redraw(
         self,
         known: dict[str, tf.Tensor],
+        noise: Noise,
         *,
         mode: str,
         factor: float | tf.Tensor,
-        seeds: tf.Tensor,
         alone: bool = False,
     ) -> tf.Tensor:
-        """Draw a variant of each described image, as `vary` does, without the reconstruction.
-
-        Args:
-            known: From `describe`, and `"image"` `[B, H, W, 1] float32 in [0, 1]`.
-            mode: `"sample"` or `"interpolate"`.
-            factor: As for `vary`.
-            seeds: As for `vary`.
-            alone: As for `vary`.
-
-        Returns:
-            `[B, H, W, 1] float32 in [0, 1]`.
-        """
+        """Make a variant of each described image without the reconstruction; see `Network`."""
         images = known["image"]
         features = self._read(_pad(images), training=False)
-        return self._vary(features, images, mode, factor, seeds, alone)
+        return self._vary(features, images, noise, mode, factor, alone)
 
     def _vary(
         self,
         features: _Features,
         images: tf.Tensor,
+        noise: Noise,
         mode: str,
         factor: float | tf.Tensor,
-        seeds: tf.Tensor,
         alone: bool,
     ) -> tf.Tensor:
-        """Draw a variant of what was read, as `vary` says: `[B, H, W, 1] float32 in [0, 1]`."""
+        """Make a variant of what was read, as `vary` says: `[B, H, W, 1] float32 in [0, 1]`."""
         z_mean = features.z_mean
-        noise = draw_normal(fold_in(seeds, _GLOBAL_NOISE), tuple(z_mean.shape[1:]))
         if mode == "sample":
             style = tf.ones_like(z_mean[:, :STYLE_DIM])
             spread = tf.exp(0.5 * features.z_log_var[:, STYLE_DIM:])
-            z = z_mean + factor * tf.concat([style, spread], axis=-1) * noise
-            return self._finish(features, z, _make_seeded_noise(seeds, factor, images), images)
-        around = z_mean + noise
-        aggregate = self.aggregate_mean + self.aggregate_std * noise
-        drawn = tf.concat([around[:, :STYLE_DIM], aggregate[:, STYLE_DIM:]], axis=-1)
-        share = factor * draw_uniform(fold_in(seeds, _STEP))
-        z = _limit_style(z_mean, interpolate(z_mean, drawn, share, alone=alone))
-        return self._finish(features, z, None, images)
+            z = z_mean + factor * tf.concat([style, spread], axis=-1) * noise["z"]
+            scaled = {name: factor * part for name, part in noise.items()}
+            return self._finish(features, z, scaled, images)
+        around = z_mean + noise["z"]
+        aggregate = self.aggregate_mean + self.aggregate_std * noise["z"]
+        other = tf.concat([around[:, :STYLE_DIM], aggregate[:, STYLE_DIM:]], axis=-1)
+        z = interpolate(z_mean, other, factor * noise["share"], alone=alone)
+        return self._finish(features, _limit_style(z_mean, z), None, images)
 
     def move_towards(
         self, images: tf.Tensor, z_other: tf.Tensor, share: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Move the global latent of images some of the way to another, keeping their anatomy.
-
-        Args:
-            images: `[B, H, W, 1] float32 in [0, 1]`.
-            z_other: `[B, d] float32`, e.g. the `z_mean` of other images.
-            share: `[B] float32`, 0 for the image's own latent, 1 for the other.
-
-        Returns:
-            Reconstruction and moved image, each `[B, H, W, 1] float32 in [0, 1]`.
-        """
+        """Move the global latent of images some of the way to another; see `Network`."""
         features = self._read(_pad(images), training=False)
         z = features.z_mean + share[:, None] * (z_other - features.z_mean)
         z = _limit_style(features.z_mean, z)
         reconstruction = self._finish(features, None, None, images)
         return reconstruction, self._finish(features, z, None, images)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the configuration from which `from_config` builds the same architecture."""
-        return {"config": self.config.to_dict(), "name": self.name}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> LadderVAE:
-        """Build the architecture of a `get_config`, with random weights."""
-        return cls(ModelConfig.from_dict(config["config"]), name=config["name"])
 
     def _read(self, images: tf.Tensor, training: bool) -> _Features:
         """Go upwards through padded images."""
@@ -344,33 +258,32 @@ class LadderVAE(keras.Model):
         z_mean = tf.concat([measure_style(restored), z_mean[:, STYLE_DIM:]], axis=-1)
         return _Features(skips, z_mean, z_log_var, pixels)
 
-    def _draw(
-        self, features: _Features, z: tf.Tensor, noise: _Noise | None
+    def _decode(
+        self, features: _Features, z: tf.Tensor, noise: Noise | None
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Go downwards: the padded image, unclipped, and the KL of every level."""
         state, kls = None, []
-        for index, level in enumerate(self.levels):
-            state, drawn, kl = level(
+        for level in self.levels:
+            state, latent, kl = level(
                 features.skips[level.stride],
                 z[:, STYLE_DIM:],
                 state,
-                pixels=features.pixels if level.draws_pixels else None,
-                noise=noise,
-                index=1 + index,
+                pixels=features.pixels if level.puts_out_pixels else None,
+                noise=noise and noise[_name_noise(level.stride)],
             )
             kls.append(kl)
         gain, offset = tf.split(self.last(tf.nn.relu(state)), 2, axis=-1)
-        return tf.nn.depth_to_space(drawn * (1.0 + gain) + offset, 2), kls
+        return tf.nn.depth_to_space(latent * (1.0 + gain) + offset, 2), kls
 
     def _finish(
-        self, features: _Features, z: tf.Tensor | None, noise: _Noise | None, images: tf.Tensor
+        self, features: _Features, z: tf.Tensor | None, noise: Noise | None, images: tf.Tensor
     ) -> tf.Tensor:
-        """Draw the image of a global latent, as far from the image's own style as that lies.
+        """Decode a global latent to an image, as far from the image's own style as that lies.
 
         Without a latent it is the image's own, whose style changes nothing.
         """
-        drawn, _ = self._draw(features, features.z_mean if z is None else z, noise)
-        image = tf.clip_by_value(_crop(drawn, images), 0.0, 1.0)
+        decoded, _ = self._decode(features, features.z_mean if z is None else z, noise)
+        image = tf.clip_by_value(_crop(decoded, images), 0.0, 1.0)
         return image if z is None else apply_style(image, (z - features.z_mean)[:, :STYLE_DIM])
 
 
@@ -381,35 +294,13 @@ def _limit_style(z_mean: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     return tf.concat([own + moved, z[:, STYLE_DIM:]], axis=-1)
 
 
-def _make_batch_noise(seed: tf.Tensor, images: tf.Tensor) -> _Noise:
-    """Draw for a whole batch at once, which is fast and is what training needs."""
-    return lambda index, stride, channels: tf.random.stateless_normal(
-        _tell_map_shape(images, stride, channels), tf.random.fold_in(seed, index)
-    )
-
-
-def _make_seeded_noise(seeds: tf.Tensor, factor: float | tf.Tensor, images: tf.Tensor) -> _Noise:
-    """Draw for each image from its own seed, times `factor`."""
-
-    def draw(index: int, stride: int, channels: int) -> tf.Tensor:
-        shape = _tell_map_shape(images, stride, channels)
-        return factor * draw_normal(fold_in(seeds, _LEVEL_NOISE + index), shape[1:])
-
-    return draw
-
-
-def _tell_map_shape(images: tf.Tensor, stride: int, channels: int) -> tf.Tensor:
-    """Tell the shape `[4] int32` of a level's map from the images alone.
-
-    Asked of the map itself, an engine that draws apart from the network would run it for that.
-    """
-    batch, height, width, _ = tf.unstack(tf.shape(images))
-    sides = [_round_up(side) // stride for side in (height, width)]
-    return tf.stack([batch, *sides, channels])
+def _name_noise(stride: int) -> str:
+    """Name the noise of the level at a stride."""
+    return f"level{stride}"
 
 
 class _Level(keras.layers.Layer):
-    """One rung: predict, look, draw, and hand down.
+    """One rung: predict, look, sample, and hand down.
 
     Args:
         stride: Pixels of the image per pixel of the map.
@@ -426,13 +317,13 @@ class _Level(keras.layers.Layer):
         self.prior = _conv(2 * latent, 1, "prior", kernel_initializer="zeros")
         self.look_at_skip = _conv(channels, 1, "look_at_skip")
         self.look_at_state = _conv(channels, 1, "look_at_state")
-        self.draws_pixels = stride == LEVELS[-1]
+        self.puts_out_pixels = stride == LEVELS[-1]
         # The last map is put out as it is, and 3x3 convolutions cost most there.
         self.look = self.body = None
-        if not self.draws_pixels:
+        if not self.puts_out_pixels:
             self.look = _conv(channels, 3, "look", kernel_initializer="he_normal")
             self.body = _Residual(channels, "body", channels // 2)
-        start = "zeros" if self.draws_pixels else "glorot_uniform"
+        start = "zeros" if self.puts_out_pixels else "glorot_uniform"
         self.posterior = _conv(2 * latent, 1, "posterior", kernel_initializer=start)
         self.take = _conv(channels, 1, "take")
 
@@ -456,21 +347,19 @@ class _Level(keras.layers.Layer):
         state: tf.Tensor | None,
         *,
         pixels: tf.Tensor | None,
-        noise: _Noise | None,
-        index: int,
+        noise: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Draw this level's map.
+        """Make this level's latent map.
 
         Args:
             skip: `[B, h, w, C] float32`, what was read from the image at this stride.
             z: `[B, d] float32`, the global latent without its style.
             state: `[B, h / 2, w / 2, C'] float32`, what the level above handed down.
             pixels: `[B, h, w, c] float32` around which the posterior begins; None for the prior.
-            noise: None takes the posterior's mean.
-            index: The level's index for the noise.
+            noise: `[B, h, w, c] float32`, standard normal; None takes the posterior's mean.
 
         Returns:
-            The state for the level below, `[B, h, w, C]`, what was drawn and its KL, each
+            The state for the level below, `[B, h, w, C]`, the latent map and its KL, each
             `[B, h, w, c] float32`.
         """
         if self.enlarge is None:
@@ -489,14 +378,13 @@ class _Level(keras.layers.Layer):
             mean += (pixels - prior_mean) * tf.exp(-0.5 * prior_log_var)
         residual = mean
         if noise is not None:
-            drawn_noise = tf.ensure_shape(noise(index, self.stride, mean.shape[-1]), mean.shape)
-            residual = sample_posterior(mean, log_var, drawn_noise)
-        drawn = prior_mean + tf.exp(0.5 * prior_log_var) * residual
-        state += _keep_apart(self.take(drawn))
+            residual = sample_posterior(mean, log_var, tf.ensure_shape(noise, mean.shape))
+        latent = prior_mean + tf.exp(0.5 * prior_log_var) * residual
+        state += _keep_apart(self.take(latent))
         if self.body is not None:
             state = self.body(state)
         # Relative to the prior, the prior is N(0, 1).
-        return state, drawn, kl_divergence(mean, log_var)
+        return state, latent, kl_divergence(mean, log_var)
 
 
 class _Fine(keras.layers.Layer):

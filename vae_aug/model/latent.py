@@ -1,11 +1,8 @@
-"""The latent vector: halves, noise per example, and moves towards other images."""
+"""The latent vector: halves, samples of the posterior, and moves towards other images."""
 
 from __future__ import annotations
 
 import tensorflow as tf
-
-DRAW_NAME = "draw"
-"""Name of the operations that give what was drawn, for engines that cannot draw themselves."""
 
 
 def split_latent(latent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -20,40 +17,6 @@ def split_latent(latent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """
     z_mean, z_log_var = tf.split(latent, 2, axis=-1)
     return z_mean, tf.clip_by_value(z_log_var, -12.0, 6.0)
-
-
-def draw_normal(seeds: tf.Tensor, shape: tuple[int, ...] | tf.Tensor) -> tf.Tensor:
-    """Draw standard normal noise whose rows depend on their own seed alone.
-
-    Args:
-        seeds: `[B, 2] int32`.
-        shape: Shape of one row; a tensor, if only the running graph knows it.
-
-    Returns:
-        `[B, *shape] float32`; a row is the same whatever batch it is drawn in.
-    """
-    static = shape if isinstance(shape, tuple) else None
-    drawn = tf.map_fn(
-        lambda seed: tf.random.stateless_normal(shape, seed),
-        seeds,
-        fn_output_signature=tf.TensorSpec(static, tf.float32),
-    )
-    return tf.identity(drawn, name=DRAW_NAME)
-
-
-def draw_uniform(seeds: tf.Tensor) -> tf.Tensor:
-    """Draw one uniform number in [0, 1) per seed: `[B, 2] int32` to `[B] float32`."""
-    drawn = tf.map_fn(
-        lambda seed: tf.random.stateless_uniform([], seed),
-        seeds,
-        fn_output_signature=tf.TensorSpec([], tf.float32),
-    )
-    return tf.identity(drawn, name=DRAW_NAME)
-
-
-def fold_in(seeds: tf.Tensor, data: int) -> tf.Tensor:
-    """Derive independent seeds for another purpose: `[B, 2] int32` to `[B, 2] int32`."""
-    return tf.map_fn(lambda seed: tf.random.fold_in(seed, data), seeds)
 
 
 def sample_posterior(

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.model.loss import structural_similarity
-from vae_aug.model.profiles import Network
+from vae_aug.model.network import Network
 
 Values = dict[str, np.ndarray]
 """Figures by name, `[N] float32`, one value an image."""
@@ -34,15 +34,15 @@ def make_measure_batch(vae: Network) -> Any:
     # With a signature, or the last and smaller batch would have a graph of its own.
     @tf.function(autograph=False, input_signature=[batch, batch])
     def measure_batch(noisy: tf.Tensor, clean: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        draw = vae.forward(clean)
-        levels = [sum_kl(kl) for kl in draw.kls]
+        decoded = vae.forward(clean)
+        levels = [sum_kl(kl) for kl in decoded.kls]
         figures = {"kl": tf.add_n(levels)}
         if len(levels) > 1:
             figures |= {f"kl_{index}": kl for index, kl in enumerate(levels)}
         restored = vae.forward(noisy).reconstruction
-        figures |= compare_images(clean, draw.reconstruction)
+        figures |= compare_images(clean, decoded.reconstruction)
         figures |= compare_images(clean, restored, "_noisy")
-        return figures, draw.z_mean
+        return figures, decoded.z_mean
 
     return measure_batch
 

@@ -13,11 +13,11 @@ from vae_aug.model.loss import (
     mean_squared_error,
     structural_similarity,
 )
-from vae_aug.model.vae import Draw
+from vae_aug.model.network import Decoded
 
 
 def compute_loss(
-    draw: Draw,
+    decoded: Decoded,
     clean: tf.Tensor,
     weights: tf.Tensor,
     step: tf.Tensor,
@@ -26,8 +26,8 @@ def compute_loss(
     """Compute the objective in nats per image.
 
     Args:
-        draw: What the network made of the noisy images.
-        clean: `[B, S, S, 1] float32`, what it should have drawn.
+        decoded: What the network made of the noisy images.
+        clean: `[B, S, S, 1] float32`, what it should have made.
         weights: `[B, S, S, 1] float32`, of the pixels.
         step: Scalar int32, for the KL warm-up.
         config: Loss and weights.
@@ -37,16 +37,16 @@ def compute_loss(
     """
     reconstruct = RECONSTRUCTIONS[config.loss]
     pixels = int(np.prod(clean.shape[1:]))
-    mse = mean_squared_error(clean, draw.reconstruction, weights)
-    loss = reconstruct(mse, int(np.prod(draw.reconstruction.shape[1:])))
+    mse = mean_squared_error(clean, decoded.reconstruction, weights)
+    loss = reconstruct(mse, int(np.prod(decoded.reconstruction.shape[1:])))
     if config.ssim_weight:
-        grey = tf.reduce_mean(draw.reconstruction, axis=-1, keepdims=True)
+        grey = tf.reduce_mean(decoded.reconstruction, axis=-1, keepdims=True)
         similarity = tf.reduce_mean(structural_similarity(clean, grey))
         loss += config.ssim_weight * pixels * (1.0 - similarity)
-    if draw.coarse is not None and config.coarse_weight:
-        coarse = reconstruct(mean_squared_error(clean, draw.coarse, weights), pixels)
+    if decoded.coarse is not None and config.coarse_weight:
+        coarse = reconstruct(mean_squared_error(clean, decoded.coarse, weights), pixels)
         loss += config.coarse_weight * coarse
-    for index, kl in enumerate(draw.kls):
+    for index, kl in enumerate(decoded.kls):
         beta = config.spatial_beta if index else config.beta
         weight = kl_weight(step, beta, config.kl_warmup_steps)
         loss += weight * apply_free_bits(kl, config.free_bits)

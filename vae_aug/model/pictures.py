@@ -16,7 +16,7 @@ from vae_aug.data.sheet import Panel, write_sheet
 from vae_aug.data.tfrecord import get_values
 from vae_aug.model.feed import VALIDATION_KEEP, Source, fit
 from vae_aug.model.loss import structural_similarity
-from vae_aug.model.profiles import Network
+from vae_aug.model.network import Network
 from vae_aug.model.run_files import CURVES_NAME, SHEET_NAME
 from vae_aug.words import plural
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from vae_aug.config import ModelConfig
 from vae_aug.model.ladder import LadderVAE
+from vae_aug.model.network import Network
 from vae_aug.model.vae import VAE
 
-Network = VAE | LadderVAE
+PROFILES: dict[str, type[VAE | LadderVAE]] = {"vector": VAE, "ladder": LadderVAE}
+"""Classes of networks by `ModelConfig.profile`."""
 
 
 def make_vae(config: ModelConfig, *, encoder_weights: str | None = None) -> Network:
@@ -19,6 +21,4 @@ def make_vae(config: ModelConfig, *, encoder_weights: str | None = None) -> Netw
     Returns:
         The network, with random weights but for the encoder's.
     """
-    if config.profile == "ladder":
-        return LadderVAE(config, encoder_weights=encoder_weights)
-    return VAE(config, encoder_weights=encoder_weights)
+    return PROFILES[config.profile](config, encoder_weights=encoder_weights)

@@ -15,7 +15,8 @@ from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.errors import CheckpointError
 from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
 from vae_aug.model.encoder import freeze_stages
-from vae_aug.model.profiles import Network, make_vae
+from vae_aug.model.network import Network
+from vae_aug.model.profiles import make_vae
 from vae_aug.model.run_files import STATE_NAME, TrainingError
 
 _WARMUP_SHARE = 0.05
@@ -91,7 +92,7 @@ def _take_weights(vae: Network, start_from: str) -> None:
     """Copy the weights of a checkpoint, but for what it knows of its own training images."""
     source = load_checkpoint(start_from)
     wanted, found = vae.config.to_dict(), source.config.to_dict()
-    free = {"image_size"} if vae.config.profile == "ladder" else set()
+    free = {"image_size"} if vae.config.input_size is None else set()
     if differing := [key for key in wanted if key not in free and wanted[key] != found[key]]:
         described = ", ".join(f"{key} {found[key]!r}, not {wanted[key]!r}" for key in differing)
         raise ValueError(f"start_from={start_from!r} is another architecture: {described}.")

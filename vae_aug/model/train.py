@@ -32,6 +32,8 @@ from vae_aug.model.measure import (
     measure_images,
     sum_kl,
 )
+from vae_aug.model.network import Network
+from vae_aug.model.noise import sample_batch_noise
 from vae_aug.model.objective import compute_loss, compute_psnr
 from vae_aug.model.pace import Pace, describe_pace
 from vae_aug.model.pictures import TrainingPictures
@@ -41,7 +43,6 @@ from vae_aug.model.plan import (
     describe_position,
     describe_scores,
 )
-from vae_aug.model.profiles import Network
 from vae_aug.model.run_files import (
     BEST_NAME,
     CONFIG_NAME,
@@ -167,6 +168,8 @@ def make_train_step(state: State, config: TrainConfig) -> Callable[..., Figures]
     """Make the graph of one optimiser step: `(noisy, clean, weights, step)` to figures."""
     vae = state.vae
     variables = vae.trainable_variables
+    square = [vae.config.image_size] * 2
+    specs = vae.list_noise(vae.config, "sample", *square)
 
     @tf.function(autograph=False, reduce_retracing=True)
     def train_step(
@@ -177,17 +180,18 @@ def make_train_step(state: State, config: TrainConfig) -> Callable[..., Figures]
     ) -> dict[str, tf.Tensor]:
         seed = tf.stack([config.seed + 1, step])
         with tf.GradientTape() as tape:
-            draw = vae.forward(noisy, seed, training=True)
-            loss = compute_loss(draw, clean, weights, step, config)
+            noise = sample_batch_noise(seed, specs, tf.shape(noisy)[0])
+            decoded = vae.forward(noisy, noise, training=True)
+            loss = compute_loss(decoded, clean, weights, step, config)
             # Per value, so that the gradients have the size that optimisers are tuned for.
-            scaled = loss / float(np.prod(draw.reconstruction.shape[1:]))
+            scaled = loss / float(np.prod(decoded.reconstruction.shape[1:]))
         gradients = tape.gradient(scaled, variables)
         state.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         state.move_averages(config.ema)
-        error = tf.reduce_mean(tf.square(clean - draw.reconstruction), axis=(1, 2, 3))
+        error = tf.reduce_mean(tf.square(clean - decoded.reconstruction), axis=(1, 2, 3))
         return {
             "loss": loss,
-            "kl": tf.reduce_mean(tf.add_n([sum_kl(kl) for kl in draw.kls])),
+            "kl": tf.reduce_mean(tf.add_n([sum_kl(kl) for kl in decoded.kls])),
             "psnr": tf.reduce_mean(compute_psnr(error)),
         }
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from vae_aug.errors import CheckpointError
 from vae_aug.model.hdf5 import read_arrays
-from vae_aug.model.profiles import Network
+from vae_aug.model.network import Network
 from vae_aug.model.stored import WEIGHTS_NAME
 
 _HALF_LIMIT = 3e4
