@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from vae_aug.augment.change import ChangeSettings, change_images
 from vae_aug.augment.elements import (
     Layout,
     find_layout,
@@ -17,13 +18,12 @@ from vae_aug.augment.elements import (
     replace_at,
 )
 from vae_aug.augment.engine import Known, TensorFlowEngine
-from vae_aug.augment.guard import change_guarded, measure_contrast_ratio
 from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.augment.mistakes import Notices, check_element, watch_boxes, watch_values
 from vae_aug.augment.seeds import draw_choices, draw_seeds, hash_content, make_seeds
 from vae_aug.config import AugmentConfig, Guard
 from vae_aug.data.boxes import convert_boxes
-from vae_aug.data.letterbox import letterbox, unletterbox
+from vae_aug.data.letterbox import letterbox
 
 
 class Request(NamedTuple):
@@ -259,33 +259,20 @@ class Steps:
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Change images of one size; return them and what is told of their boxes."""
         height, width = (images.shape[axis] or tf.shape(images)[axis] for axis in (1, 2))
-        low, high = find_range(images, self.config.value_range)
-        grey = compute_grey(images, low, high)
-        change = computed
-        if self.engine.image_size is not None:
-            change = unletterbox(computed, height, width)
-        if self._replaced:
-            change -= self._replaced * grey
-        if self.config.p < 1:
-            change = tf.where(chosen[:, None, None, None], change, 0.0)
         guard: Guard = "off" if layout.boxes is None else self.config.guard
         given = boxes
         boxes = convert_boxes(given, layout.box_format, "rel_yxyx", height=height, width=width)
         if guard != "off":
             watch_boxes(given, boxes, layout, height, width, self.notices)
-        changed, fidelity, failed = change_guarded(
-            images,
-            change,
-            boxes,
-            low,
-            high,
+        settings = ChangeSettings(
             guard=guard,
             min_fidelity=self.config.min_fidelity,
             denoised=self.config.mode == "denoise",
+            replaced=self._replaced,
+            size=self.engine.image_size,
+            value_range=self.config.value_range,
         )
-        # Where nobody reads it, as under `apply`, TensorFlow leaves its computation out.
-        contrast = measure_contrast_ratio(grey, compute_grey(changed, low, high), boxes)
-        return changed, {"fidelity": fidelity, "contrast": contrast, "guarded": failed}
+        return change_images(images, computed, boxes, chosen, settings)
 
     def _change_ragged(
         self,
