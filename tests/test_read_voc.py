@@ -242,6 +242,57 @@ def test_what_is_no_box_is_a_fault(tmp_path, body, reason):
     assert reason in " ".join(problem.reason for problem in found.problems)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<Lesion><Type>malignant</Type></Lesion>",
+        "<Lesion/><Lesion type='malignant'/>",
+        "<finding>nodule</finding>",
+        "<class>nodule</class>",
+        "<metadata><diagnosis>Malignant</diagnosis></metadata>",
+        "<patient><pathology>BENIGN_WITHOUT_CALLBACK</pathology></patient>",
+        "<num_objects>2</num_objects>",
+        "<has_lesion>1</has_lesion>",
+        "<quadrant><side>left</side></quadrant>",
+        "<note>a nodule at the left</note>",
+        "<objects>nodule</objects>",
+        "<objects count='2'/><object_count>2</object_count>",
+        "nodule",
+    ],
+)
+def test_what_speaks_of_lesions_without_objects_is_no_negative(tmp_path, body):
+    write_images(tmp_path, "a.png", "b.png")
+    write(tmp_path / "a.xml", body)
+    write(tmp_path / "b.xml")
+    assert states(read_voc(tmp_path)) == {"a.png": "faulty", "b.png": "complete"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<folder>nodules</folder><source><database>x</database><annotation>VOC</annotation>"
+        "<image>flickr</image></source><size><width>64</width><height>48</height></size>"
+        "<owner><flickrid>I</flickrid></owner><segmented>0</segmented>",
+        "<Lesions/><finding>none</finding><diagnosis>Normal</diagnosis>",
+        "<metadata><pathology>no acute abnormality</pathology><modality>MR</modality></metadata>",
+        "<num_objects>0</num_objects><has_lesion>false</has_lesion><objects count='0'/>",
+        "<patient><id>7</id><age>61</age></patient><timestamp>2024</timestamp>",
+        "<note>no nodule</note><camera><model>lesion-finder</model></camera>",
+    ],
+)
+def test_what_says_nothing_of_lesions_leaves_a_negative(tmp_path, body):
+    write_images(tmp_path, "a.png", "b.png")
+    write(tmp_path / "a.xml", body)
+    write(tmp_path / "b.xml")
+    assert states(read_voc(tmp_path)) == {"a.png": "complete", "b.png": "complete"}
+
+
+def test_what_speaks_of_lesions_beside_objects_is_no_fault(tmp_path):
+    write_images(tmp_path, "a.png")
+    write(tmp_path / "a.xml", f"<diagnosis>malignant</diagnosis>{OBJECT}<lesion>yes</lesion>")
+    assert summarize(read_voc(tmp_path)) == {"a.png": ("complete", [NODULE])}
+
+
 def test_parts_of_an_object_and_its_outline_are_no_objects(tmp_path):
     write_images(tmp_path, "a.png")
     inner = f"{PART}<polygon><x1>1</x1></polygon><robndbox/></object>"

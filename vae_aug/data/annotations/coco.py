@@ -31,7 +31,8 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
-from vae_aug.data.annotations.table_columns import denies, find_caveat, may_hold_marks
+from vae_aug.data.annotations.statements import may_hold_marks
+from vae_aug.data.annotations.table_columns import denies, find_caveat
 from vae_aug.data.annotations.text import load_json
 from vae_aug.errors import AnnotationError
 from vae_aug.words import plural

@@ -30,7 +30,8 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
-from vae_aug.data.annotations.table_columns import denies, may_hold_marks, tells_of_object
+from vae_aug.data.annotations.statements import may_hold_marks, tells_of_object
+from vae_aug.data.annotations.table_columns import denies
 from vae_aug.data.annotations.text import load_json
 from vae_aug.data.annotations.walk import walk
 from vae_aug.data.limits import MAX_TEXT_BYTES

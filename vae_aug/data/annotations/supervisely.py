@@ -32,7 +32,7 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
-from vae_aug.data.annotations.table_columns import tells_of_object
+from vae_aug.data.annotations.statements import tells_of_object
 from vae_aug.data.annotations.text import load_json
 from vae_aug.data.annotations.walk import walk_folders
 from vae_aug.data.limits import MAX_TEXT_BYTES

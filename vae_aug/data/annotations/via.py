@@ -25,7 +25,8 @@ from vae_aug.data.annotations.source import (
     parse_number,
     reader,
 )
-from vae_aug.data.annotations.table_columns import denies, is_yes, name_header, tells_of_object
+from vae_aug.data.annotations.statements import tells_of_object
+from vae_aug.data.annotations.table_columns import denies, is_yes, name_header
 from vae_aug.data.annotations.table_file import Record, make_records, read_lines
 from vae_aug.data.annotations.text import load_json
 from vae_aug.errors import AnnotationError

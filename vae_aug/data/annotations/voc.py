@@ -38,7 +38,9 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
+from vae_aug.data.annotations.statements import may_mark, says_something, tells_of_object
 from vae_aug.data.annotations.table_columns import denies, find_caveat
+from vae_aug.data.annotations.table_file import fold_column
 from vae_aug.data.annotations.text import parse_xml
 from vae_aug.data.annotations.voc_sets import choose_claims, list_folders, read_image_set
 from vae_aug.data.annotations.walk import walk
@@ -55,6 +57,16 @@ _SHAPE = re.compile(
 _FOLDERS = ("annotations", "jpegimages", "images", "imagesets")
 _CLASSES = ("label", "labels", "class", "classes", "category", "categories")
 _METADATA = ("size", "source", "owner", "folder", "filename", "path")
+# What has elements in it, and is about the image or its file.
+_ABOUT = re.compile(
+    r"meta_?(data)?|image(_?(size|info|data))?|info|header|patient|subject|study|series|scanner|"
+    r"scan|device|camera|equipment|acquisition|protocol|dicom|dataset|license|software|tool|"
+    r"annotator|author|creator|history|date|time|created|modified|properties|settings|"
+    r"(pixel_?)?spacing|resolution|orientation|position|window"
+)
+_REMARK = re.compile(
+    r"(note|comment|remark|description|caption|report|tag|flag|keyword)s?|text|attributes?"
+)
 # Fewer numbers are no box; a point or circle of fewer has a tag that says so.
 _BOX_NUMBERS = 4
 
@@ -291,9 +303,11 @@ def _parse_objects(root: ET.Element, outer: ET.Element) -> Iterator[Box | Fault]
         yield Fault("it is <segmented>, and has no <object>", "unread")
     read = {id(entry) for entry in (root, *groups, *objects)}
     places = groups if outer is root else [outer, *groups]
-    for element in (child for place in places for child in place if id(child) not in read):
-        if reason := _find_shape(element):
-            yield Fault(reason)
+    others = [child for place in places for child in place if id(child) not in read]
+    reasons = [reason for element in others if (reason := _find_shape(element))]
+    if not objects and not reasons:
+        reasons = [reason for place in places if (reason := _find_statement(place, others))]
+    yield from map(Fault, dict.fromkeys(reasons))
 
 
 def _find_shape(element: ET.Element) -> str:
@@ -314,6 +328,34 @@ def _find_shape(element: ET.Element) -> str:
         return f"a <{element.tag}> lies outside of every <object>"
     is_named = element.find("name") is not None
     return f"a <{element.tag}> has a name, as an <object> has" if is_named else ""
+
+
+def _find_statement(place: ET.Element, others: Sequence[ET.Element]) -> str:
+    """Return what a file without objects says all the same, `""` if nothing.
+
+    Args:
+        place: What objects lie in, where they are.
+        others: The elements that are not read.
+    """
+    if says_something(" ".join([place.text or "", *(child.tail or "" for child in place)])):
+        return f"a text in <{place.tag}>, and no <object>"
+    items = [*place.attrib.items()]
+    for element in (child for child in others if child.tag not in _METADATA):
+        inner = list(element.iter())
+        if len(inner) > 1 and not _ABOUT.fullmatch(element.tag) and says_something(_join(element)):
+            return f"a <{element.tag}> with elements in it, and no <object>"
+        items += [item for e in inner for item in ((e.tag, _join(e)), *e.attrib.items())]
+    for name, text in items:
+        is_statement = may_mark(fold_column(name)) and says_something(text)
+        if is_statement or (_REMARK.fullmatch(name.lower()) and tells_of_object(text, ())):
+            return f"something in <{name}>, and no <object>"
+    return ""
+
+
+def _join(element: ET.Element) -> str:
+    """Return all texts and values in an element."""
+    values = (value for inner in element.iter() for value in inner.attrib.values())
+    return " ".join(" ".join([*element.itertext(), *values]).split())
 
 
 def _parse_object(element: ET.Element) -> Box | str:
