@@ -210,15 +210,15 @@ def parse_labelme(file: Path) -> LabelMe:
         entries = tuple(_parse_entry(index, shape) for index, shape in enumerate(shapes))
     else:
         entries = (Fault("its 'shapes' are no list", "unread"),)
-    others = {name: value for name, value in content.items() if name != "shapes"}
+    flags = content.get("flags")
+    flags = flags if isinstance(flags, dict) else {}
+    others = {name: value for name, value in {**content, **flags}.items() if name != "shapes"}
     if not entries and (key := next(filter(may_hold_marks, others.items()), None)):
         entries = (Fault(f"has no shapes, and {key[0]!r}, which may hold some"),)
     missing = LabelMe().missing
     if content.get("imageData"):
         missing += "; save the copy in its 'imageData' as a file beside it"
     size = parse_size(content.get("imageHeight")), parse_size(content.get("imageWidth"))
-    flags = content.get("flags")
-    flags = flags if isinstance(flags, dict) else {}
     says = {**content, **flags}.items()
     return LabelMe(
         content.get("imagePath"),

@@ -32,7 +32,7 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
-from vae_aug.data.annotations.statements import tells_of_object
+from vae_aug.data.annotations.statements import may_hold_marks, tells_of_object
 from vae_aug.data.annotations.text import load_json
 from vae_aug.data.annotations.walk import walk_folders
 from vae_aug.data.limits import MAX_TEXT_BYTES
@@ -55,6 +55,7 @@ class _Annotation(NamedTuple):
 
 
 _Claims = dict[str, tuple[Path, list[tuple[Path, _Annotation]]]]
+_TAGGED = Fault("a tag of the image tells of an object, and it has none", "unread")
 
 
 @reader
@@ -186,10 +187,13 @@ def _parse_file(file: Path, shapes: Mapping[str, str]) -> _Annotation:
         box = _parse_object(entry, shapes) if isinstance(entry, dict) else "is no object"
         entries.append(Fault(f"objects[{index}]: {box}") if isinstance(box, str) else box)
     tags = content.get("tags")
-    names = {
-        fold_name(str(tag.get("name") if isinstance(tag, dict) else tag).strip())
+    tags = [
+        (str(tag.get("name")), tag.get("value")) if isinstance(tag, dict) else (str(tag), None)
         for tag in (tags if isinstance(tags, list) else [])
-    }
+    ]
+    names = {fold_name(name.strip()) for name, _ in tags}
+    if not entries and any(map(may_hold_marks, tags)):
+        entries.append(_TAGGED)
     splits = frozenset(split for split in _SPLITS if names & {*list_split_names(split)})
     claimed = parse_size(size.get("height")), parse_size(size.get("width"))
     entries = flag_relative(entries, claimed)
@@ -200,8 +204,7 @@ def _doubt_tagged(annotation: _Annotation, classes: Set[str]) -> _Annotation:
     """Add a fault if a file has no objects, and a tag of the image tells of one."""
     if annotation.entries or not any(tells_of_object(tag, classes) for tag in annotation.tags):
         return annotation
-    fault = Fault("a tag of the image tells of an object, and it has none", "unread")
-    return annotation._replace(entries=(fault,))
+    return annotation._replace(entries=(_TAGGED,))
 
 
 def _parse_object(entry: Mapping[str, Any], shapes: Mapping[str, str]) -> Box | str:
