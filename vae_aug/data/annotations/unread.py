@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vae_aug.data.annotations.all_splits import SplitsRead, read_splits
 from vae_aug.data.annotations.borders import note_opened
+from vae_aug.data.annotations.copies import doubt_copies
 from vae_aug.data.annotations.labelme import parse_labelme
 from vae_aug.data.annotations.layout import fold_name, lies_in_other_split
 from vae_aug.data.annotations.mask_files import is_mask_name, split_name
@@ -46,7 +47,8 @@ def read_with_doubts(
 
     Such a file bears the name of an image; or it is an archive, where each image has a file of its
     own; or it lies beside DICOM and is called like annotations, or may be a segmentation; or it is
-    of another format, and says that the image has boxes.
+    of another format, and says that the image has boxes. Copies of an image that are described
+    differently are faulty, too.
 
     Args:
         format: As `read_splits`.
@@ -69,7 +71,8 @@ def read_with_doubts(
         else []
     )
     root = source if source.is_dir() else source.parent
-    read = SplitsRead(_doubt(annotations, root, format, named, unopened), files)
+    annotations = _doubt(doubt_copies(annotations), root, format, named, unopened)
+    read = SplitsRead(annotations, files)
     return doubt_contradicted(read, format, source, split, options, is_told=is_told)
 
 
