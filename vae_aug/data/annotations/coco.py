@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vae_aug.data.annotations.borders import check_inside
+from vae_aug.data.annotations.coco_outlines import bound_polygons, contradicts
 from vae_aug.data.annotations.layout import FileFinder, list_image_folders
 from vae_aug.data.annotations.lookup import find_annotation_file
 from vae_aug.data.annotations.pixels import flag_relative, refuse_relative
@@ -377,9 +378,11 @@ def _parse_annotation(entry: Mapping[str, Any], categories: Mapping[_Id, str]) -
         # Plain floats: arrays of four numbers take a hundred times as long.
         left, top, width, height = map(parse_number, bbox)
         xyxy = [left, top, left + width, top + height]
+        if contradicts(xyxy, entry.get("segmentation")):
+            return "its bbox and its segmentation lie apart, so that one of them is wrong"
     elif bbox not in (None, []):
         return "its bbox is not [x, y, width, height]"
-    elif not (xyxy := _bound_polygons(entry.get("segmentation"))):
+    elif not (xyxy := bound_polygons(entry.get("segmentation"))):
         return "it has neither a bbox nor polygons"
     attributes = entry.get("attributes")
     for place in (entry, attributes if isinstance(attributes, dict) else {}):
@@ -388,17 +391,3 @@ def _parse_annotation(entry: Mapping[str, Any], categories: Mapping[_Id, str]) -
     # `ignore` is how converters of Pascal VOC write `difficult`.
     crowd, difficult = (entry.get(key) in (1, "1", "true") for key in ("iscrowd", "ignore"))
     return Box(xyxy, categories[category], is_crowd=crowd, difficult=difficult)
-
-
-def _bound_polygons(segmentation: object) -> list[float]:
-    """Return `xyxy` around polygons [[x, y, x, y, ...], ...]; nothing if they are none."""
-    if not isinstance(segmentation, list) or not segmentation:
-        return []
-    # VIA writes the one polygon of a region without the outer list.
-    nested = any(isinstance(part, list) for part in segmentation)
-    polygons = segmentation if nested else [segmentation]
-    if not all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons):
-        return []
-    numbers = [[parse_number(value) for value in polygon] for polygon in polygons]
-    points = np.concatenate([np.reshape(values, (-1, 2)) for values in numbers])
-    return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
