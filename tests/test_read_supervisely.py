@@ -204,10 +204,19 @@ def test_an_image_tagged_with_a_class(tmp_path, tag, state):
     assert [value[0] for value in found.values()] == ["complete", state]
 
 
-@pytest.mark.parametrize(("value", "state"), [("malignant", "faulty"), ("normal", "complete")])
-def test_an_image_tagged_with_a_finding(tmp_path, value, state):
+@pytest.mark.parametrize(
+    ("name", "value", "state"),
+    [
+        ("diagnosis", "malignant", "faulty"),
+        ("diagnosis", "normal", "complete"),
+        ("todo", None, "none"),
+        ("status", "in progress", "none"),
+        ("labeled", None, "complete"),
+    ],
+)
+def test_an_image_tagged_with_a_finding_or_a_state(tmp_path, name, value, state):
     write(tmp_path, "a.png.json", make_object())
-    write(tmp_path, "b.png.json", image="b.png", tags=[{"name": "diagnosis", "value": value}])
+    write(tmp_path, "b.png.json", image="b.png", tags=[{"name": name, "value": value}])
     found = summarize(read_supervisely(tmp_path))
     assert [value[0] for value in found.values()] == ["complete", state]
 

@@ -300,6 +300,26 @@ def test_parts_of_an_object_and_its_outline_are_no_objects(tmp_path):
     assert summarize(read_voc(tmp_path)) == {"a.png": ("complete", [NODULE])}
 
 
+@pytest.mark.parametrize(
+    ("polygon", "state"),
+    [
+        ("<x1>10</x1><y1>12</y1><x2>30</x2><y2>12</y2><x3>30</x3><y3>20</y3>", "complete"),
+        ("<x1>20</x1><y1>24</y1><x2>60</x2><y2>24</y2><x3>60</x3><y3>40</y3>", "faulty"),
+        (
+            "<pt><x>40</x><y>30</y></pt><pt><x>60</x><y>30</y></pt><pt><x>60</x><y>45</y></pt>",
+            "faulty",
+        ),
+        ("<x1>40</x1><y1>30</y1>", "complete"),
+        ("<x1>1</x1>", "complete"),
+    ],
+)
+def test_a_box_is_that_of_its_own_polygon(tmp_path, polygon, state):
+    write_images(tmp_path, "a.png")
+    inner = f"<polygon>{polygon}</polygon></object>"
+    write(tmp_path / "a.xml", OBJECT.replace("</object>", inner))
+    assert states(read_voc(tmp_path)) == {"a.png": state}
+
+
 TURN = "<attributes><attribute><name>rotation</name><value>{}</value></attribute></attributes>"
 
 
@@ -324,6 +344,9 @@ def test_a_box_that_is_turned_or_was_deleted_is_a_fault(tmp_path, within, state)
     [
         ("<annotation><annotated>0</annotated></annotation>", "none"),
         ("<annotation><reviewed>yes</reviewed></annotation>", "complete"),
+        ("<annotation><status>To_Do</status></annotation>", "none"),
+        ("<annotation><status>final</status></annotation>", "complete"),
+        ("<annotation><skipped>1</skipped></annotation>", "none"),
         ('<annotation verified="no"/>', "none"),
         ('<annotation verified="yes"/>', "complete"),  # labelImg
     ],

@@ -9,16 +9,16 @@ import mmap
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vae_aug.data.annotations.borders import check_inside
-from vae_aug.data.annotations.coco_outlines import bound_polygons, contradicts
-from vae_aug.data.annotations.layout import FileFinder, list_image_folders
+from vae_aug.data.annotations.layout import FileFinder, fold_name, list_image_folders
 from vae_aug.data.annotations.lookup import find_annotation_file
+from vae_aug.data.annotations.outlines import bound_polygons, contradicts
 from vae_aug.data.annotations.pixels import flag_relative, refuse_relative
 from vae_aug.data.annotations.source import (
     DEFAULTS,
@@ -119,9 +119,11 @@ def read_coco(
     for index in orphans:
         reason = f"annotations[{index}]: its image_id is not among the images"
         collector.report(file, reason, "dropped")
+    classes = frozenset(map(fold_name, categories.values()))
     finder = FileFinder(list_image_folders(file.parent, split, options.images))
     for number, entry in named.items():
-        _add_image(collector, file, entry, entries[number], finder.find(entry["file_name"]))
+        path = finder.find(entry["file_name"])
+        _add_image(collector, file, entry, entries[number], path, classes)
     if orphans:
         collector.doubt(
             f"{plural(len(orphans), 'annotation', 'points', 'point')} to images that the file does "
@@ -195,6 +197,7 @@ def _add_image(
     image: Mapping[str, Any],
     entries: Iterable[Box | Fault],
     path: Path | None,
+    classes: Set[str],
 ) -> None:
     if path is None:
         reason = "the annotations name this image, the file is missing"
@@ -203,8 +206,8 @@ def _add_image(
     size = parse_size(image.get("height")), parse_size(image.get("width"))
     patient = _parse_id(image.get("patient"))
     entries = flag_relative(entries, size)
-    if not entries and (key := next(filter(may_hold_marks, image.items()), None)):
-        entries = [Fault(f"an image without annotations has {key[0]!r}, which may hold some")]
+    if not entries and (key := _find_mark(image, classes)):
+        entries = [Fault(f"an image without annotations has {key!r}, which may hold some")]
     unsure = not entries and any(denies(*item, is_empty=True) for item in image.items())
     collector.add(
         path,
@@ -213,6 +216,13 @@ def _add_image(
         size=size,
         patient="" if patient is None else str(patient),
     )
+
+
+def _find_mark(image: Mapping[str, Any], classes: Set[str]) -> str:
+    """Return a key of an image that may hold boxes of it, or tells of some; `""` if none does."""
+    names = {"file_name", "license"}
+    items = ((key, value) for key, value in image.items() if key not in names)
+    return next((item[0] for item in items if may_hold_marks(item, classes)), "")
 
 
 def _load_coco(file: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from vae_aug.data.annotations.source import (
     reader,
 )
 from vae_aug.data.annotations.statements import may_hold_marks, tells_of_object
-from vae_aug.data.annotations.table_columns import denies
+from vae_aug.data.annotations.table_columns import denies, find_caveat
 from vae_aug.data.annotations.text import load_json
 from vae_aug.data.annotations.walk import walk
 from vae_aug.data.limits import MAX_TEXT_BYTES
@@ -250,6 +250,9 @@ def _parse_shape(shape: Mapping[str, Any]) -> Box | str:
     # Files of LabelMe before version 3 have polygons only, and no type.
     kind, points, label = (shape.get(key) for key in ("shape_type", "points", "label"))
     kind = "polygon" if kind is None else kind
+    flags = shape.get("flags")
+    if isinstance(flags, dict) and (caveat := find_caveat(flags.items())):
+        return caveat
     if isinstance(kind, str) and kind in _NO_AREAS:
         return "a point or line has no area"
     if not isinstance(kind, str) or kind not in ("polygon", *_POINTS):

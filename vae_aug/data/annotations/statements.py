@@ -17,7 +17,8 @@ LABELS = (
 _MARKING = re.compile(
     r"(?:rle|(?:mask)?encodedpixels|polygons?|segmentations?|masks?(?:rle|path|file)?|points?|"
     r"contours?|outlines?|rois?|regions?|annotations?|shapes?|keypoints?|vertices|circles?|"
-    r"radius|diameter)(?:px|pixels?)?|" + "|".join(set(LABELS) - {"name"})
+    r"radius|diameter|(?:category|class|label)ids)(?:px|pixels?)?|"
+    + "|".join(set(LABELS) - {"name"})
 )
 """Columns that mark something, and that are not read beside those of a box."""
 
@@ -43,6 +44,20 @@ _COUNT = re.compile(
     r"|(?:is)?(?:positive|abnormal|malignant)|target"
 )
 """Columns and keys that say that an image has something to mark, as `num_boxes` or `has_lesion`."""
+
+_REMARK = re.compile(
+    r"(?:note|comment|remark|description|caption|report|tag|flag|keyword|label)s?|text|title"
+)
+"""Keys and elements in whose words a lesion may be named."""
+
+_WITHIN = re.compile(r"attributes?|meta(?:data)?|properties|extra|info|user(?:data|meta)|custom")
+"""Keys that hold further keys of the image."""
+
+_ABOUT_FILES = re.compile(
+    r"(?:events?|histor(?:y|ies)|versions?|logs?|sessions?|slots|channels|layers|files|urls|links"
+    r"|sources?|licen[cs]es?|authors?|annotators?|users?)"
+)
+"""Keys whose lists of objects are no boxes."""
 
 _LESIONS = (
     *("lesion", "lesions", "nodule", "nodules", "tumor", "tumour", "mass", "polyp", "fracture"),
@@ -81,14 +96,37 @@ def may_mark(name: str) -> bool:
     return any(pattern.fullmatch(name) for pattern in (_MARKING, _COUNT, _STATED))
 
 
-def may_hold_marks(item: tuple[str, object]) -> bool:
-    """Tell whether a key that is not read may hold boxes, or says that there are some."""
+def may_hold_marks(item: tuple[str, object], classes: Iterable[str] = ()) -> bool:
+    """Tell whether a key that is not read may hold boxes, or says that there are some.
+
+    Args:
+        item: The key, and what it says.
+        classes: As in `tells_of_object`.
+    """
     name, value = fold_column(item[0]), item[1]
+    if isinstance(value, dict) and _WITHIN.fullmatch(name):
+        return any(may_hold_marks((str(key), inner), classes) for key, inner in value.items())
     values = value if isinstance(value, list) else [value] if value else []
+    has_entries = any(isinstance(entry, dict) for entry in values) and isinstance(value, list)
+    if has_entries and not _ABOUT_FILES.fullmatch(name):
+        return True
     if isinstance(value, list | dict) and (_MARKING.fullmatch(name) or re.fullmatch(_MARKS, name)):
         return any(not isinstance(entry, str) or says_something(entry) for entry in values)
-    is_told = _COUNT.fullmatch(name) or _STATED.fullmatch(name)
-    return bool(is_told) and any(map(says_something, values))
+    if _COUNT.fullmatch(name) or _STATED.fullmatch(name):
+        return any(map(says_something, values))
+    return names_object(name, values, classes)
+
+
+def names_object(name: str, values: Iterable[object], classes: Iterable[str] = ()) -> bool:
+    """Tell whether one of the texts of a remark or tag names a lesion or class.
+
+    Args:
+        name: Of the key or element, as `fold_column` makes it; other keys hold no remarks.
+        values: What it says.
+        classes: As in `tells_of_object`.
+    """
+    is_remark = _REMARK.fullmatch(name) is not None
+    return is_remark and any(isinstance(v, str) and tells_of_object(v, classes) for v in values)
 
 
 def tells_of_object(text: str, classes: Iterable[str]) -> bool:

@@ -33,6 +33,7 @@ from vae_aug.data.annotations.source import (
     reader,
 )
 from vae_aug.data.annotations.statements import may_hold_marks, tells_of_object
+from vae_aug.data.annotations.table_columns import denies
 from vae_aug.data.annotations.text import load_json
 from vae_aug.data.annotations.walk import walk_folders
 from vae_aug.data.limits import MAX_TEXT_BYTES
@@ -45,10 +46,13 @@ _Size = tuple[int | None, int | None]
 
 
 class _Annotation(NamedTuple):
-    """What one file says: its size, boxes and faults, its tags, and the splits that these name."""
+    """What one file says: its size, boxes and faults, its tags, and the splits that these name.
+
+    Entries are None if a tag says that nobody has looked.
+    """
 
     size: _Size
-    entries: tuple[Box | Fault, ...]
+    entries: tuple[Box | Fault, ...] | None
     splits: frozenset[str] = frozenset()
     is_read: bool = True
     tags: frozenset[str] = frozenset()
@@ -102,7 +106,7 @@ def read_supervisely(
         ann: {file: _parse_or_fault(file, shapes) for file in _list_json(ann)} for ann in folders
     }
     annotations = [annotation for files in parsed.values() for annotation in files.values()]
-    entries = [entry for annotation in annotations for entry in annotation.entries]
+    entries = [entry for annotation in annotations for entry in annotation.entries or ()]
     labels = sorted({entry.label for entry in entries if isinstance(entry, Box) and entry.label})
     classes = set(map(fold_name, (*shapes, *labels)))
     parsed = {
@@ -197,7 +201,10 @@ def _parse_file(file: Path, shapes: Mapping[str, str]) -> _Annotation:
     splits = frozenset(split for split in _SPLITS if names & {*list_split_names(split)})
     claimed = parse_size(size.get("height")), parse_size(size.get("width"))
     entries = flag_relative(entries, claimed)
-    return _Annotation(claimed, tuple(entries), splits, tags=frozenset(names))
+    says = ((name, True if value is None else value) for name, value in tags)
+    unsure = not entries and any(denies(*item, is_empty=True) for item in says)
+    said = None if unsure else tuple(entries)
+    return _Annotation(claimed, said, splits, tags=frozenset(names))
 
 
 def _doubt_tagged(annotation: _Annotation, classes: Set[str]) -> _Annotation:
@@ -313,7 +320,7 @@ def _add_image(
 
 def _add_fault(annotation: _Annotation) -> _Annotation:
     fault = Fault("its tags name several splits", "unread")
-    return annotation._replace(entries=(*annotation.entries, fault))
+    return annotation._replace(entries=(*(annotation.entries or ()), fault))
 
 
 def _list_dataset(dataset: Path, root: Path, options: ReaderOptions) -> list[Path]:

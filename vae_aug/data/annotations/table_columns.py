@@ -19,7 +19,13 @@ from vae_aug.data.annotations.source import (
     parse_number,
     parse_size,
 )
-from vae_aug.data.annotations.statements import LABELS, NO_FINDING, may_mark, says_something
+from vae_aug.data.annotations.statements import (
+    LABELS,
+    NO_FINDING,
+    may_mark,
+    names_object,
+    says_something,
+)
 from vae_aug.data.annotations.table_file import Line, Record, fold_column
 from vae_aug.errors import AnnotationError
 
@@ -36,6 +42,23 @@ _ANNOTATED = re.compile(
     r"|(?:annotation|label|labell?ing|review)(?:status|state|done|completed?|finished)"
 )
 """Columns that say whether somebody has looked for boxes; with the first group, whether not."""
+
+_UNDONE = re.compile(
+    r"(?:is|was)?(?:skip(?:ped)?|cancell?ed|excluded?|deleted|removed|todo|draft)"
+    r"|(?:needs?|to|tobe|awaits?)(?:review|annotat(?:e|ion)|label(?:s|ling|ing)?)(?:ed|led)?"
+)
+"""Columns that say that nobody has looked for boxes if they say yes."""
+
+_STATE = re.compile(r"(?:workflow|task|image|item|job|current)?(?:status|state|stage|phase)")
+_UNDONE_STATES = frozenset(
+    {
+        *("unlabeled", "unlabelled", "unannotated", "unassigned", "unreviewed", "assigned", "todo"),
+        *("pending", "new", "open", "queued", "notstarted", "inprogress", "ongoing", "incomplete"),
+        *("annotating", "labeling", "labelling", "annotation", "labelneeded", "needsreview"),
+        *("skipped", "skip", "rejected", "draft", "excluded", "deleted"),
+    }
+)
+"""What says so in a column of states."""
 
 _YES = (
     *("1", "true", "t", "yes", "y", "x", "ok", "done", "finished", "complete", "completed"),
@@ -196,9 +219,10 @@ def find_columns(file: Path, header: Sequence[str]) -> Dialect:
     used = {*system.columns, *images, label}
     sizes = next((pair for pair in _SIZES if used.isdisjoint(pair) and {*pair} <= {*header}), None)
     patient, split = (next((n for n in names if n in header), "") for names in (_PATIENT, _SPLIT))
-    marks = [name for name in header if name not in used and _ANNOTATED.fullmatch(name)]
+    states = (_ANNOTATED, _UNDONE, _STATE)
+    marks = [n for n in header if n not in used and any(s.fullmatch(n) for s in states)]
     unread = [name for name in header if name and name not in used and name not in marks]
-    others = [n for n in unread if may_mark(n) or _name_coordinate(n)[1] in _COORDINATES]
+    others = {n for n in unread if may_mark(n) or _name_coordinate(n)[1] in _COORDINATES}
     caveats = [name for name in header if name not in used and _name_caveat(name)]
 
     def convert(record: Record) -> Row:
@@ -208,7 +232,12 @@ def find_columns(file: Path, header: Sequence[str]) -> Dialect:
         width, height = (parse_size(record.get_number(side)) for side in sizes or ("", ""))
         entries = _parse_box(record, system, record.get_name(label))
         if not entries:
-            filled = (n for n in others if says_something(record.get(n)))
+            said = {name: record.get(name) for name in unread}
+            filled = (
+                name
+                for name, text in said.items()
+                if (name in others and says_something(text)) or names_object(name, [text])
+            )
             reason = "has no box, and says something in the column "
             entries = tuple(make_fault(record, f"{reason}{name!r}") for name in filled)
         elif reason := find_caveat((name, record.get(name)) for name in caveats):
@@ -238,9 +267,12 @@ def denies(name: str, value: object, *, is_empty: bool) -> bool:
         value: What it says; anything else than a yes or no is silence.
         is_empty: Whether the image has no box, so that silence counts as a no.
     """
-    match = _ANNOTATED.fullmatch(fold_column(name))
+    folded = fold_column(name)
+    match = _ANNOTATED.fullmatch(folded)
     if match is None:
-        return False
+        is_undone = _UNDONE.fullmatch(folded) is not None and is_yes(value)
+        is_state = _STATE.fullmatch(folded) is not None
+        return is_empty and (is_undone or (is_state and fold_column(str(value)) in _UNDONE_STATES))
     yes, no = (_NO, _YES) if match[1] else (_YES, _NO)
     word = str(value).strip().casefold()
     return word in no or (is_empty and word not in yes)

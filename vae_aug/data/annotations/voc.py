@@ -24,6 +24,7 @@ from vae_aug.data.annotations.matching import (
     doubt_strays,
     list_files,
 )
+from vae_aug.data.annotations.outlines import contradicts
 from vae_aug.data.annotations.pixels import refuse_relative
 from vae_aug.data.annotations.source import (
     DEFAULTS,
@@ -38,7 +39,7 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
-from vae_aug.data.annotations.statements import may_mark, says_something, tells_of_object
+from vae_aug.data.annotations.statements import may_mark, names_object, says_something
 from vae_aug.data.annotations.table_columns import denies, find_caveat
 from vae_aug.data.annotations.table_file import fold_column
 from vae_aug.data.annotations.text import parse_xml
@@ -63,9 +64,6 @@ _ABOUT = re.compile(
     r"scan|device|camera|equipment|acquisition|protocol|dicom|dataset|license|software|tool|"
     r"annotator|author|creator|history|date|time|created|modified|properties|settings|"
     r"(pixel_?)?spacing|resolution|orientation|position|window"
-)
-_REMARK = re.compile(
-    r"(note|comment|remark|description|caption|report|tag|flag|keyword)s?|text|attributes?"
 )
 # Fewer numbers are no box; a point or circle of fewer has a tag that says so.
 _BOX_NUMBERS = 4
@@ -346,8 +344,8 @@ def _find_statement(place: ET.Element, others: Sequence[ET.Element]) -> str:
             return f"a <{element.tag}> with elements in it, and no <object>"
         items += [item for e in inner for item in ((e.tag, _join(e)), *e.attrib.items())]
     for name, text in items:
-        is_statement = may_mark(fold_column(name)) and says_something(text)
-        if is_statement or (_REMARK.fullmatch(name.lower()) and tells_of_object(text, ())):
+        key = fold_column(name)
+        if (may_mark(key) and says_something(text)) or names_object(key, [text]):
             return f"something in <{name}>, and no <object>"
     return ""
 
@@ -373,12 +371,23 @@ def _parse_object(element: ET.Element) -> Box | str:
     if caveat := find_caveat(_list_items(element)):
         return caveat
     sides = ("xmin", "ymin", "xmax", "ymax")
+    xyxy = [parse_number(_get_text(boxes[0], side)) for side in sides]
+    if contradicts(xyxy, _list_points(element)):
+        return "its <bndbox> and its <polygon> lie apart, so that one of them is wrong"
     return Box(
-        xyxy=[parse_number(_get_text(boxes[0], side)) for side in sides],
+        xyxy=xyxy,
         label=_get_text(element, "name"),
         difficult=_get_text(element, "difficult") in ("1", "true"),
         truncated=_get_text(element, "truncated") in ("1", "true"),
     )
+
+
+def _list_points(element: ET.Element) -> list[float]:
+    """Return x and y in turn of all polygons of an object, `<x1>` and so on, or `<pt><x>`."""
+    inner = [point for polygon in element.findall("polygon") for point in polygon.iter()]
+    xs, ys = ([p.text for p in inner if re.fullmatch(rf"{axis}\d*", p.tag)] for axis in "xy")
+    pairs = zip(xs, ys, strict=True) if len(xs) == len(ys) else ()
+    return [parse_number(text) for pair in pairs for text in pair]
 
 
 def _list_items(element: ET.Element) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The bounding boxes of COCO's polygons and run lengths, and whether a bbox fits them."""
+"""The bounds of polygons and run lengths as COCO has them, and whether a box fits them."""
 
 from __future__ import annotations
 
