@@ -524,6 +524,16 @@ def test_noise_is_no_mask(tmp_path):
     assert list_reasons(found) == [("masks/0.png", "it has more than 10000 regions, as noise has")]
 
 
+def test_a_mask_without_an_image_may_be_that_of_the_image_whose_name_it_begins_with(tmp_path):
+    for name in ("a", "b", "a2"):
+        write_image(tmp_path / f"{name}.png")
+        write_mask(tmp_path / f"{name}_mask.png", make_mask(255 * (name == "b")))
+    write_mask(tmp_path / "a_left_nodule_mask.png")
+    write_mask(tmp_path / "b_left_nodule_mask.png")
+    found = states(read_masks(tmp_path))
+    assert found == {"a.png": ("faulty", 0), "b.png": ("complete", 1), "a2.png": ("complete", 0)}
+
+
 VIEW = make_mask(box=(8, 2, 56, 46))
 
 

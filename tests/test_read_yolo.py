@@ -181,6 +181,7 @@ def make_poses(points, more=()):
         make_poses([(-0.4, -0.4), (0.4, 0.4), (0.1, 0)]),
         make_poses([(-0.4, 0.4), (0.4, 0.4)], more=[2]),
         make_poses([(-0.4, 0.4), (0.4, 0.4), (0, 0)], more=[1]),
+        make_poses([(-0.4, 0.4), (0.4, 0.4), (0.1, 0)], more=[0.9]),  # scores
         # A box before its own outline, as some tools write it.
         "0 .5 .5 .4 .4 .3 .3 .7 .5 .4 .7\n0 .5 .5 .4 .4 .3 .3 .7 .3 .7 .7 .3 .7",
     ],
@@ -216,11 +217,15 @@ def test_polygons_that_can_be_nothing_else(tmp_path, text):
 
 @pytest.mark.parametrize(
     ("shape", "box"),
-    [("[3, 2]", [19.2, 14.4, 44.8, 33.6]), ("[0, 2]", [22.4, 16.8, 41.6, 31.2])],
+    [
+        ("[2, 3]", [19.2, 14.4, 44.8, 33.6]),
+        ("[3, 2]", [19.2, 14.4, 44.8, 33.6]),
+        ("[0, 2]", [22.4, 16.8, 41.6, 31.2]),
+    ],
 )
 def test_rows_that_may_be_polygons_and_key_points_are_refused(tmp_path, shape, box):
     files = {"images/a.png": None, "labels/a.txt": "0 .5 .5 .4 .4 .35 .35 .65 .35 .65 .65"}
-    with pytest.raises(AnnotationError, match=r"write 'kpt_shape: \[3, 2\]' into data.yaml if"):
+    with pytest.raises(AnnotationError, match=r"'kpt_shape: \[3, 2\] or \[2, 3\]' into data.yaml"):
         read(tmp_path, {**files, "data.yaml": "names: [nodule]"})
     (tmp_path / "data.yaml").write_text(f"names: [nodule]\nkpt_shape: {shape}\n")
     assert read_yolo(tmp_path).images[0].boxes[0] == pytest.approx(box)

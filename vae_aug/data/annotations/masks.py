@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from vae_aug.data.annotations.mask_pixels import Mask, read_mask
 from vae_aug.data.annotations.mask_scheme import Scheme, Survey, name_found
 from vae_aug.data.annotations.source import (
     DEFAULTS,
+    AnnotatedImage,
     Annotations,
     Box,
     Collector,
@@ -96,6 +97,7 @@ def read_masks(
     for path in pairing.predictions:
         collector.report(path, "is named as a prediction, which is no annotation")
     collector.doubt_unannotated(len(pairing.orphans))
+    _doubt_named(collector, pairing.orphans)
     _doubt_negatives(collector, pairing.links)
     return collector.finish(dict.fromkeys(scheme.names.values()))
 
@@ -241,6 +243,24 @@ def _is_field_of_view(classes: np.ndarray) -> bool:
         return False
     sizes = np.bincount(label_regions(classes, background=0, connectivity=2).ravel())[1:]
     return bool(sizes.max() >= _FRAME_SHARE * counts[0])
+
+
+def _doubt_named(collector: Collector, orphans: Iterable[Path]) -> None:
+    """Mark images without boxes as faulty whose name the name of a mask without an image begins."""
+    beginnings = {
+        stem[: match.start()]
+        for stem in (fold_name(path.stem) for path in orphans)
+        for match in re.finditer(r"[\W_]+", stem)
+    }
+
+    def is_meant(image: AnnotatedImage) -> bool:
+        return not image.labels and fold_name(image.path.stem) in beginnings
+
+    if any(map(is_meant, collector.images)):
+        reason = (
+            "masks without an image begin with the name of images without boxes, and may be theirs"
+        )
+        collector.doubt(reason, is_meant)
 
 
 def _doubt_negatives(collector: Collector, links: Sequence[Path]) -> None:

@@ -26,6 +26,7 @@ class _Row(NamedTuple):
 
     Attributes:
         is_box: Whether its first four numbers are a box in the image, and most points lie in it.
+        is_scored: The same for points with a third number each, as a score.
         is_bounds: Whether they are the bounds of these points.
         is_outline: Whether the second point is near the others, as the corner of an outline is.
         is_tight: Whether the points fill a part of the box, as far as one can tell.
@@ -34,6 +35,7 @@ class _Row(NamedTuple):
     """
 
     is_box: bool
+    is_scored: bool
     is_bounds: bool
     is_outline: bool
     is_tight: bool
@@ -76,18 +78,19 @@ def find_boxed_lengths(root: Path, texts: Iterable[str]) -> frozenset[int]:
 def _judge(root: Path, length: int, rows: Sequence[_Row]) -> bool:
     """Tell whether rows of one length begin with a box, by the share of rows of each kind."""
     shares = _Row(*np.mean(rows, axis=0).tolist())
-    if shares.are_visibilities == 1 and shares.is_box >= _MOST:
+    if shares.is_scored >= _MOST and (shares.are_visibilities == 1 or length % 2):
         return True
-    if length % 2 or shares.is_box < _HALF or shares.is_parallelogram >= _MOST:
+    is_box = max(shares.is_box, shares.is_scored)
+    if length % 2 or is_box < _HALF or shares.is_parallelogram >= _MOST:
         return False
     if len(rows) >= _FEW_ROWS:
-        if shares.is_box >= _MOST and shares.is_outline < _HALF:
+        if is_box >= _MOST and shares.is_outline < _HALF:
             return True
         is_loose = shares.is_tight <= 1 - _MOST
-        if shares.is_outline >= _MOST and (shares.is_box < _MOST or is_loose):
+        if shares.is_outline >= _MOST and (is_box < _MOST or is_loose):
             return False
     several = f"[{(length - 4) // 2}, 2]"
-    if shares.are_visibilities == 1:
+    if shares.is_scored >= _HALF:
         several += f" or [{(length - 4) // 3}, 3]"
     raise AnnotationError(
         f"{root}: its rows of {length} numbers behind the class may be polygons, or boxes with key "
@@ -114,17 +117,28 @@ def _describe(numbers: np.ndarray) -> _Row:
     low, high = center - sides / 2, center + sides / 2
     is_box = bool((sides > 0).all() and low.min() >= -_TOLERANCE and high.max() <= 1 + _TOLERANCE)
     if not len(placed):
-        return _Row(is_box, False, False, True, False, are_visibilities)
-    inside = ((placed >= low - _TOLERANCE) & (placed <= high + _TOLERANCE)).all(axis=1)
+        return _Row(is_box, is_box, False, False, True, False, are_visibilities)
     first, last = placed.min(axis=0), placed.max(axis=0)
     others = np.vstack([center, placed])
     reach = np.ptp(others, axis=0).max()
     is_near = ((sides >= others.min(axis=0) - reach) & (sides <= others.max(axis=0) + reach)).all()
     is_tight = len(placed) < 2 or bool((last - first >= _LEAST_SPREAD * sides).any())
     apart = np.abs([first - low, last - high]).max()
-    is_bounds = is_box and len(placed) > 1 and bool(apart <= _TOLERANCE)
     is_parallelogram = len(numbers) == 8 and bool(
         np.abs(center - sides + rest[:2] - rest[2:]).max() <= _TOLERANCE / 2
     )
-    is_box = is_box and bool(inside.mean() >= _HALF)
-    return _Row(is_box, is_bounds, bool(is_near), is_tight, is_parallelogram, are_visibilities)
+    return _Row(
+        is_box=is_box and _lie_within(placed, low, high),
+        is_scored=is_box and _lie_within(triples[triples[:, 2] != 0, :2], low, high),
+        is_bounds=is_box and len(placed) > 1 and bool(apart <= _TOLERANCE),
+        is_outline=bool(is_near),
+        is_tight=is_tight,
+        is_parallelogram=is_parallelogram,
+        are_visibilities=are_visibilities,
+    )
+
+
+def _lie_within(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
+    """Tell whether half of the points, or more, lie in a box."""
+    inside = ((points >= low - _TOLERANCE) & (points <= high + _TOLERANCE)).all(axis=1)
+    return not len(points) or bool(inside.mean() >= _HALF)
