@@ -277,7 +277,8 @@ def test_what_speaks_of_lesions_without_objects_is_no_negative(tmp_path, body):
         "<metadata><pathology>no acute abnormality</pathology><modality>MR</modality></metadata>",
         "<num_objects>0</num_objects><has_lesion>false</has_lesion><objects count='0'/>",
         "<patient><id>7</id><age>61</age></patient><timestamp>2024</timestamp>",
-        "<note>no nodule</note><camera><model>lesion-finder</model></camera>",
+        "<note>no nodule</note><camera><model>lesion-finder</model></camera>"
+        "<imgsize><w>64</w></imgsize>",
     ],
 )
 def test_what_says_nothing_of_lesions_leaves_a_negative(tmp_path, body):

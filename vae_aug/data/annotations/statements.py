@@ -46,7 +46,7 @@ _COUNT = re.compile(
 """Columns and keys that say that an image has something to mark, as `num_boxes` or `has_lesion`."""
 
 _REMARK = re.compile(
-    r"(?:note|comment|remark|description|caption|report|tag|flag|keyword|label)s?|text|title"
+    r"(?:note|comment|remark|description|caption|report|tag|flag|keyword|label)s?|text"
 )
 """Keys and elements in whose words a lesion may be named."""
 

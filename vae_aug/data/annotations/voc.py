@@ -60,7 +60,7 @@ _CLASSES = ("label", "labels", "class", "classes", "category", "categories")
 _METADATA = ("size", "source", "owner", "folder", "filename", "path")
 # What has elements in it, and is about the image or its file.
 _ABOUT = re.compile(
-    r"meta_?(data)?|image(_?(size|info|data))?|info|header|patient|subject|study|series|scanner|"
+    r"meta_?(data)?|im(g|age)(_?(size|info|data))?|info|header|patient|subject|study|series|scanner|"
     r"scan|device|camera|equipment|acquisition|protocol|dicom|dataset|license|software|tool|"
     r"annotator|author|creator|history|date|time|created|modified|properties|settings|"
     r"(pixel_?)?spacing|resolution|orientation|position|window"
