@@ -58,6 +58,21 @@ NODULE = ("nodule", [10, 12, 30, 20])
     [
         ("annotated", False, "none"),  # COCO Annotator
         ("annotated", True, "complete"),
+        ("status", "unlabeled", "none"),
+        ("workflow_state", "In Progress", "none"),
+        ("status", "approved", "complete"),
+        ("skipped", True, "none"),
+        ("needs_review", True, "none"),
+        ("to_be_labeled", 0, "complete"),
+        ("tags", ["Cyst"], "faulty"),
+        ("tags", ["axial", "no cyst"], "complete"),
+        ("comment", "a nodule at the left", "faulty"),
+        ("attributes", {"pathology": "malignant", "view": "MLO"}, "faulty"),
+        ("metadata", {"view": "MLO", "pathology": "normal"}, "complete"),
+        ("figures", [{"left": 1}], "faulty"),
+        ("events", [{"user": "x"}], "complete"),
+        ("category_ids", [1], "faulty"),
+        ("category_ids", [], "complete"),
         ("is_reviewed", "", "none"),
         ("unlabelled", 1, "none"),
         ("num_annotations", 0, "complete"),
@@ -286,6 +301,59 @@ def test_polygons_stand_in_for_a_missing_bbox(tmp_path, segmentation, bbox):
     assert summarize(read_coco(tmp_path))["a.png"] == ("complete", [NODULE])
     write(tmp_path, [point(bbox=bbox, segmentation=segmentation[0] + [10, 20])])
     assert read_coco(tmp_path).images[0].boxes[0, :2].tolist() == [10, 12]
+
+
+# Rows 12 to 19 and columns 10 to 29 of 48 x 64, as pycocotools packs them, and the same as a list.
+PACKED = "\\?8X10000000000000000000000000000000000000db1"
+RUNS = [492, *[8, 40] * 19, 8, 48 * 64 - 492 - 48 * 19 - 8]
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[10, 12, 30, 12, 30, 20, 10, 20]],
+        [[10, 12, 12, 20, 11, 20], [28, 12, 30, 20, 30, 12]],
+        {"size": [48, 64], "counts": PACKED},
+        {"size": [48, 64], "counts": RUNS},
+    ],
+)
+@pytest.mark.parametrize(
+    ("bbox", "state"),
+    [
+        ([10, 12, 20, 8], "complete"),
+        ([9, 11, 22, 10], "complete"),
+        ([11, 13, 18, 6], "complete"),
+        ([10, 12, 30, 20], "faulty"),  # corners
+        ([40, 12, 20, 8], "faulty"),
+        ([5, 6, 10, 4], "faulty"),  # of a smaller image
+        ([12, 10, 8, 20], "faulty"),  # rows and columns
+        ([10, 12, 2, 8], "faulty"),
+    ],
+)
+def test_a_bbox_is_that_of_its_own_outline(tmp_path, segmentation, bbox, state):
+    write(tmp_path, [point(bbox=bbox, segmentation=segmentation), point(2)])
+    found = read_coco(tmp_path)
+    assert [image.annotation for image in found.images] == [state, "complete"]
+    assert all("its bbox and its segmentation lie apart" in p.reason for p in found.problems)
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        *([], [[1, 2, 3]], [["x", 1, 2, 3, 4, 5]], {"counts": "x", "size": [48, 64]}),
+        *({"counts": "o" * 99, "size": [48, 64]}, {"counts": [3072], "size": [48, 64]}),
+        *({"counts": [1, 2], "size": [48, 64]}, {"counts": [True], "size": [1, 1]}, {}, "x"),
+    ],
+)
+def test_what_is_no_outline_contradicts_no_bbox(tmp_path, segmentation):
+    write(tmp_path, [point(segmentation=segmentation)])
+    assert summarize(read_coco(tmp_path))["a.png"] == ("complete", [NODULE])
+
+
+def test_boxes_of_few_pixels_may_differ_from_their_outline_by_pixels(tmp_path):
+    outline = [[10, 12, 10, 12, 11, 13]]
+    write(tmp_path, [point(bbox=[10, 12, 3, 3], segmentation=outline)])
+    assert read_coco(tmp_path).images[0].annotation == "complete"
 
 
 def test_numbers_and_marks_as_text(tmp_path):

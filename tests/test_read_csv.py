@@ -144,6 +144,26 @@ def test_what_is_no_number_is_none(tmp_path, number):
         ("has_lesion", "yes", "faulty"),
         ("no_lesions", "1", "complete"),
         ("target", "1", "faulty"),
+        ("pathology", "MALIGNANT", "faulty"),
+        ("pathology", "BENIGN_WITHOUT_CALLBACK", "faulty"),
+        ("diagnosis", "nodule", "faulty"),
+        ("Diagnosis", "no_nodule", "complete"),
+        ("finding", "1", "faulty"),
+        ("finding", "no change of the nodule", "faulty"),
+        ("Finding Labels", "Mass|Nodule", "faulty"),
+        ("finding_categories", "['No Finding']", "complete"),
+        ("image_abnormality", "0", "complete"),
+        ("malignancy", "3", "faulty"),
+        ("is_cancer", "True", "faulty"),
+        ("tumor_type", "glioma", "faulty"),
+        ("classification", "unremarkable", "complete"),
+        ("comment", "small nodule", "faulty"),
+        ("comment", "blurred, no nodule", "complete"),
+        ("status", "in progress", "none"),
+        ("skip", "1", "none"),
+        ("skip", "0", "complete"),
+        ("nodule", "1", "faulty"),
+        ("nodule", "0", "complete"),
         ("hash", "61", "complete"),
         ("age", "61", "complete"),
         ("width", "64", "complete"),
@@ -153,6 +173,14 @@ def test_what_is_marked_in_another_column_is_no_negative(tmp_path, column, value
     text = f'{HEADER},{column}\na.png,,,,,,"{value}"\nb.png,10,12,30,20,nodule,"{value}"\n'
     write(tmp_path, text, "a.png", "b.png")
     assert summarize(read_csv(tmp_path)) == {"a.png": (state, []), "b.png": ("complete", [BOX])}
+
+
+@pytest.mark.parametrize(("value", "state"), [("1", "faulty"), ("0", "complete")])
+def test_a_column_with_the_name_of_a_class_that_says_yes_is_no_negative(tmp_path, value, state):
+    text = f"{HEADER},left_stone\na.png,,,,,,{value}\nb.png,10,12,30,20,Left stone,1\n"
+    write(tmp_path, text, "a.png", "b.png")
+    found = {name: said for name, (said, _) in summarize(read_csv(tmp_path)).items()}
+    assert found == {"a.png": state, "b.png": "complete"}
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,13 @@ def test_what_says_that_there_are_no_boxes(tmp_path):
         ({"flags": {"has_nodule": True}}, "faulty"),
         ({"flags": {"suspicious lesion": True}}, "faulty"),
         ({"flags": {"no_nodule": True}}, "complete"),
+        ({"flags": {"pathology": "benign"}}, "faulty"),
+        ({"diagnosis": "malignant"}, "faulty"),
+        ({"description": "nodule"}, "faulty"),
+        ({"figures": [{"x": 1}]}, "faulty"),
+        ({"lineColor": [0, 255, 0, 128]}, "complete"),
+        ({"flags": {"skip": True}}, "none"),
+        ({"diagnosis": "no tumor"}, "complete"),
         ({"annotations": [{"bbox": [1, 2, 3, 4]}]}, "faulty"),
         ({"flags": {"done": False}}, "none"),
         ({"flags": {"done": True}}, "complete"),
@@ -72,6 +79,13 @@ def test_what_is_said_of_an_image_as_a_whole(tmp_path, more, state):
         write(tmp_path / f"{name}.json", shapes, f"{name}.png", **more)
     found = summarize(read_labelme(tmp_path))
     assert found == {"a.png": ("complete", [NODULE]), "b.png": (state, [])}
+
+
+def test_a_shape_that_is_marked_as_deleted_is_a_fault(tmp_path):
+    write_image(tmp_path / "a.png")
+    write(tmp_path / "a.json", [{**SHAPE, "flags": {"deleted": True}}, OTHER], "a.png")
+    (image,) = read_labelme(tmp_path).images
+    assert (image.annotation, len(image.labels)) == ("faulty", 1)
 
 
 @pytest.mark.parametrize(

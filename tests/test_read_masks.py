@@ -524,6 +524,58 @@ def test_noise_is_no_mask(tmp_path):
     assert list_reasons(found) == [("masks/0.png", "it has more than 10000 regions, as noise has")]
 
 
+def test_a_mask_without_an_image_may_be_that_of_the_image_whose_name_it_begins_with(tmp_path):
+    for name in ("a", "b", "a2"):
+        write_image(tmp_path / f"{name}.png")
+        write_mask(tmp_path / f"{name}_mask.png", make_mask(255 * (name == "b")))
+    write_mask(tmp_path / "a_left_nodule_mask.png")
+    write_mask(tmp_path / "b_left_nodule_mask.png")
+    found = states(read_masks(tmp_path))
+    assert found == {"a.png": ("faulty", 0), "b.png": ("complete", 1), "a2.png": ("complete", 0)}
+
+
+VIEW = make_mask(box=(8, 2, 56, 46))
+
+
+@pytest.mark.parametrize(
+    ("field", "lesion"),
+    [
+        ("mask/{}_mask.png", "1st_manual/{}_manual1.png"),
+        ("mask/{}.png", "GT/{}.png"),
+        ("{}_mask.png", "{}_manual1.png"),
+    ],
+)
+def test_fields_of_view_are_refused_by_name(tmp_path, field, lesion):
+    folder = "images/" if "/" in field else ""
+    for index in range(3):
+        write_image(tmp_path / f"{folder}{index}.png")
+        write_mask(tmp_path / field.format(index), VIEW)
+        write_mask(tmp_path / lesion.format(index))
+    (tmp_path / "classes.txt").write_text("vessel\n")
+    with pytest.raises(AnnotationError, match=r"'mask'.* as a field of view is and no lesion"):
+        read_masks(tmp_path)
+    write_mask(tmp_path / field.format(0))
+    assert set(states(read_masks(tmp_path))[f"{folder}1.png"]) == {"complete", 2}
+
+
+def test_objects_of_more_than_half_an_image_need_a_name(tmp_path):
+    write_set(tmp_path, VIEW, VIEW)
+    with pytest.raises(AnnotationError, match=r"in 'masks' is one region.*classes\.txt"):
+        read_masks(tmp_path)
+    write_set(tmp_path, VIEW, VIEW, text=("classes.txt", "brain\n"))
+    assert read_masks(tmp_path).images[0].labels == ("brain",)
+
+
+def test_several_regions_or_classes_are_no_field_of_view(tmp_path):
+    halves = VIEW.copy()
+    halves[:, 31:33] = 0
+    read_masks(write_set(tmp_path / "halves", halves, halves))
+    read_masks(write_set(tmp_path / "one", VIEW))
+    classes = np.where(VIEW, 1, 0).astype(np.uint8)
+    classes[20:30, 20:30] = 2
+    read_masks(write_set(tmp_path / "classes", classes, classes))
+
+
 def test_inverted_masks_are_refused(tmp_path):
     masks = [np.invert(make_mask()), np.invert(make_mask(0))]
     with pytest.raises(AnnotationError, match="runs along the border and covers more than half"):

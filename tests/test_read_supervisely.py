@@ -204,6 +204,23 @@ def test_an_image_tagged_with_a_class(tmp_path, tag, state):
     assert [value[0] for value in found.values()] == ["complete", state]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "state"),
+    [
+        ("diagnosis", "malignant", "faulty"),
+        ("diagnosis", "normal", "complete"),
+        ("todo", None, "none"),
+        ("status", "in progress", "none"),
+        ("labeled", None, "complete"),
+    ],
+)
+def test_an_image_tagged_with_a_finding_or_a_state(tmp_path, name, value, state):
+    write(tmp_path, "a.png.json", make_object())
+    write(tmp_path, "b.png.json", image="b.png", tags=[{"name": name, "value": value}])
+    found = summarize(read_supervisely(tmp_path))
+    assert [value[0] for value in found.values()] == ["complete", state]
+
+
 def test_tags_named_like_splits(tmp_path):
     write(tmp_path, "a.png.json", make_object(), tags=[{"name": "Train"}])
     write(tmp_path, "b.png.json", image="b.png", tags=["val", "good"])

@@ -242,11 +242,83 @@ def test_what_is_no_box_is_a_fault(tmp_path, body, reason):
     assert reason in " ".join(problem.reason for problem in found.problems)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<Lesion><Type>malignant</Type></Lesion>",
+        "<Lesion/><Lesion type='malignant'/>",
+        "<finding>nodule</finding>",
+        "<class>nodule</class>",
+        "<metadata><diagnosis>Malignant</diagnosis></metadata>",
+        "<patient><pathology>BENIGN_WITHOUT_CALLBACK</pathology></patient>",
+        "<num_objects>2</num_objects>",
+        "<has_lesion>1</has_lesion>",
+        "<quadrant><side>left</side></quadrant>",
+        "<note>a nodule at the left</note>",
+        "<objects>nodule</objects>",
+        "<objects count='2'/><object_count>2</object_count>",
+        "nodule",
+    ],
+)
+def test_what_speaks_of_lesions_without_objects_is_no_negative(tmp_path, body):
+    write_images(tmp_path, "a.png", "b.png")
+    write(tmp_path / "a.xml", body)
+    write(tmp_path / "b.xml")
+    assert states(read_voc(tmp_path)) == {"a.png": "faulty", "b.png": "complete"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<folder>nodules</folder><source><database>x</database><annotation>VOC</annotation>"
+        "<image>flickr</image></source><size><width>64</width><height>48</height></size>"
+        "<owner><flickrid>I</flickrid></owner><segmented>0</segmented>",
+        "<Lesions/><finding>none</finding><diagnosis>Normal</diagnosis>",
+        "<metadata><pathology>no acute abnormality</pathology><modality>MR</modality></metadata>",
+        "<num_objects>0</num_objects><has_lesion>false</has_lesion><objects count='0'/>",
+        "<patient><id>7</id><age>61</age></patient><timestamp>2024</timestamp>",
+        "<note>no nodule</note><camera><model>lesion-finder</model></camera>"
+        "<imgsize><w>64</w></imgsize>",
+    ],
+)
+def test_what_says_nothing_of_lesions_leaves_a_negative(tmp_path, body):
+    write_images(tmp_path, "a.png", "b.png")
+    write(tmp_path / "a.xml", body)
+    write(tmp_path / "b.xml")
+    assert states(read_voc(tmp_path)) == {"a.png": "complete", "b.png": "complete"}
+
+
+def test_what_speaks_of_lesions_beside_objects_is_no_fault(tmp_path):
+    write_images(tmp_path, "a.png")
+    write(tmp_path / "a.xml", f"<diagnosis>malignant</diagnosis>{OBJECT}<lesion>yes</lesion>")
+    assert summarize(read_voc(tmp_path)) == {"a.png": ("complete", [NODULE])}
+
+
 def test_parts_of_an_object_and_its_outline_are_no_objects(tmp_path):
     write_images(tmp_path, "a.png")
     inner = f"{PART}<polygon><x1>1</x1></polygon><robndbox/></object>"
     write(tmp_path / "a.xml", OBJECT.replace("</object>", inner))
     assert summarize(read_voc(tmp_path)) == {"a.png": ("complete", [NODULE])}
+
+
+@pytest.mark.parametrize(
+    ("polygon", "state"),
+    [
+        ("<x1>10</x1><y1>12</y1><x2>30</x2><y2>12</y2><x3>30</x3><y3>20</y3>", "complete"),
+        ("<x1>20</x1><y1>24</y1><x2>60</x2><y2>24</y2><x3>60</x3><y3>40</y3>", "faulty"),
+        (
+            "<pt><x>40</x><y>30</y></pt><pt><x>60</x><y>30</y></pt><pt><x>60</x><y>45</y></pt>",
+            "faulty",
+        ),
+        ("<x1>40</x1><y1>30</y1>", "complete"),
+        ("<x1>1</x1>", "complete"),
+    ],
+)
+def test_a_box_is_that_of_its_own_polygon(tmp_path, polygon, state):
+    write_images(tmp_path, "a.png")
+    inner = f"<polygon>{polygon}</polygon></object>"
+    write(tmp_path / "a.xml", OBJECT.replace("</object>", inner))
+    assert states(read_voc(tmp_path)) == {"a.png": state}
 
 
 TURN = "<attributes><attribute><name>rotation</name><value>{}</value></attribute></attributes>"
@@ -273,6 +345,9 @@ def test_a_box_that_is_turned_or_was_deleted_is_a_fault(tmp_path, within, state)
     [
         ("<annotation><annotated>0</annotated></annotation>", "none"),
         ("<annotation><reviewed>yes</reviewed></annotation>", "complete"),
+        ("<annotation><status>To_Do</status></annotation>", "none"),
+        ("<annotation><status>final</status></annotation>", "complete"),
+        ("<annotation><skipped>1</skipped></annotation>", "none"),
         ('<annotation verified="no"/>', "none"),
         ('<annotation verified="yes"/>', "complete"),  # labelImg
     ],

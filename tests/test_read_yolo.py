@@ -89,7 +89,7 @@ def test_cases():
         b"0 5e-1 .5 +0.25 0.250000",
         f"{LINE}\n{LINE}\n".encode(),
         b"0 0.375 0.375 0.625 0.375 0.625 0.625 0.375 0.625",
-        b"0 0.375 0.375 0.625 0.625 0.5 0.5",
+        b"0 0.625 0.625 0.375 0.375 0.625 0.375",
     ],
 )
 def test_spellings_of_one_box(tmp_path, content):
@@ -158,6 +158,77 @@ def test_which_images_are_negatives(tmp_path):
         "images/ward/c.png": ("complete", ()),
     }
     assert found.problems == ()
+
+
+# Three boxes and points in them; read as polygons, they would reach to (w, h).
+POSES = ((0.7, 0.7, 0.1, 0.1), (0.6, 0.2, 0.06, 0.1), (0.3, 0.8, 0.1, 0.2))
+
+
+def make_poses(points, more=()):
+    """Return a line for each of `POSES`, with points at the given shares of its sides."""
+    lines = []
+    for x, y, w, h in POSES:
+        placed = ((x + across * w, y + down * h, *more) for across, down in points)
+        lines.append([x, y, w, h, *(number for point in placed for number in point)])
+    return "\n".join(" ".join(map(str, [0, *line])) for line in lines)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        make_poses([(0, 0)]),
+        make_poses([(-0.5, -0.5), (0.5, 0.5)]),
+        make_poses([(-0.4, -0.4), (0.4, 0.4), (0.1, 0)]),
+        make_poses([(-0.4, 0.4), (0.4, 0.4)], more=[2]),
+        make_poses([(-0.4, 0.4), (0.4, 0.4), (0, 0)], more=[1]),
+        make_poses([(-0.4, 0.4), (0.4, 0.4), (0.1, 0)], more=[0.9]),  # scores
+        # A box before its own outline, as some tools write it.
+        "0 .5 .5 .4 .4 .3 .3 .7 .5 .4 .7\n0 .5 .5 .4 .4 .3 .3 .7 .3 .7 .7 .3 .7",
+    ],
+)
+def test_key_points_that_can_be_nothing_else(tmp_path, text):
+    image, reasons = read_line(tmp_path, text)
+    boxes = [list(map(float, line.split()[1:5])) for line in text.splitlines()]
+    expected = [
+        [64 * (x - w / 2), 48 * (y - h / 2), 64 * (x + w / 2), 48 * (y + h / 2)]
+        for x, y, w, h in dict.fromkeys(map(tuple, boxes))
+    ]
+    assert reasons == []
+    assert image.annotation == "complete" and image.boxes == pytest.approx(np.array(expected))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".7 .7 .8 .7 .8 .8",
+        ".7 .7 .8 .7 .8 .8 .7 .8 .6 .7",
+        ".4 .4 .5 .4 .5 .5\n0 .4 .4 .5 .4 .5 .5 .4 .5",
+        ".4 .4 .5 .45 .45 .55 .35 .5",  # an oriented box
+        ".2 .2 .25 .2 .22 .25 .2 .25 .18 .23\n0 .4 .4 .45 .4 .42 .45 .4 .45 .38 .43\n"
+        "0 .3 .3 .35 .3 .32 .35 .3 .35 .28 .33",
+    ],
+)
+def test_polygons_that_can_be_nothing_else(tmp_path, text):
+    image, reasons = read_line(tmp_path, f"0 {text}")
+    points = np.array(text.split("\n0 ")[0].split(), float).reshape(-1, 2) * (64, 48)
+    assert reasons == []
+    assert image.boxes[0] == pytest.approx([*points.min(axis=0), *points.max(axis=0)])
+
+
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [
+        ("[2, 3]", [19.2, 14.4, 44.8, 33.6]),
+        ("[3, 2]", [19.2, 14.4, 44.8, 33.6]),
+        ("[0, 2]", [22.4, 16.8, 41.6, 31.2]),
+    ],
+)
+def test_rows_that_may_be_polygons_and_key_points_are_refused(tmp_path, shape, box):
+    files = {"images/a.png": None, "labels/a.txt": "0 .5 .5 .4 .4 .35 .35 .65 .35 .65 .65"}
+    with pytest.raises(AnnotationError, match=r"'kpt_shape: \[3, 2\] or \[2, 3\]' into data.yaml"):
+        read(tmp_path, {**files, "data.yaml": "names: [nodule]"})
+    (tmp_path / "data.yaml").write_text(f"names: [nodule]\nkpt_shape: {shape}\n")
+    assert read_yolo(tmp_path).images[0].boxes[0] == pytest.approx(box)
 
 
 @pytest.mark.parametrize("name", ["labels/c_1.txt", "labels/train/c.txt", "c.txt", "old/c.txt"])

@@ -182,6 +182,48 @@ def test_what_an_archive_may_mark_becomes_no_negative(tmp_path):
     assert (report.images, report.faulty) == (0, 1) and "was not read" in report.skipped[0][1]
 
 
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("p1/Segmentation.seg.nrrd", 1),
+        ("p1/slicer/volume.nrrd", 1),
+        ("p1/aseg.mgz", 1),
+        ("p1/F.mrk.json", 1),
+        ("p1/lesion_mask.npy", 1),
+        ("p1/features.npy", 2),
+        ("p1/ct.json", 2),
+        ("atlas.nrrd", 2),
+        ("old/atlas.nrrd", 2),
+    ],
+)
+def test_a_volume_in_the_folder_of_a_patient_leaves_its_slices_in_doubt(tmp_path, name, others):
+    nibabel = pytest.importorskip("nibabel")
+    random = np.random.default_rng(0)
+    for patient in ("p1", "p2", "p3"):
+        pixels = random.integers(-500, 900, (8, 7, 1)).astype(np.int16)
+        labels = np.full_like(pixels, 0, np.uint8)
+        labels[2:4, 3:5] = patient == "p3"
+        (tmp_path / "in" / patient).mkdir(parents=True)
+        for stem, values in (("ct", pixels), ("ct_seg", labels)):
+            volume = nibabel.Nifti1Image(values, np.eye(4))
+            nibabel.save(volume, tmp_path / "in" / patient / f"{stem}.nii.gz")
+    assert sorted(read(tmp_path / "in")[0].values()) == [0, 0, 1]
+    write(tmp_path / "in" / name, b"NRRD0004")
+    assert sorted(read(tmp_path / "in")[0].values()) == [0] * others + [1]
+
+
+def test_a_volume_in_the_folder_of_a_patient_whose_images_have_files_each(tmp_path):
+    for patient in ("p1", "p2"):
+        for name in "ab":
+            write_images(tmp_path / "in" / patient, f"{name}.png")
+            text = f"<annotation>{OBJECT * (name == 'a')}</annotation>"
+            write_text(tmp_path / "in" / patient / f"{name}.xml", text)
+    write(tmp_path / "in" / "p1" / "lesions.seg.nrrd", b"NRRD0004")
+    found, problems = read(tmp_path / "in", "voc")
+    assert {key: count for key, count in found.items() if not count} == {"p2/b.png": 0}
+    assert problems == [("p1/lesions.seg.nrrd", "skipped")]
+
+
 def test_names_of_volumes(tmp_path):
     nibabel = pytest.importorskip("nibabel")
     pixels = np.random.default_rng(0).integers(-500, 900, (8, 7, 2)).astype(np.int16)

@@ -9,15 +9,16 @@ import mmap
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vae_aug.data.annotations.borders import check_inside
-from vae_aug.data.annotations.layout import FileFinder, list_image_folders
+from vae_aug.data.annotations.layout import FileFinder, fold_name, list_image_folders
 from vae_aug.data.annotations.lookup import find_annotation_file
+from vae_aug.data.annotations.outlines import bound_polygons, contradicts
 from vae_aug.data.annotations.pixels import flag_relative, refuse_relative
 from vae_aug.data.annotations.source import (
     DEFAULTS,
@@ -31,7 +32,8 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
-from vae_aug.data.annotations.table_columns import denies, find_caveat, may_hold_marks
+from vae_aug.data.annotations.statements import may_hold_marks
+from vae_aug.data.annotations.table_columns import denies, find_caveat
 from vae_aug.data.annotations.text import load_json
 from vae_aug.errors import AnnotationError
 from vae_aug.words import plural
@@ -117,9 +119,11 @@ def read_coco(
     for index in orphans:
         reason = f"annotations[{index}]: its image_id is not among the images"
         collector.report(file, reason, "dropped")
+    classes = frozenset(map(fold_name, categories.values()))
     finder = FileFinder(list_image_folders(file.parent, split, options.images))
     for number, entry in named.items():
-        _add_image(collector, file, entry, entries[number], finder.find(entry["file_name"]))
+        path = finder.find(entry["file_name"])
+        _add_image(collector, file, entry, entries[number], path, classes)
     if orphans:
         collector.doubt(
             f"{plural(len(orphans), 'annotation', 'points', 'point')} to images that the file does "
@@ -193,6 +197,7 @@ def _add_image(
     image: Mapping[str, Any],
     entries: Iterable[Box | Fault],
     path: Path | None,
+    classes: Set[str],
 ) -> None:
     if path is None:
         reason = "the annotations name this image, the file is missing"
@@ -201,8 +206,8 @@ def _add_image(
     size = parse_size(image.get("height")), parse_size(image.get("width"))
     patient = _parse_id(image.get("patient"))
     entries = flag_relative(entries, size)
-    if not entries and (key := next(filter(may_hold_marks, image.items()), None)):
-        entries = [Fault(f"an image without annotations has {key[0]!r}, which may hold some")]
+    if not entries and (key := _find_mark(image, classes)):
+        entries = [Fault(f"an image without annotations has {key!r}, which may hold some")]
     unsure = not entries and any(denies(*item, is_empty=True) for item in image.items())
     collector.add(
         path,
@@ -211,6 +216,13 @@ def _add_image(
         size=size,
         patient="" if patient is None else str(patient),
     )
+
+
+def _find_mark(image: Mapping[str, Any], classes: Set[str]) -> str:
+    """Return a key of an image that may hold boxes of it, or tells of some; `""` if none does."""
+    names = {"file_name", "license"}
+    items = ((key, value) for key, value in image.items() if key not in names)
+    return next((item[0] for item in items if may_hold_marks(item, classes)), "")
 
 
 def _load_coco(file: Path) -> dict[str, Any]:
@@ -376,9 +388,11 @@ def _parse_annotation(entry: Mapping[str, Any], categories: Mapping[_Id, str]) -
         # Plain floats: arrays of four numbers take a hundred times as long.
         left, top, width, height = map(parse_number, bbox)
         xyxy = [left, top, left + width, top + height]
+        if contradicts(xyxy, entry.get("segmentation")):
+            return "its bbox and its segmentation lie apart, so that one of them is wrong"
     elif bbox not in (None, []):
         return "its bbox is not [x, y, width, height]"
-    elif not (xyxy := _bound_polygons(entry.get("segmentation"))):
+    elif not (xyxy := bound_polygons(entry.get("segmentation"))):
         return "it has neither a bbox nor polygons"
     attributes = entry.get("attributes")
     for place in (entry, attributes if isinstance(attributes, dict) else {}):
@@ -387,17 +401,3 @@ def _parse_annotation(entry: Mapping[str, Any], categories: Mapping[_Id, str]) -
     # `ignore` is how converters of Pascal VOC write `difficult`.
     crowd, difficult = (entry.get(key) in (1, "1", "true") for key in ("iscrowd", "ignore"))
     return Box(xyxy, categories[category], is_crowd=crowd, difficult=difficult)
-
-
-def _bound_polygons(segmentation: object) -> list[float]:
-    """Return `xyxy` around polygons [[x, y, x, y, ...], ...]; nothing if they are none."""
-    if not isinstance(segmentation, list) or not segmentation:
-        return []
-    # VIA writes the one polygon of a region without the outer list.
-    nested = any(isinstance(part, list) for part in segmentation)
-    polygons = segmentation if nested else [segmentation]
-    if not all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons):
-        return []
-    numbers = [[parse_number(value) for value in polygon] for polygon in polygons]
-    points = np.concatenate([np.reshape(values, (-1, 2)) for values in numbers])
-    return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]

@@ -30,7 +30,8 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
-from vae_aug.data.annotations.table_columns import denies, may_hold_marks, tells_of_object
+from vae_aug.data.annotations.statements import may_hold_marks, tells_of_object
+from vae_aug.data.annotations.table_columns import denies, find_caveat
 from vae_aug.data.annotations.text import load_json
 from vae_aug.data.annotations.walk import walk
 from vae_aug.data.limits import MAX_TEXT_BYTES
@@ -209,15 +210,15 @@ def parse_labelme(file: Path) -> LabelMe:
         entries = tuple(_parse_entry(index, shape) for index, shape in enumerate(shapes))
     else:
         entries = (Fault("its 'shapes' are no list", "unread"),)
-    others = {name: value for name, value in content.items() if name != "shapes"}
+    flags = content.get("flags")
+    flags = flags if isinstance(flags, dict) else {}
+    others = {name: value for name, value in {**content, **flags}.items() if name != "shapes"}
     if not entries and (key := next(filter(may_hold_marks, others.items()), None)):
         entries = (Fault(f"has no shapes, and {key[0]!r}, which may hold some"),)
     missing = LabelMe().missing
     if content.get("imageData"):
         missing += "; save the copy in its 'imageData' as a file beside it"
     size = parse_size(content.get("imageHeight")), parse_size(content.get("imageWidth"))
-    flags = content.get("flags")
-    flags = flags if isinstance(flags, dict) else {}
     says = {**content, **flags}.items()
     return LabelMe(
         content.get("imagePath"),
@@ -249,6 +250,9 @@ def _parse_shape(shape: Mapping[str, Any]) -> Box | str:
     # Files of LabelMe before version 3 have polygons only, and no type.
     kind, points, label = (shape.get(key) for key in ("shape_type", "points", "label"))
     kind = "polygon" if kind is None else kind
+    flags = shape.get("flags")
+    if isinstance(flags, dict) and (caveat := find_caveat(flags.items())):
+        return caveat
     if isinstance(kind, str) and kind in _NO_AREAS:
         return "a point or line has no area"
     if not isinstance(kind, str) or kind not in ("polygon", *_POINTS):

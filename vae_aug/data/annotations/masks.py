@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from skimage.measure import label as label_regions
 
 from vae_aug.data.annotations.layout import fold_name, read_size
 from vae_aug.data.annotations.mask_files import MASK_FILE_SUFFIXES as MASK_FILE_SUFFIXES
-from vae_aug.data.annotations.mask_files import Pairing, find_mask_folder, pair_masks
+from vae_aug.data.annotations.mask_files import Pairing, find_mask_folder, pair_masks, split_name
 from vae_aug.data.annotations.mask_files import is_mask_name as is_mask_name
 from vae_aug.data.annotations.mask_pixels import Mask, read_mask
 from vae_aug.data.annotations.mask_scheme import Scheme, Survey, name_found
 from vae_aug.data.annotations.source import (
     DEFAULTS,
+    AnnotatedImage,
     Annotations,
     Box,
     Collector,
@@ -72,7 +73,8 @@ def read_masks(
 
     Raises:
         AnnotationError: If the folder is missing or holds no image with a mask; if values or
-            colours cannot be told; if all masks are white at their borders, as inverted ones.
+            colours cannot be told; if all masks are white at their borders, as inverted ones, or
+            each is that of a field of view.
     """
     source = Path(source)
     if not source.is_dir():
@@ -89,11 +91,13 @@ def read_masks(
     for path in pairing.images:
         reader.add_image(path, scheme)
     reader.check_inverted(scheme)
+    reader.check_fields_of_view(are_named=_find(source, "classes.txt") is not None)
     for mask in pairing.orphans:
         collector.report(mask, "a mask whose image is missing")
     for path in pairing.predictions:
         collector.report(path, "is named as a prediction, which is no annotation")
     collector.doubt_unannotated(len(pairing.orphans))
+    _doubt_named(collector, pairing.orphans)
     _doubt_negatives(collector, pairing.links)
     return collector.finish(dict.fromkeys(scheme.names.values()))
 
@@ -108,6 +112,7 @@ class _Reader:
         self._faults: dict[Path, str] = {}
         self._folders = _find_needed_folders(pairing)
         self._framing: list[set[int]] = []
+        self._fields: dict[tuple[str, str], list[bool]] = {}
 
     def survey(self, source: Path) -> Scheme:
         """Learn from all masks what their values mean."""
@@ -170,6 +175,7 @@ class _Reader:
         if not classes.any() and scheme.has_void(values):
             return [Fault("it marks pixels as void, and none as a class", "unread")]
         self._framing.append(_find_framing(classes))
+        self._fields.setdefault(_name_kind(path), []).append(_is_field_of_view(classes))
         regions = list(islice(find_regions(classes), MAX_MASK_REGIONS + 1))
         if len(regions) > MAX_MASK_REGIONS:
             return [Fault(f"it has more than {MAX_MASK_REGIONS} regions, as noise has", "unread")]
@@ -202,6 +208,59 @@ class _Reader:
                 f"{self._collector.root}: in every mask {what} runs along the border and covers "
                 "more than half, as background does; save masks whose background is 0."
             )
+
+    def check_fields_of_view(self, *, are_named: bool) -> None:
+        """Refuse masks of one kind of which each is that of nearly the whole image.
+
+        Args:
+            are_named: Whether a file names the classes, so that masks of a single kind are meant.
+
+        Raises:
+            AnnotationError: If there are several such masks, and not one of their kind differs.
+        """
+        for (folder, word), are_fields in self._fields.items():
+            is_meant = are_named and len(self._fields) == 1
+            if len(are_fields) > 1 and all(are_fields) and not is_meant:
+                named = f"named {word!r} " if word else ""
+                advice = "" if len(self._fields) > 1 else ", or name the object in classes.txt"
+                raise AnnotationError(
+                    f"{self._collector.root}: each mask {named}in {folder!r} is one region of more "
+                    "than half of the image, as a field of view is and no lesion; move these masks "
+                    f"elsewhere{advice}."
+                )
+
+
+def _name_kind(mask: Path) -> tuple[str, str]:
+    """Return what masks that mean the same share: their folder's name, and the word in theirs."""
+    words = [word for word, _ in split_name(fold_name(mask.stem))]
+    return fold_name(mask.parent.name), words[0] if words else ""
+
+
+def _is_field_of_view(classes: np.ndarray) -> bool:
+    """Tell whether a mask is one region of one class, and more than half of the image."""
+    found, counts = np.unique(classes[classes != 0], return_counts=True)
+    if len(found) != 1 or counts[0] <= _AREA_SHARE * classes.size:
+        return False
+    sizes = np.bincount(label_regions(classes, background=0, connectivity=2).ravel())[1:]
+    return bool(sizes.max() >= _FRAME_SHARE * counts[0])
+
+
+def _doubt_named(collector: Collector, orphans: Iterable[Path]) -> None:
+    """Mark images without boxes as faulty whose name the name of a mask without an image begins."""
+    beginnings = {
+        stem[: match.start()]
+        for stem in (fold_name(path.stem) for path in orphans)
+        for match in re.finditer(r"[\W_]+", stem)
+    }
+
+    def is_meant(image: AnnotatedImage) -> bool:
+        return not image.labels and fold_name(image.path.stem) in beginnings
+
+    if any(map(is_meant, collector.images)):
+        reason = (
+            "masks without an image begin with the name of images without boxes, and may be theirs"
+        )
+        collector.doubt(reason, is_meant)
 
 
 def _doubt_negatives(collector: Collector, links: Sequence[Path]) -> None:

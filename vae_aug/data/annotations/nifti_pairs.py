@@ -27,10 +27,12 @@ from vae_aug.data.nifti import FEW_VALUES, count_values, has_unit_range, is_nift
 from vae_aug.errors import AnnotationError, MissingSplitError, VAEAugError
 from vae_aug.words import plural
 
-_UNREAD_SUFFIXES = (
+UNREAD_SUFFIXES = (
     *(".mha", ".mhd", ".nrrd", ".nhdr", ".hdr", ".img", ".mgh", ".mgz", ".mnc"),
     *(".img.gz", ".nii.bz2", ".nii.xz", ".nii.zst"),
 )
+"""Suffixes of volumes that are named and not read."""
+
 _PARTIAL_SUFFIXES = (".part", ".tmp", ".crdownload", ".nii.zip")
 _HOW = (
     "name labels NAME_seg.nii.gz beside NAME.nii.gz, or keep them under the names of the images in "
@@ -119,7 +121,7 @@ def _list_volumes(source: Path, collector: Collector, images: Path | None) -> li
     for folder in folders:
         paths = sorted(_walk(folder, is_deep=source.is_dir()))
         for path in paths if source.is_dir() else ():
-            if path.name.lower().endswith(_UNREAD_SUFFIXES):
+            if path.name.lower().endswith(UNREAD_SUFFIXES):
                 collector.report(path, "is no NIfTI in one file; convert it to .nii.gz")
         # The name of the source itself may say that all in it are labels.
         root = folder.parent if tell_folder(fold_name(folder.name)) == "labels" else folder
@@ -132,7 +134,7 @@ def _doubt_unread(pairs: Sequence[Pair], source: Path) -> None:
     unread = {
         path.parent
         for path in _walk(source, is_deep=True)
-        if path.name.lower().endswith((*_UNREAD_SUFFIXES, *_PARTIAL_SUFFIXES))
+        if path.name.lower().endswith((*UNREAD_SUFFIXES, *_PARTIAL_SUFFIXES))
         and tell_folder(fold_name(path.parent.name)) == "labels"
     }
     for pair in pairs:

@@ -32,7 +32,8 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
-from vae_aug.data.annotations.table_columns import tells_of_object
+from vae_aug.data.annotations.statements import may_hold_marks, tells_of_object
+from vae_aug.data.annotations.table_columns import denies
 from vae_aug.data.annotations.text import load_json
 from vae_aug.data.annotations.walk import walk_folders
 from vae_aug.data.limits import MAX_TEXT_BYTES
@@ -45,16 +46,20 @@ _Size = tuple[int | None, int | None]
 
 
 class _Annotation(NamedTuple):
-    """What one file says: its size, boxes and faults, its tags, and the splits that these name."""
+    """What one file says: its size, boxes and faults, its tags, and the splits that these name.
+
+    Entries are None if a tag says that nobody has looked.
+    """
 
     size: _Size
-    entries: tuple[Box | Fault, ...]
+    entries: tuple[Box | Fault, ...] | None
     splits: frozenset[str] = frozenset()
     is_read: bool = True
     tags: frozenset[str] = frozenset()
 
 
 _Claims = dict[str, tuple[Path, list[tuple[Path, _Annotation]]]]
+_TAGGED = Fault("a tag of the image tells of an object, and it has none", "unread")
 
 
 @reader
@@ -101,7 +106,7 @@ def read_supervisely(
         ann: {file: _parse_or_fault(file, shapes) for file in _list_json(ann)} for ann in folders
     }
     annotations = [annotation for files in parsed.values() for annotation in files.values()]
-    entries = [entry for annotation in annotations for entry in annotation.entries]
+    entries = [entry for annotation in annotations for entry in annotation.entries or ()]
     labels = sorted({entry.label for entry in entries if isinstance(entry, Box) and entry.label})
     classes = set(map(fold_name, (*shapes, *labels)))
     parsed = {
@@ -186,22 +191,27 @@ def _parse_file(file: Path, shapes: Mapping[str, str]) -> _Annotation:
         box = _parse_object(entry, shapes) if isinstance(entry, dict) else "is no object"
         entries.append(Fault(f"objects[{index}]: {box}") if isinstance(box, str) else box)
     tags = content.get("tags")
-    names = {
-        fold_name(str(tag.get("name") if isinstance(tag, dict) else tag).strip())
+    tags = [
+        (str(tag.get("name")), tag.get("value")) if isinstance(tag, dict) else (str(tag), None)
         for tag in (tags if isinstance(tags, list) else [])
-    }
+    ]
+    names = {fold_name(name.strip()) for name, _ in tags}
+    if not entries and any(map(may_hold_marks, tags)):
+        entries.append(_TAGGED)
     splits = frozenset(split for split in _SPLITS if names & {*list_split_names(split)})
     claimed = parse_size(size.get("height")), parse_size(size.get("width"))
     entries = flag_relative(entries, claimed)
-    return _Annotation(claimed, tuple(entries), splits, tags=frozenset(names))
+    says = ((name, True if value is None else value) for name, value in tags)
+    unsure = not entries and any(denies(*item, is_empty=True) for item in says)
+    said = None if unsure else tuple(entries)
+    return _Annotation(claimed, said, splits, tags=frozenset(names))
 
 
 def _doubt_tagged(annotation: _Annotation, classes: Set[str]) -> _Annotation:
     """Add a fault if a file has no objects, and a tag of the image tells of one."""
     if annotation.entries or not any(tells_of_object(tag, classes) for tag in annotation.tags):
         return annotation
-    fault = Fault("a tag of the image tells of an object, and it has none", "unread")
-    return annotation._replace(entries=(fault,))
+    return annotation._replace(entries=(_TAGGED,))
 
 
 def _parse_object(entry: Mapping[str, Any], shapes: Mapping[str, str]) -> Box | str:
@@ -310,7 +320,7 @@ def _add_image(
 
 def _add_fault(annotation: _Annotation) -> _Annotation:
     fault = Fault("its tags name several splits", "unread")
-    return annotation._replace(entries=(*annotation.entries, fault))
+    return annotation._replace(entries=(*(annotation.entries or ()), fault))
 
 
 def _list_dataset(dataset: Path, root: Path, options: ReaderOptions) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vae_aug.data.annotations.layout import IMAGE_SUFFIXES, fold_name
+from vae_aug.data.annotations.layout import IMAGE_SUFFIXES
 from vae_aug.data.annotations.source import (
     Box,
     Effect,
@@ -18,6 +18,13 @@ from vae_aug.data.annotations.source import (
     Hounsfield,
     parse_number,
     parse_size,
+)
+from vae_aug.data.annotations.statements import (
+    LABELS,
+    NO_FINDING,
+    may_mark,
+    names_object,
+    says_something,
 )
 from vae_aug.data.annotations.table_file import Line, Record, fold_column
 from vae_aug.errors import AnnotationError
@@ -27,10 +34,6 @@ _IMAGE = (
     *("imagepath", "filepath", "imgpath", "path", "filename", "imagename", "imgname"),
     *("imagefilename", "imagefile", "image", "img", "file", "imageid", "imgid", "imageindex"),
 )
-_LABEL = (
-    *("classname", "labelname", "categoryname", "label", "class", "category", "celltype"),
-    *("findinglabel", "objectclass", "name"),
-)
 _PATIENT = ("patient", "patientid", "subject", "subjectid")
 _SPLIT = ("split", "set", "subset", "fold", "partition", "traintest", "trainvaltest", "mluse")
 _ANNOTATED = re.compile(
@@ -39,6 +42,23 @@ _ANNOTATED = re.compile(
     r"|(?:annotation|label|labell?ing|review)(?:status|state|done|completed?|finished)"
 )
 """Columns that say whether somebody has looked for boxes; with the first group, whether not."""
+
+_UNDONE = re.compile(
+    r"(?:is|was)?(?:skip(?:ped)?|cancell?ed|excluded?|deleted|removed|todo|draft)"
+    r"|(?:needs?|to|tobe|awaits?)(?:review|annotat(?:e|ion)|label(?:s|ling|ing)?)(?:ed|led)?"
+)
+"""Columns that say that nobody has looked for boxes if they say yes."""
+
+_STATE = re.compile(r"(?:workflow|task|image|item|job|current)?(?:status|state|stage|phase)")
+_UNDONE_STATES = frozenset(
+    {
+        *("unlabeled", "unlabelled", "unannotated", "unassigned", "unreviewed", "assigned", "todo"),
+        *("pending", "new", "open", "queued", "notstarted", "inprogress", "ongoing", "incomplete"),
+        *("annotating", "labeling", "labelling", "annotation", "labelneeded", "needsreview"),
+        *("skipped", "skip", "rejected", "draft", "excluded", "deleted"),
+    }
+)
+"""What says so in a column of states."""
 
 _YES = (
     *("1", "true", "t", "yes", "y", "x", "ok", "done", "finished", "complete", "completed"),
@@ -74,37 +94,9 @@ _BARE_CELL = ("bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes")
 _RELATIVE = re.compile(r"(rel|relative|norm|normali[sz]ed)?(.+?)(rel|relative|norm|normali[sz]ed)?")
 _PREFIX = re.compile(r"(bbox|boundingbox|box|bb)(?=.)")
 _NUMBER = re.compile(r"[^\s,;]+")
-_MARKING = re.compile(
-    r"(?:rle|(?:mask)?encodedpixels|polygons?|segmentations?|masks?(?:rle|path|file)?|points?|"
-    r"contours?|outlines?|rois?|regions?|annotations?|shapes?|keypoints?|vertices|circles?|"
-    r"radius|diameter)(?:px|pixels?)?|" + "|".join(set(_LABEL) - {"name"})
-)
-"""Columns that mark something, and that are not read beside those of a box."""
-
-_MARKS = (
-    r"(?:b?box(?:es)?|annotations?|objects?|instances?|labels?|masks?|rois?|lesions?|nodules?"
-    r"|findings?|polyps?|tumou?rs?|opacit(?:y|ies)|abnormalit(?:y|ies)|fractures?|mass(?:es)?)"
-)
-_COUNT = re.compile(
-    rf"(?:n|num|nr|number|count)(?:of)?{_MARKS}|{_MARKS}counts?|(?:has|with|any){_MARKS}"
-    r"|(?:is)?(?:positive|abnormal|malignant)|target"
-)
-"""Columns and keys that say that an image has something to mark, as `num_boxes` or `has_lesion`."""
-
 _TURNS = ("rotation", "angle", "theta")
 _DELETED = ("deleted", "isdeleted", "removed")
-_LESIONS = (
-    *("lesion", "lesions", "nodule", "nodules", "tumor", "tumour", "mass", "polyp", "fracture"),
-    *("positive", "abnormal", "malignant"),
-)
-_DENIALS = {"no", "not", "non", "without", "free", "negative", "normal", "healthy", "exclude"}
-
 _COORDINATES = {c for names in (*_CORNERS, *_STARTS, *_CENTERS) for c in names}
-_NO_FINDING = ("no finding", "no findings")
-_NOTHING = (
-    *("", "0", "-1", "[]", "{}", "false", "no", "normal", "healthy", "negative", "background"),
-    *_NO_FINDING,
-)
 # Rounding may lead a little beyond the edge.
 _LARGEST_RELATIVE = 1.01
 
@@ -124,6 +116,7 @@ class Row(NamedTuple):
         hounsfield: What the pixels stand for, where they are no grey.
         unannotated: Whether a column says that the image is not annotated; of a row without a box
             also whether it does not say that it is.
+        flags: The folded names of unread columns that say yes, which may be those of classes.
     """
 
     line: int
@@ -136,6 +129,7 @@ class Row(NamedTuple):
     patient: str = ""
     hounsfield: Hounsfield | None = None
     unannotated: bool = False
+    flags: frozenset[str] = frozenset()
 
 
 class Dialect(NamedTuple):
@@ -156,21 +150,6 @@ class _System(NamedTuple):
     format: str
     columns: tuple[str, ...]
     relative: bool
-
-
-def _may_mark(name: str) -> bool:
-    """Tell whether a column that is not read may mark something, as a box, outline or class."""
-    is_marking = _MARKING.fullmatch(name) or _COUNT.fullmatch(name)
-    return bool(is_marking) or _name_coordinate(name)[1] in _COORDINATES
-
-
-def may_hold_marks(item: tuple[str, object]) -> bool:
-    """Tell whether a key of JSON that is not read may hold boxes, or says that there are some."""
-    name, value = fold_column(item[0]), item[1]
-    if isinstance(value, list | dict):
-        return bool(value) and bool(_MARKING.fullmatch(name) or re.fullmatch(_MARKS, name))
-    said = str(value).strip().casefold().removesuffix(".0")
-    return bool(_COUNT.fullmatch(name)) and said not in (*_NOTHING, "none", "nan")
 
 
 def find_caveat(items: Iterable[tuple[str, object]]) -> str:
@@ -196,23 +175,6 @@ def _name_caveat(key: str) -> str:
     """Return a key that tells that a box is another one, folded; `""` for other keys."""
     name = _PREFIX.sub("", fold_column(key), count=1)
     return name if name in (*_TURNS, *_DELETED) else ""
-
-
-def tells_of_object(text: str, classes: Iterable[str]) -> bool:
-    """Tell whether a flag or tag of an image says that an object is in it.
-
-    Args:
-        text: The flag: the name of a class, or words with one or with a word for lesions among
-            them, as `has_nodule`, and none that denies it, as `no lesion`.
-        classes: Names of classes, as `fold_name` makes them.
-    """
-    folded = fold_name(text.strip())
-    words = re.findall(r"[^\W_]+", folded)
-    if folded in classes:
-        return True
-    padded = f" {' '.join(words)} "
-    named = (*_LESIONS, *(" ".join(re.findall(r"[^\W_]+", name)) for name in classes))
-    return _DENIALS.isdisjoint(words) and any(f" {name} " in padded for name in named if name)
 
 
 def is_headerless(line: Line) -> bool:
@@ -257,8 +219,10 @@ def find_columns(file: Path, header: Sequence[str]) -> Dialect:
     used = {*system.columns, *images, label}
     sizes = next((pair for pair in _SIZES if used.isdisjoint(pair) and {*pair} <= {*header}), None)
     patient, split = (next((n for n in names if n in header), "") for names in (_PATIENT, _SPLIT))
-    marks = [name for name in header if name not in used and _ANNOTATED.fullmatch(name)]
-    others = [n for n in header if n not in used and n not in marks and _may_mark(n)]
+    states = (_ANNOTATED, _UNDONE, _STATE)
+    marks = [n for n in header if n not in used and any(s.fullmatch(n) for s in states)]
+    unread = [name for name in header if name and name not in used and name not in marks]
+    others = {n for n in unread if may_mark(n) or _name_coordinate(n)[1] in _COORDINATES}
     caveats = [name for name in header if name not in used and _name_caveat(name)]
 
     def convert(record: Record) -> Row:
@@ -268,7 +232,12 @@ def find_columns(file: Path, header: Sequence[str]) -> Dialect:
         width, height = (parse_size(record.get_number(side)) for side in sizes or ("", ""))
         entries = _parse_box(record, system, record.get_name(label))
         if not entries:
-            filled = (n for n in others if record.get_name(n).casefold() not in _NOTHING)
+            said = {name: record.get(name) for name in unread}
+            filled = (
+                name
+                for name, text in said.items()
+                if (name in others and says_something(text)) or names_object(name, [text])
+            )
             reason = "has no box, and says something in the column "
             entries = tuple(make_fault(record, f"{reason}{name!r}") for name in filled)
         elif reason := find_caveat((name, record.get(name)) for name in caveats):
@@ -281,6 +250,7 @@ def find_columns(file: Path, header: Sequence[str]) -> Dialect:
             split=record.get(split),
             size=(height, width),
             patient=record.get_name(patient),
+            flags=frozenset(name for name in unread if is_yes(record.get(name))),
             unannotated=any(
                 denies(name, record.get_name(name), is_empty=not entries) for name in marks
             ),
@@ -297,9 +267,12 @@ def denies(name: str, value: object, *, is_empty: bool) -> bool:
         value: What it says; anything else than a yes or no is silence.
         is_empty: Whether the image has no box, so that silence counts as a no.
     """
-    match = _ANNOTATED.fullmatch(fold_column(name))
+    folded = fold_column(name)
+    match = _ANNOTATED.fullmatch(folded)
     if match is None:
-        return False
+        is_undone = _UNDONE.fullmatch(folded) is not None and is_yes(value)
+        is_state = _STATE.fullmatch(folded) is not None
+        return is_empty and (is_undone or (is_state and fold_column(str(value)) in _UNDONE_STATES))
     yes, no = (_NO, _YES) if match[1] else (_YES, _NO)
     word = str(value).strip().casefold()
     return word in no or (is_empty and word not in yes)
@@ -334,7 +307,7 @@ def _locate(
 ) -> tuple[tuple[str, ...], str | None, _System | None]:
     """Find the columns of the image's names, the label and the box."""
     images = tuple(name for name in _IMAGE if name in header)
-    label = next((name for name in _LABEL if name in header), None)
+    label = next((name for name in LABELS if name in header), None)
     return images, label, _find_system(file, header)
 
 
@@ -428,7 +401,7 @@ def judge(
         label: The class; that there is no finding is one way to say that the image has no box.
         marks: As in `Box`.
     """
-    healthy = label.casefold() in _NO_FINDING
+    healthy = label.casefold() in NO_FINDING
     if not len(xyxy):
         if not label or healthy:
             return ()

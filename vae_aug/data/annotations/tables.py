@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vae_aug.data.annotations.layout import (
@@ -34,7 +34,13 @@ from vae_aug.data.annotations.table_columns import (
     name_header,
     scale_boxes,
 )
-from vae_aug.data.annotations.table_file import Line, make_records, read_lines, settle_decimal
+from vae_aug.data.annotations.table_file import (
+    Line,
+    fold_column,
+    make_records,
+    read_lines,
+    settle_decimal,
+)
 from vae_aug.data.images import Exif
 from vae_aug.errors import AnnotationError, MissingSplitError, VAEAugError
 from vae_aug.words import plural
@@ -136,8 +142,7 @@ def read_csv(
             )
         )
     refuse_relative(collector)
-    entries = [entry for row in rows for entry in row.entries]
-    return collector.finish(sorted({e.label for e in entries if isinstance(e, Box)}))
+    return collector.finish(sorted(_list_labels(rows)))
 
 
 def is_box_table(file: Path) -> bool:
@@ -177,6 +182,8 @@ def _read_rows(file: Path) -> list[Row]:
             f"{file}: more than {_MAX_BROKEN} rows have another number of cells than the header; "
             "quote the cells that hold the separator, and export it again."
         )
+    classes = {fold_column(label): label for label in _list_labels(rows)}
+    rows = [_doubt_flagged(row, classes) for row in rows]
     boxes = [e for row in rows if row.relative for e in row.entries if isinstance(e, Box)]
     if boxes and all(map(exceeds, boxes)):
         raise AnnotationError(
@@ -184,6 +191,18 @@ def _read_rows(file: Path) -> list[Row]:
             "1, so they are pixels; name them xmin, ymin, xmax, ymax."
         )
     return rows
+
+
+def _list_labels(rows: Iterable[Row]) -> set[str]:
+    return {entry.label for row in rows for entry in row.entries if isinstance(entry, Box)}
+
+
+def _doubt_flagged(row: Row, classes: Mapping[str, str]) -> Row:
+    """Add a fault if a row has no box, and says yes in a column with the name of a class."""
+    if row.entries or not (found := sorted(row.flags & classes.keys())):
+        return row
+    reason = f"line {row.line}: has no box, and says yes in the column of {classes[found[0]]!r}"
+    return row._replace(entries=(Fault(reason),))
 
 
 def _choose_rows(file: Path, rows: Sequence[Row], split: str) -> set[int]:

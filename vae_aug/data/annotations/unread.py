@@ -10,13 +10,17 @@ from pathlib import Path
 
 from vae_aug.data.annotations.all_splits import SplitsRead, read_splits
 from vae_aug.data.annotations.borders import note_opened
+from vae_aug.data.annotations.copies import doubt_copies
 from vae_aug.data.annotations.labelme import parse_labelme
-from vae_aug.data.annotations.layout import fold_name, lies_in_other_split
+from vae_aug.data.annotations.layout import SPLIT_WORDS, fold_name, lies_in_other_split
 from vae_aug.data.annotations.mask_files import is_mask_name, split_name
+from vae_aug.data.annotations.nifti_names import tell_folder
+from vae_aug.data.annotations.nifti_pairs import UNREAD_SUFFIXES
 from vae_aug.data.annotations.other_formats import doubt_contradicted
 from vae_aug.data.annotations.source import AnnotatedImage, Annotations, Problem, ReaderOptions
 from vae_aug.data.annotations.suspects import is_packed, is_telling, survey
 from vae_aug.data.annotations.voc import parse_voc
+from vae_aug.data.annotations.walk import walk
 from vae_aug.data.limits import MAX_ANNOTATION_BYTES, read_bounded
 from vae_aug.data.nifti import is_nifti
 from vae_aug.errors import AnnotationError, VAEAugError
@@ -27,9 +31,11 @@ _BY_IMAGE = frozenset({"yolo", "voc", "labelme", "supervisely", "lidc", "masks",
 A format whose one file lists all images says itself of which it has nothing to say.
 """
 
-_OF_VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd", ".nii", ".nii.gz", ".roi", ".stl", ".vtk")
+_OF_VOLUMES = (*UNREAD_SUFFIXES, ".nii", ".nii.gz", ".roi", ".stl", ".vtk", ".mrk.json", ".fcsv")
+_OF_ARRAYS = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".pkl", ".obj", ".ply", ".dcm")
 _UID = re.compile(rb"[0-9]+(?:\.[0-9]+)+")
 _BY_NAME = "bears the name or UID of an image and was not read, so that it may hold boxes of it"
+_BY_FOLDER = "lies in the folder of a patient and was not read, so that it may hold boxes of it"
 _BY_ANY = "may hold annotations and was not read; unpack, convert or remove it"
 
 
@@ -44,9 +50,10 @@ def read_with_doubts(
 ) -> SplitsRead:
     """Read a data set, and mark images without boxes as faulty that files left unread may describe.
 
-    Such a file bears the name of an image; or it is an archive, where each image has a file of its
-    own; or it lies beside DICOM and is called like annotations, or may be a segmentation; or it is
-    of another format, and says that the image has boxes.
+    Such a file bears the name of an image; or it is a volume in a patient's folder, or an archive,
+    where each image has a file of its own; or it lies beside DICOM and is called like annotations,
+    or may be a segmentation; or it is of another format, and says that the image has boxes. Copies
+    of an image that are described differently are faulty, too.
 
     Args:
         format: As `read_splits`.
@@ -69,7 +76,8 @@ def read_with_doubts(
         else []
     )
     root = source if source.is_dir() else source.parent
-    read = SplitsRead(_doubt(annotations, root, format, named, unopened), files)
+    annotations = _doubt(doubt_copies(annotations), root, format, named, unopened)
+    read = SplitsRead(annotations, files)
     return doubt_contradicted(read, format, source, split, options, is_told=is_told)
 
 
@@ -79,6 +87,9 @@ def _list_unopened(
     """List the files of a source that look like annotations and that its reader did not open."""
     files = survey(source)
     found = [path for path in files.suspects if path not in opened]
+    if format == "nifti":
+        paths = map(Path, walk(source, lambda name: name[0] != "."))
+        found += [path for path in paths if path.name.lower().endswith(UNREAD_SUFFIXES)]
     if format == "dicom":
         taken = {image.path for image in images}
         pictures = [path for path in files.images if path not in taken and path not in files.dicom]
@@ -110,6 +121,8 @@ def _doubt(
             continue
         if not meant and format in _BY_IMAGE and _may_be_of_any(path, source, format):
             meant, reason = index.everyone, _BY_ANY
+        if not meant and format in _BY_IMAGE and _is_volume(path):
+            meant, reason = index.find_in_folder(path, source), _BY_FOLDER
         if not meant and format == "dicom":
             meant = _find_mentioned(path, index.everyone)
         if meant and path not in told and path not in reported:
@@ -146,8 +159,14 @@ def _may_be_of_any(path: Path, source: Path, format: str) -> bool:
         # What was unpacked lies beside the archive.
         return not (path.parent / path.name.partition(".")[0]).is_dir()
     name = path.relative_to(source)
-    is_volume = is_nifti(path) or path.name.lower().endswith(_OF_VOLUMES)
+    is_volume = path.name.lower().endswith(_OF_VOLUMES)
     return format == "dicom" and (is_volume or any(map(is_telling, name.parts)))
+
+
+def _is_volume(path: Path) -> bool:
+    """Tell whether a file is one of a volume, or an array that is called like annotations."""
+    name = path.name.lower()
+    return name.endswith(_OF_VOLUMES) or (name.endswith(_OF_ARRAYS) and is_telling(name))
 
 
 def _find_mentioned(path: Path, source_ids: Set[str]) -> set[str]:
@@ -168,8 +187,10 @@ class _Index:
         empty = [image for image in images if not image.labels]
         self.everyone = {image.source_id for image in empty}
         self._images: dict[str, dict[Path, set[str]]] = {}
+        self._folders: dict[Path, list[AnnotatedImage]] = {}
         # Of an image with boxes the name counts too: a file of its name is not another's.
         for image in images:
+            self._folders.setdefault(image.path.parent, []).append(image)
             for name in dict.fromkeys(map(fold_name, _list_names(image.path))):
                 folders = self._images.setdefault(name, {})
                 folders.setdefault(image.path.parent, set()).add(image.source_id)
@@ -185,6 +206,24 @@ class _Index:
                 if folders := self._images.get(stem):
                     found = folders.get(file.parent)
                     return (found or set().union(*folders.values())) & self.everyone
+        return set()
+
+    def find_in_folder(self, file: Path, source: Path) -> set[str]:
+        """Return the ids of the images in the folder of a file, if that is one of a patient.
+
+        It is that of the file, or the nearest above it in which images lie, also in folders. Its
+        images are of one patient, or it is neither the source nor called after a split or a kind of
+        files, and the file is called like annotations.
+        """
+        for folder in (path for path in file.parents if path.is_relative_to(source)):
+            places = [place for place in self._folders if place.is_relative_to(folder)]
+            images = [image for place in places for image in self._folders[place]]
+            if images:
+                name = fold_name(folder.name)
+                is_shared = folder == source or name in SPLIT_WORDS or tell_folder(name)
+                is_of_one = len({image.patient or image.source_id for image in images}) == 1
+                is_meant = is_of_one or (not is_shared and is_telling(file.name))
+                return {image.source_id for image in images} & self.everyone if is_meant else set()
         return set()
 
 

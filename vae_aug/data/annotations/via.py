@@ -25,7 +25,8 @@ from vae_aug.data.annotations.source import (
     parse_number,
     reader,
 )
-from vae_aug.data.annotations.table_columns import denies, is_yes, name_header, tells_of_object
+from vae_aug.data.annotations.statements import may_hold_marks, tells_of_object
+from vae_aug.data.annotations.table_columns import denies, is_yes, name_header
 from vae_aug.data.annotations.table_file import Record, make_records, read_lines
 from vae_aug.data.annotations.text import load_json
 from vae_aug.errors import AnnotationError
@@ -362,8 +363,10 @@ def _is_unannotated(entry: _Entry) -> bool:
 
 
 def _tells_of_object(entry: _Entry, classes: Set[str]) -> bool:
-    """Tell whether an attribute of the image has a class for its value, or a yes to one."""
+    """Tell whether an attribute of the image tells of a finding, or of a class."""
     says = entry.attributes.items() if isinstance(entry.attributes, dict) else ()
+    if any(map(may_hold_marks, says)):
+        return True
     texts = (name if is_yes(value) else _parse_label(value) for name, value in says)
     return any(tells_of_object(text, classes) for text in texts if text)
 

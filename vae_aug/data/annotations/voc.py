@@ -24,6 +24,7 @@ from vae_aug.data.annotations.matching import (
     doubt_strays,
     list_files,
 )
+from vae_aug.data.annotations.outlines import contradicts
 from vae_aug.data.annotations.pixels import refuse_relative
 from vae_aug.data.annotations.source import (
     DEFAULTS,
@@ -38,7 +39,9 @@ from vae_aug.data.annotations.source import (
     parse_size,
     reader,
 )
+from vae_aug.data.annotations.statements import may_mark, names_object, says_something
 from vae_aug.data.annotations.table_columns import denies, find_caveat
+from vae_aug.data.annotations.table_file import fold_column
 from vae_aug.data.annotations.text import parse_xml
 from vae_aug.data.annotations.voc_sets import choose_claims, list_folders, read_image_set
 from vae_aug.data.annotations.walk import walk
@@ -55,6 +58,13 @@ _SHAPE = re.compile(
 _FOLDERS = ("annotations", "jpegimages", "images", "imagesets")
 _CLASSES = ("label", "labels", "class", "classes", "category", "categories")
 _METADATA = ("size", "source", "owner", "folder", "filename", "path")
+# What has elements in it, and is about the image or its file.
+_ABOUT = re.compile(
+    r"meta_?(data)?|im(g|age)(_?(size|info|data))?|info|header|patient|subject|study|series|scanner|"
+    r"scan|device|camera|equipment|acquisition|protocol|dicom|dataset|license|software|tool|"
+    r"annotator|author|creator|history|date|time|created|modified|properties|settings|"
+    r"(pixel_?)?spacing|resolution|orientation|position|window"
+)
 # Fewer numbers are no box; a point or circle of fewer has a tag that says so.
 _BOX_NUMBERS = 4
 
@@ -291,9 +301,11 @@ def _parse_objects(root: ET.Element, outer: ET.Element) -> Iterator[Box | Fault]
         yield Fault("it is <segmented>, and has no <object>", "unread")
     read = {id(entry) for entry in (root, *groups, *objects)}
     places = groups if outer is root else [outer, *groups]
-    for element in (child for place in places for child in place if id(child) not in read):
-        if reason := _find_shape(element):
-            yield Fault(reason)
+    others = [child for place in places for child in place if id(child) not in read]
+    reasons = [reason for element in others if (reason := _find_shape(element))]
+    if not objects and not reasons:
+        reasons = [reason for place in places if (reason := _find_statement(place, others))]
+    yield from map(Fault, dict.fromkeys(reasons))
 
 
 def _find_shape(element: ET.Element) -> str:
@@ -316,6 +328,34 @@ def _find_shape(element: ET.Element) -> str:
     return f"a <{element.tag}> has a name, as an <object> has" if is_named else ""
 
 
+def _find_statement(place: ET.Element, others: Sequence[ET.Element]) -> str:
+    """Return what a file without objects says all the same, `""` if nothing.
+
+    Args:
+        place: What objects lie in, where they are.
+        others: The elements that are not read.
+    """
+    if says_something(" ".join([place.text or "", *(child.tail or "" for child in place)])):
+        return f"a text in <{place.tag}>, and no <object>"
+    items = [*place.attrib.items()]
+    for element in (child for child in others if child.tag not in _METADATA):
+        inner = list(element.iter())
+        if len(inner) > 1 and not _ABOUT.fullmatch(element.tag) and says_something(_join(element)):
+            return f"a <{element.tag}> with elements in it, and no <object>"
+        items += [item for e in inner for item in ((e.tag, _join(e)), *e.attrib.items())]
+    for name, text in items:
+        key = fold_column(name)
+        if (may_mark(key) and says_something(text)) or names_object(key, [text]):
+            return f"something in <{name}>, and no <object>"
+    return ""
+
+
+def _join(element: ET.Element) -> str:
+    """Return all texts and values in an element."""
+    values = (value for inner in element.iter() for value in inner.attrib.values())
+    return " ".join(" ".join([*element.itertext(), *values]).split())
+
+
 def _parse_object(element: ET.Element) -> Box | str:
     """Return the box of an object; a string tells why it has none.
 
@@ -331,12 +371,23 @@ def _parse_object(element: ET.Element) -> Box | str:
     if caveat := find_caveat(_list_items(element)):
         return caveat
     sides = ("xmin", "ymin", "xmax", "ymax")
+    xyxy = [parse_number(_get_text(boxes[0], side)) for side in sides]
+    if contradicts(xyxy, _list_points(element)):
+        return "its <bndbox> and its <polygon> lie apart, so that one of them is wrong"
     return Box(
-        xyxy=[parse_number(_get_text(boxes[0], side)) for side in sides],
+        xyxy=xyxy,
         label=_get_text(element, "name"),
         difficult=_get_text(element, "difficult") in ("1", "true"),
         truncated=_get_text(element, "truncated") in ("1", "true"),
     )
+
+
+def _list_points(element: ET.Element) -> list[float]:
+    """Return x and y in turn of all polygons of an object, `<x1>` and so on, or `<pt><x>`."""
+    inner = [point for polygon in element.findall("polygon") for point in polygon.iter()]
+    xs, ys = ([p.text for p in inner if re.fullmatch(rf"{axis}\d*", p.tag)] for axis in "xy")
+    pairs = zip(xs, ys, strict=True) if len(xs) == len(ys) else ()
+    return [parse_number(text) for pair in pairs for text in pair]
 
 
 def _list_items(element: ET.Element) -> Iterator[tuple[str, str]]:

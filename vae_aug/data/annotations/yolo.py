@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from vae_aug.data.annotations.yolo_names import (
 )
 from vae_aug.data.annotations.yolo_names import find_yolo_names as find_yolo_names
 from vae_aug.data.annotations.yolo_names import is_darknet as is_darknet
+from vae_aug.data.annotations.yolo_points import find_boxed_lengths
 from vae_aug.data.boxes import convert_boxes
 from vae_aug.data.limits import MAX_BOXES
 from vae_aug.errors import AnnotationError, VAEAugError
@@ -58,8 +60,9 @@ def read_yolo(
     that Darknet's `obj.data` names, as CVAT exports them ("YOLO 1.1"). Names come from
     `data.yaml` (or another YAML file with `names`), `obj.names` or `classes.txt`, which must not
     contradict each other. Lines with a polygon (or an oriented box) instead of a box give its
-    bounding box; if the YAML file has `kpt_shape`, points behind a box are left out. Lines that are
-    there twice count once.
+    bounding box. Points behind a box are left out: if the YAML file has `kpt_shape`, or if the rows
+    of the split can be nothing else, as `find_boxed_lengths` says. Lines that are there twice count
+    once.
 
     An image is a negative if its text file is empty, or if it has none, other images of its folder
     have one, and no text file is left over: else it counts as faulty, since those boxes may be
@@ -79,7 +82,8 @@ def read_yolo(
 
     Raises:
         AnnotationError: If there are no names, or no images of the split; if the YAML file cannot
-            be read or contradicts itself; if the coordinates are pixels or corners.
+            be read or contradicts itself; if the coordinates are pixels or corners; if long lines
+            may be polygons as well as boxes with key points.
 
     Reference:
         Ultralytics, `img2label_paths` and `verify_image_label` (ultralytics/data/utils.py).
@@ -105,21 +109,31 @@ def read_yolo(
         for path, name in listed.items()
         if not files[path] and (found := finder.find_unread(path, name))
     }
-    reader = _Reader(collector, options, _Lines(names, _get_points(description)), files, unread)
+    boxed = _get_boxed_lengths(description)
+    if boxed is None:
+        boxed = find_boxed_lengths(root, _iterate_texts(files.values()))
+    reader = _Reader(collector, options, _Lines(names, boxed), files, unread)
     reader.add_images(finder.find_leftovers(files, split))
     reader.check_units()
     _note_names(collector, names)
     return collector.finish(names[number] for number in sorted(names))
 
 
-def _get_points(description: Description) -> int | None:
-    """Return how many numbers the points behind a box are, None if there are none."""
+def _get_boxed_lengths(description: Description) -> frozenset[int] | None:
+    """Return how many numbers a box with its points has, as the YAML file says; else None."""
     shape = description.content.get("kpt_shape")
     if shape is None:
         return None
     if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)):
         raise AnnotationError(f"{description.file}: 'kpt_shape' is not two numbers; correct it.")
-    return int(shape[0] * shape[1])
+    return frozenset({4 + int(shape[0] * shape[1])})
+
+
+def _iterate_texts(files: Iterable[Sequence[Path]]) -> Iterator[str]:
+    """Yield the first text file of each image that can be read."""
+    for found in files:
+        with contextlib.suppress(AnnotationError):
+            yield from map(read_text, found[:1])
 
 
 def _note_names(collector: Collector, names: Mapping[int, str]) -> None:
@@ -242,11 +256,11 @@ class _Lines:
         repeated: How many lines were there before.
     """
 
-    def __init__(self, names: Mapping[int, str], points: int | None) -> None:
+    def __init__(self, names: Mapping[int, str], boxed: frozenset[int]) -> None:
         self.boxes: list[list[float]] = []
         self.repeated = 0
         self._names = names
-        self._points = points
+        self._boxed = boxed
 
     def parse(self, text: str, size: tuple[int, int]) -> list[Box | Fault]:
         """Parse the lines of a text file of an image of `size`, height and width."""
@@ -254,7 +268,8 @@ class _Lines:
         if len(lines) > MAX_BOXES:
             return [Fault(f"it has more than {MAX_BOXES} lines", "unread")]
         # So Ultralytics tells polygons, which it then takes every line of the file for.
-        are_polygons = self._points is None and any(len(words) > 6 for _, words in lines)
+        long = (words for _, words in lines if len(words) > 6)
+        are_polygons = any(len(words) - 1 not in self._boxed for words in long)
         entries: list[Box | Fault] = []
         for number, words in lines:
             entry = self._parse(words, size, are_polygons)
@@ -271,7 +286,7 @@ class _Lines:
         if label is None:
             return f"class {words[0]!r} is not one of the {len(self._names)} names"
         numbers = np.array([float(w) if NUMBER.fullmatch(w) else np.nan for w in words[1:]])
-        if self._points is not None and len(numbers) == 4 + self._points:
+        if len(numbers) in self._boxed:
             numbers = numbers[:4]
         fault = _check_numbers(numbers, are_polygons)
         if fault:
