@@ -46,6 +46,7 @@ def evaluate(
             "that a checkpoint was trained at.",
         ),
     ] = None,
+    value_range: options.ValueRange = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for denoising.json, denoising.md and a figure per noise."),
@@ -58,6 +59,7 @@ def evaluate(
     if fewer than two patients are known.
     """
     require_split(records, split)
+    limits = options.parse_value_range(value_range)
     if len({name_checkpoint(one) for one in ckpt}) < len(ckpt):
         raise ValueError(f"two checkpoints have one name: {', '.join(ckpt)}.")
     networks = {name_checkpoint(one): calls.load_checkpoint(one) for one in ckpt}
@@ -70,12 +72,15 @@ def evaluate(
             corruptions=corruption,
             limit=limit,
             size=size,
+            value_range=limits,
             out=out,
             seed=seed,
             progress=progress,
         )
     publish(table.to_dict())
     calls.print_denoising(table, get_out())
+    if warning := table.extent.describe("evaluate"):
+        say(warning)
     if out is not None:
         calls.write_report(table, out / "denoising.md")
         say(f"{out}")
