@@ -152,12 +152,18 @@ def test_the_help_does_not_show_former_words():
 
 
 def test_defaults_in_the_help_are_those_of_the_package():
-    text = " ".join(run("train", "--help").stdout.split())
-    defaults = {**ModelConfig().to_dict(), **TrainConfig().to_dict()}
-    for name in ("steps", "batch_size", "encoder", "loss", "seed"):
-        option = "--" + name.replace("_", "-")
-        described = text.partition(f"{option} ")[2].partition(" --")[0]
-        assert f"[default: {defaults[name]}]" in re.sub(r"[│ ]+", " ", described)
+    text = re.sub(r"[│\s]+", " ", run("train", "--help").stdout)
+    plain, ladder = TrainConfig(), TRAIN_RECIPES["ladder"]
+    defaults = {
+        "steps": plain.steps,
+        "batch-size": plain.batch_size,
+        "encoder": f"that of --start-from, or {ModelConfig().encoder} without it",
+        "loss": f"{plain.loss}; of a ladder {ladder['loss']}",
+        "learning-rate": f"{plain.learning_rate}; of a ladder {ladder['learning_rate']}",
+        "seed": plain.seed,
+    }
+    for option, value in defaults.items():
+        assert re.search(rf" --{option} <.*?\[default: (.*?)\]", text)[1] == str(value)
 
 
 @pytest.mark.parametrize(

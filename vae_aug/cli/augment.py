@@ -197,7 +197,7 @@ def replay(
     ckpt: options.Checkpoint = "demo",
     out: Annotated[Path | None, typer.Option(help="Image file to write what was made to.")] = None,
 ) -> None:
-    """Make an augmented record's image again and compare it byte for byte; 1 if it differs."""
+    """Make an augmented record's image again and compare its bytes (status 1 if they differ)."""
     if index is not None:
         warn_of_former(f"{file} {index}", f"{file} --record {index}")
         record = index

@@ -140,13 +140,17 @@ def audit(
         require_records,
     ] = None,
     split: Annotated[
-        str, typer.Option(help="That split.", autocompletion=options.complete_split)
+        str,
+        typer.Option(
+            help="The split that holds other patients.", autocompletion=options.complete_split
+        ),
     ] = "validation",
     samples: Annotated[int, typer.Option(min=2, help="Samples drawn in each way.")] = 256,
     quantile: Annotated[
         float,
         typer.Option(
-            help="Share of held-out images that lie nearer to a training image than the threshold."
+            help="Sets the threshold of distance: this share of the held-out images lies nearer to "
+            "a training image."
         ),
     ] = 0.01,
     limit: Annotated[
@@ -221,7 +225,9 @@ def bench(
         int,
         typer.Option(min=1, help="Images timed in a round, rounded up to a multiple of 64."),
     ] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds, in which all ways take turns.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Rounds; each measures every engine in turn.")
+    ] = 3,
     engine: Annotated[
         list[Any] | None,
         options.repeat(
@@ -231,7 +237,7 @@ def bench(
         ),
     ] = None,
 ) -> None:
-    """Measure which engine is the fastest on this machine, on drawn images with boxes.
+    """Measure which engine is the fastest on this machine, on phantoms with boxes.
 
     Results are printed as they come. Status 1 if an engine fails, or one that is named by --engine
     cannot run here; the others are measured all the same.

@@ -92,7 +92,7 @@ StartFrom = Annotated[
     str | None,
     typer.Option(
         help="Checkpoint, or name of a packaged one, whose architecture and weights training "
-        "starts from instead. [default: demo, unless a profile, encoder or weights are chosen]",
+        "starts from. [default: demo, unless a profile, encoder or weights are chosen]",
         autocompletion=complete_checkpoint,
     ),
     require_checkpoint,
