@@ -129,8 +129,8 @@ def test_nothing_lost_is_nothing_to_restore(records):
 
 def test_a_run_is_reproducible_and_another_seed_differs(records):
     first, again, other = (
-        evaluate_denoising(records, IDENTITY, corruptions=("blend",), limit=3, seed=seed).rows
-        for seed in (1, 1, 2)
+        evaluate_denoising(records, IDENTITY, corruptions=names, limit=3, seed=seed).rows
+        for names, seed in ((["blend"], 1), (["blend", "blend"], 1), (["blend"], 2))
     )
     assert repr(first) == repr(again)
     assert first != other

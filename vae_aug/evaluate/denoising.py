@@ -156,7 +156,7 @@ def evaluate_denoising(
         split: The split.
         keep: Share of the information that the corruption leaves, in (0, 1]. 1 measures what
             the methods do to clean images.
-        corruptions: Keys of `vae_aug.corrupt.CORRUPTIONS`.
+        corruptions: Keys of `vae_aug.corrupt.CORRUPTIONS`; one that is named twice counts once.
         limit: Most images, evenly spaced over the split; None for all.
         size: Side of the square in pixels, at least 32; None for the largest `image_size` of the
             networks, that of their training, or 224 without any.
@@ -176,6 +176,7 @@ def evaluate_denoising(
         RecordError: If the records cannot be read or the split is empty.
     """
     check_names(corruptions)
+    corruptions = tuple(dict.fromkeys(corruptions))
     check_range("keep", keep, 0, 1, open_low=True)
     if limit is not None:
         check_range("limit", limit, 1)
@@ -194,7 +195,7 @@ def evaluate_denoising(
         networks,
         split,
         keep,
-        tuple(corruptions),
+        corruptions,
         limit,
         size,
         value_range,
