@@ -618,6 +618,17 @@ def test_images_keep_dtype_and_channels(dtype, channels):
     np.testing.assert_array_equal(turned, image.transpose(1, 0, 2))
 
 
+def test_images_of_16_bits_go_through_transforms_that_take_floats():
+    image = np.arange(2**16, dtype=np.uint16).reshape(256, 256, 1)
+    same = albumentations_map(A.Compose([A.NoOp(p=1)]))
+    np.testing.assert_array_equal(same(image), image)
+    half = np.full_like(image, 2**15)
+    for change in (A.GaussNoise(p=1), A.RandomGamma(p=1), A.CLAHE(p=1)):
+        changed = albumentations_map(A.Compose([change]), seed=1)(half).numpy()
+        assert changed.dtype == np.uint16 and (changed != half).any()
+        assert 0.1 < changed.mean() / half.mean() < 1.9
+
+
 def test_static_shapes_are_what_is_known():
     element = {"image": make_image(8, 16, 1), "bbox": np.zeros([3, 4], np.float32)}
     element["label"] = np.arange(3)

@@ -29,6 +29,7 @@ from vae_aug.corrupt import CORRUPTIONS
 from vae_aug.data import images, ingest
 from vae_aug.data.annotations import READERS
 from vae_aug.data.embedded import write_embedded
+from vae_aug.data.extent import Extent
 from vae_aug.data.images import read_image, write_image
 from vae_aug.data.nifti import AXES
 from vae_aug.data.privacy import hash_identifier
@@ -151,12 +152,18 @@ def test_the_help_does_not_show_former_words():
 
 
 def test_defaults_in_the_help_are_those_of_the_package():
-    text = " ".join(run("train", "--help").stdout.split())
-    defaults = {**ModelConfig().to_dict(), **TrainConfig().to_dict()}
-    for name in ("steps", "batch_size", "encoder", "loss", "seed"):
-        option = "--" + name.replace("_", "-")
-        described = text.partition(f"{option} ")[2].partition(" --")[0]
-        assert f"[default: {defaults[name]}]" in re.sub(r"[│ ]+", " ", described)
+    text = re.sub(r"[│\s]+", " ", run("train", "--help").stdout)
+    plain, ladder = TrainConfig(), TRAIN_RECIPES["ladder"]
+    defaults = {
+        "steps": plain.steps,
+        "batch-size": plain.batch_size,
+        "encoder": f"that of --start-from, or {ModelConfig().encoder} without it",
+        "loss": f"{plain.loss}; of a ladder {ladder['loss']}",
+        "learning-rate": f"{plain.learning_rate}; of a ladder {ladder['learning_rate']}",
+        "seed": plain.seed,
+    }
+    for option, value in defaults.items():
+        assert re.search(rf" --{option} <.*?\[default: (.*?)\]", text)[1] == str(value)
 
 
 @pytest.mark.parametrize(
@@ -746,13 +753,16 @@ def test_denoise_keeps_names_and_tells_what_it_left_out(tmp_path, brighten):
     source.mkdir()
     write_image(source / "good.png", np.full((24, 20, 1), 100, np.uint8))
     (source / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
+    write_image(source / "dark.png", np.full((24, 20, 1), 4095, np.uint16))
     result = run("denoise", source, tmp_path / "out")
     assert result.exit_code == 0, result.stderr
-    assert "1 image denoised" in result.stdout and "left out bad.png" in result.stdout
+    assert "2 images denoised" in result.stdout and "left out bad.png" in result.stdout
+    assert "WARNING: 1 of 1 image of 16 bits" in result.stdout
     assert read_image(tmp_path / "out" / "good.png").shape == (24, 20, 1)
     result = run("denoise", source, tmp_path / "strict", "--strict")
     assert result.exit_code == 1 and "bad.png" in result.stderr
-    (source / "good.png").unlink()
+    for name in ("good", "dark"):
+        (source / f"{name}.png").unlink()
     result = run("denoise", source, tmp_path / "nothing")
     assert result.exit_code == 1 and "error: none of 1 image could" in result.stderr
 
@@ -819,6 +829,8 @@ def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):
     seen = {}
 
     class Table:
+        extent = Extent(2, 2, 0, 4095)
+
         def to_dict(self):
             return {"rows": [math.nan]}
 
@@ -832,9 +844,12 @@ def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):
     result = run(
         *("evaluate", records, "--ckpt", "demo", "--ckpt", "runs/mine/checkpoint.keras"),
         *("--keep", 0.5, "--corruption", "rician", "--limit", 3, "--split", "train"),
-        *("--size", 160),
+        *("--size", 160, "--value-range", "0,4095"),
     )
-    assert (result.exit_code, result.stdout) == (0, "table\n"), result.stderr
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"table\n{Table.extent.describe('evaluate')}\n"
+    assert "again with --value-range 0,4095" in result.stdout
+    assert seen["value_range"] == (0, 4095)
     assert list(seen["networks"]) == ["demo", "mine"]
     assert (seen["keep"], seen["corruptions"], seen["limit"]) == (0.5, ["rician"], 3)
     assert seen["size"] == 160

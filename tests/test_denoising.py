@@ -15,6 +15,7 @@ from rich.console import Console
 from vae_aug.augment import engine
 from vae_aug.config import ModelConfig
 from vae_aug.corrupt import corrupt
+from vae_aug.data.extent import Extent
 from vae_aug.data.phantom import make_phantom
 from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
@@ -131,8 +132,8 @@ def test_nothing_lost_is_nothing_to_restore(records):
 
 def test_a_run_is_reproducible_and_another_seed_differs(records):
     first, again, other = (
-        evaluate_denoising(records, IDENTITY, corruptions=("blend",), limit=3, seed=seed).rows
-        for seed in (1, 1, 2)
+        evaluate_denoising(records, IDENTITY, corruptions=names, limit=3, seed=seed).rows
+        for names, seed in ((["blend"], 1), (["blend", "blend"], 1), (["blend"], 2))
     )
     assert repr(first) == repr(again)
     assert first != other
@@ -225,6 +226,25 @@ def test_colour_and_sixteen_bits_are_seen_as_grey(tmp_path):
             assert other.ssim.mean == pytest.approx(row.ssim.mean, abs=1e-5, nan_ok=True)
 
 
+def test_values_of_12_bits_are_told_of_and_a_range_shows_them(tmp_path):
+    image = make_phantom("head_mr", 1, size=SIZE).image
+    stored = image.astype(np.uint16) * 16 + 100
+    highest = int(stored.max())
+    tables = []
+    for name, array in (("grey", image), ("stored", stored)):
+        make_records(tmp_path / name, [array], [np.zeros((0, 4))], ["a"])
+    for name, value_range in (("grey", None), ("stored", None), ("stored", (100, 4180))):
+        arguments = {"corruptions": ("blend",), "value_range": value_range}
+        tables.append(evaluate_denoising(tmp_path / name, IDENTITY, **arguments))
+    grey, dark, shown = (table.get_row("blend", "identity").ssim.mean for table in tables)
+    assert shown == pytest.approx(grey, abs=1e-5) and abs(dark - grey) > 0.01
+    assert tables[0].extent == tables[2].extent == Extent()
+    warning = tables[1].extent.describe("evaluate")
+    assert f"again with --value-range 0,{highest}, which makes 0 black" in warning
+    settings = json.loads(tables[2].to_json())["settings"]
+    assert settings["value_range"] == [100, 4180]
+
+
 def test_out_holds_json_and_figures(records, tmp_path):
     table = evaluate_denoising(records, IDENTITY, corruptions=("blend",), out=tmp_path / "new")
     names = sorted(path.name for path in (tmp_path / "new").iterdir())
@@ -283,6 +303,7 @@ def test_real_networks_restore_into_the_range(records, short_stages, tiny_ladder
         ({"keep": 0.0}, r"keep must be in \(0, 1\]"),
         ({"limit": 0}, "limit must be in"),
         ({"size": 31}, r"size must be in \[32"),
+        ({"value_range": (9, 0)}, r"value_range must be \(low, high\)"),
         ({"networks": {"median": Identity()}}, "must not be named 'median'"),
         ({"networks": {"noisy": Identity()}}, "must not be named 'noisy'"),
     ],

@@ -4,18 +4,21 @@ import json
 import os
 import shutil
 
+import cv2
 import numpy as np
 import pydicom
 import pytest
 import tensorflow as tf
 from fake_vae import FakeVAE
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from pydicom.data import get_testdata_file
+from test_cli import run
 from test_dicom import write_dicom
 
 from vae_aug.augment.files import denoise_files
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import ModelConfig
+from vae_aug.data.extent import Extent
 from vae_aug.data.images import read_image, write_image
 from vae_aug.errors import CheckpointError, DicomError, VAEAugError
 from vae_aug.model.vae import VAE
@@ -261,6 +264,88 @@ def test_another_window_is_another_output(tmp_path):
         denoise_files(tmp_path / "a.dcm", tmp_path / "full", FakeVAE(), window="lung")
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_window_shows_values_of_12_bits_and_they_stay_in_the_file(tmp_path, name, channels):
+    array = np.repeat(make_noise(dtype=np.uint16) % 4000 + 96, channels, axis=-1)
+    array[0, 0], array[0, 1] = 50, 65535  # below black and above white
+    write_deep(tmp_path / name, array)
+    # By the formula of DICOM, 100 is black and 4,000 is white.
+    report = denoise_files(
+        tmp_path / name, tmp_path / "out", FakeVAE(), window=(2050.5, 3901), strict=True
+    )
+    result = read_image(tmp_path / "out" / name).astype(int)
+    assert result.shape == array.shape
+    outside = (array < 100) | (array > 4000)
+    assert outside[0, :2].all() and 2 < outside.sum() < outside.size / 4
+    np.testing.assert_array_equal(result[outside], array[outside])
+    inside = array[~outside].astype(int)
+    np.testing.assert_allclose(result[~outside], 100 + (inside - 100) / 2, atol=0.51)
+    assert report.extent == Extent(1)
+    again = denoise_files(tmp_path / name, tmp_path / "out", FakeVAE(), window="2050.5,3901")
+    assert (again.written, again.kept) == (0, 1)
+    for window in (None, (2050.5, 390)):
+        with pytest.raises(VAEAugError, match="this checkpoint and window"):
+            denoise_files(tmp_path / name, tmp_path / "out", FakeVAE(), window=window)
+
+
+def write_deep(path, array):
+    """Write 16 bits of grey or colour by OpenCV, which has blue first; here channels are equal."""
+    assert cv2.imwrite(str(path), array)
+
+
+def test_full_shows_each_file_by_its_own_values(tmp_path):
+    (tmp_path / "in").mkdir()
+    array = np.full((SIZE, SIZE, 1), 1000, np.uint16)
+    array[:, SIZE // 2 :] = 3000
+    write_image(tmp_path / "in/a.png", array)
+    write_image(tmp_path / "in/b.png", np.full_like(array, 1000))  # nothing to be seen
+    denoise_files(tmp_path / "in", tmp_path / "out", FakeVAE(), window="full", strict=True)
+    assert read_image(tmp_path / "out/a.png")[0, [0, -1], 0].tolist() == [1000, 2000]
+    assert (read_image(tmp_path / "out/b.png") == 1000).all()
+
+
+def test_a_window_is_nothing_to_8_bits_and_a_preset_is_none_for_16(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in/8.png", make_noise())
+    write_image(tmp_path / "in/16.png", make_noise(dtype=np.uint16))
+    for window in ("auto", "lung"):
+        folder = tmp_path / window
+        report = denoise_files(tmp_path / "in", folder, FakeVAE(), window=window)
+    ((name, reason),) = report.failed
+    assert name == "16.png" and "424,1500 if they are Hounsfield units + 1024" in reason
+    first, second = (read_image(tmp_path / window / "8.png") for window in ("auto", "lung"))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_files_that_the_network_sees_nearly_black_are_told_of(tmp_path):
+    (tmp_path / "in").mkdir()
+    array = np.tile(np.arange(4096, dtype=np.uint16), 2).reshape(64, 128, 1)
+    write_image(tmp_path / "in/a.png", array)
+    write_deep(tmp_path / "in/b.tif", array)
+    write_dicom(tmp_path / "in/c.dcm", array[..., 0])
+    write_image(tmp_path / "in/d.png", (array >> 4).astype(np.uint8))
+    extent = denoise_files(tmp_path / "in", tmp_path / "out", FakeVAE(), strict=True).extent
+    assert extent == Extent(3, 2, 0, 4095)
+    assert "again into another folder with --window 2048,4096," in extent.describe("denoise")
+    result = run("denoise", tmp_path / "in", tmp_path / "out", "--window", "hot")
+    assert "window must be" in result.stderr
+    window = {"window": extent.window, "strict": True}
+    assert denoise_files(tmp_path / "in", tmp_path / "new", FakeVAE(), **window).extent == Extent(3)
+
+
+def test_tiff_is_turned_and_loses_its_tags(tmp_path):
+    array = make_noise(3, height=8, width=16)
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[274], tags[270] = 6, "DOE^JANE"
+    Image.fromarray(array).save(tmp_path / "a.tif", tiffinfo=tags)
+    denoise_files(tmp_path / "a.tif", tmp_path / "out", Unchanged(profile="ladder"))
+    with Image.open(tmp_path / "out/a.tif") as result:
+        np.testing.assert_array_equal(result, np.rot90(array, -1))
+    data = (tmp_path / "out/a.tif").read_bytes()
+    assert b"DOE" not in data and b"fake" not in data and data.endswith(b"0123456789abcdef")
+
+
 def test_an_interrupted_run_leaves_whole_files_and_is_taken_up(tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
@@ -327,7 +412,7 @@ def test_bad_arguments(tmp_path):
         denoise_files(tmp_path, tmp_path / "out", FakeVAE(), window="liver")
     with pytest.raises(CheckpointError):
         denoise_files(tmp_path, tmp_path / "out", tmp_path / "none.keras")
-    with pytest.raises(VAEAugError, match="holds no PNG, JPEG or DICOM image"):
+    with pytest.raises(VAEAugError, match="holds no PNG, JPEG, TIFF or DICOM image"):
         denoise_files(tmp_path, tmp_path / "out", FakeVAE())
     with pytest.raises(VAEAugError, match="no such file or folder"):
         denoise_files(tmp_path / "none", tmp_path / "out", FakeVAE())

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import textwrap
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from vae_aug.data.records import read_info, read_records
 from vae_aug.model.checkpoint import save_checkpoint
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TFDS_README = ROOT / "tfds_builders" / "med_vae_augmented" / "README.md"
 _, SECTION = README.split("## Into your training code\n")
 BLOCKS = re.findall(r"```(sh|python)\n(.+?)```", SECTION.split("\n## ")[0], re.DOTALL)
 SIZE = 128
@@ -164,12 +166,18 @@ def test_the_blocks_run_in_order(workplace, first_run, write, dtype, one_patient
     assert len(counts) > 3 and counts.count(0) > 1 and sum(counts) > 1
 
 
+def list_scripts():
+    """List the scripts of Python that documents print, as (path of the document, script)."""
+    for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), TFDS_README):
+        text = path.read_text(encoding="utf-8")
+        for script in re.findall(r"^ *```python\n(.+?)^ *```", text, re.DOTALL | re.MULTILINE):
+            yield path.relative_to(ROOT).as_posix(), textwrap.dedent(script)
+
+
 def list_printed_commands():
     """List what documents print after `vae-aug`, in blocks and between backticks."""
     documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    documents += (
-        ROOT / name / "README.md" for name in ("benchmarks", "tfds_builders/med_vae_augmented")
-    )
+    documents += [ROOT / "benchmarks" / "README.md", TFDS_README]
     for path in documents:
         text = path.read_text(encoding="utf-8")
         blocks = re.findall(r"```sh\n(.+?)```", text, re.DOTALL)

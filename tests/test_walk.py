@@ -18,9 +18,9 @@ import pydicom
 import pytest
 from conftest import ROOT
 from test_cli_examples import EXAMPLES, ORDER
-from test_readme import BLOCKS, BY_PATIENT, CHANGED, list_printed_commands
+from test_readme import BLOCKS, BY_PATIENT, CHANGED, list_printed_commands, list_scripts
 
-from vae_aug.data.records import read_info
+from vae_aug.data.records import read_info, read_records
 
 SETS = {
     "lgg_flair": {"dtype": "uint8"},
@@ -31,8 +31,7 @@ SETS = {
 TRAINED_ON = 16
 """Images of a set's split train that are walked on; of its other splits a quarter."""
 
-# What no set has to do with, or takes a search or a benchmark; `which` wants a hash.
-ELSEWHERE = {"demo", "tune", "bench", "which"}
+ELSEWHERE = {"demo"}  # brings its own images, and runs by `make demo`
 AFFORDABLE = {
     "train": "--steps 4 --batch-size 2 --config small.json",
     "evaluate": "--limit 2 --corruption replace --size 64",
@@ -40,6 +39,8 @@ AFFORDABLE = {
     "fidelity": "--mode sample --factor 1 --limit 2",
     "audit": "--samples 2 --limit 8",
     "preview": "--rows 2",
+    "tune": "--trials 1 --steps 2",
+    "bench": "--images 1 --size 32 --rounds 1",
 }
 PLACES = {
     "RECORDS": "records",
@@ -48,6 +49,7 @@ PLACES = {
     "augmented": "out",
 }
 SETS_OF_BENCHMARKS = {"LGG", "KIDNEY"}
+HASH = EXAMPLES["which"].split()[-1]
 TAKES_SPLIT = {"evaluate", "diversity", "fidelity", "audit"}
 
 # A line of TensorFlow's log at the level of errors, what Python prints of an exception, and ours.
@@ -69,6 +71,56 @@ print(json.dumps({
     "boxes": int(sum(tf.reduce_sum(tf.cast(labels >= 0, tf.int32)) for _, labels in batches)),
 }))
 """
+
+
+BUILD = {"name": "clinic", "checkpoint": "demo", "seed": 1}
+# What scripts of other documents than the README have before them, and what is looked at after.
+AROUND = {
+    "docs/albumentations.md": (
+        """
+import numpy as np
+from vae_aug import read_records
+
+element = next(e for e in read_records("records", "train") if len(e["objects"]["label"]))
+image, height, width = element["image"].numpy(), *element["image"].shape[:2]
+boxes = element["objects"]["bbox"].numpy()[:, [1, 0, 3, 2]] * [width, height, width, height]
+labels = element["objects"]["label"].numpy()
+""",
+        """
+for changed in train.take(2):
+    assert changed["image"].dtype == element["image"].dtype
+    assert len(changed["objects"]["bbox"]) == len(changed["objects"]["label"])
+if "result" in globals():
+    assert result["image"].shape == image.shape and len(result["labels"]) == len(labels)
+""",
+    ),
+    "docs/placement.md": (
+        """
+import tensorflow as tf
+from vae_aug import read_records
+
+dataset = read_records("records", "train")
+""",
+        """
+assert len(list(dataset.take(2))) == 2
+""",
+    ),
+    "tfds_builders/med_vae_augmented/README.md": (
+        """
+import tensorflow_datasets as tfds
+from vae_aug import read_records
+
+built = tfds.load("med_vae_augmented/clinic", split="train", data_dir="built")
+example = next(iter(tfds.as_numpy(built)))
+source = read_records("records", "train")
+source = source.filter(lambda element: element["image/source_id"] == example["image/id"])
+""",
+        """
+(element,) = again
+assert (element["image"].numpy() == example["image"]).all() and example["augment/augmented"]
+""",
+    ),
+}
 
 
 def write_subset(source, folder):
@@ -103,12 +155,12 @@ class Walk:
     def __init__(self, folder):
         self.folder, self.began, self.picture_after = folder, time.monotonic(), None
 
-    def run(self, *command, status=0, given=None, red=RED):
+    def run(self, *command, status=0, given=None, red=RED, folder=None):
         """Run a process, check its status and that nothing red was printed; return its output."""
         began = time.monotonic()
         done = subprocess.run(
             [sys.executable, *command],
-            cwd=self.folder,
+            cwd=folder or self.folder,
             capture_output=True,
             text=True,
             input=given,
@@ -132,12 +184,13 @@ class Walk:
         return self.run("-m", "vae_aug.cli", *arguments, status=status)
 
     def vae_aug_together(self, lines):
-        """Run several commands in one process."""
+        """Run several commands in one process and return their output."""
         lines = [afford(line) for line in lines]
         output = self.run("together.py", given="\n".join(lines))
         done = re.findall(r"^DONE (.*  status (\d+)  .*)$", output, re.MULTILINE)
         print("\n".join(line for line, _ in done), flush=True)
         assert [status for _, status in done] == ["0"] * len(lines), output
+        return output
 
 
 def afford(line):
@@ -162,7 +215,7 @@ for line in sys.stdin.read().splitlines():
 """Runs commands in one process, as the start of TensorFlow takes longer than most of them."""
 
 
-def list_lines(is_dicom, splits):
+def list_lines(is_dicom, records):
     """List the commands that follow the README's blocks, one's output before another's input.
 
     They are those that the documents print with their arguments; of other commands, the example in
@@ -188,10 +241,15 @@ def list_lines(is_dicom, splits):
         if name in ELSEWHERE or (name in ("ingest", "check") and not printed[name]):
             continue
         lines = printed[name] or [f"vae-aug {EXAMPLES[name]}"]
-        yield from dict.fromkeys(adapt(name, line, is_dicom, splits) for line in lines)
+        yield from dict.fromkeys(adapt(name, line, is_dicom, records) for line in lines)
 
 
-def adapt(name, line, is_dicom, splits):
+def find_hash(records):
+    """Return the source id of a record, which is a hash."""
+    return next(iter(read_records(records, "train")))["image/source_id"].numpy().decode()
+
+
+def adapt(name, line, is_dicom, records):
     """Put the folders of the walk in the place of what a line has for them."""
     for placeholder, place in PLACES.items():
         line = re.sub(rf"\b{placeholder}\b", place, line)
@@ -199,9 +257,12 @@ def adapt(name, line, is_dicom, splits):
         line = re.sub(r"\brecords\b", "neighbours", line)
     if is_dicom:
         line = line.replace("scans/images", "scans")
+    if name == "which":
+        line = line.replace(HASH, find_hash(records)) + " --split all"
     if name == "replay":
         line = line.replace("--ckpt run", "--ckpt demo")  # as the README augments
     asked = re.search(r"--split (\w+)", line)
+    splits = read_info(records).splits
     if name in TAKES_SPLIT and (asked[1] if asked else "validation") not in splits:
         line = line.replace(asked[0], "") if asked else line
         line += " --split train"
@@ -243,6 +304,29 @@ def follow_advice(walk, line, output):
         assert "left unread" not in walk.vae_aug(line)
 
 
+def build_dataset(walk):
+    """Run the README's `tfds build` with the walk's records."""
+    config = json.dumps({**BUILD, "source": str(walk.folder / "records")})
+    command = ("-m", "tensorflow_datasets.scripts.cli.main", "build", "med_vae_augmented")
+    place = {"folder": ROOT / "tfds_builders", "red": FAULT}
+    walk.run(*command, "--config", config, "--data_dir", str(walk.folder / "built"), **place)
+
+
+def walk_scripts(walk):
+    """Run the scripts of each document but the README one after the other."""
+    for name, (before, after) in AROUND.items():
+        scripts = [script for place, script in list_scripts() if place == name]
+        path = walk.folder / f"{name.replace('/', '_')}.py"
+        path.write_text(before + "".join(script + after for script in scripts))
+        walk.run(path.name, red=FAULT)
+
+
+def test_every_script_of_the_documents_is_walked():
+    assert {name for name, _ in list_scripts()} == {"README.md", *AROUND}
+    scripts = [script for name, script in list_scripts() if name == "README.md"]
+    assert scripts == [block for language, block in BLOCKS if language == "python"]
+
+
 @pytest.mark.slow
 @pytest.mark.walk
 @pytest.mark.real_data
@@ -269,12 +353,19 @@ def test_a_new_user_gets_what_the_documents_say(tmp_path, monkeypatch, data_dir,
     info = read_info(tmp_path / "records")
     assert info.dtype == SETS[name]["dtype"]
     (tmp_path / "together.py").write_text(TOGETHER)
-    lines = list(list_lines(one_patient, info.splits))
+    lines = list(list_lines(one_patient, tmp_path / "records"))
     if one_patient:  # whom `demo` was trained on, so that none is left to audit it with
         audits = [line for line in lines if line.split()[1] == "audit"]
         lines = [line for line in lines if line not in audits]
         for line in audits:
             assert "held-out images are needed" in walk.vae_aug(line, status=1)
-    walk.vae_aug_together(lines)
+    output = walk.vae_aug_together(lines)
+    told = re.findall(r"again into another folder with (--window \S+),", output)
+    assert bool(told) == ("of 16 bits" in SETS[name].get("says", ""))
+    for window in told:
+        line = f"vae-aug {EXAMPLES['denoise'].replace('denoised', 'windowed')} {window}"
+        assert "of 16 bits" not in walk.vae_aug(line)
+    build_dataset(walk)
+    walk_scripts(walk)
     took = time.monotonic() - walk.began
     print(f"first own picture after {walk.picture_after:.0f} s, all of it {took:.0f} s")

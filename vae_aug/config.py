@@ -330,7 +330,7 @@ class AugmentConfig(_Config):
             lowest = -float("inf")
             checked["seed"] = check_number("seed", self.seed, lowest, whole=True)
         if self.value_range is not None:
-            checked["value_range"] = _check_value_range(self.value_range)
+            checked["value_range"] = check_value_range(self.value_range)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -386,7 +386,7 @@ def _refuse_range(factor: Any) -> None:
         )
 
 
-def _check_value_range(value: Any) -> tuple[float, float]:
+def check_value_range(value: Any) -> tuple[float, float]:
     """Check the values of black and white; return them as numbers of Python."""
     expected = "value_range must be a pair (low, high), the values of black and white"
     received = f"got {value!r} ({type(value).__name__})"

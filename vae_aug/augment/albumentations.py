@@ -364,12 +364,13 @@ def albumentations_map(
     """Make a function for `Dataset.map` that runs a pipeline on images, boxes and labels together.
 
     Elements are single examples in any layout of `vae_aug.augment.elements`: image `[H, W, C]`
-    uint8, uint16 or float32 (not every transform takes uint16), boxes `[N, 4]`. Where the pipeline
-    drops a box (outside after a crop, smaller than `min_area`), every other entry of that box's
-    group goes with it: the labels, and whatever has one row per box. Outside of `objects` and
-    `bounding_boxes` that is every entry of the boxes' dict whose first axis is of unknown length or
-    as long as the boxes'. All other entries are carried untouched: masks, keypoints and areas are
-    *not* transformed.
+    uint8, uint16 or float32, boxes `[N, 4]`. The pipeline sees uint16 as float32 in [0, 1], since
+    many transforms do not take it; a `fill` is in these units too. Where the pipeline drops a box
+    (outside after a crop, smaller than `min_area`), every other entry of that box's group goes with
+    it: the labels, and whatever has one row per box. Outside of `objects` and `bounding_boxes` that
+    is every entry of the boxes' dict whose first axis is of unknown length or as long as the
+    boxes'. All other entries are carried untouched: masks, keypoints and areas are *not*
+    transformed.
 
     Rows that are no box are removed first and do not come back: padding (-1 or 0), NaN, no area,
     wholly outside of the image. A box partly outside is an error of Albumentations', unless
@@ -493,7 +494,8 @@ class _Pipeline:
         real = ((end > start) & (start < 1) & (end > 0)).all(axis=-1)
         rows, corners = rows[real], corners[real]
         # A copy, since TensorFlow may lend its own memory, and transforms may write to theirs.
-        data: dict[str, Any] = {"image": np.array(image)}
+        shown = image / np.float32(65535) if image.dtype == np.uint16 else np.array(image)
+        data: dict[str, Any] = {"image": shown}
         if self.takes_boxes:
             data |= {"bboxes": corners, _ROW: rows}
             for name, values in zip(self.label_fields, labels, strict=True):
@@ -501,7 +503,9 @@ class _Pipeline:
                 data[name] = np.array([text.decode() for text in values]) if texts else values
                 data[name] = data[name][rows]
         result = self._run(int(seed), data)
-        changed = _check_result(result["image"], image)
+        changed = _check_result(result["image"], shown)
+        if image.dtype == np.uint16:
+            changed = np.rint(np.clip(changed, 0, 1) * np.float32(65535)).astype(np.uint16)
         if self.takes_boxes:
             corners = np.asarray(result["bboxes"], np.float64).reshape(-1, 4)
             rows = np.asarray(result[_ROW], np.int64)

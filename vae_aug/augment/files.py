@@ -1,8 +1,8 @@
-"""Denoise files on disk: PNG, JPEG and DICOM in, the same names and kinds out.
+"""Denoise files on disk: PNG, JPEG, TIFF and DICOM in, the same names and kinds out.
 
-Every output carries a mark that names the checkpoint (a PNG or JPEG comment, the derivation
-description of a DICOM object), so that a run can be resumed, and files of another origin are
-neither taken for finished nor overwritten.
+Every output carries a mark that names the checkpoint and the window (a PNG or JPEG comment, the
+derivation description of a DICOM object, behind the end of a TIFF), so that a run can be resumed,
+and files of another origin are neither taken for finished nor overwritten.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import pydicom
 import tensorflow as tf
@@ -29,10 +30,13 @@ from vae_aug.config import check_choice
 from vae_aug.data.annotations.source import describe_fault
 from vae_aug.data.atomic import write_atomic
 from vae_aug.data.derived import derive_dicom, read_picture
-from vae_aug.data.dicom import Window, check_window, is_dicom, read_dicom
+from vae_aug.data.dicom import Window, check_window, is_dicom, quantize, read_dicom
 from vae_aug.data.exif import find_orientation
+from vae_aug.data.extent import Extent, join_extents, measure_extent
+from vae_aug.data.hounsfield import find_stored_limits
 from vae_aug.data.images import parse_image_header, read_image
 from vae_aug.data.limits import MAX_IMAGE_BYTES, read_bounded
+from vae_aug.data.tiff import is_tiff
 from vae_aug.errors import VAEAugError
 from vae_aug.model.network import Network
 
@@ -48,6 +52,8 @@ _KINDS = {
     ".png": "png",
     ".jpg": "jpeg",
     ".jpeg": "jpeg",
+    ".tif": "tiff",
+    ".tiff": "tiff",
     ".dcm": "dicom",
     ".dicom": "dicom",
     ".ima": "dicom",
@@ -66,12 +72,15 @@ class DenoiseReport:
         kept: Files that an earlier run had denoised with the same checkpoint.
         ignored: Files of other kinds (text, a DICOMDIR); hidden ones are not even counted.
         failed: Images left out, as (file relative to the source, reason).
+        extent: What the images written that have 16 bits fill of their range, as the network saw
+            them.
     """
 
     written: int
     kept: int
     ignored: int
     failed: tuple[tuple[str, str], ...]
+    extent: Extent = dataclasses.field(default_factory=Extent)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON takes it."""
@@ -105,10 +114,12 @@ def denoise_files(
     the profile `vector` sees it fitted into its square, and its output is scaled back.
 
     Names, sizes, bit depths (of at least 8) and channels are kept. In colour the luminance
-    changes and the differences between channels stay; equal channels stay equal; alpha is
-    copied. A JPEG is compressed anew at quality 95. Of the metadata of PNG and JPEG only EXIF's
-    orientation is kept; text, colour profiles and palettes are left out. A DICOM object comes out
-    as `vae_aug.data.derived` says: same patient, same geometry, marked as derived.
+    changes and the differences between channels stay; equal channels stay equal; the alpha of a PNG
+    is copied. A JPEG is compressed anew at quality 95. Of the metadata of PNG and JPEG only EXIF's
+    orientation is kept; text, colour profiles and palettes are left out. A TIFF is read as
+    `vae_aug.data.tiff.decode_tiff` says, turned as its tag Orientation says, and loses its other
+    tags, its resolution among them. A DICOM object comes out as `vae_aug.data.derived` says: same
+    patient, same geometry, marked as derived.
 
     A run can be interrupted and started again: files appear whole or not at all, and those that
     are there are kept.
@@ -122,8 +133,11 @@ def denoise_files(
         strict: Raise at the first image that cannot be denoised instead of leaving it out.
         dicom_as: What DICOM files become: `"dicom"`, or `"png"` of 16 bits (8 if the file stores
             no more), for which `.dcm` is replaced by `.png`.
-        window: Of DICOM images, as `read_dicom`: what the network is shown. Training data went
-            through the same choice in `ingest`. A derived DICOM keeps what lies outside of it.
+        window: What the network is shown. Training data went through the same choice in `ingest`.
+            Of DICOM images, as `read_dicom`; a derived DICOM keeps what lies outside of it. Of PNG
+            and TIFF of 16 bits, as `vae_aug.data.hounsfield.show_stored`, in the values of the
+            files, which the output keeps; pixels outside of the window stay as they are. `"auto"`
+            shows such files from 0 to 65,535.
         progress: Called with (images done, images in all).
 
     Returns:
@@ -137,22 +151,24 @@ def denoise_files(
             image that cannot be denoised.
     """
     check_choice("dicom_as", dicom_as, DicomAs)
-    window = check_window("auto" if window is None else window)
+    window = "auto" if window is None else window
     source, out = Path(source), Path(out)
     augment = VAEAugment(ckpt, mode="denoise")
-    restore, marks = _trace(augment), _make_marks(augment, window)
+    restore, marks = _trace(augment), _make_marks(augment, check_window(window))
     jobs, ignored = _plan(source, out, dicom_as)
     waiting = [job for job in jobs if not _is_done(job, marks[job.kind])]
     failed: list[tuple[str, str]] = []
+    extent = Extent()
     for done, job in enumerate(waiting, start=1 + len(jobs) - len(waiting)):
         try:
-            data = _denoise(job, restore, marks[job.kind], window)
+            data, found = _denoise(job, restore, marks[job.kind], window)
         except VAEAugError as error:
             if strict:
                 raise
             failed.append((job.name, describe_fault(job.source, error)))
         else:
             _write(job.target, data)
+            extent = join_extents((extent, found))
         if progress is not None:
             progress(done, len(jobs))
     return DenoiseReport(
@@ -160,6 +176,7 @@ def denoise_files(
         kept=len(jobs) - len(waiting),
         ignored=ignored,
         failed=tuple(failed),
+        extent=extent,
     )
 
 
@@ -182,7 +199,7 @@ def _plan(source: Path, out: Path, dicom_as: str) -> tuple[list[_Job], int]:
                 target = _check_name(out, becomes)
             jobs.append(_Job(path, target, name.as_posix(), kind, becomes))
     if not jobs:
-        raise VAEAugError(f"{source}: holds no PNG, JPEG or DICOM image.")
+        raise VAEAugError(f"{source}: holds no PNG, JPEG, TIFF or DICOM image.")
     _check_targets(jobs)
     return jobs, len(files) - len(jobs)
 
@@ -200,13 +217,15 @@ def _list_files(source: Path, out: Path) -> list[Path]:
 
 
 def _find_kind(path: Path) -> str | None:
-    """Tell `"png"`, `"jpeg"` or `"dicom"` from a file's first bytes, else from its name."""
+    """Tell a value of `_KINDS` from a file's first bytes, else from its name."""
     if is_dicom(path):
         # The index of a medium has the prefix too, and never an image.
         return None if path.name == "DICOMDIR" else "dicom"
     start = b""
     with contextlib.suppress(OSError), open(path, "rb") as file:
         start = file.read(8)
+    if is_tiff(start):
+        return "tiff"
     by_content = (kind for magic, kind in _SIGNATURES.items() if start.startswith(magic))
     # A name that promises an image makes a file that is none worth a word.
     return next(by_content, _KINDS.get(path.suffix.lower()))
@@ -243,9 +262,14 @@ def _check_targets(jobs: Sequence[_Job]) -> None:
 def _make_marks(augment: VAEAugment, window: Window) -> dict[str, str]:
     """Make the texts by which outputs of each kind of source are known again."""
     digest = augment.checkpoint.digest[:_DIGEST_CHARACTERS] or "unsaved"
-    mark = f"Denoised by vae_aug (reconstruction by a variational autoencoder), checkpoint {digest}"
-    shown = window if isinstance(window, str) else f"{window[0]:g}/{window[1]:g}"
-    return {"png": mark, "jpeg": mark, "dicom": f"{mark}, window {shown}"}
+    start = "Denoised by vae_aug (reconstruction by a variational autoencoder)"
+    shown = window if isinstance(window, str) else f"{window[0]:.9g}/{window[1]:.9g}"
+    plain, windowed = (
+        f"{start}, checkpoint {digest}",
+        f"{start}, window {shown}, checkpoint {digest}",
+    )
+    stored = plain if window == "auto" else windowed
+    return {"png": stored, "tiff": stored, "jpeg": plain, "dicom": windowed}
 
 
 def _is_done(job: _Job, mark: str) -> bool:
@@ -266,6 +290,8 @@ def _is_done(job: _Job, mark: str) -> bool:
             return data.endswith(b"IEND\xaeB`\x82")
         case "jpeg":
             return data.endswith(b"\xff\xd9")
+        case "tiff":
+            return data.endswith(mark.encode())
         case _:
             return _is_whole_dicom(data)
 
@@ -296,20 +322,41 @@ def _trace(augment: VAEAugment) -> _Restore:
     return lambda pixels: trace(pixels.dtype.name, pixels.shape[2])(pixels).numpy()
 
 
-def _denoise(job: _Job, restore: _Restore, mark: str, window: Window) -> bytes:
-    """Return the output file of an image."""
+def _denoise(job: _Job, restore: _Restore, mark: str, window: Window) -> tuple[bytes, Extent]:
+    """Return the output file of an image, and what of its range the network saw filled."""
     if job.kind == "dicom":
         if job.becomes == "png":
-            return _encode_png(restore(read_dicom(job.source, window).pixels), mark)
+            shown = read_dicom(job.source, window).pixels
+            return _encode_png(restore(shown), mark), measure_extent(shown, windowed=True)
         picture = read_picture(job.source, window)
-        return derive_dicom(picture, restore(picture.pixels), mark)
-    # As stored: the copy keeps the tag by which viewers turn it.
-    pixels = restore(read_image(job.source, exif="ignore"))
+        extent = measure_extent(quantize(picture.pixels, 16), windowed=True)
+        return derive_dicom(picture, restore(picture.pixels), mark), extent
+    # PNG and JPEG as stored: the copy keeps the tag by which viewers turn it.
+    stored = read_image(job.source, exif="apply" if job.kind == "tiff" else "ignore")
+    pixels, extent = _restore_stored(stored, restore, window)
+    if job.kind == "tiff":
+        return _encode_tiff(pixels, mark), extent
     data = read_bounded(job.source, MAX_IMAGE_BYTES)
     orientation = find_orientation(data)
     if job.kind == "jpeg":
-        return _encode_jpeg(pixels, mark, orientation)
-    return _encode_png(_restore_alpha(pixels, data), mark, orientation)
+        return _encode_jpeg(pixels, mark, orientation), extent
+    return _encode_png(_restore_alpha(pixels, data), mark, orientation), extent
+
+
+def _restore_stored(
+    stored: np.ndarray, restore: _Restore, window: Window
+) -> tuple[np.ndarray, Extent]:
+    """Restore `[H, W, 1 or 3]`, of 16 bits only what lies within the window."""
+    if stored.dtype != np.uint16 or window == "auto":
+        return restore(stored), measure_extent(stored, windowed=False)
+    low, high = find_stored_limits(stored, window)
+    span = max(high - low, 1e-9)  # of an image of one value
+    shown = np.clip((stored - low) / span, 0, 1).astype(np.float32)
+    change = np.rint((restore(shown) - shown) * span)
+    inside = ((stored >= low) & (stored <= high)).all(axis=-1, keepdims=True)
+    changed = np.clip(stored + change, 0, np.iinfo(np.uint16).max).astype(np.uint16)
+    extent = measure_extent(quantize(shown, 16), windowed=True)
+    return np.where(inside, changed, stored), extent
 
 
 def _restore_alpha(pixels: np.ndarray, data: bytes) -> np.ndarray:
@@ -338,6 +385,12 @@ def _make_exif(orientation: int) -> bytes:
     exif = Image.Exif()
     exif[_ORIENTATION] = orientation
     return exif.tobytes()
+
+
+def _encode_tiff(pixels: np.ndarray, mark: str) -> bytes:
+    """Encode `[H, W, 1 or 3]` with the mark behind the end, where readers do not look."""
+    _, data = cv2.imencode(".tif", np.ascontiguousarray(pixels[..., ::-1]))  # OpenCV has BGR
+    return data.tobytes() + mark.encode()
 
 
 def _encode_jpeg(pixels: np.ndarray, mark: str, orientation: int) -> bytes:

@@ -142,13 +142,7 @@ def preview(
     p: options.Probability = 1.0,
     guard: options.BoxGuard = "paste",
     min_fidelity: options.MinFidelity = 0.8,
-    value_range: Annotated[
-        str | None,
-        typer.Option(
-            metavar="<LOW,HIGH>",
-            help="Values of black and white. Default: the range of 8 or 16 bits.",
-        ),
-    ] = None,
+    value_range: options.ValueRange = None,
     engine: options.NetworkEngine = "tensorflow",
     seed: options.Seed = 0,
 ) -> None:
@@ -158,7 +152,7 @@ def preview(
     figures: mean change in % of the grey range, SSIM, and how well each box's content is preserved.
     """
     require_split(records, split)
-    limits = None if value_range is None else options.parse_value_range(value_range)
+    limits = options.parse_value_range(value_range)
     with name_damage(records):
         chosen = calls.choose_rows(calls.read_records(records, split, unannotated=True), rows)
     transform = calls.VAEAugment(
@@ -203,7 +197,7 @@ def replay(
     ckpt: options.Checkpoint = "demo",
     out: Annotated[Path | None, typer.Option(help="Image file to write what was made to.")] = None,
 ) -> None:
-    """Make an augmented record's image again and compare it byte for byte; 1 if it differs."""
+    """Make an augmented record's image again and compare its bytes (status 1 if they differ)."""
     if index is not None:
         warn_of_former(f"{file} {index}", f"{file} --record {index}")
         record = index
@@ -224,7 +218,9 @@ def replay(
 def denoise(
     source: Annotated[
         Path,
-        typer.Argument(help="PNG, JPEG or DICOM file, or a folder of them, searched through."),
+        typer.Argument(
+            help="PNG, JPEG, TIFF or DICOM file, or a folder of them, searched through."
+        ),
         require_source,
     ],
     out: Annotated[Path, typer.Argument(help="Folder to write; a file name for a single file.")],
@@ -241,8 +237,8 @@ def denoise(
     """Denoise image files; names, sizes and bit depth are kept.
 
     An interrupted run goes on where it stopped. Of the metadata of PNG and JPEG only the
-    orientation is kept; derived DICOM keeps its patient and geometry. Reconstructions are not
-    anonymous.
+    orientation is kept, of TIFF none; derived DICOM keeps its patient and geometry. Values outside
+    of the --window of PNG and TIFF stay as they are. Reconstructions are not anonymous.
     """
     with show_counts("images") as progress:
         report = calls.denoise_files(
@@ -261,5 +257,7 @@ def denoise(
         f"{plural(report.ignored, 'other file')} ignored, {len(report.failed)} left out"
     )
     say_problems([f"left out {file}: {reason}" for file, reason in report.failed])
+    if warning := report.extent.describe("denoise"):
+        say(warning)
     if report.failed and not report.written + report.kept:
         raise VAEAugError(f"none of {plural(len(report.failed), 'image')} could be denoised.")

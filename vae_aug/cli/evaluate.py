@@ -46,6 +46,7 @@ def evaluate(
             "that a checkpoint was trained at.",
         ),
     ] = None,
+    value_range: options.ValueRange = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for denoising.json, denoising.md and a figure per noise."),
@@ -58,6 +59,7 @@ def evaluate(
     if fewer than two patients are known.
     """
     require_split(records, split)
+    limits = options.parse_value_range(value_range)
     if len({name_checkpoint(one) for one in ckpt}) < len(ckpt):
         raise ValueError(f"two checkpoints have one name: {', '.join(ckpt)}.")
     networks = {name_checkpoint(one): calls.load_checkpoint(one) for one in ckpt}
@@ -70,12 +72,15 @@ def evaluate(
             corruptions=corruption,
             limit=limit,
             size=size,
+            value_range=limits,
             out=out,
             seed=seed,
             progress=progress,
         )
     publish(table.to_dict())
     calls.print_denoising(table, get_out())
+    if warning := table.extent.describe("evaluate"):
+        say(warning)
     if out is not None:
         calls.write_report(table, out / "denoising.md")
         say(f"{out}")
@@ -135,13 +140,17 @@ def audit(
         require_records,
     ] = None,
     split: Annotated[
-        str, typer.Option(help="That split.", autocompletion=options.complete_split)
+        str,
+        typer.Option(
+            help="The split that holds other patients.", autocompletion=options.complete_split
+        ),
     ] = "validation",
     samples: Annotated[int, typer.Option(min=2, help="Samples drawn in each way.")] = 256,
     quantile: Annotated[
         float,
         typer.Option(
-            help="Share of held-out images that lie nearer to a training image than the threshold."
+            help="Sets the threshold of distance: this share of the held-out images lies nearer to "
+            "a training image."
         ),
     ] = 0.01,
     limit: Annotated[
@@ -216,7 +225,9 @@ def bench(
         int,
         typer.Option(min=1, help="Images timed in a round, rounded up to a multiple of 64."),
     ] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds, in which all ways take turns.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Rounds; each measures every engine in turn.")
+    ] = 3,
     engine: Annotated[
         list[Any] | None,
         options.repeat(
@@ -226,7 +237,7 @@ def bench(
         ),
     ] = None,
 ) -> None:
-    """Measure which engine is the fastest on this machine, on drawn images with boxes.
+    """Measure which engine is the fastest on this machine, on phantoms with boxes.
 
     Results are printed as they come. Status 1 if an engine fails, or one that is named by --engine
     cannot run here; the others are measured all the same.

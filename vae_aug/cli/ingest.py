@@ -69,7 +69,8 @@ def ingest(
         typer.Option(
             help="What becomes of images of which the source does not say whether they have "
             "boxes. keep (the default): they go to shards of their own, which vae-aug train reads "
-            "and a detector does not; skip; negative: you say that none has a box; error.",
+            "and a detector does not; skip; negative: you say that none has a box; error (the "
+            "default with --strict).",
         ),
     ] = None,
     keep_partial: Annotated[
@@ -127,7 +128,7 @@ def ingest(
             "which decodes every image of OUT once more.",
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of --split-by-patient.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of --split-by-patient.")] = 0,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes; the records are the same for any number.")
     ] = 1,

@@ -92,7 +92,7 @@ StartFrom = Annotated[
     str | None,
     typer.Option(
         help="Checkpoint, or name of a packaged one, whose architecture and weights training "
-        "starts from instead. [default: demo, unless a profile, encoder or weights are chosen]",
+        "starts from. [default: demo, unless a profile, encoder or weights are chosen]",
         autocompletion=complete_checkpoint,
     ),
     require_checkpoint,
@@ -167,7 +167,7 @@ SaltFile = Annotated[
 Window = Annotated[
     str,
     typer.Option(
-        help="Of DICOM; in ingest also of NIfTI, and of PNG and TIFF of 16 bits. auto: what the "
+        help="Of DICOM, of PNG and TIFF of 16 bits, and in ingest of NIfTI. auto: what the "
         "file or table says, of a volume its percentiles 0.5 to 99.5, else values as stored; "
         "full: lowest to highest value; lung, brain, bone, soft-tissue, or CENTER,WIDTH in "
         "modality units (CT: Hounsfield units), of PNG and TIFF in their own values."
@@ -210,6 +210,13 @@ NetworkEngine = Annotated[
         "less exact with bfloat16 where the processor has it; xla is for accelerators."
     ),
 ]
+ValueRange = Annotated[
+    str | None,
+    typer.Option(
+        metavar="<LOW,HIGH>",
+        help="Values of black and white. Default: the range of 8 or 16 bits.",
+    ),
+]
 Strength = Annotated[
     float, typer.Option(min=0, help="Strength, linear; 1 is the posterior's own spread.")
 ]
@@ -235,8 +242,10 @@ def parse_window(text: str) -> str | tuple[float, float]:
         return text
 
 
-def parse_value_range(text: str) -> tuple[float, float]:
-    """Return the values of black and white that an option stands for; `VAEAugment` checks them."""
+def parse_value_range(text: str | None) -> tuple[float, float] | None:
+    """Return the values of black and white that an option stands for; their user checks them."""
+    if text is None:
+        return None
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError as error:

@@ -54,13 +54,16 @@ def train(
         ),
     ] = None,
     encoder: Annotated[
-        Encoder | None, typer.Option(help="Backbone. [default: efficientnet-b1]")
+        Encoder | None,
+        typer.Option(
+            help="Backbone. [default: that of --start-from, or efficientnet-b1 without it]"
+        ),
     ] = None,
     encoder_weights: Annotated[
         str | None,
         typer.Option(
             help="imagenet (downloads), package (the extra [lite1]) or a file. "
-            "[default: random weights]"
+            "[default: those of --start-from, or random weights without it]"
         ),
     ] = None,
     start_from: options.StartFrom = None,
@@ -68,12 +71,12 @@ def train(
         Likelihood | None,
         typer.Option(
             help="paper: original_dim * MSE + KLD; sigma: optimal decoder variance; sigma_each: "
-            "one for each image, the ladder's default. [default: sigma]"
+            "one for each image. [default: sigma; of a ladder sigma_each]"
         ),
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Its peak. [default: 0.001; of a ladder 0.002]"),
+        typer.Option(min=0.0, help="Its highest value. [default: 0.001; of a ladder 0.002]"),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of weights, order, noise and draws. [default: 0]")

@@ -34,6 +34,7 @@ from vae_aug.data.dicom_values import (
     find_padding,
     get_rescale,
     get_voi_function,
+    get_window_limits,
     is_inverted,
 )
 from vae_aug.errors import DicomError
@@ -173,16 +174,11 @@ def _find_limits(shown: np.ndarray, dataset: Dataset, window: Window) -> tuple[f
         voi, function = choose_own_voi(dataset), get_voi_function(dataset)
         if voi is not None and voi.window and voi.window[1] > 1 and function != "SIGMOID":
             shift = 1.0 if function == "LINEAR_EXACT" else 0.0
-            return _get_limits(voi.window[0] + shift / 2, voi.window[1] + shift)
+            return get_window_limits(voi.window[0] + shift / 2, voi.window[1] + shift)
         window = "full"
     if isinstance(window, tuple):
-        return _get_limits(*window)
+        return get_window_limits(*window)
     return (float(shown.min()), float(shown.max())) if shown.size else (0.0, 0.0)
-
-
-def _get_limits(center: float, width: float) -> tuple[float, float]:
-    """Return where the linear function of PS3.3 C.11.2.1.2.1 reaches black and white."""
-    return center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
 
 
 def _change_stored(picture: DicomPicture, changed: np.ndarray) -> np.ndarray:

@@ -425,6 +425,11 @@ def apply_window(
     return np.clip((values - center) / width + 0.5, 0, 1)
 
 
+def get_window_limits(center: float, width: float) -> tuple[float, float]:
+    """Return where the linear function of PS3.3 C.11.2.1.2.1 reaches black and white."""
+    return center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
+
+
 def quantize(greys: np.ndarray, bits: int) -> np.ndarray:
     """Turn grey values in [0, 1] into uint8 (8 bits) or uint16 (16), rounding half up."""
     return np.floor(greys * (2**bits - 1) + 0.5).astype(np.uint8 if bits == 8 else np.uint16)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +19,11 @@ NARROW = 1 / 8
 
 _WHITE = 65535
 _BLOCK = 2**22
+_AGAIN = {
+    "ingest": "with --overwrite and",
+    "denoise": "into another folder with",
+    "evaluate": "with",
+}
 _OUTLIERS = 0.001
 """Share of pixels at either end that may be markers or hot, and do not count if others are near."""
 
@@ -46,22 +52,30 @@ class Extent:
         """Whether more than half of the images are narrow; single ones may be all but empty."""
         return 2 * self.narrow > self.images
 
-    def describe(self) -> str:
-        """Say how little of their range most images fill, and what to do; `""` if they do not."""
+    def describe(self, command: Literal["ingest", "denoise", "evaluate"] = "ingest") -> str:
+        """Say how little of their range most images fill, and what to do; `""` if they do not.
+
+        Args:
+            command: The command of `vae-aug` that is to be run again.
+        """
         if not self.is_narrow:
             return ""
         share = (self.high - self.low) / _WHITE
-        way_out = (
-            "another --window (full shows the lowest to the highest value)"
-            if self.windowed
-            else f"--window {_format(*self.window)}, the same for every split: its CENTER,WIDTH "
-            f"makes {self.low} black and {self.high} white"
-        )
+        ends = f"makes {self.low} black and {self.high} white"
+        if command == "evaluate":
+            way_out = f"--value-range {self.low},{self.high}, which {ends}"
+        elif self.windowed:
+            way_out = "another --window (full shows the lowest to the highest value)"
+        else:
+            way_out = (
+                f"--window {_format(*self.window)}, the same for every split: its CENTER,WIDTH "
+                f"{ends}"
+            )
         return (
             f"WARNING: {self.narrow:,} of {plural(self.images, 'image')} of 16 bits fill little of "
             f"their range ({self.low} to {self.high} of 0 to {_WHITE}, {share:.1%}), which "
             "networks "
-            f"see nearly black. Run the same command again with --overwrite and {way_out}"
+            f"see nearly black. Run the same command again {_AGAIN[command]} {way_out}"
         )
 
     @property

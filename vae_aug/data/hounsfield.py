@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from vae_aug.data.annotations.source import Hounsfield
-from vae_aug.data.dicom import WINDOWS, Window, apply_window, quantize
+from vae_aug.data.dicom import WINDOWS, Window, apply_window, check_window, quantize
+from vae_aug.data.dicom_values import get_window_limits
 from vae_aug.errors import VAEAugError
 
 
@@ -42,6 +43,32 @@ def show_stored(stored: np.ndarray, window: Window, bits: int | None = None) -> 
     Raises:
         VAEAugError: If the window is a preset in Hounsfield units.
     """
+    _refuse_preset(window)
+    return _show(stored.astype(np.float64), window, None, bits)
+
+
+def find_stored_limits(stored: np.ndarray, window: Window) -> tuple[float, float]:
+    """Find which values `show_stored` makes black and white.
+
+    Args:
+        stored: As `show_stored`.
+        window: As `show_stored`, or as text.
+
+    Returns:
+        `(low, high)`, in the values of the file.
+
+    Raises:
+        ValueError: If it is no window.
+        VAEAugError: As `show_stored`.
+    """
+    _refuse_preset(window)
+    window = check_window(window)
+    if isinstance(window, tuple):
+        return get_window_limits(*window)
+    return float(stored.min()), float(stored.max())
+
+
+def _refuse_preset(window: Window) -> None:
     if isinstance(window, str) and window in WINDOWS:
         center, width = WINDOWS[window]
         raise VAEAugError(
@@ -49,7 +76,6 @@ def show_stored(stored: np.ndarray, window: Window, bits: int | None = None) -> 
             "values stand for; give --window CENTER,WIDTH in these values, e.g. "
             f"{center + 1024:g},{width:g} if they are Hounsfield units + 1024."
         )
-    return _show(stored.astype(np.float64), window, None, bits)
 
 
 def _show(

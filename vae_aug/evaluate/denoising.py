@@ -18,9 +18,10 @@ import tensorflow as tf
 
 from vae_aug.augment.engine import find_batch_size
 from vae_aug.augment.intensity import compute_grey, find_range
-from vae_aug.config import check_range
+from vae_aug.config import check_range, check_value_range
 from vae_aug.corrupt import check_names, corrupt
 from vae_aug.data.atomic import write_atomic
+from vae_aug.data.extent import Extent, join_extents, measure_extent
 from vae_aug.data.letterbox import compute_content, letterbox, letterbox_boxes, unletterbox
 from vae_aug.data.records import read_info, read_records
 from vae_aug.data.sheet import Panel, make_panels, write_sheet
@@ -92,10 +93,12 @@ class DenoisingTable:
     Attributes:
         rows: One for each corruption, method and region.
         settings: Everything that is needed to understand and repeat it; JSON values.
+        extent: What the images that have 16 bits fill of their range, unless their range was given.
     """
 
     rows: tuple[Row, ...]
     settings: Mapping[str, Any]
+    extent: Extent = dataclasses.field(default_factory=Extent)
 
     def get_row(self, corruption: str, method: str, region: str = "whole") -> Row:
         """Return one row.
@@ -130,6 +133,7 @@ def evaluate_denoising(
     corruptions: Sequence[str] = ("replace", "blend"),
     limit: int | None = None,
     size: int | None = None,
+    value_range: tuple[float, float] | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     seed: int = 0,
@@ -152,10 +156,12 @@ def evaluate_denoising(
         split: The split.
         keep: Share of the information that the corruption leaves, in (0, 1]. 1 measures what
             the methods do to clean images.
-        corruptions: Keys of `vae_aug.corrupt.CORRUPTIONS`.
+        corruptions: Keys of `vae_aug.corrupt.CORRUPTIONS`; one that is named twice counts once.
         limit: Most images, evenly spaced over the split; None for all.
         size: Side of the square in pixels, at least 32; None for the largest `image_size` of the
             networks, that of their training, or 224 without any.
+        value_range: Values of black and white, as `VAEAugment` takes them; None for the whole range
+            of the images' dtype.
         out: Folder for `denoising.json` and, for each corruption, `denoising_<name>.png`: clean,
             noisy and restored images with their boxes and errors. None writes nothing.
         progress: Called with (steps done, steps in all).
@@ -166,9 +172,11 @@ def evaluate_denoising(
 
     Raises:
         ValueError: If an argument is out of its range.
+        TypeError: If `value_range` is no pair.
         RecordError: If the records cannot be read or the split is empty.
     """
     check_names(corruptions)
+    corruptions = tuple(dict.fromkeys(corruptions))
     check_range("keep", keep, 0, 1, open_low=True)
     if limit is not None:
         check_range("limit", limit, 1)
@@ -180,11 +188,22 @@ def evaluate_denoising(
     if size is None:
         sizes = [network.config.image_size for network in networks.values()]
         size = max(sizes, default=_DEFAULT_SIZE)
+    if value_range is not None:
+        value_range = check_value_range(value_range)
     run = _Run(
-        source_records, networks, split, keep, tuple(corruptions), limit, size, seed, progress
+        source_records,
+        networks,
+        split,
+        keep,
+        corruptions,
+        limit,
+        size,
+        value_range,
+        seed,
+        progress,
     )
     values, figures = run.measure()
-    table = DenoisingTable(run.summarize(values), run.describe())
+    table = DenoisingTable(run.summarize(values), run.describe(), run.extent)
     if out is not None:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,6 +228,7 @@ class _Picture:
         boxes: `[N, 4] float32`, `rel_yxyx` of the square.
         labels: `[N]`, indices of their labels.
         masks: Regions to masks `[S, S] bool`; None for a whole square.
+        extent: What the image fills of its range, unless that was given.
     """
 
     index: int
@@ -216,6 +236,7 @@ class _Picture:
     boxes: np.ndarray
     labels: np.ndarray
     masks: dict[str, np.ndarray | None]
+    extent: Extent
 
 
 _Values = dict[tuple[str, str, str], list[dict[str, float]]]
@@ -234,6 +255,7 @@ class _Run:
         corruptions: tuple[str, ...],
         limit: int | None,
         size: int,
+        value_range: tuple[float, float] | None,
         seed: int,
         progress: Callable[[int, int], None] | None,
     ) -> None:
@@ -243,6 +265,8 @@ class _Run:
         self._networks = networks
         self._keep, self._corruptions, self._seed = keep, corruptions, seed
         self.size = size
+        self.extent = Extent()
+        self._value_range = value_range
         self._restorers = {name: _make_restorer(vae) for name, vae in networks.items()}
         self._filters: dict[str, Mapping[str, Filter]] = {}
         patients, box_counts = self._scan()
@@ -262,6 +286,7 @@ class _Run:
         values: _Values = {}
         figures: _Figures = {name: [] for name in self._corruptions}
         for batch in self._read_batches():
+            self.extent = join_extents([self.extent, *(picture.extent for picture in batch)])
             for corruption in self._corruptions:
                 noisy = np.stack([self._corrupt(picture, corruption) for picture in batch])
                 restored = self._restore(noisy, corruption)
@@ -296,6 +321,7 @@ class _Run:
             "corruptions": list(self._corruptions),
             "seed": self._seed,
             "image_size": self.size,
+            "value_range": self._value_range and list(self._value_range),
             "regions": {
                 "whole": "the image; of one that is not square, without its letterbox bars",
                 "body": "largest bright region of the clean image, gaps closed",
@@ -358,7 +384,7 @@ class _Run:
         wanted = set(indices)
         for index, element in enumerate(self._dataset):
             if index in wanted:
-                yield _make_picture(index, element, self.size)
+                yield _make_picture(index, element, self.size, self._value_range)
 
     def _read_batches(self) -> Iterator[list[_Picture]]:
         at_once = find_batch_size(self.size, _BATCH)
@@ -441,11 +467,16 @@ def _make_restorer(vae: Network) -> Callable[[np.ndarray], tf.Tensor]:
     return restore
 
 
-def _make_picture(index: int, element: Mapping[str, Any], size: int) -> _Picture:
+def _make_picture(
+    index: int,
+    element: Mapping[str, Any],
+    size: int,
+    value_range: tuple[float, float] | None,
+) -> _Picture:
     """Bring an element to the square, and find its regions."""
     image = element["image"][None]
     height, width = int(image.shape[1]), int(image.shape[2])
-    grey = tf.clip_by_value(compute_grey(image, *find_range(image)), 0.0, 1.0)
+    grey = tf.clip_by_value(compute_grey(image, *find_range(image, value_range)), 0.0, 1.0)
     clean = letterbox(grey, size).numpy()[0, ..., 0]
     boxes = letterbox_boxes(element["objects"]["bbox"], height, width, size).numpy()
     top, left, content_height, content_width = (
@@ -460,7 +491,8 @@ def _make_picture(index: int, element: Mapping[str, Any], size: int) -> _Picture
         whole[content] = True
     masks = {"whole": whole, "body": body, "boxes": make_box_mask(boxes, size, size)}
     labels = element["objects"]["label"].numpy()
-    return _Picture(index, clean, boxes, labels, masks)
+    extent = measure_extent(image[0].numpy(), windowed=False) if value_range is None else Extent()
+    return _Picture(index, clean, boxes, labels, masks, extent)
 
 
 def _estimate(values: Sequence[float], groups: Sequence[str], seed: int) -> Estimate:
