@@ -206,3 +206,30 @@ def test_what_was_not_used_for_longest_makes_room(monkeypatch):
     keep_graph(paths[0], lambda: pytest.fail("it is kept"))
     keep_graph(paths[2], lambda: make_graph(0.0))
     assert [path.is_file() for path in paths] == [True, False, True]
+
+
+def test_a_graph_is_not_inlined_where_it_is_called():
+    """Inlined, TensorFlow would optimise it again for every size, and change floats' last bits."""
+    spec = tf.TensorSpec([None], tf.float32)
+    graph = Graph.of(tf.function(lambda x: x + 1.0).get_concrete_function(spec))
+    call = graph.make_call()
+    outer = tf.function(lambda x: call(x)[0]).get_concrete_function(spec)
+    [function] = outer.graph.as_graph_def().library.function
+    assert function.attr["_noinline"].b
+    np.testing.assert_array_equal(outer(tf.constant([1.0])), [2.0])
+
+
+def test_a_graph_in_two_parts_gives_what_the_whole_gives():
+    @tf.function(autograph=False)
+    def compute(x, y):
+        with tf.name_scope("encoder/half_1"):  # as Keras names the second call of a layer
+            half = tf.nn.relu(x)
+        return half * y
+
+    graph = Graph.of(compute.get_concrete_function(*[tf.TensorSpec([2], tf.float32)] * 2))
+    early, late = graph.cut_at(graph.find_layer("half"))
+    x, y = tf.constant([-1.0, 2.0]), tf.constant([3.0, 3.0])
+    [half] = early.make_function()(x)
+    np.testing.assert_array_equal(half, [0.0, 2.0])
+    np.testing.assert_array_equal(late.make_function()(half, y)[0], [0.0, 6.0])
+    assert graph.find_layer("missing") is None

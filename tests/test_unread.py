@@ -78,7 +78,7 @@ def write_mask(path, value):
     [
         ("yolo", "json/b.json", SHAPE),
         ("yolo", "old/b.lbl", BOX),
-        ("yolo", "old/b.txt.gz", gzip.compress(BOX.encode())),
+        ("yolo", "old/b.txt.gz", gzip.compress(BOX.encode(), mtime=0)),
         ("yolo", "rois/b.zip", ARCHIVE),
         ("yolo", "b.qpdata", b"\0"),
         ("voc", "Annotations_v2/b.xml", f"<annotation>{OBJECT}</annotation>"),
@@ -156,7 +156,7 @@ def test_files_of_another_split_do_not_count(tmp_path):
     [
         ("seg.zip", ARCHIVE),
         ("series.nrrd", b"NRRD0004"),
-        ("series.nii.gz", gzip.compress(b"")),
+        ("series.nii.gz", gzip.compress(b"", mtime=0)),
         ("annotations.csv", "a,b\n"),
         ("masks/b.png", b""),
         ("b.json", SHAPE),

@@ -167,7 +167,7 @@ def _write_labels(rng: random.Random, path: Path, array: np.ndarray, affine: np.
     elif rng.random() < 0.1:
         content = path.read_bytes()
         is_gzip = content[:2] == b"\x1f\x8b"
-        path.write_bytes(gzip.decompress(content) if is_gzip else gzip.compress(content))
+        path.write_bytes(gzip.decompress(content) if is_gzip else gzip.compress(content, mtime=0))
     return path
 
 

@@ -110,7 +110,7 @@ def _damage(rng: random.Random, path: Path) -> None:
         case 1:
             del data[rng.randrange(len(data)) :]
         case 2:
-            data = bytearray(gzip.compress(bytes(data)))
+            data = bytearray(gzip.compress(bytes(data), mtime=0))
         case _:
             data += bytes(rng.randrange(256) for _ in range(rng.randrange(30)))
     path.write_bytes(data)
