@@ -10,11 +10,18 @@ from vae_aug.evaluate import speed as module
 from vae_aug.evaluate.speed import WAYS, list_engines, measure_engines
 
 
+@pytest.fixture
+def short_passes(monkeypatch):
+    """Let four images be under way, in place of 64: the guard takes each a while."""
+    monkeypatch.setattr(module, "_UNDER_WAY", 4)
+
+
 def hide_openvino(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.delitem(sys.modules, "vae_aug.augment.openvino", raising=False)
 
 
+@pytest.mark.usefixtures("short_passes")
 def test_every_way_of_every_engine_is_measured(monkeypatch):
     hide_openvino(monkeypatch)
     steps, told = [], []
@@ -44,6 +51,7 @@ class ForgetfulVAE(FakeVAE):
         raise RuntimeError("there is no\nlatent vector")
 
 
+@pytest.mark.usefixtures("short_passes")
 def test_a_way_that_fails_takes_no_other_along():
     speeds, [failure] = measure_engines(
         ForgetfulVAE(), ["tensorflow"], image_size=48, images=1, rounds=1
@@ -53,6 +61,7 @@ def test_a_way_that_fails_takes_no_other_along():
     assert "there is no latent vector" in failure.reason
 
 
+@pytest.mark.usefixtures("short_passes")
 def test_a_failure_in_a_later_round_counts_and_is_not_tried_again(monkeypatch):
     calls = []
 

@@ -220,7 +220,6 @@ def _make_room(folder: Path, size: int) -> None:
 def _describe_versions() -> tuple[str, ...]:
     """Return the versions, and the digest of the code, that a graph comes from."""
     code = hashlib.sha256()
-    package = Path(__file__).parent.parent
-    for path in sorted([*package.glob("augment/*.py"), *package.glob("model/*.py")]):
+    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
         code.update(path.read_bytes())
     return tf.__version__, keras.__version__, __version__, code.hexdigest()
