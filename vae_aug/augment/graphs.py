@@ -162,7 +162,8 @@ def find_graph(network: str, key: Sequence[Any]) -> Path:
     """Return the file that a graph is kept in, which need not be there.
 
     Args:
-        network: SHA-256 of the checkpoint. If the file's folder is there, it could be loaded once.
+        network: SHA-256 of the checkpoint, whose folder is there if it could be loaded once; or
+            `"transform"` for what is around networks.
         key: All else that the graph depends on beside versions, devices and this package's code.
     """
     devices = sorted({device.device_type for device in tf.config.list_physical_devices()})
