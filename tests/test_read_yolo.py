@@ -12,6 +12,7 @@ from PIL import Image
 
 from vae_aug.data.annotations.source import ReaderOptions
 from vae_aug.data.annotations.yolo import find_yolo_names, is_darknet, is_yolo_text, read_yolo
+from vae_aug.data.annotations.yolo_points import find_boxed_lengths
 from vae_aug.errors import AnnotationError
 
 # Images have 48 x 64 pixels, so this is (24, 18, 40, 30).
@@ -495,3 +496,9 @@ def test_no_mutation_loses_a_box(tmp_path):
         read_count += 1
         assert find_losses(annotations, truth) == [], seed
     assert read_count > 150
+
+
+def test_a_polygon_that_was_cut_short_is_no_box_with_a_key_point(tmp_path):
+    """Seven numbers fit no polygon, and by chance look like a box, a point and a score."""
+    row = "0 0.32812500 0.39583333 0.41406250 0.39583333 0.41406250 0.45833333 0.32812500"
+    assert find_boxed_lengths(tmp_path, [row]) == frozenset()

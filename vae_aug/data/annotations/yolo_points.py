@@ -78,7 +78,9 @@ def find_boxed_lengths(root: Path, texts: Iterable[str]) -> frozenset[int]:
 def _judge(root: Path, length: int, rows: Sequence[_Row]) -> bool:
     """Tell whether rows of one length begin with a box, by the share of rows of each kind."""
     shares = _Row(*np.mean(rows, axis=0).tolist())
-    if shares.is_scored >= _MOST and (shares.are_visibilities == 1 or length % 2):
+    # A row or two of a length that no polygon has may be polygons that were cut short.
+    fits_no_polygon = length % 2 and len(rows) >= _FEW_ROWS
+    if shares.is_scored >= _MOST and (shares.are_visibilities == 1 or fits_no_polygon):
         return True
     is_box = max(shares.is_box, shares.is_scored)
     if length % 2 or is_box < _HALF or shares.is_parallelogram >= _MOST:
