@@ -7,7 +7,7 @@ and again half of one wherever TensorFlow optimises the function around them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -16,7 +16,8 @@ from vae_aug.augment.graphs import Graph, find_graph, keep_graph
 from vae_aug.augment.guard import change_guarded, measure_contrast_ratio
 from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.config import Guard
-from vae_aug.data.letterbox import unletterbox
+
+_Range = tuple[float, float] | None
 
 
 class ChangeSettings(NamedTuple):
@@ -27,7 +28,7 @@ class ChangeSettings(NamedTuple):
         min_fidelity: As of `change_guarded`.
         denoised: As of `change_guarded`.
         replaced: Share of the image itself that the network's output stands in for.
-        size: Side of the square that the network sees; None if it sees images as they are.
+        partial: Whether some images may not be chosen.
         value_range: As of `find_range`.
     """
 
@@ -35,8 +36,8 @@ class ChangeSettings(NamedTuple):
     min_fidelity: float
     denoised: bool
     replaced: float
-    size: int | None
-    value_range: tuple[float, float] | None
+    partial: bool
+    value_range: _Range
 
 
 def change_images(
@@ -50,9 +51,9 @@ def change_images(
 
     Args:
         images: `[B, H, W, C]`, of any dtype that `change_luminance` takes.
-        computed: What the network adds: `[B, S, S, 1] float32`, or `[B, H, W, 1]` without a size.
+        computed: `[B, H, W, 1] float32`, what the network adds.
         boxes: `[B, N, 4] float32`, `rel_yxyx`.
-        chosen: `[B] bool`; other images stay as they are.
+        chosen: `[B] bool`; other images stay as they are, if the settings are `partial`.
         settings: Of the transform.
 
     Returns:
@@ -64,7 +65,8 @@ def change_images(
     """
     low, high = find_range(images, settings.value_range)
     kind = (images.dtype, images.shape[-1])
-    change, measure = _trace_change(settings, *kind), _trace_contrast(settings, *kind)
+    change = _trace_change(settings, *kind)
+    measure = _trace_contrast(settings.value_range, *kind)
     changed, fidelity, guarded = change(images, computed, boxes, chosen, low, high)
     # A call of its own, which TensorFlow leaves out where nobody reads it, as under `apply`.
     [contrast] = measure(images, changed, boxes, low, high)
@@ -72,9 +74,9 @@ def change_images(
     return changed, {"fidelity": fidelity, "contrast": contrast, "guarded": guarded}
 
 
-def _find_static_range(images: tf.Tensor, low: Any, high: Any, settings: ChangeSettings) -> Any:
+def _find_static_range(images: tf.Tensor, low: Any, high: Any, value_range: _Range) -> Any:
     """Return the range of values, as constants where the dtype and the settings say it."""
-    return find_range(images, settings.value_range) if images.dtype.is_integer else (low, high)
+    return find_range(images, value_range) if images.dtype.is_integer else (low, high)
 
 
 @functools.lru_cache(maxsize=64)
@@ -82,15 +84,15 @@ def _trace_change(settings: ChangeSettings, dtype: tf.DType, channels: int) -> A
     """Trace `change_images` but for the contrast: images, fidelity and what was guarded."""
 
     def change(images: Any, computed: Any, boxes: Any, chosen: Any, low: Any, high: Any) -> Any:
-        low, high = _find_static_range(images, low, high, settings)
+        low, high = _find_static_range(images, low, high, settings.value_range)
         wanted = computed
-        if settings.size is not None:
-            wanted = unletterbox(computed, *tf.unstack(tf.shape(images)[1:3]))
         if settings.replaced:
             wanted -= settings.replaced * compute_grey(images, low, high)
+        if settings.partial:
+            wanted = tf.where(chosen[:, None, None, None], wanted, 0.0)
         return change_guarded(
             images,
-            tf.where(chosen[:, None, None, None], wanted, 0.0),
+            wanted,
             boxes,
             low,
             high,
@@ -100,25 +102,25 @@ def _trace_change(settings: ChangeSettings, dtype: tf.DType, channels: int) -> A
         )
 
     images, boxes, *limits = _make_specs(dtype, channels)
-    computed = tf.TensorSpec([None, settings.size, settings.size, 1], tf.float32)
+    computed = tf.TensorSpec([None, None, None, 1], tf.float32)
     specs = [images, computed, boxes, tf.TensorSpec([None], tf.bool), *limits]
     return _keep(change, specs, settings)
 
 
 @functools.lru_cache(maxsize=64)
-def _trace_contrast(settings: ChangeSettings, dtype: tf.DType, channels: int) -> Any:
+def _trace_contrast(value_range: _Range, dtype: tf.DType, channels: int) -> Any:
     """Trace what measures the contrast of boxes before and after a change."""
 
     def measure(images: Any, changed: Any, boxes: Any, low: Any, high: Any) -> Any:
-        low, high = _find_static_range(images, low, high, settings)
+        low, high = _find_static_range(images, low, high, value_range)
         before, after = (compute_grey(pixels, low, high) for pixels in (images, changed))
         return measure_contrast_ratio(before, after, boxes)
 
     images, boxes, *limits = _make_specs(dtype, channels)
-    return _keep(measure, [images, images, boxes, *limits], settings)
+    return _keep(measure, [images, images, boxes, *limits], [value_range])
 
 
-def _keep(function: Callable[..., Any], specs: list[tf.TensorSpec], settings: Any) -> Any:
+def _keep(function: Callable[..., Any], specs: list[tf.TensorSpec], settings: Iterable[Any]) -> Any:
     """Return a function as a graph, the one that an earlier start kept if there is one."""
 
     def make() -> Graph:

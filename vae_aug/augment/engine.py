@@ -109,7 +109,7 @@ class TensorFlowEngine:
         if known and self._config.mode == "denoise":
             return self._combine(known["reconstruction"], known["reconstruction"])
         with tf.device(self._config.device):
-            given = (images, sample_noise(seeds, self._list_noise(*_find_sides(images))), known)
+            given = (images, sample_noise(seeds, self._list_noise(*find_sides(images))), known)
             if self._goes_one_by_one and images.shape[0] != 1:
                 return self._compute_each(*given)
             if self._goes_in_parts:
@@ -307,7 +307,7 @@ class XLAEngine(TensorFlowEngine):
         return lambda images, *others: tf.ensure_shape(compute(images, *others)[0], images.shape)
 
 
-def _find_sides(images: tf.Tensor) -> tuple[Side, Side]:
+def find_sides(images: tf.Tensor) -> tuple[Side, Side]:
     """Return height and width of `[B, H, W, C]`, as numbers where they are known."""
     height, width = (images.shape[axis] or tf.shape(images)[axis] for axis in (1, 2))
     return height, width

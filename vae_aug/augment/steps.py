@@ -17,13 +17,13 @@ from vae_aug.augment.elements import (
     read_parts,
     replace_at,
 )
-from vae_aug.augment.engine import Known, TensorFlowEngine
+from vae_aug.augment.engine import Known, TensorFlowEngine, find_sides
 from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.augment.mistakes import Notices, check_element, watch_boxes, watch_values
 from vae_aug.augment.seeds import draw_choices, draw_seeds, hash_content, make_seeds
 from vae_aug.config import AugmentConfig, Guard
 from vae_aug.data.boxes import convert_boxes
-from vae_aug.data.letterbox import letterbox
+from vae_aug.data.letterbox import letterbox, unletterbox
 
 
 class Request(NamedTuple):
@@ -258,7 +258,9 @@ class Steps:
         layout: Layout,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Change images of one size; return them and what is told of their boxes."""
-        height, width = (images.shape[axis] or tf.shape(images)[axis] for axis in (1, 2))
+        height, width = find_sides(images)
+        if self.engine.image_size is not None:
+            computed = unletterbox(computed, height, width)
         guard: Guard = "off" if layout.boxes is None else self.config.guard
         given = boxes
         boxes = convert_boxes(given, layout.box_format, "rel_yxyx", height=height, width=width)
@@ -269,7 +271,7 @@ class Steps:
             min_fidelity=self.config.min_fidelity,
             denoised=self.config.mode == "denoise",
             replaced=self._replaced,
-            size=self.engine.image_size,
+            partial=self.config.p < 1,
             value_range=self.config.value_range,
         )
         return change_images(images, computed, boxes, chosen, settings)

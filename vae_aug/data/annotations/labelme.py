@@ -212,21 +212,21 @@ def parse_labelme(file: Path) -> LabelMe:
         entries = (Fault("its 'shapes' are no list", "unread"),)
     flags = content.get("flags")
     flags = flags if isinstance(flags, dict) else {}
-    others = {name: value for name, value in {**content, **flags}.items() if name != "shapes"}
+    says = {**content, **flags}
+    others = {name: value for name, value in says.items() if name != "shapes"}
     if not entries and (key := next(filter(may_hold_marks, others.items()), None)):
         entries = (Fault(f"has no shapes, and {key[0]!r}, which may hold some"),)
     missing = LabelMe().missing
     if content.get("imageData"):
         missing += "; save the copy in its 'imageData' as a file beside it"
     size = parse_size(content.get("imageHeight")), parse_size(content.get("imageWidth"))
-    says = {**content, **flags}.items()
     return LabelMe(
         content.get("imagePath"),
         size,
         entries,
         missing,
         flags=frozenset(fold_name(clean_label(name)) for name, is_set in flags.items() if is_set),
-        is_unannotated=not entries and any(denies(*pair, is_empty=True) for pair in says),
+        is_unannotated=not entries and any(denies(*pair, is_empty=True) for pair in says.items()),
     )
 
 
