@@ -126,11 +126,23 @@ def test_masks_in_a_folder_of_any_name_are_refused(tmp_path, has_boxes):
         write_image(tmp_path / "tumour" / f"{name}.png", mask)
     if has_boxes:
         write(tmp_path, img__a_txt=YOLO, classes_txt="cyst\n")
-    with pytest.raises(AnnotationError, match="the images in tumour have two values each"):
+    with pytest.raises(AnnotationError, match=r"images like 'tumour/a\.png' have two val"):
         detect_format(tmp_path)
     # A picture without contrast among them shows that they are none.
     write_image(tmp_path / "tumour" / "b.png", ramp)
     assert detect_format(tmp_path).format == ("yolo" if has_boxes else "images")
+
+
+def test_masks_named_after_their_image_by_any_word_are_refused(tmp_path):
+    """CHASE DB1 has `Image_01L.jpg` with `Image_01L_1stHO.png`."""
+    ramp = np.tile(np.arange(40, dtype=np.uint8), (30, 1))[..., None]
+    for name in ("Image_01L", "Image_01R"):
+        write_image(tmp_path / f"{name}.png", ramp)
+        write_image(tmp_path / f"{name}_1stHO.png", np.uint8(255) * (ramp > 20))
+    with pytest.raises(AnnotationError, match=r"like 'Image_01L_1stHO\.png' have two values"):
+        detect_format(tmp_path)
+    write_image(tmp_path / "Image_01R_1stHO.png", ramp)
+    assert detect_format(tmp_path).format == "images"
 
 
 def test_a_refusal_tells_files_readers_and_the_way_out(source):

@@ -12,6 +12,7 @@ from corpus import masks as corpus
 from corpus.sources import find_losses, write_image
 from PIL import Image
 
+from vae_aug.data.annotations.mask_scheme import VOC_NUMBERS
 from vae_aug.data.annotations.masks import find_regions, is_mask_name, name_values, read_masks
 from vae_aug.data.annotations.source import ReaderOptions
 from vae_aug.errors import AnnotationError
@@ -122,13 +123,14 @@ def test_equal_regions_of_two_masks_count_once(tmp_path):
 
 
 def test_a_mask_never_becomes_an_image(tmp_path):
-    write_image(tmp_path / "a.png")
-    write_image(tmp_path / "d.png")
-    for name in ("a_mask.png", "b_mask.png", "a_lesion.png", "c_lesion.png"):
+    for name in "ade":
+        write_image(tmp_path / f"{name}.png")
+    for name in ("a_mask.png", "b_mask.png", "e_lesion.png", "c_lesion.png"):
         write_mask(tmp_path / name)
     found = read_masks(tmp_path)
     # A mask that lost its image may be that of any image without one.
-    assert states(found) == {"a.png": ("complete", 1), "d.png": ("faulty", 0)}
+    expected = {f"{name}.png": ("complete", 1) for name in "ae"}
+    assert states(found) == {**expected, "d.png": ("faulty", 0)}
     expected = [(name, "a mask whose image is missing") for name in ("b_mask.png", "c_lesion.png")]
     assert list_reasons(found) == expected
 
@@ -587,6 +589,42 @@ def test_inverted_masks_are_refused(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("lung_mask/a.png", "lesion_mask/a.png"),
+        ("masks/Lung/a.png", "masks/Lesion/a.png"),
+        ("masks/a.png", "tumorMasks/a.png"),
+        ("masks/a_mask.png", "masks/a_lesion.png"),
+    ],
+)
+def test_masks_of_different_things_with_one_value_are_refused(tmp_path, first, second):
+    write_image(tmp_path / "images" / "a.png")
+    write_mask(tmp_path / first)
+    write_mask(tmp_path / second, make_mask(255, [40, 30, 50, 40]))
+    with pytest.raises(AnnotationError, match="named as of different things, and use the same val"):
+        read_masks(tmp_path)
+    write_mask(tmp_path / first, make_mask(1))
+    write_mask(tmp_path / second, make_mask(2, [40, 30, 50, 40]))
+    assert sorted(read_masks(tmp_path).images[0].labels) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("leftMask/a.png", "rightMask/a.png"),
+        ("train_masks/a_mask_1.png", "train_masks/a_mask_2.png"),
+        ("Lung/masks/a_1.png", "Lung/GT/a.png"),
+    ],
+)
+def test_masks_of_one_thing_count_together(tmp_path, first, second):
+    write_image(tmp_path / "images" / "a.png")
+    write_mask(tmp_path / first)
+    write_mask(tmp_path / second, make_mask(255, [40, 30, 50, 40]))
+    write_image(tmp_path / "images" / "a_1.png") if "a_1" in first else None
+    assert all(set(image.labels) == {"object"} for image in read_masks(tmp_path).images)
+
+
 # --- Depths, palettes and colours
 
 
@@ -636,6 +674,40 @@ def test_a_palette_numbers_classes_without_void(tmp_path):
     mask = make_mask(2, mask=make_mask(255, [9, 11, 31, 21]))
     found = save(tmp_path, make_palette(mask, VOC))
     assert list_boxes(found.images[0]) == [("2", BOX)]
+
+
+MIXED = [VOC[0], VOC[2], VOC[1]]
+
+
+@pytest.mark.parametrize(
+    ("values", "palettes"),
+    [
+        ((2,), (MIXED,)),  # Pascal VOC's colours with other numbers
+        ((1, 2), ([VOC[0], (9, 0, 0), (0, 9, 0)], [VOC[0], (7, 0, 0), (0, 9, 0)])),
+        ((1, 1), ([VOC[0], (9, 0, 0)], [VOC[0], (0, 9, 0)])),
+    ],
+)
+def test_palettes_whose_numbers_mean_other_colours_are_refused(tmp_path, values, palettes):
+    """The second mask uses entry 2, and its entry 1 is not that of the first."""
+    (tmp_path / "classes.txt").write_text("nodule\ncyst")
+    (tmp_path / "masks").mkdir()
+    for name, (value, palette) in enumerate(zip(values, palettes, strict=True)):
+        write_image(tmp_path / "images" / f"{name}.png")
+        make_palette(make_mask(value), palette).save(tmp_path / "masks" / f"{name}.png")
+    with pytest.raises(AnnotationError, match=r"colours? besides black.* write labelmap\.txt"):
+        read_masks(tmp_path)
+    text = "".join(f"c{i}:{r},{g},{b}::\n" for i, (r, g, b) in enumerate(palettes[0][1:]))
+    (tmp_path / "labelmap.txt").write_text(text)
+    assert read_masks(tmp_path).images[0].labels == (f"c{values[0] - 1}",)
+
+
+def test_numbers_of_pascal_voc():
+    """The first eight colours and the last, as the development kit's documentation shows them."""
+    shown = [(128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128)]
+    shown += [(128, 128, 128), (64, 0, 0)]
+    numbers = {r << 16 | g << 8 | b: k for k, (r, g, b) in enumerate(shown, start=1)}
+    assert numbers.items() <= VOC_NUMBERS.items()
+    assert len(VOC_NUMBERS) == 20 and VOC_NUMBERS[0x004080] == 20
 
 
 def test_void_alone_is_no_empty_mask(tmp_path):

@@ -243,6 +243,34 @@ def test_a_text_without_image_puts_images_without_text_in_doubt(tmp_path, name):
     assert "not certain that images without a text file have no boxes" in found.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c_1.txt", "0 .5 .5 .4"),  # cut short, and called as the image and more
+        ("c_1.txt", "nodule .5 .5 .4 .4"),
+        ("gt c.txt", "nodule"),
+        ("x.txt", "0 .5 .5"),
+        ("c_1.txt", "0 .5 .5 .4".encode("utf-16")),
+    ],
+)
+def test_a_text_that_is_cut_short_or_called_otherwise_is_a_leftover(tmp_path, name, text):
+    files = {"a.png": None, "c.png": None, "a.txt": LINE, "classes.txt": "nodule"}
+    write(tmp_path, files)
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    found = read_yolo(tmp_path)
+    assert {k: state for k, (state, _) in states(found).items()} == {
+        "a.png": "complete",
+        "c.png": "faulty",
+    }
+    assert [problem.file for problem in found.problems] == [name]
+
+
+def test_prose_is_no_leftover(tmp_path):
+    files = {"a.png": None, "c.png": None, "a.txt": LINE, "classes.txt": "nodule"}
+    found = read(tmp_path, {**files, "README.txt": "2 hospitals.\n", "remarks.txt": "ok"})
+    assert [image.annotation for image in found.images] == ["complete", "complete"]
+
+
 def test_texts_of_another_split_are_no_leftovers(tmp_path):
     files = {"train/images/a.png": None, "train/images/b.png": None, "train/labels/a.txt": LINE}
     files |= {"valid/labels/v.txt": LINE, "classes.txt": "nodule"}

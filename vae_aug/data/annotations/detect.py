@@ -104,11 +104,11 @@ def _detect_source(source: Path) -> Detected:
         return _detect_file(source)
     files = survey(source)
     findings = Findings(source, files)
-    if folder := findings.find_two_valued_folder():
+    if image := findings.find_two_valued():
         raise AnnotationError(
-            f"{source}: the images in {folder.relative_to(source).as_posix()} have two values "
-            "each, as masks have, and other images more. If they are masks, call the folder "
-            "masks, and the files as the images; else name the format with --format."
+            f"{source}: the images like {image.relative_to(source).as_posix()!r} have two values "
+            "each, as masks have, and other images more. If they are masks, move them to a folder "
+            "called masks, each called as its image; else name the format with --format."
         )
     if not findings.found:
         return _detect_bare(source, files, findings)

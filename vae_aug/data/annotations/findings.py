@@ -7,12 +7,14 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from vae_aug.data.annotations.coco import is_coco, is_large_coco
 from vae_aug.data.annotations.cvat import is_cvat, is_cvat_video
 from vae_aug.data.annotations.labelme import is_labelme
+from vae_aug.data.annotations.layout import fold_name
 from vae_aug.data.annotations.lidc import is_lidc
 from vae_aug.data.annotations.mask_pixels import read_mask
 from vae_aug.data.annotations.masks import MASK_FILE_SUFFIXES, is_mask_name
@@ -27,6 +29,8 @@ from vae_aug.data.annotations.voc import is_voc
 from vae_aug.data.annotations.yolo import find_yolo_names, is_darknet, is_yolo_text
 from vae_aug.data.limits import MAX_ANNOTATION_BYTES
 from vae_aug.errors import AnnotationError, VAEAugError
+
+_T = TypeVar("_T")
 
 # Files of one kind that are looked into before the others are taken to be alike.
 _SAMPLES = 60
@@ -146,20 +150,25 @@ class Findings:
                     self.found["masks"] = path
                     return
 
-    def find_two_valued_folder(self) -> Path | None:
-        """Find a folder of images of two values, as masks in a folder of any name are.
+    def find_two_valued(self) -> Path | None:
+        """Find an image of those of two values, as masks of any name are.
 
-        Images elsewhere must have more. Of many folders only some are looked into.
+        They are all images of a folder, or those of a folder that are named after another, as
+        `a_1stHO.png` beside `a.png`. Other images must have more values. Of many folders only some
+        are looked into.
         """
-        folders: dict[Path, list[Path]] = collections.defaultdict(list)
-        for path in self._pictures:
-            if path.suffix.lower() in MASK_FILE_SUFFIXES:
-                folders[path.parent].append(path)
-        if len(folders) < 2:
+        pictures = [path for path in self._pictures if path.suffix.lower() in MASK_FILE_SUFFIXES]
+        stems = {(path.parent, fold_name(path.stem)) for path in pictures}
+        groups: dict[tuple[Path, bool], list[Path]] = collections.defaultdict(list)
+        for path in pictures:
+            begins = re.finditer(r"[\W_]+", fold_name(path.stem))
+            is_derived = any((path.parent, m.string[: m.start()]) in stems for m in begins)
+            groups[path.parent, is_derived].append(path)
+        if len(groups) < 2:
             return None
-        chosen = [folders[folder] for folder in _spread(list(folders), _MASK_SAMPLES)]
+        chosen = _spread(list(groups.values()), _MASK_SAMPLES)
         plain = [paths for paths in chosen if not is_mask_name(paths[0], self._root)]
-        found = [paths[0].parent for paths in plain if _are_two_valued(paths)]
+        found = [paths[0] for paths in plain if _are_two_valued(paths)]
         return found[0] if found and len(found) < len(plain) else None
 
     def explain_yolo(self) -> str:
@@ -187,9 +196,9 @@ class Findings:
         return dict(sorted(unread.items()))
 
 
-def _spread(paths: Sequence[Path], count: int = _SAMPLES) -> Sequence[Path]:
-    """Return some paths from all over a sequence, all if it is short."""
-    return paths[:: max(1, len(paths) // count)]
+def _spread(items: Sequence[_T], count: int = _SAMPLES) -> Sequence[_T]:
+    """Return some items from all over a sequence, all if it is short."""
+    return items[:: max(1, len(items) // count)]
 
 
 def _are_two_valued(paths: Sequence[Path]) -> bool:

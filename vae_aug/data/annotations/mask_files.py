@@ -30,6 +30,11 @@ _UNSURE = frozenset(
 )
 _IMAGE = frozenset({"image", "images", "img", "imgs", "input", "inputs", "original", "originals"})
 _OBJECTS = "segmentationobject"
+# What says which side, split or kind of file a folder of masks holds, and not what they mark.
+_SIDES = frozenset({"left", "right", "l", "r"})
+_NO_SUBJECT = (_SURE | _UNSURE | _IMAGE | _SIDES | SPLIT_WORDS | {"ground", "truth", "class"}) - {
+    "lesion"
+}
 # What programs lay beside a mask, about it.
 _SIDECARS = frozenset({".txt", ".md", ".xml", ".xmp", ".csv", ".pgw", ".tfw", ".jgw", ".md5"})
 # What a network made is no annotation.
@@ -227,6 +232,20 @@ def _strip_suffixes(path: Path) -> str:
 def find_mask_folder(mask: Path) -> Path | None:
     """Return the nearest folder above a mask whose name says that it holds masks."""
     return next((path for path in mask.parents if _get_words(path.name) & (_SURE | _UNSURE)), None)
+
+
+def name_subject(mask: Path, image: Path) -> frozenset[str]:
+    """Return the words that say what a mask marks: `lung` of `lung_masks/a.png`; often none.
+
+    Args:
+        mask: The mask.
+        image: Its image; words of its folders do not count.
+    """
+    folders = set(mask.parent.parts) - set(image.parent.parts)
+    parts = [re.sub(r"\d+(?:st|nd|rd|th)?|(?<=[a-z])(?=[A-Z])", " ", folder) for folder in folders]
+    words = {fold_name(word) for part in parts for word in re.findall(r"[^\W\d_]+", part)}
+    words |= {word for word, _ in split_name(fold_name(mask.stem))}
+    return frozenset(words - _NO_SUBJECT)
 
 
 def _is_sure(file: _File) -> bool:

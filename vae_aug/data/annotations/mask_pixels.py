@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -28,12 +30,14 @@ class Mask(NamedTuple):
         is_colour: Whether these are colours.
         palette: The colour, as `0xRRGGBB`, of each number that occurs; None without a palette.
         is_jpeg: Whether values went through JPEG, which changes them.
+        stored: The colours other than black of all numbers, used or not, if there is a palette.
     """
 
     values: np.ndarray
     is_colour: bool
     palette: dict[int, int] | None
     is_jpeg: bool
+    stored: Mapping[int, int] = MappingProxyType({})
 
     @property
     def colours(self) -> np.ndarray:
@@ -74,7 +78,8 @@ def read_mask(path: Path, exif: Exif = "apply") -> Mask:
             if len(set(used.values())) < len(used):
                 raise VAEAugError(f"{path}: several entries of its palette have one colour.")
             if any(colour % 0x010101 for colour in palette.values()):
-                return Mask(numbers, False, used, False)
+                stored = {number: colour for number, colour in palette.items() if colour}
+                return Mask(numbers, False, used, False, stored)
             pixels = pixels[..., :1]
         elif levels < 256:
             pixels = pixels // (255 // (levels - 1))

@@ -15,6 +15,15 @@ from vae_aug.errors import AnnotationError, VAEAugError
 VOID = 0xE0E0C0
 """The colour around objects in Pascal VOC's masks, entry 255 of the palette; it is no class."""
 
+VOC_NUMBERS = {
+    sum(
+        sum((number >> 3 * bit + part & 1) << 7 - bit for bit in range(3)) << 16 - 8 * part
+        for part in range(3)
+    ): number
+    for number in range(1, 21)
+}
+"""The numbers of Pascal VOC's classes by colour, as its development kit's `VOClabelcolormap`."""
+
 _OBJECT = "object"
 _WHITE = 255
 _SHOWN = 5
@@ -92,7 +101,7 @@ class Survey:
         """Begin with no mask."""
         self._levels = LevelCounter()
         self._colours: set[int] = set()
-        self._palette: dict[int, int] = {}
+        self._palette: dict[int, set[int]] = {}
         self._numbers: set[int] = set()
         self._has_colour = False
         self._has_one_palette = True
@@ -104,9 +113,11 @@ class Survey:
             self._colours |= set(np.unique(mask.values).tolist())
         elif mask.palette is not None:
             for number, colour in mask.palette.items():
-                is_other = self._palette.setdefault(number, colour) != colour
-                if is_other or bool(number) != bool(colour):
+                is_moved = VOC_NUMBERS.get(colour, number) != number
+                if is_moved or bool(number) != bool(colour):
                     self._has_one_palette = False
+            for number, colour in mask.stored.items():
+                self._palette.setdefault(number, set()).add(colour)
             self._colours |= set(mask.palette.values())
             self._numbers |= mask.palette.keys() - {0, *_find_void(mask)}
         else:
@@ -118,8 +129,9 @@ class Survey:
         """Decide what values and colours mean.
 
         Colours are told by labelmap.txt. Without it the numbers of a palette's entries count if all
-        masks have one palette in which entry 0, and no other, is black; else, and without a
-        palette, there may be one colour besides black.
+        masks have one palette in which entry 0, and no other, is black, and in which no colour of
+        Pascal VOC has another number than there, as in palettes that were sorted; else, and without
+        a palette, there may be one colour besides black.
 
         Args:
             root: The data set's folder, for messages.
@@ -135,7 +147,8 @@ class Survey:
         if colours is not None:
             return _name_colours(colours)
         is_grey = bool(self._numbers or self._levels.values)
-        if not self._has_one_palette or (self._has_colour and not is_grey):
+        is_one = self._has_one_palette and all(len(self._palette[n]) == 1 for n in self._numbers)
+        if not is_one or (self._has_colour and not is_grey):
             grey = {value * 0x010101 for value in self._levels.values}
             return self._take_colour(root, (self._colours | grey) - {0, VOID}, classes)
         try:

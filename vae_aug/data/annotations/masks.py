@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,13 @@ from skimage.measure import label as label_regions
 
 from vae_aug.data.annotations.layout import fold_name, read_size
 from vae_aug.data.annotations.mask_files import MASK_FILE_SUFFIXES as MASK_FILE_SUFFIXES
-from vae_aug.data.annotations.mask_files import Pairing, find_mask_folder, pair_masks, split_name
+from vae_aug.data.annotations.mask_files import (
+    Pairing,
+    find_mask_folder,
+    name_subject,
+    pair_masks,
+    split_name,
+)
 from vae_aug.data.annotations.mask_files import is_mask_name as is_mask_name
 from vae_aug.data.annotations.mask_pixels import Mask, read_mask
 from vae_aug.data.annotations.mask_scheme import Scheme, Survey, name_found
@@ -74,7 +80,8 @@ def read_masks(
     Raises:
         AnnotationError: If the folder is missing or holds no image with a mask; if values or
             colours cannot be told; if all masks are white at their borders, as inverted ones, or
-            each is that of a field of view.
+            each is that of a field of view; if masks of an image mark different things with one
+            value, as `lung_masks/a.png` and `lesion_masks/a.png` do.
     """
     source = Path(source)
     if not source.is_dir():
@@ -92,6 +99,7 @@ def read_masks(
         reader.add_image(path, scheme)
     reader.check_inverted(scheme)
     reader.check_fields_of_view(are_named=_find(source, "classes.txt") is not None)
+    reader.check_subjects()
     for mask in pairing.orphans:
         collector.report(mask, "a mask whose image is missing")
     for path in pairing.predictions:
@@ -113,6 +121,7 @@ class _Reader:
         self._folders = _find_needed_folders(pairing)
         self._framing: list[set[int]] = []
         self._fields: dict[tuple[str, str], list[bool]] = {}
+        self._values: dict[Path, set[int]] = {}
 
     def survey(self, source: Path) -> Scheme:
         """Learn from all masks what their values mean."""
@@ -174,6 +183,7 @@ class _Reader:
             return [Fault(f"{reason} pixels (rows x columns)", "unread")]
         if not classes.any() and scheme.has_void(values):
             return [Fault("it marks pixels as void, and none as a class", "unread")]
+        self._values[path] = set(np.unique(classes).tolist()) - {0}
         self._framing.append(_find_framing(classes))
         self._fields.setdefault(_name_kind(path), []).append(_is_field_of_view(classes))
         regions = list(islice(find_regions(classes), MAX_MASK_REGIONS + 1))
@@ -208,6 +218,24 @@ class _Reader:
                 f"{self._collector.root}: in every mask {what} runs along the border and covers "
                 "more than half, as background does; save masks whose background is 0."
             )
+
+    def check_subjects(self) -> None:
+        """Refuse masks of an image that mark different things, as their names say, with one value.
+
+        Raises:
+            AnnotationError: If there are such.
+        """
+        for image, masks in self._pairing.images.items():
+            for one, other in combinations(masks, 2):
+                shared = self._values.get(one, set()) & self._values.get(other, set())
+                if shared and name_subject(one, image) != name_subject(other, image):
+                    first, second = (self._collector.relate(path) for path in (one, other))
+                    raise AnnotationError(
+                        f"{self._collector.root}: {first!r} and {second!r} are masks of one image, "
+                        "named as of different things, and use the same value; give each thing a "
+                        "value of its own and name these in classes.txt, or move the masks that "
+                        "are not meant elsewhere."
+                    )
 
     def check_fields_of_view(self, *, are_named: bool) -> None:
         """Refuse masks of one kind of which each is that of nearly the whole image.

@@ -287,16 +287,27 @@ class LabelFinder:
 
     def _may_hold_boxes(self, path: Path, stems: set[str]) -> bool:
         """Tell whether a text may be that of an image: by its lines, its name or its folder."""
-        folders = map(fold_name, path.parent.relative_to(self._root).parts)
-        is_list = fold_name(path.name) in LIST_NAMES or fold_name(path.stem) in SPLIT_WORDS
-        if is_list or not (fold_name(path.stem) in stems or set(folders) & set(_LABEL_FOLDERS)):
+        if fold_name(path.name) in LIST_NAMES or fold_name(path.stem) in SPLIT_WORDS:
             return is_yolo_text(path)
-        return path.is_file() and not is_blank(path)
+        folders = map(fold_name, path.parent.relative_to(self._root).parts)
+        is_named = not stems.isdisjoint(_list_stems(path))
+        if is_named or set(folders) & set(_LABEL_FOLDERS):
+            return path.is_file() and not is_blank(path)
+        return is_yolo_text(path, least=1)
 
     def _get_words(self, path: Path) -> set[str]:
         """Return the words of the folders of a file: CVAT's `obj_valid_data` is of a split."""
         folder = path.parent.relative_to(self._root).as_posix()
         return set(re.split(r"[\W_\d]+", fold_name(folder)))
+
+
+def _list_stems(path: Path) -> Iterator[str]:
+    """Yield a name without suffix, and what is in front of or behind a part of it: `a` of `a_1`."""
+    stem = fold_name(path.stem)
+    yield stem
+    for match in re.finditer(r"[\W_]+", stem):
+        yield stem[: match.start()]
+        yield stem[match.end() :]
 
 
 def _list_label_names(image: str) -> list[str]:

@@ -45,11 +45,15 @@ class Description(NamedTuple):
     content: Mapping[str, Any]
 
 
-def is_yolo_text(path: Path) -> bool:
+def is_yolo_text(path: Path, least: int = 4) -> bool:
     """Tell whether a text file looks like YOLO: a line has a class and at least four numbers.
 
     Only the first lines are looked at. A file in another encoding, also in UTF-16 without a mark,
     looks like YOLO too, so that it is named and not passed over. An empty file looks like nothing.
+
+    Args:
+        path: The file.
+        least: How many numbers are needed; fewer than four for lines that may be cut short.
     """
     try:
         text = read_text(path)
@@ -60,7 +64,7 @@ def is_yolo_text(path: Path) -> bool:
         except VAEAugError:
             return False
     lines = islice(split_lines(text), _SAMPLES)
-    return any(_is_shape(re.split(r"[\s,;]+", line)) for _, line in lines)
+    return any(_is_shape(re.split(r"[\s,;]+", line), least) for _, line in lines)
 
 
 def is_blank(path: Path) -> bool:
@@ -71,9 +75,9 @@ def is_blank(path: Path) -> bool:
         return False
 
 
-def _is_shape(words: Sequence[str]) -> bool:
-    numbers = all(NUMBER.fullmatch(word) for word in words[1:5])
-    return len(words) > 4 and numbers and CLASS.fullmatch(words[0]) is not None
+def _is_shape(words: Sequence[str], least: int) -> bool:
+    numbers = all(NUMBER.fullmatch(word) for word in words[1 : least + 1])
+    return len(words) > least and numbers and CLASS.fullmatch(words[0]) is not None
 
 
 def split_lines(text: str) -> Iterator[tuple[int, str]]:
