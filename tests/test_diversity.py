@@ -83,6 +83,20 @@ def test_samples_of_known_noise(records):
     assert one.guarded == 0.0
 
 
+def test_grey_is_measured_on_the_value_range(records):
+    """Noise of 0.05 is 5 of the 100 grey values, and would be 0.02 of 255."""
+    (row,) = measure_diversity(
+        records,
+        FakeVAE(SIZE, noise=0.05),
+        factors=(1.0,),
+        samples=8,
+        guard="off",
+        value_range=(100, 200),
+    )
+    # Most of the disc, at 130 and above, is far enough from 100 and 200.
+    assert row.spread_inside == pytest.approx(0.05 * 0.965, rel=0.1)
+
+
 def test_interpolation_is_measured_when_asked_for(records, tmp_path):
     class MovingVAE(FakeVAE):
         """A variant is brighter by 0.1, if it is made by interpolating."""

@@ -72,6 +72,16 @@ def test_every_mode_and_factor_has_a_row_and_progress_counts_to_the_end(records)
     assert seen == [(number, 18) for number in range(1, 19)]
 
 
+def test_the_transform_takes_the_value_range(records, tmp_path):
+    options = {"modes": ("sample",), "factors": (0.2,), "guard": "off", "out": tmp_path / "out"}
+    (whole,) = measure_box_fidelity(records, BrighteningVAE(), **options)
+    (part,) = measure_box_fidelity(records, BrighteningVAE(), value_range=(0, 40), **options)
+    # Brighter by a share of 40 instead of 255.
+    assert part.lowest > whole.lowest
+    written = json.loads((tmp_path / "out" / "fidelity.json").read_text())
+    assert written["settings"]["value_range"] == [0, 40]
+
+
 def test_a_limit_spaces_images_evenly(records):
     (row,) = measure_box_fidelity(
         records, BrighteningVAE(), modes=("sample",), factors=(0.1,), limit=2

@@ -40,6 +40,7 @@ def augment(
     p: options.Probability = 1.0,
     guard: options.BoxGuard = "paste",
     min_fidelity: options.MinFidelity = 0.8,
+    value_range: options.ValueRange = None,
     seed: options.Seed = 0,
     engine: options.NetworkEngine = "tensorflow",
     split: Annotated[
@@ -92,6 +93,7 @@ def augment(
         p=p,
         guard=guard,
         min_fidelity=min_fidelity,
+        value_range=options.parse_value_range(value_range),
         seed=seed,
         engine=engine,
         batch_size=batch_size,

@@ -96,6 +96,7 @@ def diversity(
     samples: Annotated[int, typer.Option(min=2, help="Samples of each image.")] = 16,
     limit: options.Limit = None,
     guard: options.BoxGuard = "paste",
+    value_range: options.ValueRange = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for diversity.json and a sheet for each factor.")
     ] = None,
@@ -103,6 +104,7 @@ def diversity(
 ) -> None:
     """Measure how samples vary, inside and outside boxes, and whether boxes keep their contrast."""
     require_split(records, split)
+    limits = options.parse_value_range(value_range)
     network = calls.load_checkpoint(ckpt)
     with name_damage(records), show_counts("images") as progress:
         rows = calls.measure_diversity(
@@ -114,6 +116,7 @@ def diversity(
             samples=samples,
             limit=limit,
             guard=guard,
+            value_range=limits,
             out=out,
             seed=seed,
             progress=progress,
@@ -276,6 +279,7 @@ def fidelity(
     factor: options.Strengths = [0.5, 1.0, 2.0],  # noqa: B006
     guard: options.BoxGuard = "paste",
     min_fidelity: options.MinFidelity = 0.8,
+    value_range: options.ValueRange = None,
     limit: options.Limit = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for fidelity.json and fidelity.png, histograms.")
@@ -284,6 +288,7 @@ def fidelity(
 ) -> None:
     """Pass a split through the transform and count the boxes that are harmed (status 1 if any)."""
     require_split(records, split)
+    limits = options.parse_value_range(value_range)
     network = calls.load_checkpoint(ckpt)
     with name_damage(records), show_counts("images") as progress:
         rows = calls.measure_box_fidelity(
@@ -294,6 +299,7 @@ def fidelity(
             factors=factor,
             guard=guard,
             min_fidelity=min_fidelity,
+            value_range=limits,
             limit=limit,
             out=out,
             seed=seed,

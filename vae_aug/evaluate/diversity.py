@@ -73,6 +73,7 @@ def measure_diversity(
     samples: int = 16,
     limit: int | None = 32,
     guard: str = "paste",
+    value_range: tuple[float, float] | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -88,6 +89,7 @@ def measure_diversity(
         samples: Samples of each image, at least 2.
         limit: Most images, evenly spaced over the split; None for all.
         guard: As `VAEAugment`.
+        value_range: As `VAEAugment`; grey is measured on it, too.
         seed: Of the samples.
         out: Folder for `diversity.json`, for each factor `samples_<factor>.png`, and
             `interpolation.png`. None writes nothing.
@@ -102,7 +104,14 @@ def measure_diversity(
     """
     check_range("samples", samples, 2)
     augments = {
-        factor: VAEAugment(network, mode=mode, factor=factor, seed=seed, guard=guard)  # type: ignore[arg-type]
+        factor: VAEAugment(
+            network,
+            mode=mode,  # type: ignore[arg-type]
+            factor=factor,
+            guard=guard,  # type: ignore[arg-type]
+            value_range=value_range,
+            seed=seed,
+        )
         for factor in factors
     }
     dataset = read_records(source_records, split)
@@ -125,6 +134,7 @@ def measure_diversity(
             "mode": mode,
             "samples": samples,
             "guard": guard,
+            "value_range": value_range,
             "seed": seed,
             "digest": network.digest,
         }
@@ -225,8 +235,9 @@ def _measure_image(
 ) -> dict[str, list[float]]:
     """Measure the samples of one image; every value is a list, empty where there is nothing."""
     drawn, report = draw_variants(augment, element, samples)
-    original = _to_grey(element["image"][None])[0]
-    variants = _to_grey(tf.constant(drawn))
+    limits = augment.config.value_range
+    original = _to_grey(element["image"][None], limits)[0]
+    variants = _to_grey(tf.constant(drawn), limits)
     boxes = element["objects"]["bbox"].numpy()
     inside = make_box_mask(boxes, *original.shape)
     body = find_body(original)
@@ -253,9 +264,9 @@ def _measure_image(
     }
 
 
-def _to_grey(images: tf.Tensor) -> np.ndarray:
-    """Turn `[B, H, W, C]` into `[B, H, W] float32 in [0, 1]`."""
-    return compute_grey(images, *find_range(images)).numpy()[..., 0]
+def _to_grey(images: tf.Tensor, value_range: tuple[float, float] | None) -> np.ndarray:
+    """Turn `[B, H, W, C]` into `[B, H, W] float32`, in [0, 1] where values are within the range."""
+    return compute_grey(images, *find_range(images, value_range)).numpy()[..., 0]
 
 
 def _summarize(factor: float, images: list[dict[str, list[float]]]) -> Diversity:

@@ -68,6 +68,7 @@ def measure_box_fidelity(
     factors: Sequence[float] = (0.5, 1.0, 2.0),
     guard: str = "paste",
     min_fidelity: float = 0.8,
+    value_range: tuple[float, float] | None = None,
     limit: int | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
@@ -83,6 +84,7 @@ def measure_box_fidelity(
         factors: Strengths, at least 0.
         guard: As of `VAEAugment`.
         min_fidelity: As of `VAEAugment`.
+        value_range: As of `VAEAugment`.
         limit: Most images, evenly spaced over the split; None for all.
         seed: Of the transform.
         out: Folder for `fidelity.json` and `fidelity.png`, histograms for each label and mode; None
@@ -109,6 +111,7 @@ def measure_box_fidelity(
             factor=factor,
             guard=guard,  # type: ignore[arg-type]
             min_fidelity=min_fidelity,
+            value_range=value_range,
             seed=seed,
         )
 
@@ -130,6 +133,7 @@ def measure_box_fidelity(
             images=images,
             guard=guard,
             min_fidelity=min_fidelity,
+            value_range=value_range,
             seed=seed,
             digest=network.digest,
         )
@@ -161,7 +165,11 @@ def _measure(
             if np.isfinite(value):
                 fidelities.setdefault(int(label), []).append(float(value))
         guarded += int(np.sum(told["guarded"]))
-        kept += _compare_contrast(image, element["image"], element["objects"]["bbox"].numpy())
+        images = [
+            compute_grey(x[None], *find_range(x[None], augment.config.value_range))
+            for x in (image, element["image"])
+        ]
+        kept += _compare_contrast(images, element["objects"]["bbox"].numpy())
         report(done)
         began = time.perf_counter()
     judged = np.array([value for values in fidelities.values() for value in values])
@@ -203,11 +211,9 @@ def _make_charts(
     return charts
 
 
-def _compare_contrast(before: tf.Tensor, after: tf.Tensor, boxes: np.ndarray) -> list[bool]:
-    """Tell of each box that has a contrast-to-noise ratio whether it kept it."""
-    greys = [
-        compute_grey(x[None], *find_range(x[None])).numpy()[0, ..., 0] for x in (before, after)
-    ]
+def _compare_contrast(images: Sequence[tf.Tensor], boxes: np.ndarray) -> list[bool]:
+    """Tell of each box that has a contrast-to-noise ratio whether it kept it from first to last."""
+    greys = [grey.numpy()[0, ..., 0] for grey in images]
     inside = make_box_mask(boxes, *greys[0].shape)
     ratios = [[measure_contrast(grey, box, inside) for box in boxes] for grey in greys]
     return [
