@@ -19,11 +19,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vae_aug.atomic import write_atomic
 from vae_aug.config import ModelConfig, TrainConfig
-from vae_aug.data.atomic import write_atomic
 from vae_aug.evaluate.diversity import measure_diversity
-from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
-from vae_aug.model.train import train
+from vae_aug.network.checkpoint import BEST_CHECKPOINT, load_checkpoint
+from vae_aug.train.train import train
 from vae_aug.version import __version__
 
 RESULTS = Path(__file__).parent / "results"

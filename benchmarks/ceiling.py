@@ -20,10 +20,10 @@ import tensorflow as tf
 from scipy import ndimage
 from skimage.restoration import denoise_nl_means
 
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.records import read_records
+from vae_aug.atomic import write_atomic
 from vae_aug.evaluate.metrics import find_body, ssim_map
-from vae_aug.model.feed import fit
+from vae_aug.records.records import read_records
+from vae_aug.train.feed import fit
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -25,14 +25,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.augment.engine import TensorFlowEngine
+from vae_aug.atomic import write_atomic
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import AugmentConfig, Encoder, ModelConfig, Profile, TrainConfig
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.embedded import write_embedded
-from vae_aug.data.ingest import ingest
-from vae_aug.model.profiles import make_vae
-from vae_aug.model.train import train
+from vae_aug.engines.engine import TensorFlowEngine
+from vae_aug.ingest.ingest import ingest
+from vae_aug.network.profiles import make_vae
+from vae_aug.phantoms.embedded import write_embedded
+from vae_aug.train.train import train
 from vae_aug.version import __version__
 
 RESULTS = Path(__file__).parent / "results"

@@ -22,9 +22,9 @@ import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.dicom import find_padding, read_dicom, read_header
+from vae_aug.atomic import write_atomic
 from vae_aug.errors import DicomError
+from vae_aug.ingest.dicom.image import find_padding, read_dicom, read_header
 
 RESULTS = Path(__file__).parent / "results"
 DECODERS = ("pydicom", "pillow", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm")

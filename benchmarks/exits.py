@@ -27,8 +27,8 @@ import numpy as np
 import tensorflow as tf
 from throughput import RESULTS, describe_machine
 
+from vae_aug.atomic import write_atomic
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.data.atomic import write_atomic
 
 ENGINES = ("tensorflow", "xla", "openvino", "openvino-bfloat16", "albumentations")
 EXPECTED = {
@@ -63,7 +63,7 @@ def make_pipeline(engine: str) -> tf.data.Dataset:
     # An extra, which the engines do without.
     import albumentations
 
-    from vae_aug.augment.albumentations import albumentations_map
+    from vae_aug.extras.albumentations import albumentations_map
 
     compose = albumentations.Compose(
         [albumentations.HorizontalFlip(), albumentations.GaussNoise(p=1)]

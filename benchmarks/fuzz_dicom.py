@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 import pydicom
 
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.dicom import read_dicom, read_header
-from vae_aug.data.dicom_regions import read_regions
+from vae_aug.atomic import write_atomic
 from vae_aug.errors import DicomError
+from vae_aug.ingest.dicom.image import read_dicom, read_header
+from vae_aug.ingest.dicom.regions import read_regions
 
 RESULTS = Path(__file__).parent / "results"
 READERS = {

@@ -24,11 +24,11 @@ import tensorflow as tf
 from cost import describe
 from throughput import describe_machine
 
+from vae_aug.atomic import write_atomic
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.phantom import KINDS, make_phantom
-from vae_aug.model.checkpoint import load_checkpoint
-from vae_aug.model.network import Network
+from vae_aug.network.base import Network
+from vae_aug.network.checkpoint import load_checkpoint
+from vae_aug.phantoms.phantom import KINDS, make_phantom
 
 RESULTS = Path(__file__).parent / "results"
 GUARDS = ("off", "paste")

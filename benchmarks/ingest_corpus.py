@@ -28,13 +28,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vae_aug.data.annotations import READERS
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.check import iterate_examples
-from vae_aug.data.ingest import IngestReport, ingest
-from vae_aug.data.shards import list_shards
-from vae_aug.data.tfrecord import get_values
+from vae_aug.atomic import write_atomic
 from vae_aug.errors import VAEAugError
+from vae_aug.ingest.formats import READERS
+from vae_aug.ingest.ingest import IngestReport, ingest
+from vae_aug.records.check import iterate_examples
+from vae_aug.records.shards import list_shards
+from vae_aug.records.tfrecord import get_values
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from corpus import CORPORA

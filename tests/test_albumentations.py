@@ -23,14 +23,14 @@ from conftest import ROOT
 from fake_vae import BrighteningVAE, ErasingVAE, FakeVAE
 
 from vae_aug.augment import transform
-from vae_aug.augment.albumentations import Corruption, VAETransform, albumentations_map
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.conformance import OPTIONS, Case, get_image, make_element
-from vae_aug.corrupt import CORRUPTIONS, corrupt_image
-from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import MissingPackageError
+from vae_aug.extras.albumentations import Corruption, VAETransform, albumentations_map
+from vae_aug.extras.conformance import OPTIONS, Case, get_image, make_element
+from vae_aug.records.records import make_example, write_records
+from vae_aug.train.corrupt import CORRUPTIONS, corrupt_image
 
-MODULE = "vae_aug.augment.albumentations"
+MODULE = "vae_aug.extras.albumentations"
 WHITE = {"uint8": 255, "uint16": 65535, "float32": 1}
 
 

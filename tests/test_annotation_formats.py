@@ -9,12 +9,12 @@ import pytest
 from test_annotations import HEIGHT, WIDTH, list_ids, make_coco, make_voc, write_images, write_text
 from test_dicom import write_dicom
 
-from vae_aug.data.annotations import read_csv, read_cvat, read_labelme, read_masks, read_yolo
-from vae_aug.data.annotations.detect import detect_format
-from vae_aug.data.images import write_image
-from vae_aug.data.ingest import ingest
-from vae_aug.data.records import read_records
+from vae_aug.codecs.images import write_image
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats import read_csv, read_cvat, read_labelme, read_masks, read_yolo
+from vae_aug.ingest.formats.detect import detect_format
+from vae_aug.ingest.ingest import ingest
+from vae_aug.records.records import read_records
 
 BLANK = np.zeros((HEIGHT, WIDTH), np.uint16)
 

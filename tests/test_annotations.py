@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from test_dicom import write_dicom
 
-from vae_aug.data.annotations import (
+from vae_aug.codecs.images import write_image
+from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats import (
     READERS,
     read_coco,
     read_csv,
@@ -14,9 +16,7 @@ from vae_aug.data.annotations import (
     read_voc,
     read_yolo,
 )
-from vae_aug.data.annotations.source import clean_boxes
-from vae_aug.data.images import write_image
-from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.source import clean_boxes
 
 HEIGHT, WIDTH = 40, 80
 

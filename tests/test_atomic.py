@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from vae_aug.data.atomic import make_temporary_path, write_atomic
+from vae_aug.atomic import make_temporary_path, write_atomic
 
 
 def test_file_replaces_the_former_one(tmp_path):

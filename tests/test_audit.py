@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 from vae_aug import cli
 from vae_aug.cli import calls
 from vae_aug.config import ModelConfig
-from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
 from vae_aug.evaluate import audit as module
 from vae_aug.evaluate.audit import STATEMENT, audit_memorisation
 from vae_aug.evaluate.neighbours import MEASURES
-from vae_aug.model.noise import NoiseSpec
+from vae_aug.network.noise import NoiseSpec
+from vae_aug.records.records import make_example, write_records
 
 SIZE = 32
 TRAINING, HELD_OUT, SAMPLES = 40, 30, 30

@@ -9,12 +9,13 @@ import pytest
 import tensorflow as tf
 from fake_vae import BrighteningVAE, ErasingVAE, FakeVAE
 
-from vae_aug.augment.records import augment_records, summarize_records
+from vae_aug.atomic import lock_folder
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.data.atomic import lock_folder
-from vae_aug.data.check import check_records
-from vae_aug.data.images import EncodedImage, decode_image
-from vae_aug.data.records import (
+from vae_aug.codecs.images import EncodedImage, decode_image
+from vae_aug.errors import RecordError
+from vae_aug.extras.augment_records import augment_records, summarize_records
+from vae_aug.records.check import check_records
+from vae_aug.records.records import (
     find_records,
     iterate_examples,
     make_example,
@@ -22,7 +23,6 @@ from vae_aug.data.records import (
     read_records,
     write_records,
 )
-from vae_aug.errors import RecordError
 from vae_aug.version import __version__
 
 LABELS = ("lesion", "stone")

@@ -9,9 +9,9 @@ from test_ingest import count_conversions, read_files, write_many
 from typer.testing import CliRunner
 
 from vae_aug.cli import app
-from vae_aug.data import blocks
-from vae_aug.data.ingest import ingest
 from vae_aug.errors import MissingPackageError, RecordError
+from vae_aug.ingest import blocks
+from vae_aug.ingest.ingest import ingest
 
 beam = pytest.importorskip("apache_beam", reason="install vae-aug[beam]")
 
@@ -111,7 +111,7 @@ def test_bad_arguments(tmp_path, options, message):
 
 def test_without_the_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    monkeypatch.delitem(sys.modules, "vae_aug.data.beam", raising=False)
+    monkeypatch.delitem(sys.modules, "vae_aug.ingest.beam", raising=False)
     with pytest.raises(MissingPackageError, match=r"pip install 'vae-aug\[beam\]'"):
         ingest(write_many(tmp_path / "in"), tmp_path / "out", salt="s", runner="FnApiRunner")
 

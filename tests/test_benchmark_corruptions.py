@@ -10,9 +10,9 @@ import pytest
 from conftest import ROOT
 from fake_vae import FakeVAE
 
-from vae_aug.corrupt import CORRUPTIONS
-from vae_aug.data.embedded import read_embedded
 from vae_aug.evaluate.metrics import find_body, ssim, ssim_map
+from vae_aug.phantoms.embedded import read_embedded
+from vae_aug.train.corrupt import CORRUPTIONS
 
 sys.path.insert(0, str(ROOT))
 

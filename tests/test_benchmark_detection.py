@@ -15,7 +15,7 @@ pytest.importorskip("albumentations", reason="needs the extra [albumentations]")
 sys.path.insert(0, str(ROOT))
 from benchmarks.detection import __main__ as command
 from benchmarks.detection import arms, detector, plans, runs, samples, variants
-from vae_aug.data.ingest import ingest
+from vae_aug.ingest.ingest import ingest
 
 PAGES = ("benchmarks/README.md", "docs/when-to-use.md")
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from fake_vae import FakeVAE
 
-from vae_aug.data.records import make_example, write_records
+from vae_aug.records.records import make_example, write_records
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 flops, throughput, pipeline, engine_quality = (

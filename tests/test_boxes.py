@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
+from vae_aug.boxes import convert_boxes
 from vae_aug.config import BoxFormat
-from vae_aug.data.boxes import convert_boxes
 
 FORMATS = list(BoxFormat.__args__)
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from vae_aug.data.check import iterate_examples
-from vae_aug.data.dicom import read_dicom
-from vae_aug.data.images import decode_image
-from vae_aug.data.ingest import ingest
-from vae_aug.data.shards import list_shards
-from vae_aug.data.tfrecord import get_values
+from vae_aug.codecs.images import decode_image
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.dicom.image import read_dicom
+from vae_aug.ingest.ingest import ingest
+from vae_aug.records.check import iterate_examples
+from vae_aug.records.shards import list_shards
+from vae_aug.records.tfrecord import get_values
 
 CASES = Path(os.environ.get("VAE_AUG_CASES") or ROOT.parent / "shared" / "cases")
 pytestmark = pytest.mark.skipif(

@@ -9,7 +9,7 @@ import tensorflow as tf
 from vae_aug.augment import change as module
 from vae_aug.augment.change import ChangeSettings, change_images
 from vae_aug.augment.guard import change_guarded, measure_contrast_ratio
-from vae_aug.augment.intensity import compute_grey, find_range
+from vae_aug.grey import compute_grey, find_range
 
 SETTINGS = ChangeSettings("paste", 0.9, False, 0.5, True, None)
 BOXES = tf.constant([[[0.2, 0.2, 0.7, 0.6]], [[0.0, 0.0, 0.3, 0.3]]])

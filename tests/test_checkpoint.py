@@ -18,7 +18,7 @@ from conftest import shorten_stages
 
 from vae_aug import VAEAugment
 from vae_aug.errors import CheckpointError
-from vae_aug.model.checkpoint import (
+from vae_aug.network.checkpoint import (
     _check_keras_config,
     load_checkpoint,
     name_checkpoint,
@@ -27,9 +27,9 @@ from vae_aug.model.checkpoint import (
     read_manifest,
     save_checkpoint,
 )
-from vae_aug.model.profiles import make_vae
-from vae_aug.model.vae import VAE
-from vae_aug.model.weights import load_weights
+from vae_aug.network.profiles import make_vae
+from vae_aug.network.vector import VAE
+from vae_aug.network.weights import load_weights
 
 pytestmark = pytest.mark.usefixtures("short_stages")
 
@@ -213,7 +213,7 @@ def test_weights_that_are_not_the_manifests_are_refused(network, folder, edit, m
     [
         ("config.json", b"\xff", "config.json is not valid"),
         ("config.json", b"[" * 10**6, "config.json is not valid"),
-        ("config.json", b"{}", "module must be 'vae_aug.model.vae'; got None"),
+        ("config.json", b"{}", "module must be 'vae_aug.network.vector'; got None"),
         (
             "config.json",
             b'{"module": "keras.layers", "class_name": "Lambda", "config": {"function": "x"}}',
@@ -256,7 +256,7 @@ def test_another_programs_keras_file_is_refused(tmp_path):
 HOSTILE = """
 import gc, json, resource, sys, time
 from vae_aug.errors import CheckpointError
-from vae_aug.model.checkpoint import load_checkpoint
+from vae_aug.network.checkpoint import load_checkpoint
 _, hard = resource.getrlimit(resource.RLIMIT_CPU)
 for path in sys.argv[1:]:
     gc.collect()  # Keras's networks hold themselves; the bound is of one checkpoint

@@ -6,11 +6,11 @@ import types
 import numpy as np
 import pytest
 
-from vae_aug.corrupt import corrupt
-from vae_aug.data.phantom import make_phantom
 from vae_aug.evaluate import classical
 from vae_aug.evaluate.classical import Filter, list_methods, make_grid, tune_filters
 from vae_aug.evaluate.metrics import psnr, ssim
+from vae_aug.phantoms.phantom import make_phantom
+from vae_aug.train.corrupt import corrupt
 
 CLEAN = make_phantom("head_mr", 3, size=64).image[..., 0] / np.float32(255)
 

@@ -21,24 +21,26 @@ from fake_vae import BrighteningVAE, ErasingVAE, FakeVAE
 from typer.testing import CliRunner
 
 from vae_aug import cli
-from vae_aug.augment import files, transform
+from vae_aug.augment import transform
 from vae_aug.cli import calls, choices, entry, info, options, paths
 from vae_aug.cli.training import watch_steps
+from vae_aug.codecs import images
+from vae_aug.codecs.extent import Extent
+from vae_aug.codecs.images import read_image, write_image
 from vae_aug.config import TRAIN_RECIPES, AugmentConfig, ModelConfig, TrainConfig
-from vae_aug.corrupt import CORRUPTIONS
-from vae_aug.data import images, ingest
-from vae_aug.data.annotations import READERS
-from vae_aug.data.embedded import write_embedded
-from vae_aug.data.extent import Extent
-from vae_aug.data.images import read_image, write_image
-from vae_aug.data.nifti import AXES
-from vae_aug.data.privacy import hash_identifier
-from vae_aug.data.records import make_example, read_info, read_records, write_records
 from vae_aug.evaluate.outcome import Difference, Outcome
 from vae_aug.evaluate.speed import WAYS, Failure, Speed
-from vae_aug.model import recipe, tune
-from vae_aug.model.checkpoint import save_checkpoint
-from vae_aug.model.vae import VAE
+from vae_aug.extras import denoise_files as files
+from vae_aug.ingest import ingest
+from vae_aug.ingest.formats import READERS
+from vae_aug.ingest.nifti import AXES
+from vae_aug.ingest.privacy import hash_identifier
+from vae_aug.network.checkpoint import save_checkpoint
+from vae_aug.network.vector import VAE
+from vae_aug.phantoms.embedded import write_embedded
+from vae_aug.records.records import make_example, read_info, read_records, write_records
+from vae_aug.train import recipe, tune
+from vae_aug.train.corrupt import CORRUPTIONS
 from vae_aug.version import __version__
 
 COMMANDS = typer.main.get_command(cli.app).commands

@@ -19,8 +19,8 @@ from fake_vae import FakeVAE
 from test_cli import run
 
 from vae_aug.augment import transform
-from vae_aug.data.images import write_image
-from vae_aug.data.records import make_example, write_records
+from vae_aug.codecs.images import write_image
+from vae_aug.records.records import make_example, write_records
 
 FAILED, USAGE = 1, 2
 R, OUT = "{tmp}/records", "{tmp}/out"

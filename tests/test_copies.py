@@ -7,8 +7,8 @@ import json
 import pytest
 from corpus.sources import write_image
 
-from vae_aug.data.annotations.source import DEFAULTS
-from vae_aug.data.annotations.unread import read_with_doubts
+from vae_aug.ingest.formats.source import DEFAULTS
+from vae_aug.ingest.formats.unread import read_with_doubts
 
 NODULE, OTHER = [10, 12, 20, 8], [40, 12, 9, 8]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vae_aug.corrupt import (
+from vae_aug.train.corrupt import (
     CORRUPTIONS,
     check_names,
     compute_sigma,

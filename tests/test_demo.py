@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from vae_aug import cli, demo
 from vae_aug.augment import transform
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.data.images import read_image
+from vae_aug.codecs.images import read_image
 from vae_aug.errors import MissingPackageError, VAEAugError
 
 COUNTS = {"train": 2, "validation": 2, "test": 2}
-# The slices of pydicom come on top, see vae_aug.data.embedded.
+# The slices of pydicom come on top, see vae_aug.phantoms.embedded.
 IMAGES = {"train": 4, "validation": 3, "test": 3}
 WRITE = demo.write_embedded
 

@@ -12,18 +12,18 @@ import tensorflow as tf
 from PIL import Image
 from rich.console import Console
 
-from vae_aug.augment import engine
+from vae_aug.codecs.extent import Extent
 from vae_aug.config import ModelConfig
-from vae_aug.corrupt import corrupt
-from vae_aug.data.extent import Extent
-from vae_aug.data.phantom import make_phantom
-from vae_aug.data.records import make_example, write_records
+from vae_aug.engines import engine
 from vae_aug.errors import RecordError
 from vae_aug.evaluate import classical, denoising
 from vae_aug.evaluate.denoising import MEASURES, REGIONS, evaluate_denoising
 from vae_aug.evaluate.metrics import psnr, r2, ssim
 from vae_aug.evaluate.report import format_markdown, print_denoising, write_report
-from vae_aug.model.vae import VAE
+from vae_aug.network.vector import VAE
+from vae_aug.phantoms.phantom import make_phantom
+from vae_aug.records.records import make_example, write_records
+from vae_aug.train.corrupt import corrupt
 
 SIZE = 32
 PATIENTS = ("a", "a", "b", "c", "")

@@ -12,9 +12,9 @@ from pydicom.pixels import apply_modality_lut
 from pydicom.uid import ExplicitVRLittleEndian
 from test_dicom import write_dicom
 
-from vae_aug.data.derived import derive_dicom, read_picture
-from vae_aug.data.dicom import read_dicom
 from vae_aug.errors import DicomError
+from vae_aug.ingest.dicom.derived import derive_dicom, read_picture
+from vae_aug.ingest.dicom.image import read_dicom
 
 RAMP = np.array([[0, 1000, 2000, 3000]], np.uint16)
 

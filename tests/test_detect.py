@@ -14,11 +14,11 @@ from conftest import ROOT
 from corpus import images
 from test_dicom import write_dicom
 
-from vae_aug.data.annotations import READERS, coco, findings
-from vae_aug.data.annotations.detect import detect_format
-from vae_aug.data.annotations.images import read_images
-from vae_aug.data.images import write_image
+from vae_aug.codecs.images import write_image
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats import READERS, coco, findings
+from vae_aug.ingest.formats.detect import detect_format
+from vae_aug.ingest.formats.images import read_images
 
 CASES = ROOT.parent / "shared" / "cases"
 

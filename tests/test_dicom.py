@@ -21,7 +21,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from vae_aug.data.dicom import (
+from vae_aug.errors import DicomError
+from vae_aug.ingest.dicom.image import (
     WINDOWS,
     apply_window,
     check_window,
@@ -29,7 +30,6 @@ from vae_aug.data.dicom import (
     read_dicom,
     read_header,
 )
-from vae_aug.errors import DicomError
 
 
 def write_dicom(path, stored, *, bits_stored=12, photometric="MONOCHROME2", **elements):
@@ -374,7 +374,7 @@ def test_deflated_bomb_is_refused(tmp_path, monkeypatch):
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(path)
     assert read_header(path).height == 256
-    monkeypatch.setattr("vae_aug.data.dicom_file.MAX_INFLATED_BYTES", 2**16)
+    monkeypatch.setattr("vae_aug.ingest.dicom.file.MAX_INFLATED_BYTES", 2**16)
     for read in (read_header, read_dicom):
         with pytest.raises(DicomError, match="longer than 65536 bytes when inflated"):
             read(path)
@@ -397,7 +397,7 @@ def test_missing_decoder_names_the_extra(tmp_path, monkeypatch):
     dataset.compress(RLELossless)
     dataset.save_as(path)
     decoder = type("Decoder", (), {"is_available": False})
-    monkeypatch.setattr("vae_aug.data.dicom_frames.get_decoder", lambda syntax: decoder)
+    monkeypatch.setattr("vae_aug.ingest.dicom.frames.get_decoder", lambda syntax: decoder)
     with pytest.raises(DicomError, match=r"pip install 'vae-aug\[dicom\]'"):
         read_dicom(path)
 
@@ -523,7 +523,7 @@ def test_lossless_jpeg_that_does_not_fit_never_reaches_the_decoder(tmp_path, mon
     """GDCM ends the process on some of these."""
     header = b"" if size is None else b"\xff\xc3\x00\x0b\x08" + struct.pack(">HHB", *size) + b"abc"
     write_jpeg(tmp_path / "a.dcm", b"\xff\xd8" + header + b"\xff\xd9", JPEGLosslessSV1)
-    monkeypatch.setattr("vae_aug.data.dicom_frames.pixel_array", None)
+    monkeypatch.setattr("vae_aug.ingest.dicom.frames.pixel_array", None)
     with pytest.raises(DicomError, match=r"JPEG of frame 0 is damaged .* \(4, 4, 1\) rows"):
         read_dicom(tmp_path / "a.dcm")
 
@@ -545,7 +545,7 @@ def test_another_decoder_than_gdcm_reads_damaged_files(tmp_path, monkeypatch, na
         asked.append(decoding_plugin)
         return pixel_array(*args, decoding_plugin=decoding_plugin, **kwargs)
 
-    monkeypatch.setattr("vae_aug.data.dicom_frames.pixel_array", record)
+    monkeypatch.setattr("vae_aug.ingest.dicom.frames.pixel_array", record)
     with pytest.raises(DicomError, match="are damaged or do not fit the header"):
         read_dicom(tmp_path / "a.dcm")
     assert asked and not {"", "gdcm"} & set(asked)

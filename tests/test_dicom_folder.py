@@ -26,11 +26,11 @@ from test_dicom_regions import (
 from typer.testing import CliRunner
 
 from vae_aug import cli
-from vae_aug.data.annotations.dicom_folder import read_dicom_folder
-from vae_aug.data.annotations.source import ReaderOptions, clean_label
-from vae_aug.data.ingest import ingest
-from vae_aug.data.records import read_records
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.dicom_folder import read_dicom_folder
+from vae_aug.ingest.formats.source import ReaderOptions, clean_label
+from vae_aug.ingest.ingest import ingest
+from vae_aug.records.records import read_records
 
 SIZE = (8, 10)
 BLANK = np.zeros(SIZE, np.uint16)

@@ -22,10 +22,10 @@ from pydicom.uid import (
 )
 from test_dicom import write_dicom
 
-from vae_aug.data.dicom import is_dicom, read_dicom, read_header
-from vae_aug.data.dicom_regions import read_drawn, read_regions
-from vae_aug.data.series import iterate_series
 from vae_aug.errors import DicomError
+from vae_aug.ingest.dicom.image import is_dicom, read_dicom, read_header
+from vae_aug.ingest.dicom.regions import read_drawn, read_regions
+from vae_aug.ingest.series import iterate_series
 
 FOLDER = Path(pydicom.__file__).parent / "data" / "test_files"
 # A grey image, an enhanced one in colour, a segmentation, a report, a deflated and two compressed.
@@ -105,8 +105,8 @@ def put_before(path, element, keyword="Rows"):
 
 def test_more_items_than_are_read(tmp_path, monkeypatch):
     """Sequences of stated length are counted before they become objects, others while they do."""
-    monkeypatch.setattr("vae_aug.data.dicom_file.MAX_DICOM_ITEMS", 100)
-    monkeypatch.setattr("vae_aug.data.dicom_elements.MAX_DICOM_ITEMS", 100)
+    monkeypatch.setattr("vae_aug.ingest.dicom.file.MAX_DICOM_ITEMS", 100)
+    monkeypatch.setattr("vae_aug.ingest.dicom.elements.MAX_DICOM_ITEMS", 100)
     path = tmp_path / "a.dcm"
     open_ended = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff" + ITEM * 1000
     put_before(path, open_ended + b"\xfe\xff\xdd\xe0\0\0\0\0")
@@ -214,7 +214,7 @@ def test_a_compressed_frame_of_another_size_never_reaches_a_decoder(
 ):
     write_coded(tmp_path / "a.dcm", [data], syntax)
     if "damaged" not in message:
-        monkeypatch.setattr("vae_aug.data.dicom_frames.pixel_array", None)
+        monkeypatch.setattr("vae_aug.ingest.dicom.frames.pixel_array", None)
     with pytest.raises(DicomError, match=message):
         read_dicom(tmp_path / "a.dcm")
 

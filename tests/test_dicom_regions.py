@@ -14,8 +14,8 @@ from pydicom.uid import (
 )
 from test_dicom import RAMP, write_dicom
 
-from vae_aug.data.dicom_regions import read_drawn, read_regions
 from vae_aug.errors import DicomError
+from vae_aug.ingest.dicom.regions import read_drawn, read_regions
 
 
 def make_item(**elements):
@@ -444,14 +444,14 @@ def test_segmentations_beyond_the_bounds(tmp_path, mask, elements, message):
 
 def test_bounds_of_parts_and_pixels(tmp_path, mask, monkeypatch):
     write_segmentation(tmp_path / "a.dcm", mask, [make_frame()])
-    monkeypatch.setattr("vae_aug.data.dicom_regions.MAX_PARTS", 1)
+    monkeypatch.setattr("vae_aug.ingest.dicom.regions.MAX_PARTS", 1)
     with pytest.raises(DicomError, match="has more than 1 parts"):
         read_drawn(tmp_path / "a.dcm")
     # A quarter of 8 x 8, and twice the 7 x 5 pixels around the segment: 16 + 70.
-    monkeypatch.setattr("vae_aug.data.dicom_regions.MAX_PARTS", 2)
-    monkeypatch.setattr("vae_aug.data.dicom_regions.MAX_MARKED_PIXELS", 86)
+    monkeypatch.setattr("vae_aug.ingest.dicom.regions.MAX_PARTS", 2)
+    monkeypatch.setattr("vae_aug.ingest.dicom.regions.MAX_MARKED_PIXELS", 86)
     assert len(read_drawn(tmp_path / "a.dcm").regions) == 2
-    monkeypatch.setattr("vae_aug.data.dicom_regions.MAX_MARKED_PIXELS", 85)
+    monkeypatch.setattr("vae_aug.ingest.dicom.regions.MAX_MARKED_PIXELS", 85)
     with pytest.raises(DicomError, match="has more than 85 pixels in its frames"):
         read_drawn(tmp_path / "a.dcm")
 

@@ -20,10 +20,10 @@ from pydicom.uid import (
 )
 from test_dicom import make_lut, write_dicom
 
-from vae_aug.data.dicom import read_dicom
-from vae_aug.data.dicom_elements import get_integer, get_items, get_words, name_element
-from vae_aug.data.dicom_values import StoredBits, place_bits
 from vae_aug.errors import DicomError
+from vae_aug.ingest.dicom.elements import get_integer, get_items, get_words, name_element
+from vae_aug.ingest.dicom.image import read_dicom
+from vae_aug.ingest.dicom.values import StoredBits, place_bits
 
 CASES = Path(__file__).resolve().parent.parent.parent / "shared" / "cases" / "field"
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tests.fake_vae import BrighteningVAE, FakeVAE
-from vae_aug.data.records import make_example, write_records
-from vae_aug.data.sheet import Panel
 from vae_aug.errors import RecordError
 from vae_aug.evaluate import diversity as module
 from vae_aug.evaluate.diversity import measure_contrast, measure_diversity, write_interpolation
+from vae_aug.figures.sheet import Panel
+from vae_aug.records.records import make_example, write_records
 
 SIZE = 32
 BOX = [0.25, 0.25, 0.5, 0.5]

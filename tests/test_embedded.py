@@ -12,7 +12,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from vae_aug.data.embedded import (
+from vae_aug.codecs.images import read_image
+from vae_aug.phantoms.embedded import (
     DEFAULT_COUNTS,
     LABELS,
     SPLITS,
@@ -20,7 +21,6 @@ from vae_aug.data.embedded import (
     read_embedded,
     write_embedded,
 )
-from vae_aug.data.images import read_image
 
 REAL = Path(pydicom.__file__).parent / "data" / "test_files"
 

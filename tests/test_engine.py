@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from vae_aug import VAEAugment
-from vae_aug.augment.engine import TensorFlowEngine, XLAEngine
 from vae_aug.config import AugmentConfig
+from vae_aug.engines.engine import TensorFlowEngine, XLAEngine
 from vae_aug.errors import MissingPackageError
 
 IMAGES = tf.random.stateless_uniform([3, 32, 32, 1], [3, 3])
@@ -61,6 +61,6 @@ def test_engines_are_freed(short_vae):
 
 def test_a_missing_package_says_how_to_install_it(short_vae, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.delitem(sys.modules, "vae_aug.augment.openvino", raising=False)
+    monkeypatch.delitem(sys.modules, "vae_aug.engines.openvino", raising=False)
     with pytest.raises(MissingPackageError, match=r"pip install 'vae-aug\[openvino\]'"):
         VAEAugment(short_vae, engine="openvino")

@@ -10,13 +10,13 @@ from PIL import Image
 from test_cli import run
 from test_ingest import write_coco
 
-from vae_aug.data.annotations import READERS
-from vae_aug.data.annotations.source import DEFAULTS
-from vae_aug.data.convert import Conversion, convert_image
-from vae_aug.data.extent import Extent, join_extents, measure_extent
-from vae_aug.data.ingest import ingest
-from vae_aug.data.records import read_info, read_records
+from vae_aug.codecs.extent import Extent, join_extents, measure_extent
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.convert import Conversion, convert_image
+from vae_aug.ingest.formats import READERS
+from vae_aug.ingest.formats.source import DEFAULTS
+from vae_aug.ingest.ingest import ingest
+from vae_aug.records.records import read_info, read_records
 
 BOX = [(8, 4, 16, 20, 1)]
 

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 
 from vae_aug.config import TrainConfig
-from vae_aug.data.check import iterate_examples
-from vae_aug.data.records import make_example, write_records, write_split
 from vae_aug.errors import RecordError
-from vae_aug.model.feed import (
+from vae_aug.records.check import iterate_examples
+from vae_aug.records.records import make_example, write_records, write_split
+from vae_aug.train.feed import (
     cut_out,
     fit,
     make_training_feed,

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from vae_aug import cli
 from vae_aug.cli import calls
-from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.fidelity import BoxFidelity, _make_charts, measure_box_fidelity
+from vae_aug.records.records import make_example, write_records
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from vae_aug.augment.guard import (
     measure_contrast_ratio,
     measure_fidelity,
 )
-from vae_aug.augment.intensity import change_luminance, compute_grey
-from vae_aug.corrupt import corrupt
 from vae_aug.evaluate.diversity import measure_contrast
 from vae_aug.evaluate.metrics import make_box_mask
+from vae_aug.grey import change_luminance, compute_grey
+from vae_aug.train.corrupt import corrupt
 
 NAN = float("nan")
 

@@ -6,8 +6,8 @@ import pytest
 from test_train import write_images
 
 from vae_aug.errors import RecordError
-from vae_aug.model.feed import open_source
-from vae_aug.model.holdout import hold_back
+from vae_aug.train.feed import open_source
+from vae_aug.train.holdout import hold_back
 
 
 def open_images(folder, names):

@@ -13,8 +13,8 @@ import skimage.data
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from vae_aug.data import images
-from vae_aug.data.images import (
+from vae_aug.codecs import images
+from vae_aug.codecs.images import (
     clean_encoded,
     decode_image,
     encode_image,
@@ -26,8 +26,8 @@ from vae_aug.data.images import (
     read_orientation,
     write_image,
 )
-from vae_aug.data.jpeg import strip_jpeg_metadata
-from vae_aug.data.png import strip_png_metadata
+from vae_aug.codecs.jpeg import strip_jpeg_metadata
+from vae_aug.codecs.png import strip_png_metadata
 from vae_aug.errors import VAEAugError
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,17 +13,28 @@ import pytest
 from conftest import ROOT
 
 # From the ground up. A module may import from its own layer, without a cycle, and from those below.
-LAYERS = (
+CORE = (
     ("errors", "version", "words"),
     ("config",),
-    ("data",),
-    ("corrupt", "conformance"),
-    ("model",),
+    ("atomic", "autotune", "boxes", "grey", "json_values", "letterbox", "limits"),
+    ("codecs",),
+    ("records",),
+    ("network",),
+    ("engines",),
     ("augment",),
+)
+"""What a user of `VAEAugment` runs."""
+BEYOND = (
+    ("figures",),
+    ("ingest",),
+    ("phantoms",),
+    ("train",),
     ("evaluate",),
+    ("extras",),
     ("demo",),
     ("cli",),
 )
+LAYERS = (*CORE, *BEYOND)
 # What only an extra installs, so that a module needing it must load without it.
 OPTIONAL_PACKAGES = {
     "albumentations",
@@ -35,10 +48,10 @@ OPTIONAL_PACKAGES = {
 }
 # Loaded on demand, because they need one of those at once.
 OPTIONAL_MODULES = {
-    "vae_aug.augment.openvino",
-    "vae_aug.augment.openvino.OpenVINOEngine",
-    "vae_aug.data.beam",
-    "vae_aug.data.beam.run_on_beam",
+    "vae_aug.engines.openvino",
+    "vae_aug.engines.openvino.OpenVINOEngine",
+    "vae_aug.ingest.beam",
+    "vae_aug.ingest.beam.run_on_beam",
 }
 OUTSIDE = {"benchmarks", "conftest", "tests", "tfds_builders", "vae_aug_tfds"}
 
@@ -134,6 +147,21 @@ def test_imports_make_no_cycle() -> None:
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
 
 
+def list_loaded(code: str) -> set[str]:
+    """Return the modules that a process has loaded once it has run `code`."""
+    code += "\nimport sys\nprint(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_the_transform_loads_the_core_alone() -> None:
+    loaded = list_loaded("from vae_aug import VAEAugment")
+    parts = {name.split(".")[1] for name in loaded if name.startswith("vae_aug.")}
+    core = {part for layer in CORE for part in layer}
+    # What decodes files, by OpenCV and Pillow, is for those who have records or files.
+    assert "augment" in parts and parts <= core - {"codecs", "records"}
+
+
 # The checks above pass on an empty package too, so each rule is shown a breach.
 def test_a_breach_of_each_rule_is_seen() -> None:
     tree = ast.parse("from vae_aug import VAEAugment\ndef f():\n    import vae_aug.cli, json")
@@ -144,6 +172,8 @@ def test_a_breach_of_each_rule_is_seen() -> None:
 
 def test_relative_imports_are_resolved() -> None:
     tree = ast.parse("from . import boxes\nfrom .images import read_image\nfrom ..errors import X")
-    expected = ["vae_aug.data.boxes", "vae_aug.data.images.read_image", "vae_aug.errors.X"]
-    assert list(imports_of(tree, "vae_aug.data.records")) == expected
-    assert list(imports_of(ast.parse("from . import boxes"), "vae_aug.data", True)) == expected[:1]
+    expected = ["vae_aug.codecs.boxes", "vae_aug.codecs.images.read_image", "vae_aug.errors.X"]
+    assert list(imports_of(tree, "vae_aug.codecs.png")) == expected
+    assert (
+        list(imports_of(ast.parse("from . import boxes"), "vae_aug.codecs", True)) == expected[:1]
+    )

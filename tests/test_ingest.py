@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 from test_dicom import write_dicom
 
-from vae_aug.data import blocks
-from vae_aug.data.check import check_records
-from vae_aug.data.convert import convert_image
-from vae_aug.data.images import read_image, write_image
-from vae_aug.data.ingest import ingest, ingest_by_patient
-from vae_aug.data.privacy import hash_identifier
-from vae_aug.data.records import read_info, read_records
-from vae_aug.data.splits import Leak, find_leaks
+from vae_aug.codecs.images import read_image, write_image
 from vae_aug.errors import AnnotationError, RecordError
+from vae_aug.ingest import blocks
+from vae_aug.ingest.convert import convert_image
+from vae_aug.ingest.ingest import ingest, ingest_by_patient
+from vae_aug.ingest.privacy import hash_identifier
+from vae_aug.ingest.splits import Leak, find_leaks
+from vae_aug.records.check import check_records
+from vae_aug.records.records import read_info, read_records
 
 HEIGHT, WIDTH = 40, 80
 

@@ -15,11 +15,11 @@ from test_dicom import write_dicom
 from typer.testing import CliRunner
 
 from vae_aug import cli
-from vae_aug.data import blocks
-from vae_aug.data.check import check_records, iterate_examples
-from vae_aug.data.images import decode_image
-from vae_aug.data.ingest import ingest
-from vae_aug.data.records import read_info
+from vae_aug.codecs.images import decode_image
+from vae_aug.ingest import blocks
+from vae_aug.ingest.ingest import ingest
+from vae_aug.records.check import check_records, iterate_examples
+from vae_aug.records.records import read_info
 
 NAME, UID_ROOT, DATE, TIME = "ZZQXW", "1.2.826.0.1.3680043.9.7771", "19370219", "031415.926535"
 PLANTED = [NAME, UID_ROOT, DATE, TIME]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from vae_aug.data import ingest_sheet
-from vae_aug.data.ingest_sheet import SheetImages, write_ingest_sheet
-from vae_aug.data.records import make_example, write_records
+from vae_aug.ingest import picture as ingest_sheet
+from vae_aug.ingest.picture import SheetImages, write_ingest_sheet
+from vae_aug.records.records import make_example, write_records
 
 LABELS = ("cyst", "stone")
 

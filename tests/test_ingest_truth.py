@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from test_dicom import write_dicom
 
-from vae_aug.data.images import write_image
-from vae_aug.data.ingest import ingest
-from vae_aug.data.records import read_records
+from vae_aug.codecs.images import write_image
 from vae_aug.errors import AnnotationError, RecordError
+from vae_aug.ingest.ingest import ingest
+from vae_aug.records.records import read_records
 
 HEIGHT, WIDTH = 48, 64
 BOX = "0 .5 .5 .25 .25"

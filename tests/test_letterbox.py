@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vae_aug.data.letterbox import compute_content, letterbox, letterbox_boxes, unletterbox
+from vae_aug.letterbox import compute_content, letterbox, letterbox_boxes, unletterbox
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ import threading
 
 import pytest
 
-from vae_aug.data import atomic
-from vae_aug.data.atomic import lock_folder, make_temporary_path, remove_temporaries
+from vae_aug import atomic
+from vae_aug.atomic import lock_folder, make_temporary_path, remove_temporaries
 from vae_aug.errors import RecordError
 
 HOLD = """
 import pathlib, sys, time
-from vae_aug.data.atomic import lock_folder
+from vae_aug.atomic import lock_folder
 with lock_folder(pathlib.Path(sys.argv[1]), beside=sys.argv[2] == "beside"):
     print("locked", flush=True)
     time.sleep(600)

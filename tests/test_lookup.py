@@ -8,10 +8,10 @@ import shutil
 import pytest
 from test_ingest import GOOD, write_coco
 
-from vae_aug.data.annotations import READERS
-from vae_aug.data.annotations.all_splits import ALL, read_splits
-from vae_aug.data.annotations.source import DEFAULTS
 from vae_aug.errors import AnnotationError, MissingSplitError
+from vae_aug.ingest.formats import READERS
+from vae_aug.ingest.formats.all_splits import ALL, read_splits
+from vae_aug.ingest.formats.source import DEFAULTS
 
 CVAT = '<annotations><image name="{}.png" width="80" height="40"></image></annotations>'
 CSV = "image,xmin,ymin,xmax,ymax,label\n{}.png,1,2,9,9,lesion\n"

@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from vae_aug.data.phantom import make_phantom
 from vae_aug.evaluate.metrics import (
     PERFECT_DB,
     bootstrap_interval,
@@ -20,6 +19,7 @@ from vae_aug.evaluate.metrics import (
     ssim,
     ssim_map,
 )
+from vae_aug.phantoms.phantom import make_phantom
 
 RNG = np.random.default_rng(0)
 PHANTOM = make_phantom("abdomen_ct", 1, size=96).image / np.float64(255)

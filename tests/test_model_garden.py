@@ -13,9 +13,9 @@ import pytest
 import tensorflow as tf
 from test_images import make_noise
 
-from vae_aug.data.images import clean_encoded
-from vae_aug.data.ingest import ingest
-from vae_aug.data.records import make_example, read_serialized, write_records
+from vae_aug.codecs.images import clean_encoded
+from vae_aug.ingest.ingest import ingest
+from vae_aug.records.records import make_example, read_serialized, write_records
 
 LABELS = ("stone", "cyst")
 IMAGES = {

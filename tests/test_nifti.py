@@ -9,14 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from vae_aug.data import nifti
-from vae_aug.data.annotations import read_nifti
-from vae_aug.data.annotations.detect import detect_format
-from vae_aug.data.annotations.source import ReaderOptions
-from vae_aug.data.ingest import find_hashed, ingest
-from vae_aug.data.nifti import read_grid, read_slice
-from vae_aug.data.records import iterate_examples, read_records
 from vae_aug.errors import AnnotationError, MissingPackageError, VAEAugError
+from vae_aug.ingest import nifti
+from vae_aug.ingest.formats import read_nifti
+from vae_aug.ingest.formats.detect import detect_format
+from vae_aug.ingest.formats.source import ReaderOptions
+from vae_aug.ingest.ingest import find_hashed, ingest
+from vae_aug.ingest.nifti import read_grid, read_slice
+from vae_aug.records.records import iterate_examples, read_records
 
 nibabel = pytest.importorskip("nibabel")
 

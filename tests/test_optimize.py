@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.augment.optimize import fold_batch_norms, optimize
+from vae_aug.engines.optimize import fold_batch_norms, optimize
 
 SPEC = tf.TensorSpec([None, 8, 8, 3], tf.float32)
 

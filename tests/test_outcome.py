@@ -10,14 +10,14 @@ import pytest
 from conftest import shorten_stages, stand_still
 
 from vae_aug.config import ModelConfig, TrainConfig
-from vae_aug.corrupt import corrupt
-from vae_aug.data.phantom import make_phantom
-from vae_aug.data.records import make_example, write_records
 from vae_aug.evaluate import outcome as module
 from vae_aug.evaluate.metrics import ssim
 from vae_aug.evaluate.outcome import Difference, Outcome, judge_training
-from vae_aug.model.run_files import TrainingError
-from vae_aug.model.train import train
+from vae_aug.phantoms.phantom import make_phantom
+from vae_aug.records.records import make_example, write_records
+from vae_aug.train.corrupt import corrupt
+from vae_aug.train.run_files import TrainingError
+from vae_aug.train.train import train
 
 MODEL = ModelConfig(encoder="efficientnet-lite1", image_size=32, latent_dim=16)
 CONFIG = TrainConfig(batch_size=4, steps=2, validate_every=2, seed=3)

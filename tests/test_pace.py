@@ -10,7 +10,7 @@ import time
 import pytest
 
 from vae_aug.config import TrainConfig
-from vae_aug.model.pace import Pace, describe_pace, format_end
+from vae_aug.train.pace import Pace, describe_pace, format_end
 
 CONFIG = TrainConfig(steps=10, validate_every=4)
 

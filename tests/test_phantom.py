@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from vae_aug.data.phantom import KINDS, LABELS, Phantom, compute_mask_boxes, make_phantom
+from vae_aug.phantoms.phantom import KINDS, LABELS, Phantom, compute_mask_boxes, make_phantom
 
 SEEDS = range(12)
 _KIND_LABELS = {"head_mr": {"lesion"}, "abdomen_ct": {"nodule", "stone"}}
@@ -31,7 +31,7 @@ def _hash(phantom: Phantom) -> str:
 @pytest.mark.parametrize("kind", KINDS)
 def test_bytes_are_the_same_in_another_process_with_other_threads(kind):
     code = (
-        "import hashlib, sys; from vae_aug.data.phantom import make_phantom;"
+        "import hashlib, sys; from vae_aug.phantoms.phantom import make_phantom;"
         f"p = make_phantom({kind!r}, 5, position=0.3, size=96);"
         "d = p.image.tobytes() + p.mask.tobytes() + p.boxes.tobytes() + repr(p.labels).encode();"
         "print(hashlib.sha256(d).hexdigest())"

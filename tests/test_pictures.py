@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from vae_aug.data.records import make_example, write_records
-from vae_aug.model import pictures as module
-from vae_aug.model.feed import open_source
-from vae_aug.model.pictures import TrainingPictures
+from vae_aug.records.records import make_example, write_records
+from vae_aug.train import pictures as module
+from vae_aug.train.feed import open_source
+from vae_aug.train.pictures import TrainingPictures
 
 SIZE = 32
 

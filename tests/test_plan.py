@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vae_aug.config import ModelConfig, TrainConfig
-from vae_aug.model.plan import (
+from vae_aug.train.plan import (
     describe_darkness,
     describe_plan,
     describe_position,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_aug.data.plot import (
+from vae_aug.figures.plot import (
     PLOT_PX,
     Chart,
     Curve,

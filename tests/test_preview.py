@@ -8,7 +8,6 @@ import tensorflow as tf
 from fake_vae import BrighteningVAE, ErasingVAE, FakeVAE
 
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.corrupt import corrupt_image
 from vae_aug.evaluate import preview
 from vae_aug.evaluate.preview import (
     choose_rows,
@@ -16,6 +15,7 @@ from vae_aug.evaluate.preview import (
     draw_variants,
     show_variants,
 )
+from vae_aug.train.corrupt import corrupt_image
 
 BOX = np.array([[0.25, 0.25, 0.5, 0.75]], np.float32)
 

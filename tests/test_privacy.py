@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
-from vae_aug.data.privacy import get_salt_path, hash_identifier, read_salt
 from vae_aug.errors import VAEAugError
+from vae_aug.ingest.privacy import get_salt_path, hash_identifier, read_salt
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ import pytest
 from corpus import coco as corpus
 from corpus.sources import HEIGHT, WIDTH, find_losses, write_image
 
-from vae_aug.data.annotations.coco import is_coco, read_coco
-from vae_aug.data.annotations.source import ReaderOptions
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.coco import is_coco, read_coco
+from vae_aug.ingest.formats.source import ReaderOptions
 
 CATEGORIES = [{"id": 1, "name": "nodule"}, {"id": 2, "name": "cyst"}]
 BOX = [10, 12, 20, 8]

@@ -9,9 +9,9 @@ from conftest import ROOT
 from corpus import csv_table as corpus
 from corpus.sources import HEIGHT, WIDTH, find_losses, write_image
 
-from vae_aug.data.annotations.source import ReaderOptions
-from vae_aug.data.annotations.tables import is_box_table, read_csv
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.source import ReaderOptions
+from vae_aug.ingest.formats.tables import is_box_table, read_csv
 
 HEADER = "filename,xmin,ymin,xmax,ymax,label"
 BOX = ("nodule", [10, 12, 30, 20])

@@ -11,9 +11,9 @@ import pytest
 from corpus import cvat as corpus
 from corpus.sources import find_losses, write_image
 
-from vae_aug.data.annotations.cvat import is_cvat, is_cvat_video, read_cvat
-from vae_aug.data.annotations.source import ReaderOptions
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.cvat import is_cvat, is_cvat_video, read_cvat
+from vae_aug.ingest.formats.source import ReaderOptions
 
 BOX = '<box label="nodule" xtl="10" ytl="12" xbr="30" ybr="20"/>'
 NODULE = ("nodule", [10, 12, 30, 20])
@@ -340,7 +340,7 @@ def test_frames_that_cannot_be_told_are_refused(tmp_path, names, meta, message):
 
 
 def test_tracks_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("vae_aug.data.annotations.cvat_video._MOST_UNLISTED", 10)
+    monkeypatch.setattr("vae_aug.ingest.formats.cvat_video._MOST_UNLISTED", 10)
     write_frames(tmp_path, range(6))
     tracks = [make_track((0, 10, 0), (5, 10, 0))] * 3
     write(tmp_path, *tracks, meta=make_meta())

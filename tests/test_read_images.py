@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vae_aug.data.annotations.images import read_images
-from vae_aug.data.annotations.source import ReaderOptions
-from vae_aug.data.images import write_image
+from vae_aug.codecs.images import write_image
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.images import read_images
+from vae_aug.ingest.formats.source import ReaderOptions
 
 
 def write(*paths):

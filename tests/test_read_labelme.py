@@ -12,9 +12,9 @@ import pytest
 from corpus import labelme as corpus
 from corpus.sources import find_losses, write_image
 
-from vae_aug.data.annotations.labelme import is_labelme, parse_labelme, read_labelme
-from vae_aug.data.annotations.source import ReaderOptions
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.labelme import is_labelme, parse_labelme, read_labelme
+from vae_aug.ingest.formats.source import ReaderOptions
 
 SHAPE = {"label": "nodule", "points": [[10, 12], [30, 20]], "shape_type": "rectangle"}
 OTHER = {"label": "cyst", "points": [[40, 30], [50, 40]], "shape_type": "rectangle"}

@@ -13,8 +13,8 @@ from corpus.lidc import make_nodule, make_roi, make_xml
 from corpus.sources import find_losses
 from test_dicom import write_dicom
 
-from vae_aug.data.annotations.lidc import is_lidc, read_lidc
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.lidc import is_lidc, read_lidc
 
 SERIES = "1.2.3"
 OUTLINE = [(10, 14), (20, 12), (30, 15), (22, 20)]

@@ -12,10 +12,10 @@ from corpus import masks as corpus
 from corpus.sources import find_losses, write_image
 from PIL import Image
 
-from vae_aug.data.annotations.mask_scheme import VOC_NUMBERS
-from vae_aug.data.annotations.masks import find_regions, is_mask_name, name_values, read_masks
-from vae_aug.data.annotations.source import ReaderOptions
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.mask_scheme import VOC_NUMBERS
+from vae_aug.ingest.formats.masks import find_regions, is_mask_name, name_values, read_masks
+from vae_aug.ingest.formats.source import ReaderOptions
 
 HEIGHT, WIDTH = 48, 64
 # The far edges are exclusive: columns 10 to 29, rows 12 to 19.

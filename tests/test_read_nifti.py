@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from tests.corpus import nifti as corpus
-from vae_aug.data import nifti
-from vae_aug.data.annotations import nifti_folder, read_nifti
-from vae_aug.data.annotations.source import ReaderOptions
-from vae_aug.data.nifti import count_values, read_grid, read_slice
 from vae_aug.errors import AnnotationError, VAEAugError
+from vae_aug.ingest import nifti
+from vae_aug.ingest.formats import nifti_folder, read_nifti
+from vae_aug.ingest.formats.source import ReaderOptions
+from vae_aug.ingest.nifti import count_values, read_grid, read_slice
 
 nibabel = pytest.importorskip("nibabel")
 

@@ -14,9 +14,9 @@ from conftest import ROOT
 from corpus import supervisely as corpus
 from corpus.sources import find_losses, write_image
 
-from vae_aug.data.annotations.source import ReaderOptions
-from vae_aug.data.annotations.supervisely import is_supervisely, read_supervisely
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.source import ReaderOptions
+from vae_aug.ingest.formats.supervisely import is_supervisely, read_supervisely
 
 BOX = ("nodule", [10, 12, 30, 20])
 

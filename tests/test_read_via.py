@@ -13,8 +13,8 @@ from conftest import ROOT
 from corpus import via as corpus
 from corpus.sources import find_losses, write_image
 
-from vae_aug.data.annotations.via import is_via, is_via_table, read_via
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.via import is_via, is_via_table, read_via
 
 RECT = {"name": "rect", "x": 10, "y": 12, "width": 20, "height": 8}
 BOX = ("nodule", [10, 12, 30, 20])

@@ -12,9 +12,9 @@ import pytest
 from corpus import voc as corpus
 from corpus.sources import find_losses, write_image
 
-from vae_aug.data.annotations.source import ReaderOptions
-from vae_aug.data.annotations.voc import is_voc, parse_voc, read_voc
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.source import ReaderOptions
+from vae_aug.ingest.formats.voc import is_voc, parse_voc, read_voc
 
 BNDBOX = "<bndbox><xmin>10</xmin><ymin>12</ymin><xmax>30</xmax><ymax>20</ymax></bndbox>"
 OBJECT = f"<object><name>nodule</name>{BNDBOX}</object>"

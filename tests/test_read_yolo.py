@@ -10,10 +10,10 @@ from corpus import yolo as corpus
 from corpus.sources import find_losses, write_image
 from PIL import Image
 
-from vae_aug.data.annotations.source import ReaderOptions
-from vae_aug.data.annotations.yolo import find_yolo_names, is_darknet, is_yolo_text, read_yolo
-from vae_aug.data.annotations.yolo_points import find_boxed_lengths
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.source import ReaderOptions
+from vae_aug.ingest.formats.yolo import find_yolo_names, is_darknet, is_yolo_text, read_yolo
+from vae_aug.ingest.formats.yolo_points import find_boxed_lengths
 
 # Images have 48 x 64 pixels, so this is (24, 18, 40, 30).
 LINE = "0 0.5 0.5 0.25 0.25"

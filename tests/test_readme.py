@@ -16,9 +16,9 @@ from test_cli import run
 from test_dicom import write_dicom
 
 from vae_aug import cli
-from vae_aug.data.images import write_image
-from vae_aug.data.records import read_info, read_records
-from vae_aug.model.checkpoint import save_checkpoint
+from vae_aug.codecs.images import write_image
+from vae_aug.network.checkpoint import save_checkpoint
+from vae_aug.records.records import read_info, read_records
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TFDS_README = ROOT / "tfds_builders" / "med_vae_augmented" / "README.md"

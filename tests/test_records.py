@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
-from vae_aug.data.check import check_records
-from vae_aug.data.images import EncodedImage
-from vae_aug.data.records import (
+from vae_aug.codecs.images import EncodedImage
+from vae_aug.errors import RecordError
+from vae_aug.records.check import check_records
+from vae_aug.records.records import (
     find_records,
     get_split_name,
     make_example,
@@ -24,7 +25,6 @@ from vae_aug.data.records import (
     write_label_map,
     write_records,
 )
-from vae_aug.errors import RecordError
 
 LABELS = ("stone", "lesion")
 
@@ -295,7 +295,7 @@ def test_interrupted_writing_leaves_nothing_and_touches_nothing(tmp_path, error)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("where", ["vae_aug.data.records.sync_file", "pathlib.Path.replace"])
+@pytest.mark.parametrize("where", ["vae_aug.records.records.sync_file", "pathlib.Path.replace"])
 def test_disk_full_is_named_and_leaves_nothing(tmp_path, monkeypatch, where):
     def fail(*args):
         raise OSError(28, "No space left on device")
@@ -312,7 +312,7 @@ def test_file_size_limit_of_the_system(tmp_path):
     """The real thing: the kernel refuses the bytes, in a process of its own."""
     script = f"""
         import resource, numpy as np
-        from vae_aug.data.records import make_example, write_records
+        from vae_aug.records.records import make_example, write_records
         from vae_aug.errors import RecordError
         image = np.random.default_rng(0).integers(0, 256, (99, 99, 1)).astype(np.uint8)
         example = make_example(image, source_id="a", boxes=[], labels=[], label_names=())

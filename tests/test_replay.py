@@ -11,13 +11,13 @@ from conftest import shorten_stages
 from test_augment_records import LABELS, SIZES, make_image
 from typer.testing import CliRunner
 
-from vae_aug.augment.records import augment_records
-from vae_aug.augment.replay import read_provenance, replay_record, restore_transform
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.cli import app
-from vae_aug.data.records import find_records, iterate_examples, make_example, write_records
 from vae_aug.errors import CheckpointError, RecordError
-from vae_aug.model.checkpoint import save_checkpoint
+from vae_aug.extras.augment_records import augment_records
+from vae_aug.extras.replay import read_provenance, replay_record, restore_transform
+from vae_aug.network.checkpoint import save_checkpoint
+from vae_aug.records.records import find_records, iterate_examples, make_example, write_records
 
 RUN = CliRunner()
 

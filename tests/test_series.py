@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_dicom import RAMP, make_groups, write_dicom, write_frames
 
-from vae_aug.data.dicom import read_dicom
-from vae_aug.data.series import find_series_ranges, iterate_series
+from vae_aug.ingest.dicom.image import read_dicom
+from vae_aug.ingest.series import find_series_ranges, iterate_series
 
 AXIAL = [1, 0, 0, 0, 1, 0]
 SAGITTAL = [0, 1, 0, 0, 0, -1]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vae_aug.data.check import check_records
-from vae_aug.data.records import make_example, read_records, write_records, write_split
-from vae_aug.data.shards import count_records, find_records, read_info
 from vae_aug.errors import RecordError
+from vae_aug.records.check import check_records
+from vae_aug.records.records import make_example, read_records, write_records, write_split
+from vae_aug.records.shards import count_records, find_records, read_info
 
 LABELS = ("lesion", "stone")
 BOX = [[0.1, 0.2, 0.5, 0.6]]

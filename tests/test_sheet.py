@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae_aug.data import sheet as module
-from vae_aug.data.drawing import make_legible, wrap_text
-from vae_aug.data.sheet import (
+from vae_aug.figures import sheet as module
+from vae_aug.figures.drawing import make_legible, wrap_text
+from vae_aug.figures.sheet import (
     GAP_PX,
     HEADING_PX,
     MARGIN_PX,

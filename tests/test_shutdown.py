@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 
-from vae_aug.augment import shutdown
+from vae_aug.engines import shutdown
 
 # Every process leaves such iterators alive. They read so far ahead, and so slowly, that calls are
 # under way when the interpreter goes.
@@ -27,7 +27,7 @@ images = tf.data.Dataset.from_tensors({"image": tf.zeros([32, 32, 1], tf.uint8)}
 
 def bridge():
     import albumentations
-    from vae_aug.augment.albumentations import albumentations_map
+    from vae_aug.extras.albumentations import albumentations_map
 
     def wait(image, **_):
         time.sleep(0.1)
@@ -39,7 +39,7 @@ def bridge():
 def network():
     from vae_aug import VAEAugment
     from vae_aug.config import ModelConfig
-    from vae_aug.model.vae import VAE
+    from vae_aug.network.vector import VAE
 
     vae = VAE(ModelConfig(encoder="efficientnet-lite1", image_size=32, latent_dim=16))
     return images.apply(VAEAugment(vae, engine="openvino", seed=1, guard="off"))

@@ -18,7 +18,7 @@ def short_passes(monkeypatch):
 
 def hide_openvino(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.delitem(sys.modules, "vae_aug.augment.openvino", raising=False)
+    monkeypatch.delitem(sys.modules, "vae_aug.engines.openvino", raising=False)
 
 
 @pytest.mark.usefixtures("short_passes")

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from test_cli import run
 
-from vae_aug.data.annotations.source import AnnotatedImage
-from vae_aug.data.records import make_example, write_records
-from vae_aug.data.splits import (
+from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.source import AnnotatedImage
+from vae_aug.ingest.splits import (
     Leak,
     describe_patients,
     find_leaks,
@@ -19,7 +19,7 @@ from vae_aug.data.splits import (
     hash_image,
     split_by_patient,
 )
-from vae_aug.errors import AnnotationError
+from vae_aug.records.records import make_example, write_records
 
 RNG = np.random.default_rng(5)
 

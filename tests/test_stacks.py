@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.cli import app
-from vae_aug.data.annotations.dicom_folder import read_dicom_folder
-from vae_aug.data.dicom import read_dicom
-from vae_aug.data.images import write_image
-from vae_aug.data.ingest import ingest
-from vae_aug.data.records import read_records
-from vae_aug.data.stacks import Distance, add_neighbours, parse_neighbours, stack_neighbours
+from vae_aug.codecs.images import write_image
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.dicom.image import read_dicom
+from vae_aug.ingest.formats.dicom_folder import read_dicom_folder
+from vae_aug.ingest.ingest import ingest
+from vae_aug.ingest.stacks import Distance, add_neighbours, parse_neighbours, stack_neighbours
+from vae_aug.records.records import read_records
 
 SIZE = (4, 6)
 # Black at 0 and white at 2000, so that 1000 is half: 127.5, which rounds to 128.

@@ -11,11 +11,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vae_aug"
 USED = {
-    ("tensorflow.python.grappler", "tf_optimizer"): "vae_aug/augment/optimize.py: no engine runs",
+    ("tensorflow.python.grappler", "tf_optimizer"): "vae_aug/engines/optimize.py: no engine runs",
     (
         "tensorflow.python.lib.io.tf_record",
         "tf_record_random_reader",
-    ): "vae_aug/data/tfrecord.py: no damaged TFRecord file is read past its damage",
+    ): "vae_aug/records/tfrecord.py: no damaged TFRecord file is read past its damage",
 }
 
 

@@ -13,12 +13,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from test_images import make_noise
 
-from vae_aug.data.annotations.detect import detect_format
-from vae_aug.data.annotations.tfds_folder import read_tfds
-from vae_aug.data.ingest import ingest
-from vae_aug.data.records import read_records
-from vae_aug.data.tfrecord import iterate_places
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.detect import detect_format
+from vae_aug.ingest.formats.tfds_folder import read_tfds
+from vae_aug.ingest.ingest import ingest
+from vae_aug.records.records import read_records
+from vae_aug.records.tfrecord import iterate_places
 
 features = tfds.features
 # Exact in binary, so that `rel_yxyx` in float32 is what was written.

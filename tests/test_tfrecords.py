@@ -15,15 +15,15 @@ from corpus import tfrecords
 from PIL import Image
 from test_images import make_noise
 
-from vae_aug.data.annotations import read_tfrecords
-from vae_aug.data.annotations.detect import detect_format
-from vae_aug.data.annotations.source import Collector, clean_boxes, clean_label
-from vae_aug.data.convert import Conversion, convert_image
-from vae_aug.data.images import encode_png, strip_jpeg_metadata
-from vae_aug.data.ingest import find_hashed, ingest
-from vae_aug.data.records import iterate_examples, make_example, read_records, write_records
-from vae_aug.data.tfrecord import iterate_places, parse_shard_name, read_feature
+from vae_aug.codecs.images import encode_png, strip_jpeg_metadata
 from vae_aug.errors import AnnotationError, RecordError
+from vae_aug.ingest.convert import Conversion, convert_image
+from vae_aug.ingest.formats import read_tfrecords
+from vae_aug.ingest.formats.detect import detect_format
+from vae_aug.ingest.formats.source import Collector, clean_boxes, clean_label
+from vae_aug.ingest.ingest import find_hashed, ingest
+from vae_aug.records.records import iterate_examples, make_example, read_records, write_records
+from vae_aug.records.tfrecord import iterate_places, parse_shard_name, read_feature
 
 SIDES = ("ymin", "xmin", "ymax", "xmax")
 
@@ -256,7 +256,7 @@ def test_no_memory_is_set_aside_for_a_length_that_is_only_stated(tmp_path, lengt
 
 
 def mask_crc(data):
-    """CRC-32C (Castagnoli), masked as the reference of `vae_aug.data.tfrecord` says."""
+    """CRC-32C (Castagnoli), masked as the reference of `vae_aug.records.tfrecord` says."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -267,7 +267,7 @@ def mask_crc(data):
 
 
 def test_a_record_larger_than_any_image_is_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setattr("vae_aug.data.tfrecord.MAX_IMAGE_BYTES", 10_000)
+    monkeypatch.setattr("vae_aug.records.tfrecord.MAX_IMAGE_BYTES", 10_000)
     large = make_foreign(image=encode_png(make_noise((200, 200), "u1")))
     assert len(large) > 10_000
     write_file(tmp_path / "a.tfrecord", large, make_foreign([(BOX, b"cyst", 1)]))

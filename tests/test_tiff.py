@@ -12,18 +12,18 @@ from PIL import Image
 from test_annotations import HEIGHT, WIDTH
 from test_images import TURNED, make_noise
 
-from vae_aug.data.annotations import read_images, read_masks
-from vae_aug.data.images import (
+from vae_aug.codecs.images import (
     encode_image,
     read_encoded,
     read_image,
     read_image_size,
     read_orientation,
 )
-from vae_aug.data.ingest import ingest
-from vae_aug.data.records import read_records
-from vae_aug.data.tiff import decode_tiff, is_tiff
+from vae_aug.codecs.tiff import decode_tiff, is_tiff
 from vae_aug.errors import VAEAugError
+from vae_aug.ingest.formats import read_images, read_masks
+from vae_aug.ingest.ingest import ingest
+from vae_aug.records.records import read_records
 
 
 def make_tiff(array, **options):

@@ -15,17 +15,17 @@ import pytest
 import tensorflow as tf
 from conftest import shorten_stages
 
+from vae_aug.atomic import lock_folder
 from vae_aug.config import ModelConfig, TrainConfig
-from vae_aug.data.atomic import lock_folder
-from vae_aug.data.embedded import read_embedded
-from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import RecordError
-from vae_aug.model import train as train_module
-from vae_aug.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
-from vae_aug.model.objective import compute_loss
-from vae_aug.model.run_files import TrainingError, cut_log, read_start
-from vae_aug.model.state import State, restore
-from vae_aug.model.train import train
+from vae_aug.network.checkpoint import load_checkpoint, read_manifest, save_checkpoint
+from vae_aug.phantoms.embedded import read_embedded
+from vae_aug.records.records import make_example, write_records
+from vae_aug.train import train as train_module
+from vae_aug.train.objective import compute_loss
+from vae_aug.train.run_files import TrainingError, cut_log, read_start
+from vae_aug.train.state import State, restore
+from vae_aug.train.train import train
 
 pytestmark = pytest.mark.usefixtures("short_stages")
 

@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 from fake_vae import BrighteningVAE, CountingVAE, ErasingVAE, FakeVAE
 
-from vae_aug.augment import engine
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.data.letterbox import letterbox, unletterbox
+from vae_aug.engines import engine
 from vae_aug.evaluate.diversity import measure_contrast
 from vae_aug.evaluate.metrics import make_box_mask
+from vae_aug.letterbox import letterbox, unletterbox
 
 RNG = np.random.default_rng(0)
 S = 32

@@ -11,14 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from vae_aug import cli
+from vae_aug.atomic import lock_folder
 from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
-from vae_aug.data.atomic import lock_folder
-from vae_aug.data.embedded import read_embedded
-from vae_aug.data.records import make_example, write_records
 from vae_aug.errors import MissingPackageError, RecordError, VAEAugError
-from vae_aug.model import tune as module
-from vae_aug.model.train import TrainingError
-from vae_aug.model.tune import Trial, apply_values, check_space, make_space, tune
+from vae_aug.phantoms.embedded import read_embedded
+from vae_aug.records.records import make_example, write_records
+from vae_aug.train import tune as module
+from vae_aug.train.train import TrainingError
+from vae_aug.train.tune import Trial, apply_values, check_space, make_space, tune
 
 MODEL = ModelConfig(encoder="efficientnet-lite1", image_size=32, latent_dim=16)
 CONFIG = TrainConfig(batch_size=2, validate_every=2, validation_images=2, steps=50)

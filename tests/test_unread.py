@@ -13,14 +13,14 @@ from test_dicom import write_dicom
 from test_dicom_folder import BLANK, write_cover
 from test_ingest_truth import BOX, write_images, write_text
 
-from vae_aug.data.annotations import READERS
-from vae_aug.data.annotations.borders import check_inside, note_opened
-from vae_aug.data.annotations.detect import detect_format
-from vae_aug.data.annotations.source import ReaderOptions
-from vae_aug.data.annotations.unread import read_with_doubts
-from vae_aug.data.images import write_image
-from vae_aug.data.ingest import ingest
+from vae_aug.codecs.images import write_image
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats import READERS
+from vae_aug.ingest.formats.borders import check_inside, note_opened
+from vae_aug.ingest.formats.detect import detect_format
+from vae_aug.ingest.formats.source import ReaderOptions
+from vae_aug.ingest.formats.unread import read_with_doubts
+from vae_aug.ingest.ingest import ingest
 
 OBJECT = (
     "<object><name>n</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax>"

@@ -20,7 +20,7 @@ from conftest import ROOT
 from test_cli_examples import EXAMPLES, ORDER
 from test_readme import BLOCKS, BY_PATIENT, CHANGED, list_printed_commands, list_scripts
 
-from vae_aug.data.records import read_info, read_records
+from vae_aug.records.records import read_info, read_records
 
 SETS = {
     "lgg_flair": {"dtype": "uint8"},

@@ -25,8 +25,8 @@ from vae_aug.version import __version__
 
 if typing.TYPE_CHECKING:
     from vae_aug.augment.transform import VAEAugment
-    from vae_aug.data.records import parse_example, read_records
-    from vae_aug.model.checkpoint import load_checkpoint
+    from vae_aug.network.checkpoint import load_checkpoint
+    from vae_aug.records.records import parse_example, read_records
 
 __all__ = [
     "AnnotationError",
@@ -51,9 +51,9 @@ __all__ = [
 # Loaded when first asked for: TensorFlow takes seconds, which `vae-aug --help` need not spend.
 _HOMES = {
     "VAEAugment": "vae_aug.augment.transform",
-    "load_checkpoint": "vae_aug.model.checkpoint",
-    "parse_example": "vae_aug.data.records",
-    "read_records": "vae_aug.data.records",
+    "load_checkpoint": "vae_aug.network.checkpoint",
+    "parse_example": "vae_aug.records.records",
+    "read_records": "vae_aug.records.records",
 }
 
 

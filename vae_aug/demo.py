@@ -20,13 +20,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from vae_aug.atomic import write_atomic
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.corrupt import corrupt_image
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.embedded import Split, write_embedded
-from vae_aug.data.ingest import ingest
-from vae_aug.data.records import read_info, read_records
-from vae_aug.data.sheet import Panel, write_sheet
 from vae_aug.errors import MissingPackageError, VAEAugError
 from vae_aug.evaluate.metrics import make_box_mask, psnr, ssim
 from vae_aug.evaluate.preview import (
@@ -36,7 +31,12 @@ from vae_aug.evaluate.preview import (
     draw_variants,
     show_variants,
 )
-from vae_aug.model.checkpoint import load_checkpoint
+from vae_aug.figures.sheet import Panel, write_sheet
+from vae_aug.ingest.ingest import ingest
+from vae_aug.network.checkpoint import load_checkpoint
+from vae_aug.phantoms.embedded import Split, write_embedded
+from vae_aug.records.records import read_info, read_records
+from vae_aug.train.corrupt import corrupt_image
 from vae_aug.version import __version__
 from vae_aug.words import plural
 
@@ -101,7 +101,7 @@ def run_demo(
     Args:
         out: The folder; made if missing.
         checkpoint: A checkpoint, or the name of a packaged one.
-        counts: Phantoms of each split; None for `vae_aug.data.embedded.DEFAULT_COUNTS`.
+        counts: Phantoms of each split; None for `vae_aug.phantoms.embedded.DEFAULT_COUNTS`.
         watch: Called with the name of each stage as it begins.
 
     Returns:

@@ -29,7 +29,7 @@ from benchmarks.detection import inference, report
 from benchmarks.detection.plans import Plan, Training, make_plan, make_tests, read_plan
 from benchmarks.detection.runs import run_plan
 from benchmarks.detection.samples import Source, read_samples
-from vae_aug.data.atomic import write_atomic
+from vae_aug.atomic import write_atomic
 
 PLAN = "plan.json"
 """Name of the plan in a folder of runs."""

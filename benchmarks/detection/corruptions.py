@@ -4,7 +4,8 @@
 
 prints `DIALS` anew (2 minutes on one core).
 
-Seven corruptions are those of `vae_aug.corrupt`; denoisers and noise arms may be trained with them.
+Seven corruptions are those of `vae_aug.train.corrupt`; denoisers and noise arms may be trained with
+them.
 Four artefacts besides are in no training here, so they tell robustness from having seen it all
 before: Gibbs ringing and ghosts of MR, spikes in k-space, streaks of CT.
 
@@ -34,10 +35,10 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.corrupt import CORRUPTIONS, corrupt_image
-from vae_aug.data.embedded import read_embedded
 from vae_aug.evaluate.classical import Filter, list_methods, make_grid, tune_filters
 from vae_aug.evaluate.metrics import find_body, ssim, ssim_map
+from vae_aug.phantoms.embedded import read_embedded
+from vae_aug.train.corrupt import CORRUPTIONS, corrupt_image
 
 Restorer = Callable[[np.ndarray], np.ndarray]
 """Takes and returns `[N, S, S, 1] uint8`."""
@@ -117,7 +118,7 @@ def _corrupt(image: np.ndarray, name: str, keep: float, seed: tuple[int, int]) -
 
 
 def _find_noise_ratio(keep: float) -> float:
-    """Return the noise-to-signal ratio that `vae_aug.corrupt` has at `keep`."""
+    """Return the noise-to-signal ratio that `vae_aug.train.corrupt` has at `keep`."""
     return (1 - keep) / (keep * np.sqrt(12))
 
 
@@ -287,7 +288,7 @@ def make_restorers(
     """
     clean = _choose(train_images)
     noisy = corrupt_samples(clean, name, strength, _TUNING_SEED)
-    # Contrast shrinks in `vae_aug.corrupt` only; of artefacts nothing is undone.
+    # Contrast shrinks in `vae_aug.train.corrupt` only; of artefacts nothing is undone.
     keep = DIALS[name][strength - 1]
     restorers: dict[str, Restorer] = {"none": lambda images: images}
     for method, chosen in tune_filters(_pair(clean, noisy), name, keep).items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vae_aug.data.drawing import (
+from vae_aug.figures.drawing import (
     COLOURS,
     GREY,
     WHITE,
@@ -23,7 +23,7 @@ from vae_aug.data.drawing import (
     wrap_text,
     write_png,
 )
-from vae_aug.data.plot import Chart, Curve, find_ticks, write_plots
+from vae_aug.figures.plot import Chart, Curve, find_ticks, write_plots
 
 if TYPE_CHECKING:
     from benchmarks.detection.samples import Samples

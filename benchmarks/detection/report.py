@@ -15,7 +15,7 @@ from benchmarks.detection.inference import MARGIN
 from benchmarks.detection.pictures import draw_curves, draw_detections, draw_forest
 from benchmarks.detection.summary import Run, rank_arm, summarize
 from benchmarks.detection.tables import format_markdown, list_figures
-from vae_aug.data.atomic import write_atomic
+from vae_aug.atomic import write_atomic
 
 if TYPE_CHECKING:
     from benchmarks.detection.plans import Plan

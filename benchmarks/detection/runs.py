@@ -22,7 +22,7 @@ from benchmarks.detection.metrics import METRICS, score
 from benchmarks.detection.plans import Plan, choose_training_groups, make_tests
 from benchmarks.detection.samples import Samples, Source, read_samples
 from benchmarks.detection.variants import make_variants, make_view, train_ladder
-from vae_aug.data.atomic import write_atomic
+from vae_aug.atomic import write_atomic
 
 RUNS_A_PROCESS = 12
 """After so many runs a process is replaced: traced graphs are not all given back."""

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vae_aug.data.annotations.layout import FileFinder
-from vae_aug.data.letterbox import letterbox, letterbox_boxes
-from vae_aug.data.records import read_records
-from vae_aug.data.shards import read_info
+from vae_aug.ingest.formats.layout import FileFinder
+from vae_aug.letterbox import letterbox, letterbox_boxes
+from vae_aug.records.records import read_records
+from vae_aug.records.shards import read_info
 
 _PLACED_SIZES = (0.65, 1.0)
 """Sides of an image that is placed at random, as shares of the square's."""

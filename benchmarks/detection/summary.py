@@ -26,7 +26,7 @@ from benchmarks.detection.metrics import (
     resample,
 )
 from benchmarks.detection.tables import write_headline
-from vae_aug.data.json_values import make_json
+from vae_aug.json_values import make_json
 
 if TYPE_CHECKING:
     from benchmarks.detection.plans import Plan

@@ -22,11 +22,11 @@ import tensorflow as tf
 from benchmarks.detection.arms import Part
 from benchmarks.detection.corruptions import corrupt_samples, draw_noisy, make_restorer
 from benchmarks.detection.samples import Samples, write_coco
+from vae_aug.atomic import write_atomic
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import ModelConfig, TrainConfig
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.ingest import ingest
-from vae_aug.model.train import train
+from vae_aug.ingest.ingest import ingest
+from vae_aug.train.train import train
 
 RECIPE = Path(__file__).parents[1] / "lgg_ladder.json"
 """Settings of a ladder that is trained on a run's own images."""

@@ -14,7 +14,8 @@ import tensorflow as tf
 from fake_vae import FakeVAE
 
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.conformance import (
+from vae_aug.errors import ConformanceError
+from vae_aug.extras.conformance import (
     OPTIONS,
     Case,
     check_element,
@@ -24,7 +25,6 @@ from vae_aug.conformance import (
     get_pixels,
     make_element,
 )
-from vae_aug.errors import ConformanceError
 
 SETTINGS = {
     "mode": ("sample", "denoise", "interpolate"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vae_aug.data.annotations.source import Annotations, clean_boxes
+from vae_aug.ingest.formats.source import Annotations, clean_boxes
 
 HEIGHT, WIDTH = 48, 64
 LABELS = ("nodule", "kyste rénal", "7", "肿瘤")

@@ -16,13 +16,14 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vae_aug.augment.records import count_seen_patients, make_provenance
 from vae_aug.augment.transform import VAEAugment
+from vae_aug.autotune import leave_untuned
 from vae_aug.config import AugmentConfig, Guard, Mode
-from vae_aug.data import embedded, records
-from vae_aug.data.autotune import leave_untuned
-from vae_aug.data.check import DAMAGE, check_records
-from vae_aug.data.shards import DatasetInfo
+from vae_aug.extras.augment_records import count_seen_patients, make_provenance
+from vae_aug.phantoms import embedded
+from vae_aug.records import records
+from vae_aug.records.check import DAMAGE, check_records
+from vae_aug.records.shards import DatasetInfo
 from vae_aug.version import __version__
 
 EMBEDDED = "embedded"

@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vae_aug.augment.replay import restore_transform
 from vae_aug.config import AugmentConfig
-from vae_aug.data.records import make_example, read_records, write_records
 from vae_aug.errors import RecordError
+from vae_aug.extras.replay import restore_transform
+from vae_aug.records.records import make_example, read_records, write_records
 from vae_aug.version import __version__
 
 from . import med_vae_augmented_dataset_builder as builder_module

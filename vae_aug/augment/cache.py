@@ -21,11 +21,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from vae_aug.atomic import make_temporary_path, write_atomic
 from vae_aug.augment.elements import Layout
-from vae_aug.augment.engine import Known
 from vae_aug.augment.steps import Steps
-from vae_aug.data.atomic import make_temporary_path, write_atomic
-from vae_aug.data.autotune import leave_untuned
+from vae_aug.autotune import leave_untuned
+from vae_aug.engines.engine import Known
 from vae_aug.errors import CacheError
 
 ELEMENTS_PER_FILE = 256

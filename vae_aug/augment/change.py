@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from vae_aug.augment.graphs import Graph, find_graph, keep_graph
 from vae_aug.augment.guard import change_guarded, measure_contrast_ratio
-from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.config import Guard
+from vae_aug.engines.graphs import Graph, find_graph, keep_graph
+from vae_aug.grey import compute_grey, find_range
 
 _Range = tuple[float, float] | None
 

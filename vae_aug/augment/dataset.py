@@ -16,10 +16,10 @@ from typing import Any
 import tensorflow as tf
 
 from vae_aug.augment.elements import Layout, get_at, make_dense, read_parts
-from vae_aug.augment.engine import Known
 from vae_aug.augment.seeds import count_epochs, hash_content
 from vae_aug.augment.steps import Request, Steps
-from vae_aug.data.autotune import leave_untuned
+from vae_aug.autotune import leave_untuned
+from vae_aug.engines.engine import Known
 
 # Nothing here branches in Python on tensors, and converted code is slow to trace and to debug.
 _do_not_convert = tf.autograph.experimental.do_not_convert
@@ -44,7 +44,7 @@ def augment_dataset(
     dataset is an epoch of its own, see `vae_aug.augment.seeds.count_epochs`. Within `interleave`
     or `flat_map` tf.data makes the inner dataset anew in every pass, so each is epoch 0 there.
 
-    tf.data's tuner is switched off, see `vae_aug.data.autotune.leave_untuned`.
+    tf.data's tuner is switched off, see `vae_aug.autotune.leave_untuned`.
 
     At native resolution on a CPU, images of one size run faster if their `element_spec` says so
     (see `tf.ensure_shape`): without it, the network runs on one at a time.

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.data.images import IMAGE_DTYPES
+from vae_aug.grey import IMAGE_DTYPES
 
 ID_KEYS = ("image/source_id", "source_id", "image/id", "image_id", "id")
 EPOCH_KEY = "epoch"

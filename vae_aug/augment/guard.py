@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.augment.intensity import change_luminance, compute_grey
+from vae_aug.grey import change_luminance, compute_grey
 
 _MARGIN, _MIN_MARGIN_PX = 0.1, 2.0
 """Margin around a box: a share of its side, and at least so many pixels."""

@@ -17,13 +17,13 @@ from vae_aug.augment.elements import (
     read_parts,
     replace_at,
 )
-from vae_aug.augment.engine import Known, TensorFlowEngine, find_sides
-from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.augment.mistakes import Notices, check_element, watch_boxes, watch_values
 from vae_aug.augment.seeds import draw_choices, draw_seeds, hash_content, make_seeds
+from vae_aug.boxes import convert_boxes
 from vae_aug.config import AugmentConfig, Guard
-from vae_aug.data.boxes import convert_boxes
-from vae_aug.data.letterbox import letterbox, unletterbox
+from vae_aug.engines.engine import Known, TensorFlowEngine, find_sides
+from vae_aug.grey import compute_grey, find_range
+from vae_aug.letterbox import letterbox, unletterbox
 
 
 class Request(NamedTuple):

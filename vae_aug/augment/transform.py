@@ -10,19 +10,19 @@ import tensorflow as tf
 
 from vae_aug.augment.cache import open_cache
 from vae_aug.augment.dataset import augment_dataset
-from vae_aug.augment.engine import TensorFlowEngine, XLAEngine
 from vae_aug.augment.steps import Steps
 from vae_aug.config import AugmentConfig, Engine, Guard, Mode
+from vae_aug.engines.engine import TensorFlowEngine, XLAEngine
 from vae_aug.errors import CheckpointError
-from vae_aug.model.checkpoint import StoredNetwork, open_checkpoint
-from vae_aug.model.network import Network
+from vae_aug.network.base import Network
+from vae_aug.network.checkpoint import StoredNetwork, open_checkpoint
 
 
 def _make_engine(vae: Network | StoredNetwork, config: AugmentConfig) -> TensorFlowEngine:
     """Make the engine that the settings name."""
     if config.engine.startswith("openvino"):
         # An extra, which only those who ask for it need to have.
-        from vae_aug.augment.openvino import OpenVINOEngine
+        from vae_aug.engines.openvino import OpenVINOEngine
 
         return OpenVINOEngine(vae, config)
     return (XLAEngine if config.engine == "xla" else TensorFlowEngine)(vae, config)
@@ -147,7 +147,7 @@ class VAEAugment:
                 `docs/performance.md`. Each gives the same bytes for the same seed; between the
                 first three grey levels may differ by rounding.
             batch_size: Images that `apply` takes at a time. Without a `device` the network sees
-                at most `vae_aug.augment.engine.MAX_PIXELS` of them at once, ten of 224 pixels.
+                at most `vae_aug.engines.engine.MAX_PIXELS` of them at once, ten of 224 pixels.
             device: Where the network runs, e.g. `"/GPU:0"`, which must be there; None leaves it to
                 TensorFlow.
             bounding_box_format: Format of the boxes, Keras's names. None for `"rel_yxyx"` under

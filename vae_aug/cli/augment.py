@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import SpinnerColumn, TextColumn
 
+from vae_aug.atomic import write_atomic
 from vae_aug.cli import options
 from vae_aug.cli.console import (
     make_table,
@@ -23,9 +24,8 @@ from vae_aug.cli.console import (
 from vae_aug.cli.entry import command, warn_of_former
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_file, require_records, require_source, require_split
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.shards import find_records
 from vae_aug.errors import VAEAugError
+from vae_aug.records.shards import find_records
 from vae_aug.words import plural
 
 

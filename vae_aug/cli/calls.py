@@ -2,15 +2,8 @@
 
 import tensorflow as tf
 
-from vae_aug.augment.files import denoise_files
-from vae_aug.augment.records import augment_records, summarize_records
-from vae_aug.augment.replay import read_provenance, replay_record
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.data.check import DAMAGE, check_records
-from vae_aug.data.extent import join_extents
-from vae_aug.data.ingest import find_hashed, ingest, ingest_by_patient
-from vae_aug.data.records import read_records
-from vae_aug.data.splits import count_leaks, find_leaks
+from vae_aug.codecs.extent import join_extents
 from vae_aug.demo import run_demo
 from vae_aug.evaluate.audit import audit_memorisation
 from vae_aug.evaluate.denoising import evaluate_denoising
@@ -20,8 +13,15 @@ from vae_aug.evaluate.outcome import OUTCOME_NAME, judge_training
 from vae_aug.evaluate.preview import choose_rows, write_preview
 from vae_aug.evaluate.report import print_denoising, print_diversity, write_report
 from vae_aug.evaluate.speed import WAYS, Speed, list_engines, measure_engines
-from vae_aug.model.checkpoint import load_checkpoint
-from vae_aug.model.pace import format_duration
-from vae_aug.model.run_files import CURVES_NAME
-from vae_aug.model.train import train
-from vae_aug.model.tune import BEST_NAME, TABLE_NAME, tune
+from vae_aug.extras.augment_records import augment_records, summarize_records
+from vae_aug.extras.denoise_files import denoise_files
+from vae_aug.extras.replay import read_provenance, replay_record
+from vae_aug.ingest.ingest import find_hashed, ingest, ingest_by_patient
+from vae_aug.ingest.splits import count_leaks, find_leaks
+from vae_aug.network.checkpoint import load_checkpoint
+from vae_aug.records.check import DAMAGE, check_records
+from vae_aug.records.records import read_records
+from vae_aug.train.pace import format_duration
+from vae_aug.train.run_files import CURVES_NAME
+from vae_aug.train.train import train
+from vae_aug.train.tune import BEST_NAME, TABLE_NAME, tune

@@ -23,8 +23,8 @@ from rich.progress import (
 from rich.table import Table
 
 from vae_aug.cli.loading import calls
-from vae_aug.data.json_values import make_json
-from vae_aug.data.shards import read_info
+from vae_aug.json_values import make_json
+from vae_aug.records.shards import read_info
 
 SHOWN_PROBLEMS = 20
 

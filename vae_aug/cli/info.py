@@ -19,11 +19,11 @@ from vae_aug.cli.console import make_listing, make_table, publish, say, show, sh
 from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import is_folder_of_records, require_file
-from vae_aug.data.shards import find_records, read_info
-from vae_aug.model.stored import read_card, read_manifest
+from vae_aug.network.stored import read_card, read_manifest
+from vae_aug.records.shards import find_records, read_info
 
 if TYPE_CHECKING:
-    from vae_aug.augment.records import RecordSummary
+    from vae_aug.extras.augment_records import RecordSummary
 
 
 @command("vae-aug demo --out demo_out")

@@ -22,13 +22,13 @@ from vae_aug.cli.console import (
 from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_source
-from vae_aug.data.shards import UNANNOTATED, read_info
 from vae_aug.errors import VAEAugError
+from vae_aug.records.shards import UNANNOTATED, read_info
 from vae_aug.words import plural
 
 if TYPE_CHECKING:
-    from vae_aug.data.ingest import IngestReport
-    from vae_aug.data.splits import Leak
+    from vae_aug.ingest.ingest import IngestReport
+    from vae_aug.ingest.splits import Leak
 
 
 @command("vae-aug ingest scans records --split-by-patient 0.7,0.15,0.15")

@@ -14,7 +14,7 @@ from vae_aug.cli.paths import (
     require_records,
 )
 from vae_aug.config import Engine, Guard, Mode
-from vae_aug.model.stored import list_packaged
+from vae_aug.network.stored import list_packaged
 
 Format = Literal[
     "auto",
@@ -34,7 +34,7 @@ Format = Literal[
     "tfds",
     "images",
 ]
-"""Keys of `vae_aug.data.annotations.READERS`, whose module loads TensorFlow; so does that of each
+"""Keys of `vae_aug.ingest.formats.READERS`, whose module loads TensorFlow; so does that of each
 choice below."""
 Unannotated = Literal["keep", "skip", "negative", "error"]
 Exif = Literal["apply", "ignore"]

@@ -36,10 +36,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from vae_aug.atomic import write_atomic
 from vae_aug.config import check_range
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.records import get_split_name, read_info, read_records
-from vae_aug.data.sheet import make_panels, write_sheet
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.neighbours import (
     Neighbours,
@@ -51,8 +49,10 @@ from vae_aug.evaluate.preview import describe_network
 from vae_aug.evaluate.probe import Probe, Progress, Samples, draw_samples
 from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.evaluate.verdict import LEVEL, Comparison, compare, judge
-from vae_aug.model.feed import fit
-from vae_aug.model.network import Network
+from vae_aug.figures.sheet import make_panels, write_sheet
+from vae_aug.network.base import Network
+from vae_aug.records.records import get_split_name, read_info, read_records
+from vae_aug.train.feed import fit
 from vae_aug.version import __version__
 
 SAME_IMAGE = 1.0 / 255.0

@@ -16,15 +16,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.augment.engine import find_batch_size
-from vae_aug.augment.intensity import compute_grey, find_range
+from vae_aug.atomic import write_atomic
+from vae_aug.codecs.extent import Extent, join_extents, measure_extent
 from vae_aug.config import check_range, check_value_range
-from vae_aug.corrupt import check_names, corrupt
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.extent import Extent, join_extents, measure_extent
-from vae_aug.data.letterbox import compute_content, letterbox, letterbox_boxes, unletterbox
-from vae_aug.data.records import read_info, read_records
-from vae_aug.data.sheet import Panel, make_panels, write_sheet
+from vae_aug.engines.engine import find_batch_size
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.classical import Filter, describe_grids, list_methods, tune_filters
 from vae_aug.evaluate.metrics import (
@@ -34,7 +29,12 @@ from vae_aug.evaluate.metrics import (
     make_box_mask,
     measure_regions,
 )
-from vae_aug.model.network import Network
+from vae_aug.figures.sheet import Panel, make_panels, write_sheet
+from vae_aug.grey import compute_grey, find_range
+from vae_aug.letterbox import compute_content, letterbox, letterbox_boxes, unletterbox
+from vae_aug.network.base import Network
+from vae_aug.records.records import read_info, read_records
+from vae_aug.train.corrupt import check_names, corrupt
 from vae_aug.version import __version__
 
 REGIONS = ("whole", "body", "boxes")
@@ -70,7 +70,7 @@ class Row:
     """What one method makes of one corruption, in one region.
 
     Attributes:
-        corruption: A key of `vae_aug.corrupt.CORRUPTIONS`.
+        corruption: A key of `vae_aug.train.corrupt.CORRUPTIONS`.
         method: `"input"` for the noisy image itself, a classical filter, or a network's name.
         region: One of `REGIONS`.
         ssim: Structural similarity, the share restored.
@@ -156,7 +156,8 @@ def evaluate_denoising(
         split: The split.
         keep: Share of the information that the corruption leaves, in (0, 1]. 1 measures what
             the methods do to clean images.
-        corruptions: Keys of `vae_aug.corrupt.CORRUPTIONS`; one that is named twice counts once.
+        corruptions: Keys of `vae_aug.train.corrupt.CORRUPTIONS`; one that is named twice counts
+            once.
         limit: Most images, evenly spaced over the split; None for all.
         size: Side of the square in pixels, at least 32; None for the largest `image_size` of the
             networks, that of their training, or 224 without any.

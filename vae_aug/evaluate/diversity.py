@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vae_aug.atomic import write_atomic
 from vae_aug.augment.guard import MIN_NOISE, MIN_RING_PX, RING
-from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import check_range
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.letterbox import letterbox_boxes
-from vae_aug.data.records import get_split_name, read_info, read_records
-from vae_aug.data.sheet import Panel, make_panels, write_sheet
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.metrics import find_body, make_box_mask, ssim_map
 from vae_aug.evaluate.preview import describe_network, draw_variants, write_preview
 from vae_aug.evaluate.spacing import space_out, take_places
-from vae_aug.model.feed import fit
-from vae_aug.model.network import Network
+from vae_aug.figures.sheet import Panel, make_panels, write_sheet
+from vae_aug.grey import compute_grey, find_range
+from vae_aug.letterbox import letterbox_boxes
+from vae_aug.network.base import Network
+from vae_aug.records.records import get_split_name, read_info, read_records
+from vae_aug.train.feed import fit
 from vae_aug.words import plural
 
 CONTRAST_TOLERANCE = 0.1

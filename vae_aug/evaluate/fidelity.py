@@ -13,19 +13,19 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.augment.intensity import compute_grey, find_range
+from vae_aug.atomic import write_atomic
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import Mode
-from vae_aug.data.atomic import write_atomic
-from vae_aug.data.drawing import make_legible
-from vae_aug.data.plot import Chart, make_histogram, write_plots
-from vae_aug.data.records import get_split_name, read_info, read_records
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.diversity import CONTRAST_TOLERANCE, measure_contrast
 from vae_aug.evaluate.metrics import make_box_mask
 from vae_aug.evaluate.preview import describe_network
 from vae_aug.evaluate.spacing import space_out, take_places
-from vae_aug.model.network import Network
+from vae_aug.figures.drawing import make_legible
+from vae_aug.figures.plot import Chart, make_histogram, write_plots
+from vae_aug.grey import compute_grey, find_range
+from vae_aug.network.base import Network
+from vae_aug.records.records import get_split_name, read_info, read_records
 from vae_aug.words import plural
 
 _BINS, _SHOWN_LABELS = 40, 12

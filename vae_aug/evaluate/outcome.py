@@ -16,14 +16,14 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.config import TrainConfig
-from vae_aug.data.json_values import make_json
 from vae_aug.evaluate.classical import Filter, tune_filters
 from vae_aug.evaluate.metrics import Unit, bootstrap_interval, choose_groups
-from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
-from vae_aug.model.feed import VALIDATION_KEEP, list_validation_patients, make_validation_feed
-from vae_aug.model.holdout import open_sources
-from vae_aug.model.measure import average, compare_images, make_measure_batch, measure_images
-from vae_aug.model.run_files import (
+from vae_aug.json_values import make_json
+from vae_aug.network.checkpoint import BEST_CHECKPOINT, load_checkpoint
+from vae_aug.train.feed import VALIDATION_KEEP, list_validation_patients, make_validation_feed
+from vae_aug.train.holdout import open_sources
+from vae_aug.train.measure import average, compare_images, make_measure_batch, measure_images
+from vae_aug.train.run_files import (
     IMAGE_FIGURES,
     SHEET_NAME,
     TrainingError,
@@ -122,7 +122,7 @@ def judge_training(
     the images. Differences are paired by image; their intervals draw whole patients.
 
     Args:
-        sources: As `vae_aug.model.train.train` was given them.
+        sources: As `vae_aug.train.train.train` was given them.
         out: The folder of the run.
         config: As for `train`.
         validation: As for `train`.

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.augment.intensity import compute_grey, find_range
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.data.sheet import Panel, make_panels, write_sheet
 from vae_aug.evaluate.metrics import find_body, ssim
-from vae_aug.model.checkpoint import StoredNetwork
-from vae_aug.model.network import Network
+from vae_aug.figures.sheet import Panel, make_panels, write_sheet
+from vae_aug.grey import compute_grey, find_range
+from vae_aug.network.base import Network
+from vae_aug.network.checkpoint import StoredNetwork
 
 _LOOKED_AT = 1000
 _LISTED_BOXES = 3
@@ -33,7 +33,7 @@ def draw_variants(
 
     Args:
         augment: A transform with a seed.
-        element: As `vae_aug.data.records.read_records` yields it.
+        element: As `vae_aug.records.records.read_records` yields it.
         count: How many.
 
     Returns:
@@ -56,7 +56,7 @@ def show_variants(
 
     Args:
         augment: A transform with a seed. With `mode="denoise"` there is one variant.
-        element: As `vae_aug.data.records.read_records` yields it.
+        element: As `vae_aug.records.records.read_records` yields it.
         count: Variants.
         label_names: Names of the labels; those beyond are numbered.
         heading: Of the variants; None for that of the mode.
@@ -114,7 +114,7 @@ def write_preview(
 
     Args:
         path: The PNG file.
-        elements: The rows, as `vae_aug.data.records.read_records` yields them.
+        elements: The rows, as `vae_aug.records.records.read_records` yields them.
         augment: A transform with a seed.
         label_names: Names of the labels.
         count: Variants of each image; with `mode="denoise"` there is one.
@@ -136,7 +136,7 @@ def choose_rows(dataset: tf.data.Dataset, count: int) -> list[dict[str, Any]]:
     """Choose images to show, spread evenly; images without a box only if none has one.
 
     Args:
-        dataset: Elements, as `vae_aug.data.records.read_records` yields them; of a long one the
+        dataset: Elements, as `vae_aug.records.records.read_records` yields them; of a long one the
             first thousand are looked at.
         count: Most images.
 

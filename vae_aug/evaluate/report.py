@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vae_aug.data.atomic import write_atomic
+from vae_aug.atomic import write_atomic
 from vae_aug.evaluate.denoising import MEASURES, REGIONS, DenoisingTable, Estimate, Row
 from vae_aug.evaluate.diversity import Diversity
 from vae_aug.words import plural

@@ -1,0 +1,1 @@
+"""Image files to pixels and back: PNG, JPEG, TIFF, and what their headers say."""

@@ -1,1 +1,0 @@
-"""Files to elements: decoding, annotations, records, the embedded source."""

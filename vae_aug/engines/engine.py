@@ -1,0 +1,313 @@
+"""The network as a pure function of images and seeds, whatever runs it."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from vae_aug.config import AugmentConfig
+from vae_aug.engines.graphs import Graph, find_graph, keep_graph
+from vae_aug.engines.optimize import optimize
+from vae_aug.network.base import Network
+from vae_aug.network.checkpoint import StoredNetwork
+from vae_aug.network.noise import Noise, NoiseSpec, Side, sample_noise
+from vae_aug.network.profiles import PROFILES
+
+Known = dict[str, tf.Tensor]
+"""What a network's `describe` returns."""
+
+MAX_PIXELS = 2**19
+"""Most pixels of a batch that a network sees at once. On a device that the user names, squares of
+`image_size` stay whole batches.
+
+A network takes 300 to 400 bytes a pixel beside its weights and graph, so that a batch stays near
+0.2 GB; a single larger image goes through whole. On a CPU larger batches are no faster.
+"""
+
+
+def find_batch_size(size: int, at_most: int) -> int:
+    """Return how many squares of a side go through a network at once, one at least."""
+    return max(min(at_most, MAX_PIXELS // size**2), 1)
+
+
+class TensorFlowEngine:
+    """A VAE frozen into a graph: weights are constants, so that the function owns no resource.
+
+    A graph without variables can be captured by `Dataset.map` on any device, serialised, and sent
+    to tf.data service. Constant filters are also a sixth faster on a CPU than captured ones, since
+    oneDNN keeps them in the layout it computes in.
+
+    With a seed, images go through one at a time: the last bits of a float depend on where in which
+    batch it was computed, and a pixel that lies between two grey levels shows it. So bytes depend
+    on the image alone, on one machine. On a `device` of the user's choice batches stay whole,
+    since a GPU that sees one image at a time is idle; there bytes may depend on the batch.
+
+    Attributes:
+        image_size: Side of the square the network sees; None if it takes images as they are.
+    """
+
+    _finish: Callable[[Any], Graph] = staticmethod(optimize)
+    """Makes the graph that is kept of a traced network."""
+
+    def __init__(self, vae: Network | StoredNetwork, config: AugmentConfig) -> None:
+        """Copy the weights; graphs are made when first needed.
+
+        Args:
+            vae: The network, or anything with its `config`, `list_noise` and `vary`; or a stored
+                one, which is loaded only if its graph was not kept by an earlier start.
+            config: Mode, factor, detail and device.
+
+        Raises:
+            CheckpointError: If a stored network has to be loaded and cannot be.
+        """
+        self.image_size = vae.config.input_size
+        self._source = vae
+        self._config = config
+        self._frozen: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
+        kept = self._find_kept()
+        # Unlike a path's own method, it does not fail on a folder of somebody else's.
+        if kept is None or not os.path.isdir(kept.parent):
+            _ = self._weights  # as they are now, if they can be read at all
+
+    @functools.cached_property
+    def _vae(self) -> Network:
+        """The network, loaded if it is a stored one."""
+        return self._source.load() if isinstance(self._source, StoredNetwork) else self._source
+
+    @functools.cached_property
+    def _weights(self) -> list[tuple[keras.Variable, np.ndarray]]:
+        """The network's variables and their values."""
+        return [(v, v.numpy()) for v in self._vae.variables]
+
+    def __call__(
+        self, images: tf.Tensor, seeds: tf.Tensor, known: Known | None = None
+    ) -> tf.Tensor:
+        """Compute what the network adds to each image.
+
+        With reconstruction r, variant v and detail d: `v - r + (1 - d) r`. Whoever applies it
+        takes away `(1 - d) x` in native resolution, which a square has lost. For `"denoise"`
+        v = r, and the whole is scaled by `factor`.
+
+        Args:
+            images: `[B, H, W, 1] float32 in [0, 1]`; H and W are `image_size`, if there is one.
+                More than `MAX_PIXELS` go through in parts.
+            seeds: `[B, 2] int32`.
+            known: From `describe`, which then need not be computed again; where there is an
+                `image_size`, the images themselves are not looked at.
+
+        Returns:
+            `[B, H, W, 1] float32`.
+        """
+        known = known or {}
+        if known and self._config.mode == "denoise":
+            return self._combine(known["reconstruction"], known["reconstruction"])
+        with tf.device(self._config.device):
+            given = (images, sample_noise(seeds, self._list_noise(*find_sides(images))), known)
+            if self._goes_one_by_one and images.shape[0] != 1:
+                return self._compute_each(*given)
+            if self._goes_in_parts:
+                return self._compute_in_parts(*given)
+            return self._compute(*given)
+
+    def describe(self, images: tf.Tensor) -> Known:
+        """Compute what is the same in every draw; bytes depend on the size of the batch.
+
+        Args:
+            images: `[B, H, W, 1] float32 in [0, 1]`, as for a call.
+
+        Returns:
+            Tensors by their name, see the network's `describe`.
+        """
+        with tf.device(self._config.device):
+            names, describe = self._description
+            return dict(zip(names, describe(images), strict=True))
+
+    @property
+    def _goes_one_by_one(self) -> bool:
+        """Whether the network sees one image at a time, so that none depends on its batch."""
+        return self._config.seed is not None and self._config.device is None
+
+    @property
+    def _goes_in_parts(self) -> bool:
+        """Whether the network sees `MAX_PIXELS` at a time; a device can take whole squares."""
+        return self.image_size is None or self._config.device is None
+
+    def _list_noise(self, height: Side = None, width: Side = None) -> dict[str, NoiseSpec]:
+        """List the noise that the network takes for images of a size."""
+        source = self._source
+        network = PROFILES[source.config.profile] if isinstance(source, StoredNetwork) else source
+        return network.list_noise(source.config, self._config.mode, height, width)
+
+    def _compute_each(self, images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
+        """Compute a batch image by image, each as if it came alone."""
+        return tf.map_fn(
+            lambda one: self._compute(*tf.nest.map_structure(lambda part: part[None], one))[0],
+            (images, noise, known),
+            fn_output_signature=tf.TensorSpec(images.shape[1:], tf.float32),
+            parallel_iterations=1,  # several at a time would need the memory of several
+        )
+
+    def _compute_in_parts(self, images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
+        """Compute a batch in equal parts, as few as `MAX_PIXELS` allows.
+
+        Neighbours, for `"interpolate"` without a seed, are those of the part.
+        """
+        count, height, width = tf.unstack(tf.shape(images)[:3])
+        at_most = tf.maximum(MAX_PIXELS // (height * width), 1)
+        needed = tf.maximum(-(-count // at_most), 1)
+        at_once = -(-count // needed)
+        parts = tf.TensorArray(
+            tf.float32, size=needed, element_shape=[None, *images.shape[1:]], infer_shape=False
+        )
+
+        def compute_part(index: tf.Tensor, parts: tf.TensorArray) -> tuple[Any, ...]:
+            part = slice(index * at_once, (index + 1) * at_once)
+            given = tf.nest.map_structure(lambda whole: whole[part], (images, noise, known))
+            return index + 1, parts.write(index, self._compute(*given))
+
+        _, parts = tf.while_loop(
+            lambda index, _: index < needed, compute_part, (0, parts), parallel_iterations=1
+        )
+        return parts.concat()
+
+    def _compute(self, images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
+        """Run the graph that goes with the settings and the size of the batch."""
+        described = tuple(
+            (name, part.shape[-1] if part.shape.rank == 2 else None)
+            for name, part in sorted(known.items())
+        )
+        given = tf.nest.flatten((images, noise, known))
+        if self._config.mode != "interpolate" or self._config.seed is not None:
+            # A neighbour depends on how the data was batched, which a seed must not.
+            return self._get_frozen(True, described)(*given)
+        return tf.cond(
+            tf.shape(images)[0] > 1,
+            lambda: self._get_frozen(False, described)(*given),
+            lambda: self._get_frozen(True, described)(*given),
+        )
+
+    def _get_frozen(self, *key: Any) -> Callable[..., tf.Tensor]:
+        """Return what `_freeze` makes, which is made once."""
+        if key not in self._frozen:
+            self._frozen[key] = self._freeze(*key)
+        return self._frozen[key]
+
+    def _freeze(self, alone: bool, described: tuple[tuple[str, int | None], ...]) -> Any:
+        """Trace the network for any batch, outside of whatever graph is being built.
+
+        Args:
+            alone: Whether no image looks at another of its batch.
+            described: Names of what is known, in order, each with its length if it is a vector;
+                anything else has the size of the images.
+        """
+        config, image = self._config, self._image_spec
+        how: Any = {"mode": config.mode, "factor": config.factor, "alone": alone}
+
+        def compute(images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
+            with self._restore_weights():
+                if not known:
+                    return self._combine(*self._vae.vary(images, noise, **how))
+                variant = self._vae.redraw({**known, "image": images}, noise, **how)
+            return self._combine(known["reconstruction"], variant)
+
+        noise = {name: spec.to_tensor_spec(None) for name, spec in self._list_noise().items()}
+        known = {
+            name: image if length is None else tf.TensorSpec([None, length], tf.float32)
+            for name, length in described
+        }
+        network = self._keep(self._finish, compute, [image, noise, known], "vary", alone, described)
+        with tf.init_scope():
+            return self._make_runnable(network, alone)
+
+    @functools.cached_property
+    def _description(self) -> tuple[tuple[str, ...], Any]:
+        """Names of what `describe` returns, and the frozen graph that computes it."""
+
+        def describe(images: tf.Tensor) -> Known:
+            with self._restore_weights():
+                return self._vae.describe(images)
+
+        network = self._keep(optimize, describe, [self._image_spec], "describe")
+        with tf.init_scope():
+            return network.keys, network.make_function()
+
+    def _find_kept(self, *key: Any) -> Path | None:
+        """Return the file of a graph; None for a network that comes from no checkpoint."""
+        if not isinstance(self._source, StoredNetwork):
+            return None
+        config = self._config
+        settings = (config.mode, config.factor, config.detail, config.device)
+        return find_graph(self._source.content, [self._finish.__qualname__, *settings, *key])
+
+    def _keep(
+        self,
+        finish: Callable[[Any], Graph],
+        function: Callable[..., Any],
+        specs: Sequence[Any],
+        *key: Any,
+    ) -> Graph:
+        """Return the graph of a function: the one that was kept, or trace and finish it."""
+
+        def make() -> Graph:
+            with tf.init_scope():
+                _ = self._weights  # which a trace cannot load
+                traced = tf.function(function, autograph=False).get_concrete_function(*specs)
+                return finish(traced)
+
+        path = self._find_kept(*key)
+        return make() if path is None else keep_graph(path, make)
+
+    @property
+    def _image_spec(self) -> tf.TensorSpec:
+        """What the network takes, in batches of any size."""
+        return tf.TensorSpec([None, self.image_size, self.image_size, 1], tf.float32)
+
+    def _restore_weights(self) -> keras.StatelessScope:
+        """Put constants in the place of the network's variables, for a trace."""
+        constants = [(variable, tf.constant(value)) for variable, value in self._weights]
+        return keras.StatelessScope(state_mapping=constants)
+
+    def _combine(self, reconstruction: tf.Tensor, variant: tf.Tensor) -> tf.Tensor:
+        """Compute what is added to an image; see `__call__`."""
+        detail = self._config.detail or 0.0
+        if self._config.mode == "denoise":
+            return self._config.factor * (1.0 - detail) * reconstruction
+        return variant - detail * reconstruction
+
+    def _make_runnable(self, network: Graph, alone: bool) -> Callable[..., tf.Tensor]:
+        """Turn a network into what is called.
+
+        Args:
+            network: What `_finish` made, of images, noise and what is known of the images.
+            alone: Whether no image looks at another of its batch.
+
+        Returns:
+            A function of the same tensors.
+        """
+        on_a_device = self._config.device is not None  # whose graph TensorFlow may want otherwise
+        compute = network.make_function() if on_a_device else network.make_call()
+        return lambda images, *others: tf.ensure_shape(compute(images, *others)[0], images.shape)
+
+
+class XLAEngine(TensorFlowEngine):
+    """A VAE compiled by XLA, for accelerators; every new size of batch or image compiles again."""
+
+    _finish = staticmethod(Graph.of)
+
+    def _make_runnable(self, network: Graph, alone: bool) -> Callable[..., tf.Tensor]:
+        """Have XLA compile a network; see `TensorFlowEngine`."""
+        compute = tf.function(network.make_function(), autograph=False, jit_compile=True)
+        return lambda images, *others: tf.ensure_shape(compute(images, *others)[0], images.shape)
+
+
+def find_sides(images: tf.Tensor) -> tuple[Side, Side]:
+    """Return height and width of `[B, H, W, C]`, as numbers where they are known."""
+    height, width = (images.shape[axis] or tf.shape(images)[axis] for axis in (1, 2))
+    return height, width

@@ -1,0 +1,1 @@
+"""What is built on the core: Albumentations, denoised files, augmented records, replay."""

@@ -1,0 +1,522 @@
+"""Records in, augmented records out, with what was done to each written beside it.
+
+The training split passes through the transform; the other splits are copied byte for byte, because
+a detector measured on augmented images is not measured on real ones.
+
+| key | value |
+| --- | --- |
+| `augment/augmented` | 1 if the transform chose this record, else 0 |
+| `augment/checkpoint` | digest of the checkpoint |
+| `augment/mode`, `factor`, `detail`, `guard`, `min_fidelity`, `seed` | settings of the transform |
+| `augment/settings` | all settings of the transform as JSON, from which `vae_aug.extras.replay` \
+makes the same bytes again |
+| `augment/version` | version of vae_aug |
+| `augment/fidelity` | one value a box, NaN where it cannot be judged |
+| `augment/contrast` | one value a box: its contrast-to-noise ratio, divided by that in the source |
+| `augment/guarded` | one value a box: 1 if the guard acted for it |
+| `image/object/attribute/fidelity_permille` | the same in thousandths, -1 where it cannot be \
+judged: Model Garden's decoder reads integer attributes |
+| `image/object/attribute/contrast_permille` | the same of the contrast, 0 if it is inverted |
+| `image/object/attribute/guarded` | as `augment/guarded` |
+
+Every other feature of a record is kept, boxes bit for bit. Randomness is keyed by
+`image/source_id`, or by the content of an image without one, at epoch 0.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vae_aug.atomic import lock_folder, make_temporary_path, remove_temporaries, sync_file
+from vae_aug.augment.transform import VAEAugment
+from vae_aug.codecs.images import encode_image, parse_image_header
+from vae_aug.errors import RecordError
+from vae_aug.records.check import DAMAGE, check_records
+from vae_aug.records.records import (
+    DatasetInfo,
+    find_records,
+    get_split_name,
+    iterate_examples,
+    parse_example,
+    read_info,
+    read_serialized,
+    write_records,
+)
+from vae_aug.records.shards import INFO_FILE
+from vae_aug.version import __version__
+
+Progress = Callable[[int, int], None]
+
+_TRAIN = "train"
+_SETTINGS = ("mode", "factor", "detail", "guard", "min_fidelity", "seed")
+PER_BOX = ("fidelity", "contrast", "guarded")
+"""What is told of every box."""
+
+_MOST_CONTRAST = 1e6
+"""Where a thousandth of a contrast that grew from next to nothing is cut off."""
+
+REPLAYED = (*_SETTINGS, "p", "value_range", "engine")
+"""Settings of a transform that decide what it puts out for a record."""
+
+
+@dataclasses.dataclass
+class SplitReport:
+    """What became of one split.
+
+    Attributes:
+        images: Records written.
+        augmented: Records that the transform chose; the rest kept their image.
+        boxes: Boxes, all of them carried through unchanged.
+        judged: Boxes whose content could be judged.
+        guarded: Boxes that the guard acted for.
+        lost: Records of the source that were damaged.
+        lowest_fidelity: Of all judged boxes, as written; NaN if there is none.
+    """
+
+    images: int = 0
+    augmented: int = 0
+    boxes: int = 0
+    judged: int = 0
+    guarded: int = 0
+    lost: int = 0
+    lowest_fidelity: float = float("nan")
+
+    def add(self, report: Mapping[str, np.ndarray]) -> None:
+        """Count one record by what `VAEAugment.call_with_report` said of it."""
+        fidelity = report["fidelity"][np.isfinite(report["fidelity"])]
+        self.images += 1
+        self.augmented += int(report["augmented"])
+        self.boxes += len(report["fidelity"])
+        self.judged += len(fidelity)
+        self.guarded += int(np.sum(report["guarded"]))
+        if len(fidelity):
+            self.lowest_fidelity = float(np.fmin(self.lowest_fidelity, fidelity.min()))
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentReport:
+    """What `augment_records` did.
+
+    Attributes:
+        augmented: Splits that passed through the transform.
+        copied: Splits that were copied byte for byte, with their number of images.
+        seen_patients: Evaluation splits with patients whom the network was trained on, and how
+            many: what is measured on them is too good.
+    """
+
+    augmented: Mapping[str, SplitReport]
+    copied: Mapping[str, int]
+    seen_patients: Mapping[str, int]
+
+
+@dataclasses.dataclass
+class RecordSummary:
+    """What a set of records holds, without naming an image or a patient.
+
+    Attributes:
+        images: Records.
+        boxes: Boxes.
+        labels: Boxes per label text.
+        patients: Distinct patients among the records that name one.
+        formats: Records per kind of image, e.g. `"png, 16 bits, 1 channel"`.
+        augmented: Records that a transform changed.
+        settings: Records per settings of a transform, e.g. `"mode sample, factor 1, ..."`.
+        lowest_fidelity: Of all judged boxes of augmented records; NaN if there is none.
+    """
+
+    images: int = 0
+    boxes: int = 0
+    labels: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    patients: int = 0
+    formats: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    augmented: int = 0
+    settings: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    lowest_fidelity: float = float("nan")
+
+
+def augment_records(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    augment: VAEAugment,
+    *,
+    splits: Sequence[str] = (_TRAIN,),
+    augment_evaluation: bool = False,
+    strict: bool = False,
+    allow_damaged: bool = False,
+    shards: int | None = None,
+    progress: Progress | None = None,
+) -> AugmentReport:
+    """Write a folder of records anew with the images of some splits augmented.
+
+    The result appears as a whole: it is written to a hidden folder beside `out` and renamed at the
+    end, so an interrupt or a full disk leaves nothing behind. Bit depth and channels of each
+    record are kept; the images of augmented records are stored as PNG, without loss.
+
+    Images that are not annotated are copied, as they are.
+
+    Args:
+        source: Folder of records, as `vae-aug ingest` writes it.
+        out: Folder to write; must be missing or empty.
+        augment: The transform; must have a `seed`, so that the result can be made again.
+        splits: Splits to augment; all others are copied byte for byte.
+        augment_evaluation: Must be true for `splits` to name another split than `"train"`.
+        strict: Whether a network that was trained on a patient of an evaluation split is refused.
+        allow_damaged: Whether a split to augment is read of which shards are damaged or not as
+            `dataset.json` says; what is lost stands in the new `dataset.json`.
+        shards: Files of each augmented split; None for as many as the source has.
+        progress: Called with (images done, images in all) after each image.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ValueError: If the transform has no seed, a split is not in the source, or an evaluation
+            split is named without `augment_evaluation`.
+        RecordError: If the source is damaged or was augmented before, `out` is not empty, or under
+            `strict` an evaluation split has patients whom the network was trained on.
+        OSError: If the result cannot be written.
+    """
+    source, out = Path(source), Path(out)
+    info = read_info(source)
+    names = _check_splits(source, info, splits, augment_evaluation)
+    if augment.config.seed is None:
+        raise ValueError("augment_records needs a VAEAugment with a seed, to be repeatable.")
+    files = {
+        part: find_records(source, part, allow_damaged=allow_damaged and part in names)[0]
+        for part in info.parts
+    }
+    seen = count_seen_patients(source, augment, strict=strict)
+    copied = [path for part in info.parts if part not in names for path in files[part]]
+    reports = {split: SplitReport() for split in names}
+    total = sum(info.splits[split].examples for split in names)
+    settings = make_provenance(augment)
+    with _make_folder(out) as folder:
+        _copy_files([source / INFO_FILE, *copied], folder)
+        done = 0
+        for split, report in reports.items():
+            elements = _read_elements(files[split], info, allow_damaged)
+            examples = _augment_split(source, split, elements, augment, settings, report)
+            written = write_records(
+                _count(examples, done, total, progress),
+                folder,
+                split,
+                len(files[split]) if shards is None else shards,
+                label_names=info.label_names,
+                expected=info.splits[split].examples,
+            )
+            report.lost = written.lost
+            done += report.images
+    untouched = {name: info.splits[name].examples for name in info.splits if name not in names}
+    return AugmentReport(reports, untouched, seen)
+
+
+@contextlib.contextmanager
+def _make_folder(out: Path) -> Iterator[Path]:
+    """Make a hidden folder beside `out` that takes its place when the block ends well.
+
+    What killed runs left of such folders goes; a run that lives holds the lock.
+    """
+    with lock_folder(out, beside=True) as locked:
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise RecordError(
+                f"{out}: exists and is not empty; name a new folder, or delete this one."
+            )
+        if locked:
+            remove_temporaries(out)
+        temporary = make_temporary_path(out)
+        try:
+            temporary.mkdir()
+            yield temporary
+            if out.exists():
+                out.rmdir()
+            temporary.replace(out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def count_seen_patients(
+    source: str | os.PathLike[str], augment: VAEAugment, *, strict: bool = False
+) -> dict[str, int]:
+    """Count the patients of evaluation splits whom the network was trained on.
+
+    Patients are compared by their salted hashes, so ones ingested with another salt go unnoticed.
+
+    Args:
+        source: Folder of records.
+        augment: The transform; the fingerprint of its checkpoint names the patients.
+        strict: Whether to refuse such a split.
+
+    Returns:
+        Number of such patients by split, for the splits that have any.
+
+    Raises:
+        RecordError: Under `strict` if there are any, or if the records are damaged.
+    """
+    trained_on = augment.checkpoint.patients
+    seen = {}
+    for split in read_info(source).splits:
+        if split == _TRAIN or not trained_on:
+            continue
+        patients: set[str] = set()
+        for path in find_records(source, split)[0]:
+            for _, example in iterate_examples(path):
+                patients.update(name.decode() for name in get_values(example, "image/patient"))
+        if common := len(patients & trained_on):
+            seen[split] = common
+    if seen and strict:
+        counts = ", ".join(f"{count} of the split {split!r}" for split, count in seen.items())
+        raise RecordError(
+            f"{source}: the network was trained on patients of evaluation splits ({counts}), so "
+            "what is measured on them is too good. Train it on the training split's patients only, "
+            "or leave strict (--strict) out."
+        )
+    return seen
+
+
+def make_provenance(augment: VAEAugment) -> dict[str, Any]:
+    """Tell what the `augment/*` features of all examples of a transform share.
+
+    Args:
+        augment: The transform.
+
+    Returns:
+        Names without the prefix to text and numbers; `"settings"` is what
+        `vae_aug.extras.replay.restore_transform` takes.
+    """
+    config = augment.config.to_dict()
+    shared = {name: config[name] for name in _SETTINGS}
+    settings = json.dumps({name: config[name] for name in REPLAYED}, sort_keys=True)
+    digest = {"checkpoint": augment.checkpoint.digest, "version": __version__}
+    return {**shared, **digest, "settings": settings}
+
+
+def summarize_records(
+    files: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], None] | None = None
+) -> RecordSummary:
+    """Count what records hold and how they were augmented.
+
+    Args:
+        files: The shards.
+        progress: Called with the number of records read so far.
+
+    Returns:
+        The counts.
+
+    Raises:
+        RecordError: If a file or record is damaged.
+    """
+    summary = RecordSummary()
+    patients: set[bytes] = set()
+    for path in files:
+        for index, example in iterate_examples(path):
+            patients.update(get_values(example, "image/patient"))
+            _summarize(example, path, index, summary)
+            if progress is not None:
+                progress(summary.images)
+    summary.patients = len(patients - {b""})
+    return summary
+
+
+def _check_splits(
+    source: Path, info: DatasetInfo, splits: Sequence[str], augment_evaluation: bool
+) -> list[str]:
+    """Return the stored names of the splits to augment."""
+    names = list(dict.fromkeys(get_split_name(split) for split in splits))
+    unknown = [name for name in names if name not in info.splits]
+    if unknown or not names:
+        raise ValueError(
+            f"splits must name some of {', '.join(info.splits)}, which {source} has; "
+            f"got {', '.join(names) or 'none'}."
+        )
+    evaluation = [name for name in names if name != _TRAIN]
+    if evaluation and not augment_evaluation:
+        raise ValueError(
+            f"splits names {', '.join(evaluation)}: a model measured on augmented images is not "
+            "measured on real ones. Leave them out, or force it with augment_evaluation=True "
+            "(--augment-evaluation)."
+        )
+    return names
+
+
+def _copy_files(paths: Iterable[Path], folder: Path) -> None:
+    for path in paths:
+        shutil.copyfile(path, folder / path.name)
+        sync_file(folder / path.name)
+
+
+def _count(
+    examples: Iterator[tf.train.Example], done: int, total: int, progress: Progress | None
+) -> Iterator[tf.train.Example]:
+    """Report progress as examples pass."""
+    for number, example in enumerate(examples, start=done + 1):
+        yield example
+        if progress is not None:
+            progress(number, total)
+
+
+def _read_elements(
+    files: Sequence[Path], info: DatasetInfo, allow_damaged: bool
+) -> tf.data.Dataset:
+    """Read elements with their serialised record; of a damaged set those that can be read."""
+
+    def parse(serialized: tf.Tensor) -> dict[str, Any]:
+        return {**parse_example(serialized, info.dtype, info.channels), "serialized": serialized}
+
+    elements = read_serialized(files).map(
+        parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    return elements.ignore_errors() if allow_damaged else elements
+
+
+def _augment_split(
+    source: Path,
+    split: str,
+    elements: tf.data.Dataset,
+    augment: VAEAugment,
+    settings: Mapping[str, Any],
+    report: SplitReport,
+) -> Iterator[tf.train.Example]:
+    """Yield the records of a split, augmented, in their order."""
+    # Batches are ragged, because records keep their own size.
+    batches = (
+        elements.ragged_batch(augment.config.batch_size).map(augment.call_with_report).prefetch(1)
+    )
+    try:
+        for batch, details in batches:
+            # Not by `unbatch`: TensorFlow 2.21 crashes in it on a batch without any box.
+            for row, serialized in enumerate(batch["serialized"].numpy()):
+                example = tf.train.Example.FromString(serialized)
+                if "augment/checkpoint" in example.features.feature:
+                    raise RecordError(
+                        f"{source}: record {report.images} of the split {split!r} was augmented "
+                        "before; start from the records it was made from."
+                    )
+                told = _read_report(details, row, len(batch["objects"]["label"][row]))
+                if told["augmented"]:
+                    replace_image(example, batch["image"][row].to_tensor().numpy())
+                for name, value in {**settings, **told}.items():
+                    _set(example, f"augment/{name}", value)
+                for name, value in _make_attributes(told).items():
+                    _set(example, f"image/object/attribute/{name}", value)
+                report.add(told)
+                yield example
+    except DAMAGE as error:
+        check_records(source, split)  # Names the file, the record and the key.
+        raise RecordError(f"{source}, split {split!r}: damaged ({error}).") from error
+
+
+def _read_report(details: Mapping[str, tf.Tensor], row: int, boxes: int) -> dict[str, np.ndarray]:
+    """Return what a batch's report says of one record, which may have fewer boxes than others."""
+    return {
+        "augmented": details["augmented"][row].numpy(),
+        "fidelity": details["fidelity"][row, :boxes].numpy(),
+        "contrast": details["contrast"][row, :boxes].numpy(),
+        "guarded": details["guarded"][row, :boxes].numpy(),
+    }
+
+
+def _make_attributes(told: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what is told of boxes as integers, one a box."""
+    contrast = np.clip(told["contrast"], 0.0, _MOST_CONTRAST)  # NaN stays
+    return {
+        "fidelity_permille": _to_permille(told["fidelity"]),
+        "contrast_permille": _to_permille(contrast),
+        "guarded": told["guarded"],
+    }
+
+
+def _to_permille(values: np.ndarray) -> np.ndarray:
+    """Turn shares into thousandths, NaN into -1."""
+    return np.rint(1000 * np.nan_to_num(values.astype(np.float64), nan=-1e-3)).astype(np.int64)
+
+
+def replace_image(example: tf.train.Example, image: np.ndarray) -> None:
+    """Store another image of the same size in a record."""
+    _, _, channels, bit_depth = parse_image_header(get_values(example, "image/encoded")[0])
+    if image.dtype == np.uint16 and bit_depth == 8:
+        # The folder holds 16-bit images too, so this one was widened (times 257) for the batch.
+        image = np.rint(image / 257).astype(np.uint8)
+    if channels < 3:
+        image = image[..., :1]
+    encoded = encode_image(image)
+    _set(example, "image/encoded", encoded.encoded)
+    _set(example, "image/format", encoded.format)
+    _set(example, "image/channels", encoded.channels)
+    _set(example, "image/bit_depth", encoded.bit_depth)
+    _set(example, "image/key/sha256", hashlib.sha256(encoded.encoded).hexdigest())
+    for name in get_values(example, "image/filename"):
+        _set(example, "image/filename", str(PurePosixPath(name.decode()).with_suffix(".png")))
+
+
+def _summarize(
+    example: tf.train.Example, path: str | os.PathLike[str], index: int, summary: RecordSummary
+) -> None:
+    """Add one record to a summary."""
+    texts = get_values(example, "image/object/class/text")
+    encoded = get_values(example, "image/encoded")
+    if not encoded:
+        raise RecordError(f"{path}, record {index}, image/encoded: missing.")
+    _, _, channels, bit_depth = parse_image_header(encoded[0])
+    kind = (
+        get_values(example, "image/format")[0].decode()
+        if get_values(example, "image/format")
+        else "image"
+    )
+    summary.images += 1
+    summary.boxes += len(get_values(example, "image/object/class/label"))
+    summary.labels.update(text.decode("utf-8", "replace") for text in texts)
+    summary.formats[f"{kind}, {bit_depth} bits, {channels} channel{'s'[: channels > 1]}"] += 1
+    if "augment/checkpoint" not in example.features.feature:
+        return
+    summary.augmented += int(next(iter(get_values(example, "augment/augmented")), 0))
+    names = (*_SETTINGS, "version", "checkpoint")
+    values = {name: next(iter(get_values(example, f"augment/{name}")), "?") for name in names}
+    summary.settings[", ".join(f"{k} {_show(v)}" for k, v in values.items())] += 1
+    fidelity = np.asarray(get_values(example, "augment/fidelity"), np.float32)
+    if np.isfinite(fidelity).any():
+        summary.lowest_fidelity = float(np.fmin(summary.lowest_fidelity, np.nanmin(fidelity)))
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")[:16]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def get_values(example: tf.train.Example, key: str) -> Sequence[Any]:
+    """Return the values of a feature of any kind, none if it is missing."""
+    features = example.features.feature
+    # Indexing a missing key of a protobuf map would add it.
+    if key not in features:
+        return ()
+    kind = features[key].WhichOneof("kind")
+    return getattr(features[key], kind).value if kind else ()
+
+
+def _set(example: tf.train.Example, key: str, value: Any) -> None:
+    """Set a feature to a string, bytes, a number or an array of numbers."""
+    feature = example.features.feature[key]
+    feature.Clear()
+    if isinstance(value, str | bytes):
+        feature.bytes_list.value.append(value.encode() if isinstance(value, str) else value)
+        return
+    array = np.ravel(value)
+    # SetInParent: a list of no boxes is still a list.
+    if array.dtype.kind == "f":
+        feature.float_list.SetInParent()
+        feature.float_list.value.extend(array.astype(np.float32))
+    else:
+        feature.int64_list.SetInParent()
+        feature.int64_list.value.extend(array.astype(np.int64))

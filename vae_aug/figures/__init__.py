@@ -1,0 +1,1 @@
+"""Sheets of images and plots of figures, as PNG files."""

@@ -1,0 +1,1 @@
+"""Data sets of any format to records."""

@@ -1,0 +1,235 @@
+"""Converted images in blocks on disk, so that a run that was killed goes on where it stopped.
+
+A block is a ZIP file of the records of some images and of what is counted of them. Each is made
+from its own images alone and appears under its name when it is whole, so those that a killed run
+left are what the next run would make.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import hmac
+import io
+import json
+import multiprocessing
+import zipfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import PIL
+import pydicom
+import tensorflow as tf
+
+from vae_aug.atomic import write_atomic
+from vae_aug.codecs.extent import Extent
+from vae_aug.errors import RecordError
+from vae_aug.ingest.convert import Conversion, Converted, convert_image
+from vae_aug.ingest.formats.source import AnnotatedImage
+from vae_aug.version import __version__
+
+BLOCK = 32
+"""Images in a block: what a killed run loses at most, for each worker."""
+
+_INDEX = "index.json"
+
+
+class Runner(NamedTuple):
+    """A runner of Apache Beam.
+
+    Attributes:
+        name: As Beam knows it, e.g. `"DirectRunner"` or `"FlinkRunner"`.
+        options: Names and values of Beam's `PipelineOptions`.
+    """
+
+    name: str
+    options: Mapping[str, str]
+
+
+def make_key(items: Sequence[AnnotatedImage], conversion: Conversion) -> str:
+    """Make a key that changes with everything that the blocks of these images depend on.
+
+    Args:
+        items: The images; of their files and neighbours size and time of change count.
+        conversion: How they become records.
+
+    Returns:
+        16 hexadecimal digits. The salt is the secret of the hash, so that they tell nothing of
+        names and patients.
+    """
+    digest = hmac.new(conversion.salt or b"", digestmod=hashlib.sha256)
+    versions = (__version__, tf.__version__, pydicom.__version__, PIL.__version__)
+    settings = {key: value for key, value in vars(conversion).items() if key != "salt"}
+    digest.update(json.dumps([versions, BLOCK, conversion.salt is None, settings]).encode())
+    for item in items:
+        described = vars(item) | {"path": str(item.path.absolute()), "boxes": item.boxes.tolist()}
+        paths = [item.path, *(n.path for n in item.neighbours if n.path is not None)]
+        with contextlib.suppress(OSError):
+            states = [path.stat() for path in paths]
+            described["files"] = [(state.st_size, state.st_mtime_ns) for state in states]
+        digest.update(json.dumps(described, default=str).encode())
+    return digest.hexdigest()[:16]
+
+
+def list_blocks(items: Sequence[AnnotatedImage], folder: Path) -> dict[Path, bool]:
+    """Name the blocks of some images.
+
+    Args:
+        items: The images.
+        folder: Where blocks are kept.
+
+    Returns:
+        The file of each block in order, and whether it is there.
+    """
+    paths = (folder / f"{start:08}.zip" for start in range(0, len(items), BLOCK))
+    return {path: path.is_file() for path in paths}
+
+
+def convert_in_blocks(
+    items: Sequence[AnnotatedImage],
+    conversion: Conversion,
+    folder: Path,
+    workers: int | Runner = 1,
+) -> Iterator[Converted]:
+    """Convert images in their order, but for those whose block is there.
+
+    Args:
+        items: The images.
+        conversion: How.
+        folder: Where blocks are kept; the caller removes them when they are no longer needed.
+        workers: Processes; 1 works in this one. More are started anew, so a script that calls
+            this needs `if __name__ == "__main__":`. Or a runner, which makes all blocks before
+            the first image is yielded; its workers must find the images and the folder under the
+            paths that they have here.
+
+    Yields:
+        What became of each image; the same for any number of workers.
+
+    Raises:
+        MissingPackageError: If there is a runner and no Apache Beam.
+        RecordError: If a block is damaged or cannot be written, or the runner fails.
+    """
+    blocks = list_blocks(items, folder)
+    parts = {
+        path: items[start : start + BLOCK]
+        for path, start in zip(blocks, range(0, len(items), BLOCK), strict=True)
+    }
+    missing = {path: part for path, part in parts.items() if not blocks[path]}
+    with contextlib.closing(_make_blocks(missing, conversion, workers)) as made:
+        for path, part in parts.items():
+            if path in missing:
+                next(made)
+            yield from _read_block(path, len(part))
+
+
+def _make_blocks(
+    parts: dict[Path, Sequence[AnnotatedImage]], conversion: Conversion, workers: int | Runner
+) -> Generator[None, None, None]:
+    """Make blocks in their order, with several workers a few ahead; yields after each."""
+    if isinstance(workers, Runner):
+        _make_blocks_on(workers, parts, conversion)
+        yield from [None] * len(parts)
+        return
+    if workers == 1 or len(parts) < 2:
+        for path, part in parts.items():
+            _make_block(path, part, conversion)
+            yield
+        return
+    # A fork would copy TensorFlow's threads in a state that can hang.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    pending: collections.deque[Future[None]] = collections.deque()
+    try:
+        for path, part in parts.items():
+            pending.append(pool.submit(_make_block, path, part, conversion))
+            if len(pending) > 2 * workers:
+                pending.popleft().result()
+                yield
+        while pending:
+            pending.popleft().result()
+            yield
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _make_blocks_on(
+    runner: Runner, parts: dict[Path, Sequence[AnnotatedImage]], conversion: Conversion
+) -> None:
+    from vae_aug.ingest.beam import run_on_beam  # needs an extra
+
+    tasks = [
+        (path.absolute(), [_make_absolute(item) for item in part], conversion)
+        for path, part in parts.items()
+    ]
+    if tasks:
+        run_on_beam(_make_block, tasks, *runner)
+    lost = [path for path in parts if not path.is_file()]
+    if lost:
+        raise RecordError(
+            f"{lost[0].parent}: {len(lost)} blocks are not there. The runner {runner.name!r} needs "
+            "workers that share this folder, and that of the images, with this process."
+        )
+
+
+def _make_absolute(item: AnnotatedImage) -> AnnotatedImage:
+    """Return an image that workers find whatever folder they run in."""
+    neighbours = tuple(n._replace(path=n.path and n.path.absolute()) for n in item.neighbours)
+    return dataclasses.replace(item, path=item.path.absolute(), neighbours=neighbours)
+
+
+def _make_block(path: Path, items: Sequence[AnnotatedImage], conversion: Conversion) -> None:
+    content = io.BytesIO()
+    index = []
+    with zipfile.ZipFile(content, "w") as archive:
+        for number, item in enumerate(items):
+            counted = vars(convert_image(item, conversion))
+            record = counted.pop("record")
+            if record is not None:
+                archive.writestr(str(number), record)
+            index.append(
+                {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in counted.items()}
+            )
+        archive.writestr(_INDEX, json.dumps(index, default=vars))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content.getvalue())
+    except OSError as error:
+        raise RecordError(
+            f"{path}: cannot be written ({error.strerror}). Free space or fix permissions and run "
+            "it again; what is converted is kept, unless you delete the folder."
+        ) from error
+
+
+def _read_block(path: Path, count: int) -> Iterator[Converted]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+            index = json.loads(archive.read(_INDEX))
+            for number, counted in enumerate(index):
+                record = archive.read(str(number)) if str(number) in names else None
+                yield _restore(record, counted)
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise RecordError(
+            f"{path}: damaged ({type(error).__name__}); delete the folder and run again."
+        ) from error
+    if len(index) != count:
+        raise RecordError(
+            f"{path}: expected {count} images; got {len(index)}. Delete the folder and run again."
+        )
+
+
+def _restore(record: bytes | None, counted: dict[str, object]) -> Converted:
+    """Undo what JSON made of tuples, arrays and objects."""
+    result = Converted(record=record, **counted)  # type: ignore[arg-type]
+    return dataclasses.replace(
+        result,
+        problems=tuple((reason, effect) for reason, effect in result.problems),
+        neighbours=tuple(result.neighbours),
+        box_sizes_px=np.reshape(result.box_sizes_px, (-1, 2)),
+        histogram=np.array(result.histogram),
+        extent=Extent(**counted["extent"]),  # type: ignore[arg-type]
+    )

@@ -1,0 +1,1 @@
+"""DICOM files to grey levels and to boxes, and derived DICOM files."""

@@ -1,0 +1,146 @@
+"""What a source says of an image beside its boxes: that there is something to mark, or nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from vae_aug.ingest.formats.layout import fold_name
+from vae_aug.ingest.formats.table_file import fold_column
+
+LABELS = (
+    *("classname", "labelname", "categoryname", "label", "class", "category", "celltype"),
+    *("findinglabel", "objectclass", "name"),
+)
+"""The columns of a class, folded."""
+
+_MARKING = re.compile(
+    r"(?:rle|(?:mask)?encodedpixels|polygons?|segmentations?|masks?(?:rle|path|file)?|points?|"
+    r"contours?|outlines?|rois?|regions?|annotations?|shapes?|keypoints?|vertices|circles?|"
+    r"radius|diameter|(?:category|class|label)ids)(?:px|pixels?)?|"
+    + "|".join(set(LABELS) - {"name"})
+)
+"""Columns that mark something, and that are not read beside those of a box."""
+
+_SEEN = (
+    r"(?:lesions?|nodules?|findings?|polyps?|tumou?rs?|opacit(?:y|ies)|abnormalit(?:y|ies)"
+    r"|fractures?|mass(?:es)?)"
+)
+_MARKS = rf"(?:b?box(?:es)?|annotations?|objects?|instances?|labels?|masks?|rois?|{_SEEN})"
+_DISEASE = (
+    rf"(?:{_SEEN}|patholog(?:y|ies|ical)|diagnos[ie]s|diseases?|cancers?|carcinomas?|malignan(?:cy|t)"
+    r"|metastas[ie]s|defects?|cysts?|ha?emorrhages?|pneumonia|covid(?:19)?)"
+)
+_STATED = re.compile(
+    r"(?:(?:is|has|image|img|slice|patient|case|study|exam|primary|final|ground)*"
+    rf"{_DISEASE}+|classification|impression|outcome|severity)"
+    r"(?:labels?|types?|subtypes?|class(?:es)?|names?|categor(?:y|ies)|codes?|status|grade|present"
+    r"|presence|flag|results?)?"
+)
+"""Columns, keys and elements that say what an image shows, as `pathology` or `lesion_type`."""
+
+_COUNT = re.compile(
+    rf"(?:n|num|nr|number|count)(?:of)?{_MARKS}|{_MARKS}counts?|(?:has|with|any){_MARKS}"
+    r"|(?:is)?(?:positive|abnormal|malignant)|target"
+)
+"""Columns and keys that say that an image has something to mark, as `num_boxes` or `has_lesion`."""
+
+_REMARK = re.compile(
+    r"(?:note|comment|remark|description|caption|report|tag|flag|keyword|label)s?|text"
+)
+"""Keys and elements in whose words a lesion may be named."""
+
+_WITHIN = re.compile(r"attributes?|meta(?:data)?|properties|extra|info|user(?:data|meta)|custom")
+"""Keys that hold further keys of the image."""
+
+_ABOUT_FILES = re.compile(
+    r"(?:events?|histor(?:y|ies)|versions?|logs?|sessions?|slots|channels|layers|files|urls|links"
+    r"|sources?|licen[cs]es?|authors?|annotators?|users?)"
+)
+"""Keys whose lists of objects are no boxes."""
+
+_LESIONS = (
+    *("lesion", "lesions", "nodule", "nodules", "tumor", "tumour", "mass", "polyp", "fracture"),
+    *("positive", "abnormal", "malignant"),
+)
+_DENIALS = {"no", "not", "non", "without", "free", "negative", "normal", "healthy", "exclude"}
+
+NO_FINDING = ("no finding", "no findings")
+"""Classes that say that there is nothing to mark."""
+
+_NOTHING = (
+    *("", "0", "-1", "[]", "{}", "false", "no", "normal", "healthy", "negative", "background"),
+    *("none", "nan", "nil", "neg", "absent", "unremarkable", "healthy control", "control"),
+    *NO_FINDING,
+)
+# Words between may turn the meaning: "no change of the nodule", "benign without callback".
+_ABSENT = re.compile(
+    r"(?:no|non|without|free of|negative for) (?:(?:evidence|signs?) of )?"
+    rf"(?:(?:visible|acute|suspicious|focal|significant) )?{_DISEASE}"
+)
+
+
+def says_something(value: object) -> bool:
+    """Tell whether a cell, value or text says anything else than that there is nothing."""
+    said = str(value).strip().casefold().removesuffix(".0")
+    words = re.sub(r"[\s_'\"-]+", " ", said).strip(" .[](){}")
+    return said not in _NOTHING and words not in _NOTHING and not _ABSENT.fullmatch(words)
+
+
+def may_mark(name: str) -> bool:
+    """Tell whether a column that is not read may mark something, or tells what an image shows.
+
+    Args:
+        name: As `fold_column` makes it.
+    """
+    return any(pattern.fullmatch(name) for pattern in (_MARKING, _COUNT, _STATED))
+
+
+def may_hold_marks(item: tuple[str, object], classes: Iterable[str] = ()) -> bool:
+    """Tell whether a key that is not read may hold boxes, or says that there are some.
+
+    Args:
+        item: The key, and what it says.
+        classes: As in `tells_of_object`.
+    """
+    name, value = fold_column(item[0]), item[1]
+    if isinstance(value, dict) and _WITHIN.fullmatch(name):
+        return any(may_hold_marks((str(key), inner), classes) for key, inner in value.items())
+    values = value if isinstance(value, list) else [value] if value else []
+    has_entries = any(isinstance(entry, dict) for entry in values) and isinstance(value, list)
+    if has_entries and not _ABOUT_FILES.fullmatch(name):
+        return True
+    if isinstance(value, list | dict) and (_MARKING.fullmatch(name) or re.fullmatch(_MARKS, name)):
+        return any(not isinstance(entry, str) or says_something(entry) for entry in values)
+    if _COUNT.fullmatch(name) or _STATED.fullmatch(name):
+        return any(map(says_something, values))
+    return names_object(name, values, classes)
+
+
+def names_object(name: str, values: Iterable[object], classes: Iterable[str] = ()) -> bool:
+    """Tell whether one of the texts of a remark or tag names a lesion or class.
+
+    Args:
+        name: Of the key or element, as `fold_column` makes it; other keys hold no remarks.
+        values: What it says.
+        classes: As in `tells_of_object`.
+    """
+    is_remark = _REMARK.fullmatch(name) is not None
+    return is_remark and any(isinstance(v, str) and tells_of_object(v, classes) for v in values)
+
+
+def tells_of_object(text: str, classes: Iterable[str]) -> bool:
+    """Tell whether a flag or tag of an image says that an object is in it.
+
+    Args:
+        text: The flag: the name of a class, or words with one or with a word for lesions among
+            them, as `has_nodule`, and none that denies it, as `no lesion`.
+        classes: Names of classes, as `fold_name` makes them.
+    """
+    folded = fold_name(text.strip())
+    words = re.findall(r"[^\W_]+", folded)
+    if folded in classes:
+        return True
+    padded = f" {' '.join(words)} "
+    named = (*_LESIONS, *(" ".join(re.findall(r"[^\W_]+", name)) for name in classes))
+    return _DENIALS.isdisjoint(words) and any(f" {name} " in padded for name in named if name)

@@ -1,1 +1,0 @@
-"""The variational autoencoder: network, loss, training, checkpoints."""

@@ -1,0 +1,1 @@
+"""The VAE: layers, the profiles `vector` and `ladder`, loss, noise and checkpoints."""

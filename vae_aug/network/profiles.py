@@ -1,0 +1,24 @@
+"""The networks by the name of their profile."""
+
+from __future__ import annotations
+
+from vae_aug.config import ModelConfig
+from vae_aug.network.base import Network
+from vae_aug.network.ladder import LadderVAE
+from vae_aug.network.vector import VAE
+
+PROFILES: dict[str, type[VAE | LadderVAE]] = {"vector": VAE, "ladder": LadderVAE}
+"""Classes of networks by `ModelConfig.profile`."""
+
+
+def make_vae(config: ModelConfig, *, encoder_weights: str | None = None) -> Network:
+    """Make the network that a configuration describes.
+
+    Args:
+        config: The architecture.
+        encoder_weights: As `vae_aug.network.encoder.make_encoder`; None for random weights.
+
+    Returns:
+        The network, with random weights but for the encoder's.
+    """
+    return PROFILES[config.profile](config, encoder_weights=encoder_weights)

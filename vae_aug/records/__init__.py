@@ -1,0 +1,1 @@
+"""TFRecords of images and boxes: their features, shards, reading, writing and checks."""

@@ -1,0 +1,1 @@
+"""Training: feed, corruption, objective, curves, holdout and the search for settings."""

@@ -1,0 +1,130 @@
+"""The state of a training: weights, their averages, optimiser and counters, kept in files."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.errors import CheckpointError
+from vae_aug.network.base import Network
+from vae_aug.network.checkpoint import BEST_CHECKPOINT, load_checkpoint
+from vae_aug.network.encoder import freeze_stages
+from vae_aug.network.profiles import make_vae
+from vae_aug.train.run_files import STATE_NAME, TrainingError
+
+_WARMUP_SHARE = 0.05
+
+
+@dataclasses.dataclass
+class State:
+    """Everything that a resumed run needs to go on as if it had not stopped."""
+
+    vae: Network
+    optimizer: keras.Optimizer
+    averages: list[tf.Variable]
+    step: tf.Variable
+    best: tf.Variable
+    stale: tf.Variable
+
+    def make_manager(self, folder: Path) -> tf.train.CheckpointManager:
+        """Tie the state to files; saving keeps the two newest."""
+        checkpoint = tf.train.Checkpoint(
+            weights=[v.value for v in self.vae.weights],
+            optimizer=[v.value for v in self.optimizer.variables],
+            averages=self.averages,
+            step=self.step,
+            best=self.best,
+            stale=self.stale,
+        )
+        return tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
+
+    @contextlib.contextmanager
+    def use_averages(self) -> Iterator[None]:
+        """Swap the moving averages of the weights in, and the weights back in afterwards."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for variable, average in zip(self.vae.trainable_variables, self.averages, strict=True):
+            value = tf.identity(variable.value)
+            variable.assign(average)
+            average.assign(value)
+
+    def move_averages(self, decay: float) -> None:
+        """Move the averages towards the weights; early on faster, so that they forget the start."""
+        steps = tf.cast(self.step, tf.float32)
+        decay = tf.minimum(decay, (1.0 + steps) / (10.0 + steps)) if decay else 0.0
+        for variable, average in zip(self.vae.trainable_variables, self.averages, strict=True):
+            average.assign(decay * average + (1.0 - decay) * variable.value)
+
+
+def make_state(model: ModelConfig, config: TrainConfig) -> State:
+    """Make the state before the first step."""
+    vae = make_vae(model, encoder_weights=config.encoder_weights)
+    if config.start_from:
+        _take_weights(vae, config.start_from)
+    freeze_stages(vae.backbone, config.frozen_stages)
+    vae.first.trainable = config.frozen_stages == 0
+    warmup = max(int(_WARMUP_SHARE * config.steps), 1)
+    rate = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        decay_steps=max(config.steps - warmup, 1),
+        warmup_target=config.learning_rate,
+        warmup_steps=warmup,
+    )
+    optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
+    optimizer.build(vae.trainable_variables)
+    averages = [tf.Variable(v.value, trainable=False) for v in vae.trainable_variables]
+    return State(vae, optimizer, averages, tf.Variable(0), tf.Variable(-np.inf), tf.Variable(0))
+
+
+def _take_weights(vae: Network, start_from: str) -> None:
+    """Copy the weights of a checkpoint, but for what it knows of its own training images."""
+    source = load_checkpoint(start_from)
+    wanted, found = vae.config.to_dict(), source.config.to_dict()
+    free = {"image_size"} if vae.config.input_size is None else set()
+    if differing := [key for key in wanted if key not in free and wanted[key] != found[key]]:
+        described = ", ".join(f"{key} {found[key]!r}, not {wanted[key]!r}" for key in differing)
+        raise ValueError(f"start_from={start_from!r} is another architecture: {described}.")
+    vae.set_weights(source.get_weights())
+    vae.aggregate_mean.assign(tf.zeros_like(vae.aggregate_mean))
+    vae.aggregate_std.assign(tf.ones_like(vae.aggregate_std))
+
+
+def restore(state: State, out: Path) -> tf.train.CheckpointManager:
+    """Set the state to what the last validation of a former run left, if there was one.
+
+    Raises:
+        TrainingError: If it is damaged; the message names the file.
+    """
+    folder = out / STATE_NAME
+    advice = f"Give another output folder, or delete {folder} to train from the first step."
+    try:
+        manager = state.make_manager(folder)
+        # TensorFlow takes an index that it cannot parse for none, and would begin anew.
+        if manager.latest_checkpoint is None and (folder / "checkpoint").exists():
+            raise TrainingError(f"{folder / 'checkpoint'}: is damaged. {advice}")
+        manager.restore_or_initialize()
+    except (tf.errors.OpError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise TrainingError(
+            f"{folder}: the state of the run is damaged ({reason}). {advice}"
+        ) from error
+    if np.isfinite(state.best.numpy()):
+        try:
+            load_checkpoint(out / BEST_CHECKPOINT)
+        except CheckpointError as error:
+            raise TrainingError(
+                f"The best checkpoint of the run is missing or damaged ({error}) {advice}"
+            ) from error
+    return manager
