@@ -22,7 +22,7 @@ from typing import Any
 from vae_aug.atomic import write_atomic
 from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.evaluate.diversity import measure_diversity
-from vae_aug.network.checkpoint import BEST_CHECKPOINT, load_checkpoint
+from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
 from vae_aug.train.train import train
 from vae_aug.version import __version__
 

@@ -30,7 +30,7 @@ from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import AugmentConfig, Encoder, ModelConfig, Profile, TrainConfig
 from vae_aug.engines.engine import TensorFlowEngine
 from vae_aug.ingest.ingest import ingest
-from vae_aug.network.profiles import make_vae
+from vae_aug.model.profiles import make_vae
 from vae_aug.phantoms.embedded import write_embedded
 from vae_aug.train.train import train
 from vae_aug.version import __version__

@@ -20,7 +20,7 @@ from throughput import RESULTS, describe_machine
 from vae_aug.atomic import write_atomic
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.errors import EngineError, MissingPackageError
-from vae_aug.network.checkpoint import load_checkpoint
+from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.records.records import read_records
 
 CHECKPOINTS = ("vector", "demo")

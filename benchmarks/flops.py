@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from vae_aug.network.noise import sample_noise
+from vae_aug.model.noise import sample_noise
 
 MATRIX_SIZES = (512, 1024, 2048)
 

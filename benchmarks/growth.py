@@ -36,8 +36,8 @@ from throughput import (
 from vae_aug.atomic import write_atomic
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import ModelConfig
-from vae_aug.network.checkpoint import load_checkpoint
-from vae_aug.network.vector import VAE
+from vae_aug.model.checkpoint import load_checkpoint
+from vae_aug.model.vae import VAE
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 PARALLEL_CALLS = (1, 2, 4, 8)

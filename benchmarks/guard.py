@@ -26,8 +26,8 @@ from throughput import describe_machine
 
 from vae_aug.atomic import write_atomic
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.network.base import Network
-from vae_aug.network.checkpoint import load_checkpoint
+from vae_aug.model.checkpoint import load_checkpoint
+from vae_aug.model.network import Network
 from vae_aug.phantoms.phantom import KINDS, make_phantom
 
 RESULTS = Path(__file__).parent / "results"

@@ -26,7 +26,7 @@ from vae_aug.atomic import write_atomic
 from vae_aug.augment.elements import find_layout
 from vae_aug.augment.steps import Request
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.network.checkpoint import load_checkpoint
+from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.records.records import find_records, parse_example, read_records, read_serialized
 
 _DISTINCT, _AT_ONCE = 64, 32

@@ -47,8 +47,8 @@ from throughput import (
 from vae_aug.atomic import write_atomic
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.errors import EngineError
-from vae_aug.network.checkpoint import load_checkpoint
-from vae_aug.network.latent import sample_posterior
+from vae_aug.model.checkpoint import load_checkpoint
+from vae_aug.model.latent import sample_posterior
 
 SIZE = 224
 REFERENCE = "network alone, OpenVINO"

@@ -33,9 +33,9 @@ import vae_aug
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import ModelConfig
 from vae_aug.errors import EngineError, MissingPackageError
-from vae_aug.network.checkpoint import load_checkpoint
-from vae_aug.network.noise import sample_noise
-from vae_aug.network.vector import VAE
+from vae_aug.model.checkpoint import load_checkpoint
+from vae_aug.model.noise import sample_noise
+from vae_aug.model.vae import VAE
 from vae_aug.phantoms.phantom import KINDS, make_phantom
 
 RESULTS = Path(__file__).parent / "results"

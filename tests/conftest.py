@@ -24,10 +24,10 @@ import pytest
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig
-from vae_aug.network import encoder, lite1
-from vae_aug.network.ladder import LadderVAE
-from vae_aug.network.style import STYLE_DIM
-from vae_aug.network.vector import VAE
+from vae_aug.model import encoder, lite1
+from vae_aug.model.ladder import LadderVAE
+from vae_aug.model.style import STYLE_DIM
+from vae_aug.model.vae import VAE
 from vae_aug.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +49,7 @@ LONGEST = (
     "test_audit.py",
     "test_shutdown.py",
     "test_augment_records.py",
-    "test_vector.py",
+    "test_vae.py",
     "test_encoder.py",
     "test_cli_examples.py",
 )

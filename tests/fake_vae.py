@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig
-from vae_aug.network.noise import NoiseSpec, sample_noise
+from vae_aug.model.noise import NoiseSpec, sample_noise
 
 
 def vary(network, images, seeds, *, mode, **settings):

@@ -11,7 +11,7 @@ import zlib
 import pytest
 
 from vae_aug.errors import CheckpointError
-from vae_aug.network.archive import read_member
+from vae_aug.model.archive import read_member
 
 MEMBERS = ("manifest.json", "card.md")
 KERAS_MEMBERS = ("metadata.json", "config.json", "model.weights.h5")

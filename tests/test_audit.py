@@ -19,7 +19,7 @@ from vae_aug.errors import RecordError
 from vae_aug.evaluate import audit as module
 from vae_aug.evaluate.audit import STATEMENT, audit_memorisation
 from vae_aug.evaluate.neighbours import MEASURES
-from vae_aug.network.noise import NoiseSpec
+from vae_aug.model.noise import NoiseSpec
 from vae_aug.records.records import make_example, write_records
 
 SIZE = 32

@@ -35,8 +35,8 @@ from vae_aug.ingest import ingest
 from vae_aug.ingest.formats import READERS
 from vae_aug.ingest.nifti import AXES
 from vae_aug.ingest.privacy import hash_identifier
-from vae_aug.network.checkpoint import save_checkpoint
-from vae_aug.network.vector import VAE
+from vae_aug.model.checkpoint import save_checkpoint
+from vae_aug.model.vae import VAE
 from vae_aug.phantoms.embedded import write_embedded
 from vae_aug.records.records import make_example, read_info, read_records, write_records
 from vae_aug.train import recipe, tune

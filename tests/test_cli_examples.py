@@ -18,7 +18,7 @@ from vae_aug import cli
 from vae_aug.augment import transform
 from vae_aug.cli import calls
 from vae_aug.evaluate.speed import WAYS, Failure, Speed
-from vae_aug.network.checkpoint import read_manifest, save_checkpoint
+from vae_aug.model.checkpoint import read_manifest, save_checkpoint
 from vae_aug.train.tune import Trial
 
 COMMANDS = typer.main.get_command(cli.app).commands

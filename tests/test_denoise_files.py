@@ -21,7 +21,7 @@ from vae_aug.codecs.images import read_image, write_image
 from vae_aug.config import ModelConfig
 from vae_aug.errors import CheckpointError, DicomError, VAEAugError
 from vae_aug.extras.denoise_files import denoise_files
-from vae_aug.network.vector import VAE
+from vae_aug.model.vae import VAE
 
 SIZE = 32  # of the fake network, whose reconstruction is half the grey value
 RNG = np.random.default_rng(0)

@@ -20,7 +20,7 @@ from vae_aug.evaluate import classical, denoising
 from vae_aug.evaluate.denoising import MEASURES, REGIONS, evaluate_denoising
 from vae_aug.evaluate.metrics import psnr, r2, ssim
 from vae_aug.evaluate.report import format_markdown, print_denoising, write_report
-from vae_aug.network.vector import VAE
+from vae_aug.model.vae import VAE
 from vae_aug.phantoms.phantom import make_phantom
 from vae_aug.records.records import make_example, write_records
 from vae_aug.train.corrupt import corrupt

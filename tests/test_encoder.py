@@ -12,8 +12,8 @@ import pytest
 from keras.src.utils import file_utils
 
 from vae_aug.errors import CheckpointError, MissingPackageError
-from vae_aug.network import lite1
-from vae_aug.network.encoder import (
+from vae_aug.model import lite1
+from vae_aug.model.encoder import (
     SKIP_STRIDES,
     STAGES,
     Stage,

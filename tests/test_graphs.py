@@ -12,8 +12,8 @@ from vae_aug.augment import transform
 from vae_aug.engines import graphs
 from vae_aug.engines.graphs import Graph, find_graph, keep_graph
 from vae_aug.errors import CheckpointError
-from vae_aug.network import checkpoint as checkpoints
-from vae_aug.network.checkpoint import load_checkpoint, save_checkpoint
+from vae_aug.model import checkpoint as checkpoints
+from vae_aug.model.checkpoint import load_checkpoint, save_checkpoint
 
 ELEMENT = {"image": tf.cast(tf.reshape(tf.range(32 * 32) % 251, [32, 32, 1]), tf.uint8)}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vae_aug.errors import CheckpointError
-from vae_aug.network.hdf5 import read_arrays
+from vae_aug.model.hdf5 import read_arrays
 
 # Twenty groups are more than a node of a B-tree's first level holds (8).
 EXPECTED = {

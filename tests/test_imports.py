@@ -19,7 +19,7 @@ CORE = (
     ("atomic", "autotune", "boxes", "grey", "json_values", "letterbox", "limits"),
     ("codecs",),
     ("records",),
-    ("network",),
+    ("model",),
     ("engines",),
     ("augment",),
 )

@@ -10,10 +10,10 @@ from conftest import shorten_stages
 from fake_vae import vary
 
 from vae_aug.config import ModelConfig
-from vae_aug.network.checkpoint import load_checkpoint, save_checkpoint
-from vae_aug.network.ladder import LEVELS, LadderVAE, _code, _count_noise, _double_to
-from vae_aug.network.noise import sample_batch_noise
-from vae_aug.network.style import STYLE_DIM, apply_style
+from vae_aug.model.checkpoint import load_checkpoint, save_checkpoint
+from vae_aug.model.ladder import LEVELS, LadderVAE, _code, _count_noise, _double_to
+from vae_aug.model.noise import sample_batch_noise
+from vae_aug.model.style import STYLE_DIM, apply_style
 from vae_aug.phantoms.phantom import make_phantom
 
 CONFIG = ModelConfig(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.network.latent import sample_posterior, split_latent
+from vae_aug.model.latent import sample_posterior, split_latent
 
 
 def test_split_is_in_halves_and_bounded():

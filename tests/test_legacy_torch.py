@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vae_aug.errors import CheckpointError
-from vae_aug.network.legacy_torch import read_legacy_torch
+from vae_aug.model.legacy_torch import read_legacy_torch
 
 HEADER = b"".join(
     pickle.dumps(value, protocol=2)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vae_aug.errors import CheckpointError, MissingPackageError
-from vae_aug.network import lite1
-from vae_aug.network.lite1 import find_package_weights, load_lite1, make_lite1
+from vae_aug.model import lite1
+from vae_aug.model.lite1 import find_package_weights, load_lite1, make_lite1
 
 REFERENCE = Path(__file__).parent / "data" / "lite1_reference.npz"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vae_aug.network.loss import (
+from vae_aug.model.loss import (
     apply_free_bits,
     kl_divergence,
     kl_weight,

@@ -11,7 +11,7 @@ import pytest
 
 from vae_aug.config import ModelConfig
 from vae_aug.errors import CheckpointError
-from vae_aug.network.manifest import check_size, parse_manifest
+from vae_aug.model.manifest import check_size, parse_manifest
 
 PATH = Path("network.keras")
 WHOLE = {

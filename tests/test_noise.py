@@ -6,10 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig
-from vae_aug.network.ladder import LadderVAE
-from vae_aug.network.noise import NoiseSpec, sample_batch_noise, sample_noise
-from vae_aug.network.style import STYLE_DIM
-from vae_aug.network.vector import VAE
+from vae_aug.model.ladder import LadderVAE
+from vae_aug.model.noise import NoiseSpec, sample_batch_noise, sample_noise
+from vae_aug.model.style import STYLE_DIM
+from vae_aug.model.vae import VAE
 
 SEEDS = tf.constant([[1, 2], [3, 4], [1, 2]])
 SPECS = {"z": NoiseSpec(0, (5,)), "share": NoiseSpec(1, (), uniform=True)}

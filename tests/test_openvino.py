@@ -18,8 +18,8 @@ from vae_aug.engines import openvino as module
 from vae_aug.engines.engine import TensorFlowEngine
 from vae_aug.engines.openvino import OpenVINOEngine
 from vae_aug.errors import EngineError
-from vae_aug.network.checkpoint import load_checkpoint
-from vae_aug.network.vector import VAE
+from vae_aug.model.checkpoint import load_checkpoint
+from vae_aug.model.vae import VAE
 from vae_aug.phantoms.phantom import make_phantom
 
 operations = module.openvino.opset13
@@ -295,7 +295,7 @@ REPORTING = """
 import tensorflow as tf
 from vae_aug import VAEAugment
 from vae_aug.config import ModelConfig
-from vae_aug.network.vector import VAE
+from vae_aug.model.vae import VAE
 
 config = ModelConfig(encoder="efficientnet-lite1", image_size=32, latent_dim=16)
 augment = VAEAugment(VAE(config), engine="openvino", seed=1)

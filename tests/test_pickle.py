@@ -15,7 +15,7 @@ from fake_vae import FakeVAE
 
 from vae_aug import VAEAugment
 from vae_aug.errors import CheckpointError
-from vae_aug.network.checkpoint import save_checkpoint
+from vae_aug.model.checkpoint import save_checkpoint
 
 SETTINGS = {"mode": "sample", "factor": 0.5, "seed": 3, "value_range": (0, 255), "guard": "keep"}
 

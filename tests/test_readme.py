@@ -17,7 +17,7 @@ from test_dicom import write_dicom
 
 from vae_aug import cli
 from vae_aug.codecs.images import write_image
-from vae_aug.network.checkpoint import save_checkpoint
+from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.records.records import read_info, read_records
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

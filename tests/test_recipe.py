@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
-from vae_aug.network.checkpoint import read_manifest
+from vae_aug.model.checkpoint import read_manifest
 from vae_aug.train.recipe import make_recipe
 
 DEMO = ModelConfig.from_dict(read_manifest("demo")["model"])

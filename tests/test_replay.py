@@ -16,7 +16,7 @@ from vae_aug.cli import app
 from vae_aug.errors import CheckpointError, RecordError
 from vae_aug.extras.augment_records import augment_records
 from vae_aug.extras.replay import read_provenance, replay_record, restore_transform
-from vae_aug.network.checkpoint import save_checkpoint
+from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.records.records import find_records, iterate_examples, make_example, write_records
 
 RUN = CliRunner()

@@ -14,7 +14,7 @@ from conftest import ROOT
 from test_dataset import run_elsewhere
 
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.network.checkpoint import save_checkpoint
+from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.records.records import make_example, read_records, write_records
 
 COUNT = 4

@@ -39,7 +39,7 @@ def bridge():
 def network():
     from vae_aug import VAEAugment
     from vae_aug.config import ModelConfig
-    from vae_aug.network.vector import VAE
+    from vae_aug.model.vae import VAE
 
     vae = VAE(ModelConfig(encoder="efficientnet-lite1", image_size=32, latent_dim=16))
     return images.apply(VAEAugment(vae, engine="openvino", seed=1, guard="off"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.network.style import STYLE_DIM, STYLE_SPREADS, apply_style, measure_style
+from vae_aug.model.style import STYLE_DIM, STYLE_SPREADS, apply_style, measure_style
 
 RAMP = tf.tile(tf.linspace(0.0, 0.7, 32)[None, None, :, None], [1, 24, 1, 1])
 

@@ -18,7 +18,7 @@ from conftest import shorten_stages
 from vae_aug.atomic import lock_folder
 from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.errors import RecordError
-from vae_aug.network.checkpoint import load_checkpoint, read_manifest, save_checkpoint
+from vae_aug.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
 from vae_aug.phantoms.embedded import read_embedded
 from vae_aug.records.records import make_example, write_records
 from vae_aug.train import train as train_module

@@ -25,7 +25,7 @@ from vae_aug.version import __version__
 
 if typing.TYPE_CHECKING:
     from vae_aug.augment.transform import VAEAugment
-    from vae_aug.network.checkpoint import load_checkpoint
+    from vae_aug.model.checkpoint import load_checkpoint
     from vae_aug.records.records import parse_example, read_records
 
 __all__ = [
@@ -51,7 +51,7 @@ __all__ = [
 # Loaded when first asked for: TensorFlow takes seconds, which `vae-aug --help` need not spend.
 _HOMES = {
     "VAEAugment": "vae_aug.augment.transform",
-    "load_checkpoint": "vae_aug.network.checkpoint",
+    "load_checkpoint": "vae_aug.model.checkpoint",
     "parse_example": "vae_aug.records.records",
     "read_records": "vae_aug.records.records",
 }

@@ -33,7 +33,7 @@ from vae_aug.evaluate.preview import (
 )
 from vae_aug.figures.sheet import Panel, write_sheet
 from vae_aug.ingest.ingest import ingest
-from vae_aug.network.checkpoint import load_checkpoint
+from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.phantoms.embedded import Split, write_embedded
 from vae_aug.records.records import read_info, read_records
 from vae_aug.train.corrupt import corrupt_image

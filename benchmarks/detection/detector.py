@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.network.lite1 import find_package_weights, load_lite1, make_lite1
+from vae_aug.model.lite1 import find_package_weights, load_lite1, make_lite1
 
 STRIDE = 4
 _FEATURES = ("block2c", "block3c", "block5d", "block7a")

@@ -14,8 +14,8 @@ from vae_aug.augment.steps import Steps
 from vae_aug.config import AugmentConfig, Engine, Guard, Mode
 from vae_aug.engines.engine import TensorFlowEngine, XLAEngine
 from vae_aug.errors import CheckpointError
-from vae_aug.network.base import Network
-from vae_aug.network.checkpoint import StoredNetwork, open_checkpoint
+from vae_aug.model.checkpoint import StoredNetwork, open_checkpoint
+from vae_aug.model.network import Network
 
 
 def _make_engine(vae: Network | StoredNetwork, config: AugmentConfig) -> TensorFlowEngine:

@@ -17,7 +17,7 @@ from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_checkpoint, require_records, require_split
 from vae_aug.config import EXACT_ENGINES, Engine, Mode
 from vae_aug.errors import VAEAugError
-from vae_aug.network.stored import name_checkpoint
+from vae_aug.model.stored import name_checkpoint
 from vae_aug.words import plural
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from vae_aug.cli.console import make_listing, make_table, publish, say, show, sh
 from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import is_folder_of_records, require_file
-from vae_aug.network.stored import read_card, read_manifest
+from vae_aug.model.stored import read_card, read_manifest
 from vae_aug.records.shards import find_records, read_info
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from vae_aug.cli.paths import (
     require_records,
 )
 from vae_aug.config import Engine, Guard, Mode
-from vae_aug.network.stored import list_packaged
+from vae_aug.model.stored import list_packaged
 
 Format = Literal[
     "auto",

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from vae_aug.errors import CheckpointError, RecordError, VAEAugError
-from vae_aug.network.manifest import MANIFEST_NAME
-from vae_aug.network.stored import BEST_CHECKPOINT, list_packaged, read_manifest
+from vae_aug.model.manifest import MANIFEST_NAME
+from vae_aug.model.stored import BEST_CHECKPOINT, list_packaged, read_manifest
 from vae_aug.records.shards import INFO_FILE, SHARD_NAME, get_split_name, read_info
 
 

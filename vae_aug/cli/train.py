@@ -23,7 +23,7 @@ from vae_aug.cli.paths import require_file
 from vae_aug.cli.training import describe_interruption, print_outcome, watch_steps
 from vae_aug.config import Encoder, Likelihood, Profile
 from vae_aug.errors import VAEAugError
-from vae_aug.network.stored import BEST_CHECKPOINT
+from vae_aug.model.stored import BEST_CHECKPOINT
 from vae_aug.train.recipe import make_recipe
 
 if TYPE_CHECKING:

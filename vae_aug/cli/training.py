@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from vae_aug.cli.console import make_table, say, show_progress
 from vae_aug.cli.console import show as print_table
 from vae_aug.cli.loading import calls
-from vae_aug.network.stored import BEST_CHECKPOINT
+from vae_aug.model.stored import BEST_CHECKPOINT
 from vae_aug.words import plural
 
 if TYPE_CHECKING:

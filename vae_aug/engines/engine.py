@@ -15,10 +15,10 @@ import tensorflow as tf
 from vae_aug.config import AugmentConfig
 from vae_aug.engines.graphs import Graph, find_graph, keep_graph
 from vae_aug.engines.optimize import optimize
-from vae_aug.network.base import Network
-from vae_aug.network.checkpoint import StoredNetwork
-from vae_aug.network.noise import Noise, NoiseSpec, Side, sample_noise
-from vae_aug.network.profiles import PROFILES
+from vae_aug.model.checkpoint import StoredNetwork
+from vae_aug.model.network import Network
+from vae_aug.model.noise import Noise, NoiseSpec, Side, sample_noise
+from vae_aug.model.profiles import PROFILES
 
 Known = dict[str, tf.Tensor]
 """What a network's `describe` returns."""

@@ -26,8 +26,8 @@ from vae_aug.engines.engine import TensorFlowEngine
 from vae_aug.engines.graphs import Graph, get_cache_dir
 from vae_aug.engines.shutdown import end_at_exit
 from vae_aug.errors import EngineError, MissingPackageError
-from vae_aug.network.base import Network
-from vae_aug.network.checkpoint import StoredNetwork
+from vae_aug.model.checkpoint import StoredNetwork
+from vae_aug.model.network import Network
 
 # With this package OpenVINO reports to its makers whenever it is imported or converts something,
 # unless the user has opted out. Without it it does not.

@@ -50,7 +50,7 @@ from vae_aug.evaluate.probe import Probe, Progress, Samples, draw_samples
 from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.evaluate.verdict import LEVEL, Comparison, compare, judge
 from vae_aug.figures.sheet import make_panels, write_sheet
-from vae_aug.network.base import Network
+from vae_aug.model.network import Network
 from vae_aug.records.records import get_split_name, read_info, read_records
 from vae_aug.train.feed import fit
 from vae_aug.version import __version__

@@ -32,7 +32,7 @@ from vae_aug.evaluate.metrics import (
 from vae_aug.figures.sheet import Panel, make_panels, write_sheet
 from vae_aug.grey import compute_grey, find_range
 from vae_aug.letterbox import compute_content, letterbox, letterbox_boxes, unletterbox
-from vae_aug.network.base import Network
+from vae_aug.model.network import Network
 from vae_aug.records.records import read_info, read_records
 from vae_aug.train.corrupt import check_names, corrupt
 from vae_aug.version import __version__

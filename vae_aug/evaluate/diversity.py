@@ -23,7 +23,7 @@ from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.figures.sheet import Panel, make_panels, write_sheet
 from vae_aug.grey import compute_grey, find_range
 from vae_aug.letterbox import letterbox_boxes
-from vae_aug.network.base import Network
+from vae_aug.model.network import Network
 from vae_aug.records.records import get_split_name, read_info, read_records
 from vae_aug.train.feed import fit
 from vae_aug.words import plural

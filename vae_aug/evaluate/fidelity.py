@@ -24,7 +24,7 @@ from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.figures.drawing import make_legible
 from vae_aug.figures.plot import Chart, make_histogram, write_plots
 from vae_aug.grey import compute_grey, find_range
-from vae_aug.network.base import Network
+from vae_aug.model.network import Network
 from vae_aug.records.records import get_split_name, read_info, read_records
 from vae_aug.words import plural
 

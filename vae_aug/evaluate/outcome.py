@@ -19,7 +19,7 @@ from vae_aug.config import TrainConfig
 from vae_aug.evaluate.classical import Filter, tune_filters
 from vae_aug.evaluate.metrics import Unit, bootstrap_interval, choose_groups
 from vae_aug.json_values import make_json
-from vae_aug.network.checkpoint import BEST_CHECKPOINT, load_checkpoint
+from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
 from vae_aug.train.feed import VALIDATION_KEEP, list_validation_patients, make_validation_feed
 from vae_aug.train.holdout import open_sources
 from vae_aug.train.measure import average, compare_images, make_measure_batch, measure_images

@@ -13,8 +13,8 @@ from vae_aug.augment.transform import VAEAugment
 from vae_aug.evaluate.metrics import find_body, ssim
 from vae_aug.figures.sheet import Panel, make_panels, write_sheet
 from vae_aug.grey import compute_grey, find_range
-from vae_aug.network.base import Network
-from vae_aug.network.checkpoint import StoredNetwork
+from vae_aug.model.checkpoint import StoredNetwork
+from vae_aug.model.network import Network
 
 _LOOKED_AT = 1000
 _LISTED_BOXES = 3

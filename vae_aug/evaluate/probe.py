@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from vae_aug.engines.engine import find_batch_size
 from vae_aug.evaluate.spacing import space_out, take_places
-from vae_aug.network.base import Network
-from vae_aug.network.noise import sample_noise
+from vae_aug.model.network import Network
+from vae_aug.model.noise import sample_noise
 
 GRID_PX = 64
 """Largest side of the grey squares that are kept and compared."""

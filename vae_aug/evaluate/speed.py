@@ -19,7 +19,7 @@ import tensorflow as tf
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import Engine, Mode, check_choice, check_engine
 from vae_aug.errors import EngineError, MissingPackageError
-from vae_aug.network.base import Network
+from vae_aug.model.network import Network
 from vae_aug.phantoms.phantom import KINDS, make_phantom
 
 WAYS = ("apply", "apply, seed", "cache, seed")

@@ -59,7 +59,7 @@ from vae_aug.boxes import convert_boxes
 from vae_aug.config import BoxFormat, Guard, Mode, check_choice
 from vae_aug.engines.shutdown import end_at_exit
 from vae_aug.errors import MissingPackageError
-from vae_aug.network.base import Network
+from vae_aug.model.network import Network
 from vae_aug.train.corrupt import check_names, corrupt_image
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

@@ -38,7 +38,7 @@ from vae_aug.ingest.dicom.image import Window, check_window, is_dicom, quantize,
 from vae_aug.ingest.formats.source import describe_fault
 from vae_aug.ingest.hounsfield import find_stored_limits
 from vae_aug.limits import MAX_IMAGE_BYTES, read_bounded
-from vae_aug.network.base import Network
+from vae_aug.model.network import Network
 
 DicomAs = Literal["dicom", "png"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.network.base import Network
-from vae_aug.network.loss import structural_similarity
+from vae_aug.model.loss import structural_similarity
+from vae_aug.model.network import Network
 
 Values = dict[str, np.ndarray]
 """Figures by name, `[N] float32`, one value an image."""

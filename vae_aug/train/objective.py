@@ -6,14 +6,14 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.config import TrainConfig
-from vae_aug.network.base import Decoded
-from vae_aug.network.loss import (
+from vae_aug.model.loss import (
     RECONSTRUCTIONS,
     apply_free_bits,
     kl_weight,
     mean_squared_error,
     structural_similarity,
 )
+from vae_aug.model.network import Decoded
 
 
 def compute_loss(

@@ -12,8 +12,8 @@ import tensorflow as tf
 from vae_aug.figures.plot import Chart, Curve, write_plots
 from vae_aug.figures.sheet import Panel, write_sheet
 from vae_aug.letterbox import letterbox_boxes
-from vae_aug.network.base import Network
-from vae_aug.network.loss import structural_similarity
+from vae_aug.model.loss import structural_similarity
+from vae_aug.model.network import Network
 from vae_aug.records.tfrecord import get_values
 from vae_aug.train.corrupt import corrupt
 from vae_aug.train.feed import VALIDATION_KEEP, Source, fit

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
-from vae_aug.network.stored import read_manifest
+from vae_aug.model.stored import read_manifest
 
 DEFAULT_START = "demo"
 DEFAULT_PROFILE = "ladder"

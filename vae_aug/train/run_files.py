@@ -14,7 +14,7 @@ from vae_aug.atomic import remove_temporaries, write_atomic
 from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.errors import VAEAugError
 from vae_aug.limits import read_bounded
-from vae_aug.network.checkpoint import BEST_CHECKPOINT, read_manifest
+from vae_aug.model.checkpoint import BEST_CHECKPOINT, read_manifest
 
 Figures = dict[str, float]
 

@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.errors import CheckpointError
-from vae_aug.network.base import Network
-from vae_aug.network.checkpoint import BEST_CHECKPOINT, load_checkpoint
-from vae_aug.network.encoder import freeze_stages
-from vae_aug.network.profiles import make_vae
+from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
+from vae_aug.model.encoder import freeze_stages
+from vae_aug.model.network import Network
+from vae_aug.model.profiles import make_vae
 from vae_aug.train.run_files import STATE_NAME, TrainingError
 
 _WARMUP_SHARE = 0.05

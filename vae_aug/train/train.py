@@ -16,15 +16,15 @@ import tensorflow as tf
 
 from vae_aug.atomic import lock_folder
 from vae_aug.config import ModelConfig, TrainConfig
-from vae_aug.network.base import Network
-from vae_aug.network.checkpoint import (
+from vae_aug.model.checkpoint import (
     BEST_CHECKPOINT,
     load_checkpoint,
     read_manifest,
     save_checkpoint,
 )
-from vae_aug.network.manifest import check_size
-from vae_aug.network.noise import sample_batch_noise
+from vae_aug.model.manifest import check_size
+from vae_aug.model.network import Network
+from vae_aug.model.noise import sample_batch_noise
 from vae_aug.train.feed import Source, make_training_feed, make_validation_feed
 from vae_aug.train.holdout import Holdout, open_sources
 from vae_aug.train.measure import (
@@ -330,7 +330,7 @@ class _Run:
         Returns:
             The figures of the best validation.
         """
-        vae = load_checkpoint(self.out / BEST_CHECKPOINT)
+        vae = load_checkpoint(self.out / BEST_CHECKPOINT, self.state.vae)
         best = read_best(self.out)
         if not np.any(vae.aggregate_mean.numpy()):
             plain = dataclasses.replace(self.config, seed=0, batch_size=16)

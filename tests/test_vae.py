@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig
-from vae_aug.network.decoder import Conv2DTranspose, make_decoder
-from vae_aug.network.encoder import STAGES
-from vae_aug.network.vector import VAE
+from vae_aug.model.decoder import Conv2DTranspose, make_decoder
+from vae_aug.model.encoder import STAGES
+from vae_aug.model.vae import VAE
 
 SEEDS = tf.constant([[1, 2], [3, 4], [5, 6]])
 

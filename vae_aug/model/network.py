@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig
-from vae_aug.network.noise import Noise, NoiseSpec, Side
+from vae_aug.model.noise import Noise, NoiseSpec, Side
 
 
 class Decoded(NamedTuple):

@@ -1,10 +1,9 @@
-"""Weights of a network in Keras's HDF5 layout: halved when stored, compared when loaded."""
+"""Weights of a network in Keras's HDF5 layout: halved when stored, known by digest when loaded."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,16 @@ import keras
 import numpy as np
 
 from vae_aug.errors import CheckpointError
-from vae_aug.network.base import Network
-from vae_aug.network.hdf5 import read_arrays
-from vae_aug.network.stored import WEIGHTS_NAME
+from vae_aug.model.hdf5 import read_arrays
+from vae_aug.model.network import Network
+from vae_aug.model.stored import WEIGHTS_NAME
 
 _HALF_LIMIT = 3e4
 """Half of the largest float16; a variable beyond it is stored in float32."""
 
-_MAX_MESSAGE = 500
+_Key = tuple[tuple[int, ...], str]
+"""Shape and SHA-256 of an array."""
+
 _READS_PER_VARIABLE = 128
 _HDF5_BYTES_PER_VARIABLE = 2**14
 """Of each about five times what Keras's groups around a variable need."""
@@ -30,7 +31,7 @@ _HDF5_BYTES_PER_VARIABLE = 2**14
 def halve_weights(weights: Path) -> None:
     """Rewrite an HDF5 file with every float32 array that float16 can hold in float16.
 
-    The layout is the earliest, which is all that `vae_aug.network.hdf5` reads.
+    The layout is the earliest, which is all that `vae_aug.model.hdf5` reads.
     """
     whole = weights.with_suffix(".whole")
     weights.replace(whole)
@@ -53,8 +54,8 @@ def halve_weights(weights: Path) -> None:
 def describe_variable(variable: keras.Variable) -> dict[str, Any]:
     """Return shape and SHA-256 of a variable as it comes back from storage, little endian."""
     values = np.asarray(variable)
-    stored = _to_stored(values).astype(values.dtype).astype(values.dtype.newbyteorder("<"))
-    return {"shape": list(values.shape), "sha256": hashlib.sha256(stored.tobytes()).hexdigest()}
+    stored = _to_stored(values).astype(values.dtype)
+    return {"shape": list(values.shape), "sha256": _digest(stored)}
 
 
 def count_bytes(variables: Mapping[str, Any]) -> int:
@@ -65,6 +66,8 @@ def count_bytes(variables: Mapping[str, Any]) -> int:
 def load_weights(path: Path, vae: Network, content: bytes, variables: Mapping[str, Any]) -> None:
     """Load the weights of a network, which must be those that a manifest describes.
 
+    A variable gets the array of the file that has its shape and SHA-256, whatever its name there.
+
     Args:
         path: Of the checkpoint, for messages.
         vae: The network; its weights are set.
@@ -72,8 +75,9 @@ def load_weights(path: Path, vae: Network, content: bytes, variables: Mapping[st
         variables: Of the manifest: name to shape and SHA-256.
 
     Raises:
-        CheckpointError: If the file is damaged, holds anything but plain float arrays, or a
-            variable is missing, of another shape, not finite or not what its SHA-256 says.
+        CheckpointError: If the file is damaged, holds anything but plain float arrays or another
+            number of them, or a variable is of another shape, not finite or not in the file. The
+            network is then as it was.
     """
     _check_shapes(path, vae, variables)
     try:
@@ -89,18 +93,31 @@ def load_weights(path: Path, vae: Network, content: bytes, variables: Mapping[st
             f"{path}: {WEIGHTS_NAME} has {len(arrays)} arrays of {found} weights; the manifest has "
             f"{len(variables)} of {wanted}."
         )
-    with tempfile.TemporaryDirectory() as temporary:
-        # Keras finds the array of a layer by a walk of its own, in a file that was written here.
-        file = Path(temporary) / WEIGHTS_NAME
-        with h5py.File(file, "w") as target:
-            for name, array in arrays.items():
-                target.create_dataset(name, data=array)
-        try:
-            vae.load_weights(file)
-        except (KeyError, ValueError) as error:
-            reason = " ".join(str(error).split())[:_MAX_MESSAGE]
-            raise CheckpointError(f"{path}: {WEIGHTS_NAME} does not fit: {reason}") from error
-    _check_values(path, vae, variables)
+    stored: dict[_Key, list[np.ndarray]] = {}
+    for array in arrays.values():
+        key = array.shape, _digest(array.astype(np.float32))
+        stored.setdefault(key, []).append(array)
+    chosen = []
+    for variable in vae.weights:
+        described = variables[variable.path]
+        alike = stored.get((tuple(described["shape"]), described["sha256"]))
+        if not alike:
+            raise CheckpointError(
+                f"{path}: variable {variable.path} differs from its SHA-256 in the manifest; "
+                "the file is damaged or was altered. Copy it again from its source."
+            )
+        # Each array is that of one variable: as many are left over as variables have none.
+        chosen.append(alike.pop())
+        if not np.all(np.isfinite(chosen[-1])):
+            raise CheckpointError(
+                f"{path}: variable {variable.path} has values that are no numbers."
+            )
+    for variable, array in zip(vae.weights, chosen, strict=True):
+        variable.assign(array)
+
+
+def _digest(values: np.ndarray) -> str:
+    return hashlib.sha256(values.astype(values.dtype.newbyteorder("<")).tobytes()).hexdigest()
 
 
 def _count_weights(variables: Mapping[str, Any]) -> int:
@@ -124,18 +141,4 @@ def _check_shapes(path: Path, vae: Network, expected: Mapping[str, Any]) -> None
             raise CheckpointError(
                 f"{path}: variable {name} has shape {expected[name]['shape']}; "
                 f"the network needs {shape}."
-            )
-
-
-def _check_values(path: Path, vae: Network, expected: Mapping[str, Any]) -> None:
-    """Check that every loaded variable is finite and, bit for bit, the one that was saved."""
-    for variable in vae.weights:
-        if not np.all(np.isfinite(variable)):
-            raise CheckpointError(
-                f"{path}: variable {variable.path} has values that are no numbers."
-            )
-        if describe_variable(variable)["sha256"] != expected[variable.path]["sha256"]:
-            raise CheckpointError(
-                f"{path}: variable {variable.path} differs from its SHA-256 in the manifest; "
-                "the file is damaged or was altered. Copy it again from its source."
             )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from vae_aug.config import ModelConfig
-from vae_aug.network.base import Network
-from vae_aug.network.ladder import LadderVAE
-from vae_aug.network.vector import VAE
+from vae_aug.model.ladder import LadderVAE
+from vae_aug.model.network import Network
+from vae_aug.model.vae import VAE
 
 PROFILES: dict[str, type[VAE | LadderVAE]] = {"vector": VAE, "ladder": LadderVAE}
 """Classes of networks by `ModelConfig.profile`."""
@@ -16,7 +16,7 @@ def make_vae(config: ModelConfig, *, encoder_weights: str | None = None) -> Netw
 
     Args:
         config: The architecture.
-        encoder_weights: As `vae_aug.network.encoder.make_encoder`; None for random weights.
+        encoder_weights: As `vae_aug.model.encoder.make_encoder`; None for random weights.
 
     Returns:
         The network, with random weights but for the encoder's.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vae_aug.errors import CheckpointError
-from vae_aug.network.archive import read_member
-from vae_aug.network.manifest import MANIFEST_NAME, parse_manifest
+from vae_aug.model.archive import read_member
+from vae_aug.model.manifest import MANIFEST_NAME, parse_manifest
 
 WEIGHTS_NAME = "model.weights.h5"
 BEST_CHECKPOINT = "checkpoint.keras"

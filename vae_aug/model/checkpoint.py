@@ -30,17 +30,17 @@ import keras
 from vae_aug.atomic import make_temporary_path, sync_file
 from vae_aug.config import ModelConfig
 from vae_aug.errors import CheckpointError
-from vae_aug.network.archive import read_member
-from vae_aug.network.base import Network
-from vae_aug.network.manifest import (
+from vae_aug.model.archive import read_member
+from vae_aug.model.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     parse_manifest,
     parse_model,
     parse_object,
 )
-from vae_aug.network.profiles import make_vae
-from vae_aug.network.stored import (
+from vae_aug.model.network import Network
+from vae_aug.model.profiles import make_vae
+from vae_aug.model.stored import (
     BEST_CHECKPOINT,
     CARD_NAME,
     KERAS_CONFIG,
@@ -55,7 +55,7 @@ from vae_aug.network.stored import (
     read_manifest,
     read_text,
 )
-from vae_aug.network.weights import (
+from vae_aug.model.weights import (
     count_bytes,
     describe_variable,
     halve_weights,
@@ -118,12 +118,13 @@ def save_checkpoint(
     return digest
 
 
-def load_checkpoint(checkpoint: str | Path) -> Network:
+def load_checkpoint(checkpoint: str | Path, vae: Network | None = None) -> Network:
     """Build the network that a checkpoint describes and load its weights.
 
     Args:
         checkpoint: A `.keras` file, a checkpoint folder, the folder of a training (of which the
             best checkpoint counts), or the name of a packaged checkpoint, e.g. `"demo"`.
+        vae: A network of this architecture that takes the weights; None builds one.
 
     Returns:
         The network, float32, with `digest`, `checkpoint_name` and `patients` set.
@@ -138,7 +139,7 @@ def load_checkpoint(checkpoint: str | Path) -> Network:
     variables = manifest["variables"]
     weights = read_member(path, WEIGHTS_NAME, count_bytes(variables), MEMBERS)
     try:
-        vae = make_vae(parse_model(path, manifest["model"]))
+        vae = vae or make_vae(parse_model(path, manifest["model"]))
     except ValueError as error:
         raise CheckpointError(f"{path}: {MANIFEST_NAME}, model settings: {error}") from error
     _check_keras_config(path, vae)

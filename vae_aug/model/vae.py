@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig
-from vae_aug.network.base import Decoded, Network
-from vae_aug.network.decoder import lay_out, make_decoder
-from vae_aug.network.encoder import make_encoder
-from vae_aug.network.latent import interpolate, sample_posterior, split_latent
-from vae_aug.network.loss import kl_divergence
-from vae_aug.network.noise import Noise
+from vae_aug.model.decoder import lay_out, make_decoder
+from vae_aug.model.encoder import make_encoder
+from vae_aug.model.latent import interpolate, sample_posterior, split_latent
+from vae_aug.model.loss import kl_divergence
+from vae_aug.model.network import Decoded, Network
+from vae_aug.model.noise import Noise
 
 
 @keras.saving.register_keras_serializable("vae_aug")

@@ -8,13 +8,13 @@ import keras
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig
-from vae_aug.network.base import Decoded, Network
-from vae_aug.network.encoder import make_encoder
-from vae_aug.network.latent import interpolate, sample_posterior, split_latent
-from vae_aug.network.loss import kl_divergence
-from vae_aug.network.noise import Noise, NoiseSpec, Side
-from vae_aug.network.style import STYLE_DIM, apply_style, measure_style
-from vae_aug.network.vector import copy_centre
+from vae_aug.model.encoder import make_encoder
+from vae_aug.model.latent import interpolate, sample_posterior, split_latent
+from vae_aug.model.loss import kl_divergence
+from vae_aug.model.network import Decoded, Network
+from vae_aug.model.noise import Noise, NoiseSpec, Side
+from vae_aug.model.style import STYLE_DIM, apply_style, measure_style
+from vae_aug.model.vae import copy_centre
 
 STRIDE = 32
 """Images are padded to multiples of it."""
@@ -80,7 +80,7 @@ class LadderVAE(Network):
     put out with a gain and an offset. What was read reaches the output through those draws alone:
     there is no plain skip that could starve them.
 
-    The first `STYLE_DIM` values of the global latent are the style of `vae_aug.network.style`, as
+    The first `STYLE_DIM` values of the global latent are the style of `vae_aug.model.style`, as
     measured on the coarse restoration: moving it restyles the output, which leaves anatomy where it
     is. The other values are learned and reach every level.
 

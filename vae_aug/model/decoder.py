@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig
-from vae_aug.network.encoder import STAGES, Stage
+from vae_aug.model.encoder import STAGES, Stage
 
 _STEM_CHANNELS = 32
 _TOTAL_STRIDE = 32
