@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -100,6 +101,19 @@ def test_validation_is_always_the_same_and_takes_sources_in_turn(folders):
     # Both sources hold the same picture first; 40% of the pixels are left of it.
     np.testing.assert_allclose(clean[0], clean[1], atol=0.01)
     assert np.mean(np.isclose(noisy[0], clean[0])) == pytest.approx(0.4, abs=0.05)
+
+
+@pytest.mark.parametrize("cut", [fit, functools.partial(cut_out, seed=tf.constant([1, 2]))])
+def test_colour_is_seen_as_by_the_transform(cut):
+    """Luminance by ITU-R BT.601 of a colour, in uint16: 0.299 R + 0.587 G + 0.114 B."""
+    element = {
+        "image": tf.fill([SIZE, SIZE, 1], 1) * tf.constant([60000, 30000, 10000]),
+        "objects": {"bbox": tf.zeros([0, 4])},
+    }
+    element["image"] = tf.cast(element["image"], tf.uint16)
+    image, _ = cut(element, SIZE, 1.0)
+    grey = (0.299 * 60000 + 0.587 * 30000 + 0.114 * 10000) / 65535
+    np.testing.assert_allclose(image, np.full((SIZE, SIZE, 1), grey), atol=1e-6)
 
 
 def test_weights_cover_the_box_and_nothing_else():

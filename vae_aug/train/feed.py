@@ -9,6 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from vae_aug.config import TrainConfig
+from vae_aug.grey import compute_grey, find_range
 from vae_aug.letterbox import letterbox, letterbox_boxes
 from vae_aug.model.style import STYLE_DIM, apply_style
 from vae_aug.records.records import find_records, parse_example, read_records, read_serialized
@@ -196,7 +197,7 @@ def fit(element: Element, size: int, box_weight: float) -> tuple[tf.Tensor, tf.T
     """Bring an element to the network's grey square by scaling it.
 
     Args:
-        element: As `parse_example` makes it; colour images are averaged over their channels.
+        element: As `parse_example` makes it; of colour images the luminance counts.
         size: Side of the square in pixels.
         box_weight: Weight of a pixel inside a box, relative to 1 outside.
 
@@ -238,9 +239,9 @@ def cut_out(
 
 
 def _to_grey(image: tf.Tensor) -> tf.Tensor:
-    """Average the channels: `[H, W, C]` to `[H, W, 1] float32 in [0, 1]`."""
-    scaled = tf.cast(image, tf.float32) / float(image.dtype.max)
-    return tf.reduce_mean(scaled, axis=-1, keepdims=True)
+    """Turn `[H, W, C]` into `[H, W, 1] float32 in [0, 1]`, as the transform does."""
+    images = image[None]
+    return compute_grey(images, *find_range(images))[0]
 
 
 def _weigh(boxes: tf.Tensor, size: int, box_weight: float) -> tf.Tensor:
