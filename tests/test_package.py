@@ -194,3 +194,17 @@ def test_constraints_pin_every_package_exactly() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     loose = [line for line in lines if not re.fullmatch(r"#.*|[\w.-]+==[\w.!+]+", line)]
     assert loose == []
+
+
+def test_the_tour_names_files_and_functions_that_are_there():
+    text = (ROOT / "docs" / "tour.md").read_text()
+    assert text.count("\n") < 150
+    stops = re.findall(r"`((?:vae_aug|tfds_builders)/[\w/]+\.py)`(?:,\s+`(\w+)`)?", text)
+    assert len(stops) > 30
+    for file, name in stops:
+        defined = [
+            node.name
+            for node in ast.parse((ROOT / file).read_text()).body
+            if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        ]
+        assert not name or name in defined, f"{file} has no {name}"
