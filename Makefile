@@ -4,19 +4,22 @@ EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(EXTRAS)
+PYTEST := $(BIN)/python -m pytest --quiet --durations=10 \
+	--numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test check lint types wheel bench clean
+.PHONY: help venv demo test test-all check lint types wheel bench clean
 
 help:
 	@echo "make venv    .venv with the pinned packages (EXTRAS=$(EXTRAS))"
 	@echo "make demo    the whole path on the embedded images, into demo_out/"
-	@echo "make test    the tests"
-	@echo "make check   lint, types, tests and the wheel: what must pass before a commit"
+	@echo "make test    the tests, without the slow ones"
+	@echo "make test-all  every test"
+	@echo "make check   lint, types, every test and the wheel: what must pass before a commit"
 	@echo "make bench   measure throughput, into benchmarks/results/"
 	@echo "make clean   remove what these targets made, .venv included"
 
@@ -38,10 +41,12 @@ demo: $(STAMP)
 	$(BIN)/vae-aug demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --quiet --durations=10 \
-		--numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(PYTEST) -m 'not slow and not walk' $(PYTEST_ARGS)
 
-check: lint types test wheel
+test-all: $(STAMP)
+	$(PYTEST) $(PYTEST_ARGS)
+
+check: lint types test-all wheel
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -34,9 +34,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 LONGEST = (
+    "test_train.py",
+    "test_ingest.py",
+    "test_denoise_files.py",
+    "test_graphs.py",
+    "test_albumentations.py",
+    "test_cli.py",
+    "test_checkpoint.py",
     "test_reproducibility.py",
     "test_openvino.py",
-    "test_train.py",
     "test_cache.py",
     "med_vae_augmented_dataset_builder_test.py",
     "test_readme.py",

@@ -780,6 +780,7 @@ def test_transforms_draw_independently_of_each_other():
     assert min(corner.values()) > 25
 
 
+@pytest.mark.slow
 def test_a_vae_in_the_pipeline_runs_in_parallel_too():
     pipeline = A.Compose(
         [VAETransform(FakeVAE(), p=0.7), A.HorizontalFlip(p=0.5)],

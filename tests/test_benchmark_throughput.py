@@ -91,6 +91,7 @@ def records(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_step_of_a_pipeline_is_timed(monkeypatch, records, short_vae):
     monkeypatch.setattr(pipeline, "_DISTINCT", 4)
     augment = pipeline.VAEAugment(short_vae, batch_size=2)
@@ -105,6 +106,7 @@ def test_every_step_of_a_pipeline_is_timed(monkeypatch, records, short_vae):
     assert all(np.isfinite(step[key]["median"]) for key in ("processor_ms", "clock_ms"))
 
 
+@pytest.mark.slow
 def test_engines_that_cannot_run_a_network_are_told_and_not_the_end(monkeypatch, records):
     monkeypatch.setattr(engine_quality, "CHECKPOINTS", ("fake",))
     monkeypatch.setattr(engine_quality, "load_checkpoint", lambda name: FakeVAE())

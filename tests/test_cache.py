@@ -36,7 +36,12 @@ def read_images(dataset):
 
 
 @pytest.mark.parametrize(
-    ("name", "mode"), [("short_vae", "sample"), ("tiny_ladder", "sample"), ("short_vae", "denoise")]
+    ("name", "mode"),
+    [
+        ("short_vae", "sample"),
+        ("tiny_ladder", "sample"),
+        pytest.param("short_vae", "denoise", marks=pytest.mark.slow),
+    ],
 )
 def test_outputs_are_those_of_apply(tmp_path, request, monkeypatch, name, mode):
     network = request.getfixturevalue(name)

@@ -781,6 +781,7 @@ def test_diversity_prints_a_row_for_each_factor(records, tmp_path, brighten):
     assert (tmp_path / "samples_0.1.png").exists()
 
 
+@pytest.mark.slow
 def test_bench_names_the_fastest(brighten):
     options = ("--engine", "tensorflow", "--size", "32", "--images", "1", "--rounds", "1")
     result = run("bench", "--mode", "denoise", *options)
@@ -803,7 +804,12 @@ def test_bench_names_the_fastest_in_float32_too(monkeypatch):
 
 @pytest.mark.parametrize(
     ("missing", "named", "status"),
-    [(True, False, 0), (True, True, 1), (False, False, 1), (False, True, 1)],
+    [
+        (True, False, 0),
+        (True, True, 1),
+        pytest.param(False, False, 1, marks=pytest.mark.slow),
+        pytest.param(False, True, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_bench_goes_on_where_an_engine_fails_and_says_so(monkeypatch, missing, named, status):
     speeds = [Speed("tensorflow", WAYS[0], (1.0, 3.0, 2.0))]

@@ -190,6 +190,7 @@ def digest_two_epochs():
     return hashlib.sha256(images_of(augmented).tobytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_bytes_are_the_same_in_another_process():
     run = run_elsewhere("import test_dataset; print(test_dataset.digest_two_epochs())")
     assert run.stdout.strip() == digest_two_epochs()

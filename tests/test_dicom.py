@@ -529,7 +529,12 @@ def test_lossless_jpeg_that_does_not_fit_never_reaches_the_decoder(tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    "name", ["MR_small_jpeg_ls_lossless.dcm", "MR_small_jp2klossless.dcm", "693_J2KI.dcm"]
+    "name",
+    [
+        pytest.param("MR_small_jpeg_ls_lossless.dcm", marks=pytest.mark.slow),
+        "MR_small_jp2klossless.dcm",
+        "693_J2KI.dcm",
+    ],
 )
 def test_another_decoder_than_gdcm_reads_damaged_files(tmp_path, monkeypatch, name):
     """GDCM ends the process on the first of these, and on some damaged ones of the others."""

@@ -122,6 +122,7 @@ def test_lite1_by_name_and_by_path_with_skips_at_any_size():
     np.testing.assert_allclose(any_size(IMAGES)[-1], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_b1_imagenet_equals_keras_and_restores_into_a_model_made_without(downloads, imagenet_b1):
     expected = make_keras_b1("imagenet")(255 * IMAGES).numpy()
     # Features of a random network are tiny: compare with their own size.

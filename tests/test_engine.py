@@ -36,7 +36,7 @@ def test_xla_inside_a_dataset(short_vae):
         np.testing.assert_allclose(computed["image"], expected["image"], atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("profile", ["vector", "ladder"])
+@pytest.mark.parametrize("profile", ["vector", pytest.param("ladder", marks=pytest.mark.slow)])
 def test_xla_computes_from_the_same_draws(profile, short_vae, tiny_ladder):
     vae = {"vector": short_vae, "ladder": tiny_ladder}[profile]
     config = AugmentConfig(seed=1)

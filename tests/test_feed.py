@@ -165,6 +165,7 @@ def test_cutting_out_of_a_small_image_fills_up_with_black():
     np.testing.assert_array_equal(image[20:], 0.0)
 
 
+@pytest.mark.slow
 def test_a_native_share_leaves_the_rest_scaled(folders):
     sources = [open_source(folder, "train") for folder in folders]
     plain = TrainConfig(batch_size=16, box_weight=3.0, seed=4)

@@ -75,7 +75,14 @@ def test_a_later_start_loads_no_network_and_gives_the_same(checkpoint, refuse_to
     augment_anew(checkpoint, seed=2, guard="paste")
 
 
-@pytest.mark.parametrize("other", [{"factor": 0.5}, {"detail": 0.0}, {"mode": "interpolate"}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"factor": 0.5},
+        pytest.param({"detail": 0.0}, marks=pytest.mark.slow),
+        pytest.param({"mode": "interpolate"}, marks=pytest.mark.slow),
+    ],
+)
 def test_other_settings_have_another_graph(checkpoint, other, refuse_to_load):
     augment_anew(checkpoint)
     refuse_to_load()
@@ -83,6 +90,7 @@ def test_other_settings_have_another_graph(checkpoint, other, refuse_to_load):
         augment_anew(checkpoint, **other)
 
 
+@pytest.mark.slow
 def test_a_cache_of_descriptions_needs_no_network_either(checkpoint, tmp_path, refuse_to_load):
     dataset = tf.data.Dataset.from_tensors(ELEMENT)
 

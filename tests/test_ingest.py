@@ -556,6 +556,7 @@ def test_real_dicom_with_boxes(data_dir, tmp_path):
     assert elements[next(iter(boxes))]["image"].dtype == "uint16"
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_dicom_without_boxes(data_dir, tmp_path):
     source = data_dir / "mr_brain_dicom"

@@ -58,13 +58,21 @@ def check_against_tensorflow(network, mode, seed):
 
 
 @pytest.mark.parametrize(
-    ("mode", "seed"), [("denoise", None), ("sample", 1), ("interpolate", None), ("interpolate", 1)]
+    ("mode", "seed"),
+    [
+        ("denoise", None),
+        ("sample", 1),
+        ("interpolate", None),
+        pytest.param("interpolate", 1, marks=pytest.mark.slow),
+    ],
 )
 def test_a_vector_computes_what_tensorflow_computes(short_vae, mode, seed):
     check_against_tensorflow(short_vae, mode, seed)
 
 
-@pytest.mark.parametrize(("mode", "seed"), [("sample", 1), ("interpolate", None)])
+@pytest.mark.parametrize(
+    ("mode", "seed"), [("sample", 1), pytest.param("interpolate", None, marks=pytest.mark.slow)]
+)
 def test_a_ladder_computes_what_tensorflow_computes(tiny_ladder, mode, seed):
     check_against_tensorflow(tiny_ladder, mode, seed)
 
@@ -274,7 +282,9 @@ def test_fewer_bits_are_as_near_as_promised(vector, engine, mode, detail):
     np.testing.assert_array_equal(alone, batch)
 
 
-@pytest.mark.parametrize("encoder", ["efficientnet-lite1", "efficientnet-b1"])
+@pytest.mark.parametrize(
+    "encoder", ["efficientnet-lite1", pytest.param("efficientnet-b1", marks=pytest.mark.slow)]
+)
 def test_a_network_in_two_parts_computes_what_it_did(encoder, monkeypatch):
     network = VAE(ModelConfig(encoder=encoder, image_size=64, decoder_repeats=1))
     graphs = []
@@ -306,6 +316,7 @@ print(telemetry_utils.tm.__name__)
 """
 
 
+@pytest.mark.slow
 def test_nobody_is_told_of_a_conversion(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("CI", "XDG"))}
     finished = subprocess.run(

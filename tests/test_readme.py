@@ -150,11 +150,14 @@ def check_training(names):
     return counts
 
 
-@pytest.mark.slow
 # Keras 3.15 warns of its own default value.
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
 @pytest.mark.parametrize(
-    ("write", "dtype", "one_patient"), [(write_mr, "uint8", False), (write_ct, "uint16", True)]
+    ("write", "dtype", "one_patient"),
+    [
+        pytest.param(write_mr, "uint8", False, marks=pytest.mark.slow),
+        (write_ct, "uint16", True),
+    ],
 )
 def test_the_blocks_run_in_order(workplace, first_run, write, dtype, one_patient):
     write(workplace / "files")

@@ -64,9 +64,9 @@ BATCHES = ("2 parallel calls", "batches", "apply", "apply to batches")
     ("network", "mode", "dtype", "names"),
     [
         ("short_vae", "sample", "uint8", BATCHES),
-        ("short_vae", "interpolate", "uint16", MAPS),
+        pytest.param("short_vae", "interpolate", "uint16", MAPS, marks=pytest.mark.slow),
         ("tiny_ladder", "sample", "uint16", MAPS),
-        ("tiny_ladder", "denoise", "uint8", BATCHES),
+        pytest.param("tiny_ladder", "denoise", "uint8", BATCHES, marks=pytest.mark.slow),
     ],
 )
 def test_every_way_gives_the_same_bytes(request, network, mode, dtype, names):

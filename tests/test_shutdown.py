@@ -50,6 +50,7 @@ def start(pipeline):
         next(iterator)
     return iterator
 """
+QUICK = "the engine, sys.exit"
 ENDS = {
     "the engine, sys.exit": ("kept = start(network())\nsys.exit(3)", 3),
     "several pipelines, an exception": (
@@ -82,8 +83,13 @@ ENDS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("end", "status"), ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        pytest.param(*case, id=name, marks=[] if name == QUICK else pytest.mark.slow)
+        for name, case in ENDS.items()
+    ],
+)
 def test_a_process_ends_with_its_status(end, status, tmp_path):
     finished = subprocess.run(
         [sys.executable, "-c", SCRIPT + end],

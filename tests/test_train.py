@@ -226,6 +226,7 @@ def test_a_ladder_trains_on_restyled_images(ladder_run):
     assert all(np.any(level.posterior.kernel.numpy()) for level in trained.levels)
 
 
+@pytest.mark.slow
 def test_a_ladder_goes_on_from_a_checkpoint_at_another_size(records, ladder_run, tmp_path, still):
     begin = str(ladder_run[0] / "checkpoint.keras")
     config = dataclasses.replace(CONFIG, start_from=begin, steps=1, ema=0.0)
@@ -299,6 +300,7 @@ def write_images(folder, names):
 PATIENT = dataclasses.replace(CONFIG, steps=40, validate_every=1, patience=1)
 
 
+@pytest.mark.slow
 def test_a_share_is_held_back_and_patience_that_has_run_out_stays_so(tmp_path, still):
     names = [(f"{patient}_{index}", f"p{patient}") for patient in range(10) for index in range(2)]
     write_images(tmp_path / "records", names)

@@ -336,11 +336,11 @@ def mixed_sizes():
 @pytest.mark.parametrize(
     ("mode", "profile"),
     [
-        ("sample", "vector"),
-        ("interpolate", "vector"),
+        pytest.param("sample", "vector", marks=pytest.mark.slow),
+        pytest.param("interpolate", "vector", marks=pytest.mark.slow),
         ("denoise", "vector"),
         ("sample", "ladder"),
-        ("interpolate", "ladder"),
+        pytest.param("interpolate", "ladder", marks=pytest.mark.slow),
     ],
 )
 def test_bytes_do_not_depend_on_how_elements_are_processed(mode, profile):

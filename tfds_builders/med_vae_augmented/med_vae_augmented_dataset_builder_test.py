@@ -311,8 +311,14 @@ def test_a_fixed_configuration_needs_no_data(tmp_path):
     ("folder", "arguments"),
     [
         (FOLDER.parent, ["med_vae_augmented"]),
-        (FOLDER.parent.parent, ["tfds_builders/med_vae_augmented"]),
-        (None, ["med_vae_augmented", "--imports", "vae_aug_tfds.med_vae_augmented"]),
+        pytest.param(
+            FOLDER.parent.parent, ["tfds_builders/med_vae_augmented"], marks=pytest.mark.slow
+        ),
+        pytest.param(
+            None,
+            ["med_vae_augmented", "--imports", "vae_aug_tfds.med_vae_augmented"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["in the folder", "by path", "by import"],
 )
