@@ -31,7 +31,8 @@ import numpy as np
 from vae_aug.atomic import write_atomic
 from vae_aug.errors import VAEAugError
 from vae_aug.ingest.formats import READERS
-from vae_aug.ingest.ingest import IngestReport, ingest
+from vae_aug.ingest.ingest import ingest
+from vae_aug.ingest.report import IngestReport
 from vae_aug.records.check import iterate_examples
 from vae_aug.records.shards import list_shards
 from vae_aug.records.tfrecord import get_values

@@ -31,7 +31,7 @@ from vae_aug.config import TRAIN_RECIPES, AugmentConfig, ModelConfig, TrainConfi
 from vae_aug.evaluate.outcome import Difference, Outcome
 from vae_aug.evaluate.speed import WAYS, Failure, Speed
 from vae_aug.extras import denoise_files as files
-from vae_aug.ingest import ingest
+from vae_aug.ingest import settings
 from vae_aug.ingest.formats import READERS
 from vae_aug.ingest.nifti import AXES
 from vae_aug.ingest.privacy import hash_identifier
@@ -136,7 +136,7 @@ def test_choices_that_are_long_stand_in_the_text(names, text, expected):
     ("choices", "expected"),
     [
         (options.Format, ("auto", *READERS)),
-        (options.Unannotated, typing.get_args(ingest.Unannotated)),
+        (options.Unannotated, typing.get_args(settings.Unannotated)),
         (options.Exif, typing.get_args(images.Exif)),
         (options.Axis, AXES),
         (options.Corruption, CORRUPTIONS),

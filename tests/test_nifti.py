@@ -14,8 +14,9 @@ from vae_aug.ingest import nifti
 from vae_aug.ingest.formats import read_nifti
 from vae_aug.ingest.formats.detect import detect_format
 from vae_aug.ingest.formats.source import ReaderOptions
-from vae_aug.ingest.ingest import find_hashed, ingest
+from vae_aug.ingest.ingest import ingest
 from vae_aug.ingest.nifti import read_grid, read_slice
+from vae_aug.ingest.reading import find_hashed
 from vae_aug.records.records import iterate_examples, read_records
 
 nibabel = pytest.importorskip("nibabel")

@@ -21,7 +21,8 @@ from vae_aug.ingest.convert import Conversion, convert_image
 from vae_aug.ingest.formats import read_tfrecords
 from vae_aug.ingest.formats.detect import detect_format
 from vae_aug.ingest.formats.source import Collector, clean_boxes, clean_label
-from vae_aug.ingest.ingest import find_hashed, ingest
+from vae_aug.ingest.ingest import ingest
+from vae_aug.ingest.reading import find_hashed
 from vae_aug.records.records import iterate_examples, make_example, read_records, write_records
 from vae_aug.records.tfrecord import iterate_places, parse_shard_name, read_feature
 

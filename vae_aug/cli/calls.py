@@ -16,7 +16,8 @@ from vae_aug.evaluate.speed import WAYS, Speed, list_engines, measure_engines
 from vae_aug.extras.augment_records import augment_records, summarize_records
 from vae_aug.extras.denoise_files import denoise_files
 from vae_aug.extras.replay import read_provenance, replay_record
-from vae_aug.ingest.ingest import find_hashed, ingest, ingest_by_patient
+from vae_aug.ingest.ingest import ingest, ingest_by_patient
+from vae_aug.ingest.reading import find_hashed
 from vae_aug.ingest.splits import count_leaks, find_leaks
 from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.records.check import DAMAGE, check_records

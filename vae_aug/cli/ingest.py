@@ -27,7 +27,7 @@ from vae_aug.records.shards import UNANNOTATED, read_info
 from vae_aug.words import plural
 
 if TYPE_CHECKING:
-    from vae_aug.ingest.ingest import IngestReport
+    from vae_aug.ingest.report import IngestReport
     from vae_aug.ingest.splits import Leak
 
 
