@@ -103,7 +103,7 @@ class BankVAE:
 
 
 class FaithfulVAE(BankVAE):
-    """A variant is the image itself, a little darker; only draws without one are of the bank."""
+    """A variant is the image itself, a little darker; only samples without one are of the bank."""
 
     def vary(self, images, noise, *, mode, factor, alone=False):
         return images, 0.99 * images
@@ -234,7 +234,7 @@ def test_outputs_name_no_patient_and_no_image(records, tmp_path):
     assert settings["digest"] == "bank" and settings["quantile"] == 0.01
     assert any("too few for a quantile" in note for note in report["notes"])
     with Image.open(tmp_path / "out" / "audit.png") as sheet:
-        # Of a variant: itself, what it was drawn from, and the nearest in three measures.
+        # Of a variant: itself, what it was made of, and the nearest in three measures.
         assert sheet.width == 8 + 5 * 148 - 4 + 8
         assert sheet.height > len(audit.suspects) * 2 * 144
     headings, rows = audit.tabulate()
@@ -315,11 +315,11 @@ def test_the_published_network_is_audited(records, short_vae, tmp_path):
     assert (tmp_path / "audit.png").exists()
 
 
-def test_a_ladder_draws_around_images_alone(records, tiny_ladder):
+def test_a_ladder_samples_around_images_alone(records, tiny_ladder):
     audit = audit_memorisation(tiny_ladder, records, samples=5, limit=6)
     assert {row.way for row in audit.comparisons} == {"variants", "interpolated"}
     assert all(suspect.source is not None for suspect in audit.suspects)
-    assert any("draws nothing without an image" in note for note in audit.notes)
+    assert any("makes nothing without an image" in note for note in audit.notes)
 
 
 def test_bad_arguments_are_named(records, tmp_path):

@@ -12,7 +12,7 @@ from vae_aug.evaluate import preview
 from vae_aug.evaluate.preview import (
     choose_rows,
     describe_transform,
-    draw_variants,
+    make_variants,
     show_variants,
 )
 from vae_aug.train.corrupt import corrupt_image
@@ -71,12 +71,12 @@ def test_noise_leaves_the_share_that_it_says(dtype):
 
 def test_variants_differ_from_each_other_and_come_again():
     augment = VAEAugment(FakeVAE(), seed=0, guard="off")
-    variants, report = draw_variants(augment, make_element(0), 3)
+    variants, report = make_variants(augment, make_element(0), 3)
     assert variants.shape == (3, 24, 20, 1) and variants.dtype == np.uint8
     assert report["fidelity"].shape == (3, 1) and report["augmented"].all()
     for first, second in ((0, 1), (0, 2), (1, 2)):
         assert np.mean(variants[first] != variants[second]) > 0.5
-    np.testing.assert_array_equal(draw_variants(augment, make_element(0), 3)[0], variants)
+    np.testing.assert_array_equal(make_variants(augment, make_element(0), 3)[0], variants)
     # The first is what a pass over the data set gives.
     np.testing.assert_array_equal(augment(make_element(0))["image"], variants[0])
 

@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from vae_aug.augment.seeds import (
     COUNTED_EPOCHS,
+    choose_examples,
     count_epochs,
-    draw_choices,
-    draw_seeds,
     hash_content,
     make_seeds,
+    sample_seeds,
 )
 
 
@@ -71,7 +71,7 @@ def test_fresh_seeds_differ_even_under_a_global_seed():
     drawn = []
     for _ in range(2):
         tf.random.set_seed(1)
-        drawn.append(draw_seeds(tf.constant(4)).numpy().tolist())
+        drawn.append(sample_seeds(tf.constant(4)).numpy().tolist())
     assert drawn[0] != drawn[1]
 
 
@@ -79,8 +79,8 @@ def test_fresh_seeds_differ_even_under_a_global_seed():
 def test_choices_follow_the_probability(probability):
     names = tf.strings.as_string(tf.range(4000))
     keyed = make_seeds(1, "choose", names, tf.zeros([4000], tf.int64))
-    for seeds in (keyed, draw_seeds(tf.constant(4000))):
-        share = np.mean(draw_choices(seeds, probability).numpy())
+    for seeds in (keyed, sample_seeds(tf.constant(4000))):
+        share = np.mean(choose_examples(seeds, probability).numpy())
         deviation = (probability * (1 - probability) / 4000) ** 0.5
         assert abs(share - probability) < 5 * deviation
 

@@ -201,7 +201,7 @@ class TrainConfig(_Config):
         free_bits: Nats per latent dimension that cost nothing.
         restyle: Whether a random style (`vae_aug.model.style`) is laid over every training image.
         box_weight: Weight of a pixel inside a box, relative to 1 outside.
-        corruptions: Names from `vae_aug.train.corrupt` of which one is drawn per image.
+        corruptions: Names from `vae_aug.train.corrupt` of which one is chosen per image.
         keep: Range of the share of information that the corruption leaves.
         clean_share: Share of images that enter the network uncorrupted.
         native_share: Share of images that are cut out at their native resolution instead of being

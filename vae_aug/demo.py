@@ -28,7 +28,7 @@ from vae_aug.evaluate.preview import (
     FIGURES,
     choose_rows,
     describe_transform,
-    draw_variants,
+    make_variants,
     show_variants,
 )
 from vae_aug.figures.sheet import Panel, write_sheet
@@ -152,7 +152,7 @@ def run_demo(
         held_out = read_records(records, "validation")
         figures |= _measure_denoising(held_out, denoise)
         rows = choose_rows(held_out, _ROWS)
-        variants = [draw_variants(sample, element, _DRAWS)[0] for element in rows]
+        variants = [make_variants(sample, element, _DRAWS)[0] for element in rows]
         figures |= _measure_variety(rows, variants)
         label_names = read_info(records).label_names
         _write_sheet(out / _SHEET_NAME, rows[:: _ROWS // _SHOWN_ROWS], sample, denoise, label_names)
@@ -287,9 +287,9 @@ def _measure_variety(
 ) -> dict[str, float]:
     """Measure how much variants of an image differ, pixel by pixel, in percent of the range."""
     inside, outside = [], []
-    for element, drawn in zip(elements, variants, strict=True):
-        mask = make_box_mask(element["objects"]["bbox"].numpy(), *drawn.shape[1:3])
-        spread = 100 * _to_unit(drawn).std(axis=0).mean(axis=-1)
+    for element, varied in zip(elements, variants, strict=True):
+        mask = make_box_mask(element["objects"]["bbox"].numpy(), *varied.shape[1:3])
+        spread = 100 * _to_unit(varied).std(axis=0).mean(axis=-1)
         inside.append(spread[mask])
         outside.append(spread[~mask])
     return {

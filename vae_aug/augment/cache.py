@@ -1,4 +1,4 @@
-"""What a network says of a dataset's images, on disk, so that later passes only draw and decode.
+"""What a network says of a dataset's images, on disk, so that later passes only sample and decode.
 
 | file | content |
 | --- | --- |

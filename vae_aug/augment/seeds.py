@@ -1,7 +1,7 @@
 """Randomness keyed by what an example is, never by where or when it is processed.
 
-A seed is a hash of (the user's seed, what is drawn, source id or content, epoch). Workers, batches,
-order and resumption are not in it, so none of them can change what is drawn.
+A seed is a hash of (the user's seed, what is sampled, source id or content, epoch). Workers,
+batches, order and resumption are not in it, so none of them can change what is sampled.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def make_seeds(seed: int, purpose: str, ids: tf.Tensor, epochs: tf.Tensor) -> tf
 
     Args:
         seed: The user's.
-        purpose: What is drawn from it, e.g. `"choose"`; different purposes are independent.
+        purpose: What is sampled from it, e.g. `"choose"`; different purposes are independent.
         ids: `[B] string`, what each example is.
         epochs: `[B] int64`.
 
@@ -50,17 +50,17 @@ def make_seeds(seed: int, purpose: str, ids: tf.Tensor, epochs: tf.Tensor) -> tf
     return tf.bitcast(hashes, tf.int32)
 
 
-def draw_seeds(count: tf.Tensor) -> tf.Tensor:
-    """Draw fresh seeds that nothing repeats, `tf.random.set_seed` included: `[count, 2] int32`."""
+def sample_seeds(count: tf.Tensor) -> tf.Tensor:
+    """Sample fresh seeds, which `tf.random.set_seed` does not repeat either: `[count, 2] int32`."""
     # The Python API folds the global seed in, and tf.data would then repeat it in every pass.
     return tf.raw_ops.RandomUniformInt(
         shape=tf.stack([count, 2]), minval=0, maxval=tf.int32.max, seed=0, seed2=0
     )
 
 
-def draw_choices(seeds: tf.Tensor, probability: float) -> tf.Tensor:
+def choose_examples(seeds: tf.Tensor, probability: float) -> tf.Tensor:
     """Decide for each seed with a probability: `[B, 2] int32` to `[B] bool`."""
-    # The second half of a seed is a hash, or a draw, that is uniform over 31 bits.
+    # The second half of a seed is a hash, or a random number, that is uniform over 31 bits.
     return tf.cast(seeds[:, 1], tf.float64) < probability * 2.0**31
 
 
@@ -82,17 +82,17 @@ def count_epochs(seed: int) -> tf.data.Dataset:
     def make_source() -> tf.data.Dataset:
         return tf.data.Dataset.random(seed=seed % 2**31, rerandomize_each_iteration=True)
 
-    # tf.data keeps no count of passes, but it can draw anew in each one. Drawing the same sequence
-    # in advance turns the first draw of pass k back into k.
+    # tf.data keeps no count of passes, but it can sample anew in each one. Sampling the same
+    # sequence in advance turns the first number of pass k back into k.
     with tf.init_scope():
         first = make_source().take(1).repeat(COUNTED_EPOCHS)
         table = tf.constant(list(first.as_numpy_iterator()), tf.int64)
 
     @tf.autograph.experimental.do_not_convert
-    def number_pass(epoch: tf.Tensor, draw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        match = tf.equal(table, draw)
+    def number_pass(epoch: tf.Tensor, sampled: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        match = tf.equal(table, sampled)
         known = tf.argmax(tf.cast(match, tf.int32))
-        number = tf.where(tf.reduce_any(match), known, COUNTED_EPOCHS + draw)
+        number = tf.where(tf.reduce_any(match), known, COUNTED_EPOCHS + sampled)
         epoch = tf.where(epoch < 0, number, epoch)
         return epoch, epoch
 

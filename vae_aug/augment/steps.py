@@ -18,7 +18,7 @@ from vae_aug.augment.elements import (
     replace_at,
 )
 from vae_aug.augment.mistakes import Notices, check_element, watch_boxes, watch_values
-from vae_aug.augment.seeds import draw_choices, draw_seeds, hash_content, make_seeds
+from vae_aug.augment.seeds import choose_examples, hash_content, make_seeds, sample_seeds
 from vae_aug.boxes import convert_boxes
 from vae_aug.config import AugmentConfig, Guard
 from vae_aug.engines.engine import Known, TensorFlowEngine, find_sides
@@ -131,7 +131,7 @@ class Steps:
         count = tf.shape(parts.boxes)[0]
         chosen = tf.fill([count], not self.is_identity)
         if self.config.seed is None:
-            seeds, choices = draw_seeds(count), draw_seeds(count)
+            seeds, choices = sample_seeds(count), sample_seeds(count)
         else:
             ids = hash_content(parts.images)
             if parts.ids is not None:
@@ -141,11 +141,11 @@ class Steps:
             seeds = make_seeds(self.config.seed, "vary", ids, epochs)
             choices = make_seeds(self.config.seed, "choose", ids, epochs)
         if 0 < self.config.p < 1:
-            chosen &= draw_choices(choices, self.config.p)
+            chosen &= choose_examples(choices, self.config.p)
         return Request(images, seeds, chosen, known or {})
 
     def describe(self, element: Any, layout: Layout) -> tuple[tf.Tensor, Known]:
-        """Compute what is the same in every draw of an element, for later requests.
+        """Compute what is the same in every variant of an element, for later requests.
 
         Args:
             element: An element.

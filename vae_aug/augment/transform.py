@@ -124,10 +124,10 @@ class VAEAugment:
             mode: `"denoise"`: decode the posterior mean. `"sample"`: decode z_mean + factor *
                 sigma * eps. `"interpolate"`: move z towards another image's of the batch by up to
                 `factor`; an image alone, and every image if there is a `seed`, moves towards a
-                draw from the training set's aggregate posterior instead; a ladder draws its
+                sample of the training set's aggregate posterior instead; a ladder samples its
                 style around the image's own, and for it only images of one size are neighbours.
             factor: Strength, linear, from 0. `factor=0, detail=1` returns the input bit for bit.
-                One number: how far an example moves is drawn by the mode.
+                One number: how far an example moves is sampled by the mode.
             detail: Share of what the VAE cannot represent that is put back, in [0, 1]. None for 0
                 if the mode is `"denoise"`, else 1.
             p: Probability that an example is augmented.
@@ -255,11 +255,11 @@ class VAEAugment:
     def cache(self, dataset: tf.data.Dataset, path: str | os.PathLike[str]) -> tf.data.Dataset:
         """Augment a dataset, as `apply` does, with the network's view of its images kept on disk.
 
-        What is the same in every draw is computed once, in this call: reconstruction, mean and log
-        variance of a `vector`, 100 kB an image at 224 pixels; the reconstruction of a `ladder`, two
-        bytes a pixel. Every pass then only draws and decodes, and `"denoise"` runs no network. A
-        call that was interrupted goes on where it stopped. Grey levels may differ from those of
-        `apply` by rounding.
+        What is the same in every variant is computed once, in this call: reconstruction, mean and
+        log variance of a `vector`, 100 kB an image at 224 pixels; the reconstruction of a `ladder`,
+        two bytes a pixel. Every pass then only samples and decodes, and `"denoise"` runs no
+        network. A call that was interrupted goes on where it stopped. Grey levels may differ from
+        those of `apply` by rounding.
 
         Args:
             dataset: Of single elements, finite, and in the same order in every pass: shuffle,

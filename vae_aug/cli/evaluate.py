@@ -148,7 +148,7 @@ def audit(
             help="The split that holds other patients.", autocompletion=options.complete_split
         ),
     ] = "validation",
-    samples: Annotated[int, typer.Option(min=2, help="Samples drawn in each way.")] = 256,
+    samples: Annotated[int, typer.Option(min=2, help="Samples of each way.")] = 256,
     quantile: Annotated[
         float,
         typer.Option(

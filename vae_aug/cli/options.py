@@ -176,7 +176,7 @@ Window = Annotated[
 TransformMode = Annotated[
     Mode,
     typer.Option(
-        help="denoise: decode the posterior mean; sample: draw around it; interpolate: move "
+        help="denoise: decode the posterior mean; sample: sample around it; interpolate: move "
         "towards the training set's other images."
     ),
 ]

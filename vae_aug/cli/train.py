@@ -79,7 +79,7 @@ def train(
         typer.Option(min=0.0, help="Its highest value. [default: 0.001; of a ladder 0.002]"),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of weights, order, noise and draws. [default: 0]")
+        int | None, typer.Option(help="Of weights, order, noise and samples. [default: 0]")
     ] = None,
     card: Annotated[
         Path | None,
@@ -167,7 +167,7 @@ def tune(
         options.Oracle,
         typer.Option(
             help="What chooses the values: bayesian, Parzen estimators after a third of the "
-            "trials was drawn at random; or random throughout."
+            "trials was chosen at random; or random throughout."
         ),
     ] = "bayesian",
     validation: options.Validation = None,

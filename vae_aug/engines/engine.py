@@ -117,7 +117,7 @@ class TensorFlowEngine:
             return self._compute(*given)
 
     def describe(self, images: tf.Tensor) -> Known:
-        """Compute what is the same in every draw; bytes depend on the size of the batch.
+        """Compute what is the same in every variant; bytes depend on the size of the batch.
 
         Args:
             images: `[B, H, W, 1] float32 in [0, 1]`, as for a call.

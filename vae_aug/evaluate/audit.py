@@ -10,7 +10,7 @@ network never saw. What that is worth:
   show a part of an image are found by their features at best.
 - How many samples may lie below the threshold by chance follows from the numbers of images alone,
   if images are independent. Slices of one patient are not: chance does more than is reckoned.
-- No sign is no proof. Only so many samples are drawn, and a network can hold an image that no
+- No sign is no proof. Only so many samples are made, and a network can hold an image that no
   sample shows. How blind the audit is, a control tells: variants of the training images
   themselves. If not even they are suspect, the network's output is too coarse to be told for
   anybody's image, and the verdict says so.
@@ -46,7 +46,7 @@ from vae_aug.evaluate.neighbours import (
     smooth,
 )
 from vae_aug.evaluate.preview import describe_network
-from vae_aug.evaluate.probe import Probe, Progress, Samples, draw_samples
+from vae_aug.evaluate.probe import Probe, Progress, Samples, make_samples
 from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.evaluate.verdict import LEVEL, Comparison, compare, judge
 from vae_aug.figures.sheet import make_panels, write_sheet
@@ -65,10 +65,10 @@ STATEMENT = (
 _LISTED = 8
 _SHEET_CELL_PX = 144
 _WAYS = {
-    "prior": "drawn from the training set's aggregate posterior, without an image",
-    "variants": "drawn around held-out images",
+    "prior": "sampled from the training set's aggregate posterior, without an image",
+    "variants": "sampled around held-out images",
     "control": "variants around training images; where they are not suspect, a copy is not either",
-    "interpolated": "held-out images, global latent moved towards a draw",
+    "interpolated": "held-out images, global latent moved towards a sample of the prior",
 }
 
 _Records = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -80,8 +80,8 @@ class Suspect:
 
     Attributes:
         way: As `Comparison`.
-        sample: Number of the draw, which with the seed of the audit repeats it.
-        source: Place of the held-out image that it was drawn from; None for `"prior"`.
+        sample: Its number, which with the seed of the audit repeats it.
+        source: Place of the held-out image that it was made of; None for `"prior"`.
         measure: That in which it is the most suspicious.
         nearest: Place of the nearest training image.
         mirrored: Whether it is the mirrored sample that is near.
@@ -110,7 +110,7 @@ class Audit:
         verdict: One sentence.
         notes: What has to be known beside it; sentences, `STATEMENT` first.
         comparisons: A row for each way and measure.
-        controls: The same for variants drawn around training images, which should be suspect.
+        controls: The same for variants made of training images, which should be suspect.
         suspects: The most suspicious samples, whether below the threshold or not.
         smoothing_px: Way to the standard deviation, in pixels of the grid, of the smoothing of
             training and held-out images.
@@ -188,7 +188,7 @@ def audit_memorisation(
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Audit:
-    """Draw samples and compare them with the images that the network was trained on.
+    """Make samples and compare them with the images that the network was trained on.
 
     Samples are the network's own output, without anything of an image put back: `detail=1`, the
     default of `VAEAugment`, returns the patient's own image with a change laid over it, which is
@@ -200,7 +200,7 @@ def audit_memorisation(
     | `variants` | both | `mode="sample", factor=1, detail=0`, one of each held-out image |
     | `interpolated` | `ladder` | the same of `mode="interpolate"`, towards such a z |
 
-    A ladder has no draw without an image: its maps of anatomy are read from one. The threshold is
+    A ladder has no sample without an image: its maps of anatomy are read from one. The threshold is
     the distance of the held-out image whose rank is `quantile` among `n + 1`, of the nearest if
     `n` is too small for that; the expected share is rank / (n + 1).
 
@@ -219,7 +219,7 @@ def audit_memorisation(
         out: Folder for `audit.json` and `audit.png`, a sheet of the most suspicious samples beside
             their nearest training images. The sheet shows patients' images, small as they are:
             keep it where the records are kept. None writes nothing.
-        progress: Called with (images read, drawn or encoded, such images in all).
+        progress: Called with (images read, made or encoded, such images in all).
 
     Returns:
         The audit.
@@ -243,8 +243,8 @@ def audit_memorisation(
     train_images = _open(train_folders, train_split, size)
     held_out_images = _open(held_out_folders, held_out_split, size)
     chosen = [space_out(_count(dataset), limit) for dataset in (train_images, held_out_images)]
-    draws_alone = network.config.profile != "ladder"
-    ways = ("prior", "variants") if draws_alone else ("variants", "interpolated")
+    samples_alone = network.config.profile != "ladder"
+    ways = ("prior", "variants") if samples_alone else ("variants", "interpolated")
     report = Progress(progress, ways, len(chosen[0]), len(chosen[1]), samples)
     probe = Probe(network, seed)
     training = _read(train_images, chosen[0], probe, report, f"the split {train_split!r}")
@@ -261,11 +261,11 @@ def audit_memorisation(
     suspects: list[tuple[Suspect, dict[str, np.ndarray]]] = []
     smoothing: dict[str, float] = {}
     for way in ways:
-        drawn = draw_samples(way, probe, held_out_images, held_out.places, samples, report)
-        smoothing[way] = match_smoothness(held_out.grids, drawn.grids)
-        sets = [drawn.grids, smooth(held_out.grids, smoothing[way])]
+        made = make_samples(way, probe, held_out_images, held_out.places, samples, report)
+        smoothing[way] = match_smoothness(held_out.grids, made.grids)
+        sets = [made.grids, smooth(held_out.grids, smoothing[way])]
         if way == "variants":
-            own = draw_samples(way, probe, train_images, training.places, samples, report)
+            own = make_samples(way, probe, train_images, training.places, samples, report)
             sets.append(own.grids)
         near = _find_all(sets, smooth(training.grids, smoothing[way]), probe, report)
         rows = [compare(way, name, found[0], found[1], quantile) for name, found in near.items()]
@@ -275,7 +275,7 @@ def audit_memorisation(
             for name, found in near.items()
             for control in found[2:]
         ]
-        suspects += _list_suspects(rows, near, drawn, training, held_out)
+        suspects += _list_suspects(rows, near, made, training, held_out)
     suspects = sorted(suspects, key=lambda pair: pair[0].relative)[:_LISTED]
     signs, verdict = judge(comparisons, controls)
     settings = {
@@ -410,7 +410,7 @@ def _find_all(
 def _list_suspects(
     rows: Sequence[Comparison],
     found: Mapping[str, Sequence[Neighbours]],
-    drawn: Samples,
+    made: Samples,
     training: _Images,
     held_out: _Images,
 ) -> list[tuple[Suspect, dict[str, np.ndarray]]]:
@@ -427,7 +427,7 @@ def _list_suspects(
     for sample in np.argsort(relative.min(axis=0), kind="stable")[:_LISTED]:
         row = rows[int(np.argmin(relative[:, sample]))]
         neighbours = near[row.measure]
-        source = None if drawn.sources is None else int(drawn.sources[sample])
+        source = None if made.sources is None else int(made.sources[sample])
         suspect = Suspect(
             way=row.way,
             sample=int(sample),
@@ -439,9 +439,9 @@ def _list_suspects(
             relative=float(relative[:, sample].min()),
             ratio=float(neighbours.ratios[sample]),
         )
-        pictures = {"sample": drawn.grids[sample]}
+        pictures = {"sample": made.grids[sample]}
         if source is not None:
-            pictures["drawn from"] = held_out.grids[held_out.places == source][0]
+            pictures["made of"] = held_out.grids[held_out.places == source][0]
         for measure, shown in near.items():
             grid = training.grids[shown.indices[sample, 0]]
             pictures[f"nearest, {measure}"] = grid[:, ::-1] if shown.views[sample] else grid
@@ -472,7 +472,7 @@ def _list_notes(
         yield f"{way}: {_WAYS[way]}."
     if "prior" not in ways:
         yield (
-            "A ladder draws nothing without an image: all samples carry the anatomy of a held-out "
+            "A ladder makes nothing without an image: all samples carry the anatomy of a held-out "
             "image, so none can be a whole copy of a training image."
         )
     yield (

@@ -328,7 +328,7 @@ class _Run:
                 "body": "largest bright region of the clean image, gaps closed",
                 "boxes": "union of an image's boxes; images without boxes do not count",
             },
-            "intervals": f"95%, percentile bootstrap, 2000 draws of {self._unit}; "
+            "intervals": f"95%, percentile bootstrap, 2000 resamples of {self._unit}; "
             + (
                 "an image whose patient is unknown counts as a patient"
                 if by_patient

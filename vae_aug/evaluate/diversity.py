@@ -18,7 +18,7 @@ from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import check_range
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.metrics import find_body, make_box_mask, ssim_map
-from vae_aug.evaluate.preview import describe_network, draw_variants, write_preview
+from vae_aug.evaluate.preview import describe_network, make_variants, write_preview
 from vae_aug.evaluate.spacing import space_out, take_places
 from vae_aug.figures.sheet import Panel, make_panels, write_sheet
 from vae_aug.grey import compute_grey, find_range
@@ -78,7 +78,7 @@ def measure_diversity(
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Diversity, ...]:
-    """Draw samples of every image with `detail=1` and measure them.
+    """Make samples of every image with `detail=1` and measure them.
 
     Args:
         source_records: Folder of records, as `read_records` takes it.
@@ -234,10 +234,10 @@ def _measure_image(
     augment: VAEAugment, element: Mapping[str, Any], samples: int
 ) -> dict[str, list[float]]:
     """Measure the samples of one image; every value is a list, empty where there is nothing."""
-    drawn, report = draw_variants(augment, element, samples)
+    variants, report = make_variants(augment, element, samples)
     limits = augment.config.value_range
     original = _to_grey(element["image"][None], limits)[0]
-    variants = _to_grey(tf.constant(drawn), limits)
+    variants = _to_grey(tf.constant(variants), limits)
     boxes = element["objects"]["bbox"].numpy()
     inside = make_box_mask(boxes, *original.shape)
     body = find_body(original)

@@ -208,7 +208,7 @@ Unit = Literal["patients", "images"]
 
 
 def choose_groups(patients: Sequence[str]) -> tuple[list[str], Unit]:
-    """Choose what an interval draws: patients, or images if fewer than two patients are known.
+    """Choose what an interval resamples: patients, or images if fewer than two patients are known.
 
     Args:
         patients: `[N]`, the patient of each image, `""` where none is known.
@@ -233,16 +233,16 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Estimate the interval of a mean whose values come in groups, e.g. images of patients.
 
-    Whole groups are drawn with replacement and the mean of all their values is taken; the
-    interval lies between quantiles of these means. Images of one patient are alike, so drawing
+    Whole groups are resampled with replacement and the mean of all their values is taken; the
+    interval lies between quantiles of these means. Images of one patient are alike, so resampling
     images would make it too narrow.
 
     Args:
         values: `[N]` numbers; NaN are left out.
         groups: `[N]`, the group of each.
         level: Share of the means inside of the interval.
-        resamples: Number of draws.
-        seed: Of the draws.
+        resamples: How often.
+        seed: Of the resampling.
 
     Returns:
         `(low, high)`; NaN if fewer than two groups have values.
@@ -264,8 +264,8 @@ def bootstrap_interval(
     if not members.size or members.max() < 1:
         return float("nan"), float("nan")
     sums, counts = np.bincount(members, values[usable]), np.bincount(members)
-    draws = np.random.default_rng(seed).integers(0, len(sums), (resamples, len(sums)))
-    means = sums[draws].sum(1) / counts[draws].sum(1)
+    chosen = np.random.default_rng(seed).integers(0, len(sums), (resamples, len(sums)))
+    means = sums[chosen].sum(1) / counts[chosen].sum(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

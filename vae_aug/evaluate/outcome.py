@@ -68,7 +68,7 @@ class Outcome:
 
     Attributes:
         images: Images that were judged on.
-        groups: Patients or images that the intervals draw from.
+        groups: Patients or images that the intervals resample.
         unit: Which of the two. Patients, unless fewer than two are known.
         step: Step of the best validation, whose network is kept.
         steps: Steps of the training.
@@ -119,7 +119,7 @@ def judge_training(
 
     Images, noise and measures are those of the training's validations: `replace` with 40% of the
     pixels left. The filters are at their best, see `vae_aug.evaluate.classical`, tuned on six of
-    the images. Differences are paired by image; their intervals draw whole patients.
+    the images. Differences are paired by image; their intervals resample whole patients.
 
     Args:
         sources: As `vae_aug.train.train.train` was given them.

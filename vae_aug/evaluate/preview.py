@@ -26,10 +26,10 @@ FIGURES = (
 )
 
 
-def draw_variants(
+def make_variants(
     augment: VAEAugment, element: Mapping[str, Any], count: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Draw several variants of one image, in one batch.
+    """Make several variants of one image, in one batch.
 
     Args:
         augment: A transform with a seed.
@@ -40,9 +40,9 @@ def draw_variants(
         `[count, H, W, C]`, the image's dtype, and the report of `VAEAugment.call_with_report`.
     """
     batch = tf.nest.map_structure(lambda part: tf.stack([part] * count), dict(element))
-    # Only the epoch tells the copies apart, and the seed makes each epoch draw anew.
-    drawn, report = augment.call_with_report({**batch, "epoch": tf.range(count)})
-    return drawn["image"].numpy(), {name: value.numpy() for name, value in report.items()}
+    # Only the epoch tells the copies apart, and the seed makes each epoch vary anew.
+    varied, report = augment.call_with_report({**batch, "epoch": tf.range(count)})
+    return varied["image"].numpy(), {name: value.numpy() for name, value in report.items()}
 
 
 def show_variants(
@@ -67,10 +67,10 @@ def show_variants(
     mode = augment.config.mode
     count = 1 if mode == "denoise" else count
     heading = heading or {"denoise": "denoised", "sample": "sample", "interpolate": "moved"}[mode]
-    drawn, report = draw_variants(augment, element, count)
+    variants, report = make_variants(augment, element, count)
     images = {"input": element["image"].numpy()}
     notes = {}
-    for number, image in enumerate(drawn):
+    for number, image in enumerate(variants):
         name = heading if count == 1 else f"{heading} {number + 1}"
         images[name] = image
         told = {key: value[number] for key, value in report.items()}

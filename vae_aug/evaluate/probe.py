@@ -28,7 +28,7 @@ class Samples(NamedTuple):
 
 
 class Progress:
-    """Adds up images that were read, drawn or encoded."""
+    """Adds up images that were read, made or encoded."""
 
     def __init__(
         self,
@@ -39,10 +39,10 @@ class Progress:
         samples: int,
     ) -> None:
         """Reckon how many there will be of training, held-out images and samples of each way."""
-        drawn = [samples if way == "prior" else min(samples, held_out) for way in ways]
+        made = [samples if way == "prior" else min(samples, held_out) for way in ways]
         control = min(samples, training)
         self._total = (1 + len(ways)) * training + (1 + 2 * len(ways)) * held_out
-        self._total += 3 * (sum(drawn) + control)
+        self._total += 3 * (sum(made) + control)
         self._done = 0
         self._show = show
 
@@ -59,14 +59,14 @@ class Progress:
 
 
 class Probe:
-    """A network as functions of images and numbers of draws, each traced once.
+    """A network as functions of images and numbers of samples, each traced once.
 
     Attributes:
         grid: Side of the grids in pixels.
     """
 
     def __init__(self, network: Network, seed: int) -> None:
-        """Take a network, and the seed of all draws; nothing is traced before it is called."""
+        """Take a network, and the seed of all samples; nothing is traced before it is called."""
         self._network, self._seed = network, seed
         self._size = network.config.image_size
         self.grid = min(GRID_PX, self._size)
@@ -76,7 +76,7 @@ class Probe:
         grids = tf.TensorSpec([None, self.grid, self.grid], tf.float32)
         trace = functools.partial(tf.function, autograph=False)
         self.shrink = trace(self._shrink, input_signature=[images])
-        self.draw = trace(self._draw, input_signature=[numbers])
+        self.sample_prior = trace(self._sample_prior, input_signature=[numbers])
         self.sample = trace(
             functools.partial(self._vary, "sample"), input_signature=[images, numbers]
         )
@@ -97,7 +97,7 @@ class Probe:
     def _shrink(self, images: tf.Tensor) -> tf.Tensor:
         return tf.image.resize(images, (self.grid, self.grid), antialias=True)[..., 0]
 
-    def _draw(self, numbers: tf.Tensor) -> tf.Tensor:
+    def _sample_prior(self, numbers: tf.Tensor) -> tf.Tensor:
         network = self._network
         specs = {"z": network.list_noise(network.config, "sample")["z"]}
         noise = sample_noise(self._make_seeds(numbers), specs)["z"]
@@ -119,7 +119,7 @@ class Probe:
         return tf.stack([tf.fill(tf.shape(numbers), self._seed), numbers], axis=-1)
 
 
-def draw_samples(
+def make_samples(
     way: str,
     probe: Probe,
     images: tf.data.Dataset,
@@ -127,12 +127,12 @@ def draw_samples(
     samples: int,
     report: Progress,
 ) -> Samples:
-    """Draw samples; those around images, one of each, so that they are independent."""
+    """Make samples; those around images, one of each, so that they are independent."""
     grids = []
     if way == "prior":
         for start in range(0, samples, probe.batch):
             numbers = np.arange(start, min(start + probe.batch, samples), dtype=np.int32)
-            grids.append(probe.draw(numbers).numpy())
+            grids.append(probe.sample_prior(numbers).numpy())
             report.advance(len(numbers))
         return Samples(np.concatenate(grids), None)
     vary = probe.sample if way == "variants" else probe.interpolate

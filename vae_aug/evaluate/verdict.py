@@ -28,7 +28,7 @@ class Comparison:
     """How near one kind of samples lies to the training images, in one measure.
 
     Attributes:
-        way: How samples were drawn: `"prior"`, `"variants"`, `"interpolated"` or `"control"`.
+        way: How samples were made: `"prior"`, `"variants"`, `"interpolated"` or `"control"`.
         measure: One of `MEASURES`.
         samples: Number of samples.
         held_out: Number of held-out images.
@@ -77,7 +77,7 @@ def compare(
     below it is beta-binomial of m, k and n + 1 - k, if samples are as held-out images are.
 
     Args:
-        way: How the samples were drawn.
+        way: How the samples were made.
         measure: Of the distances.
         found: Neighbours of the samples among the training images.
         held_out: Neighbours of held-out images among the training images.

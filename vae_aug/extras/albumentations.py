@@ -53,7 +53,7 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.augment.elements import Layout, find_layout, get_at, read_parts, replace_at
-from vae_aug.augment.seeds import draw_seeds, hash_content, make_seeds
+from vae_aug.augment.seeds import hash_content, make_seeds, sample_seeds
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.boxes import convert_boxes
 from vae_aug.config import BoxFormat, Guard, Mode, check_choice
@@ -95,7 +95,7 @@ def _check_name(name: str) -> str:
 
 
 class Corruption(ImageOnlyTransform):
-    """Add one kind of noise, of a strength drawn anew for every call.
+    """Add one kind of noise, of a strength chosen anew for every call.
 
     Targets are image, images, volume and volumes, grey without a channel axis (`[H, W]`) or with
     channels last (`[H, W, 1]`, `[H, W, 3]`), of uint8, uint16, or float32 in [0, 1]. Shape and
@@ -103,9 +103,9 @@ class Corruption(ImageOnlyTransform):
     of their own. Boxes, masks and keypoints are not touched; what `Compose` itself does to boxes
     (relative float32 and back) remains.
 
-    The noise is that of `vae_aug.train.corrupt.corrupt_image` for the drawn `keep` and `seed`,
+    The noise is that of `vae_aug.train.corrupt.corrupt_image` for the chosen `keep` and `seed`,
     which come from Albumentations' own generator: `A.Compose(..., seed=...)` reproduces them.
-    Compose gives every transform in it that same seed, so that two corruptions in a row draw alike;
+    Compose gives every transform in it that same seed, so that two corruptions in a row are alike;
     choose between several with `A.OneOf`.
 
     A saved pipeline can be read (`A.from_dict`, `A.load`) once this module has been imported.
@@ -129,12 +129,12 @@ class Corruption(ImageOnlyTransform):
         ]
 
     def __init__(self, name: str, keep: tuple[float, float] | float, p: float = 0.5) -> None:
-        """Fix what is drawn from.
+        """Fix what is sampled from.
 
         Args:
             name: A key of `vae_aug.train.corrupt.CORRUPTIONS`.
             keep: Share of the information left, in (0, 1]: a value, or a range `(low, high)` to
-                draw from uniformly. 1 returns images as they are.
+                sample from uniformly. 1 returns images as they are.
             p: Probability of applying the transform. Default: 0.5.
 
         Raises:
@@ -145,7 +145,7 @@ class Corruption(ImageOnlyTransform):
         self.keep = cast("tuple[float, float]", keep)  # the schema has made it a pair
 
     def get_params(self) -> dict[str, Any]:
-        """Draw what one call applies.
+        """Sample what one call applies.
 
         Returns:
             `keep`, a float, and `seed`, two int32 as a list; plain numbers, so that
@@ -200,13 +200,13 @@ class VAETransform(ImageOnlyTransform):
 
     Targets are image, images, volume and volumes, grey without a channel axis (`[H, W]`) or with
     channels last (`[H, W, 1]`, `[H, W, 3]`), of uint8, uint16, or float32. Shape and dtype are
-    kept. All slices of a stack get the same draw from the latent space.
+    kept. All slices of a stack get the same sample of the latent space.
 
     The guard sees the boxes that `A.Compose(..., bbox_params=...)` brings to this transform, in
     every additional target of theirs too; the boxes themselves are not touched. What `Compose`
     does to boxes (relative coordinates and back) remains. Masks and keypoints are not touched.
 
-    What is drawn depends on a number from Albumentations' own generator, so
+    What is sampled depends on a number from Albumentations' own generator, so
     `A.Compose(..., seed=...)` reproduces it. Compose gives every transform in it that same seed,
     so that with equal `p` this one is applied just when its neighbours are.
 
@@ -277,7 +277,7 @@ class VAETransform(ImageOnlyTransform):
         return {**super().targets, "bboxes": self.apply_to_bboxes}
 
     def get_params(self) -> dict[str, Any]:
-        """Draw what names one call: `key`, an int in [0, 2**63)."""
+        """Sample what names one call: `key`, an int in [0, 2**63)."""
         return {"key": int(self.random_generator.integers(2**63))}
 
     def get_params_dependent_on_data(
@@ -302,7 +302,7 @@ class VAETransform(ImageOnlyTransform):
 
         Args:
             img: uint8, uint16 or float32.
-            key: What is drawn depends on it.
+            key: What is sampled depends on it.
             boxes: `N` of 4, `rel_xyxy`.
 
         Returns:
@@ -327,7 +327,7 @@ class VAETransform(ImageOnlyTransform):
         """Make the `VAEAugment` that does the work."""
         names = ("mode", "factor", "detail", "guard", "min_fidelity", "value_range")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        # With a seed, the key alone says what is drawn.
+        # With a seed, the key alone says what is sampled.
         fixed = {"seed": 0, "bounding_box_format": "rel_xyxy"}
         if not isinstance(self.ckpt, VAEAugment):
             return VAEAugment(self.ckpt, **{**given, **fixed})
@@ -394,10 +394,11 @@ def albumentations_map(
             are not seen. Calls in parallel run copies of it.
         bounding_box_format: Format of the boxes, Keras's names. None for `"rel_yxyx"` under the
             key `bbox` and `"xyxy"` under `boxes`.
-        seed: What is drawn then depends on (seed, source id or content, epoch) alone, whatever the
-            number of parallel calls and the order. The epoch is the element's key `"epoch"`, or 0:
-            without it, an element repeats in every pass. Unlike `compose.set_random_seed`, it lets
-            every transform draw independently of the others. None for fresh randomness every time.
+        seed: What is sampled then depends on (seed, source id or content, epoch) alone, whatever
+            the number of parallel calls and the order. The epoch is the element's key `"epoch"`, or
+            0: without it, an element repeats in every pass. Unlike `compose.set_random_seed`, it lets
+            every transform sample independently of the others. None for fresh randomness every
+            time.
 
     Returns:
         A function of an element (or of the parts of a tuple, as `Dataset.map` passes them) that
@@ -562,7 +563,7 @@ def _run_on_element(element: Any, layout: Layout, pipeline: _Pipeline, seed: int
 def _make_key(element: Any, layout: Layout, seed: int | None) -> tf.Tensor:
     """Make the seed of one example, `[] int64`, not negative."""
     if seed is None:
-        return tf.bitcast(draw_seeds(tf.constant(1)), tf.int64)[0]
+        return tf.bitcast(sample_seeds(tf.constant(1)), tf.int64)[0]
     parts = read_parts(element, layout)
     ids = hash_content(parts.images)
     if parts.ids is not None:

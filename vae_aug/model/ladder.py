@@ -75,9 +75,9 @@ class LadderVAE(Network):
     Upwards: convolutions at strides 2, 4 and 8 read the image and restore it coarsely; the
     backbone, whose weights come from clean photographs, reads that restoration at half size and
     adds strides 16, 32 and 64 and the global latent of appearance. Downwards: at strides 16, 8,
-    4 and 2 a map of latent variables is drawn around a prior that the levels above predict. The
-    last of them are pixels: the posterior begins as the coarse restoration, and what is drawn is
-    put out with a gain and an offset. What was read reaches the output through those draws alone:
+    4 and 2 a map of latent variables is sampled around a prior that the levels above predict. The
+    last of them are pixels: the posterior begins as the coarse restoration, and the sample is
+    put out with a gain and an offset. What was read reaches the output through those samples alone:
     there is no plain skip that could starve them.
 
     The first `STYLE_DIM` values of the global latent are the style of `vae_aug.model.style`, as

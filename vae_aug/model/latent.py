@@ -22,22 +22,22 @@ def split_latent(latent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def sample_posterior(
     z_mean: tf.Tensor, z_log_var: tf.Tensor, noise: tf.Tensor, factor: float | tf.Tensor = 1.0
 ) -> tf.Tensor:
-    """Draw `z_mean + factor * exp(z_log_var / 2) * noise`; all `[B, d] float32`."""
+    """Compute `z_mean + factor * exp(z_log_var / 2) * noise`; all `[B, d] float32`."""
     return z_mean + factor * tf.exp(0.5 * z_log_var) * noise
 
 
-def interpolate(z_mean: tf.Tensor, drawn: tf.Tensor, share: tf.Tensor, *, alone: bool) -> tf.Tensor:
-    """Move latents towards others: of the images beside them, or drawn ones.
+def interpolate(z_mean: tf.Tensor, given: tf.Tensor, share: tf.Tensor, *, alone: bool) -> tf.Tensor:
+    """Move latents towards others: of the images beside them, or given ones.
 
     Args:
         z_mean: `[B, d] float32`.
-        drawn: `[B, d] float32`, e.g. from the training set's aggregate posterior.
+        given: `[B, d] float32`, e.g. from the training set's aggregate posterior.
         share: `[B] float32`, 0 for the image's own latent, 1 for the other.
-        alone: Whether to move towards what was drawn; else towards the neighbour, which one place
+        alone: Whether to move towards the given ones; else towards the neighbour, which one place
             on is somebody else's image in any batch of two or more.
 
     Returns:
         `[B, d] float32`.
     """
-    other = drawn if alone else tf.roll(z_mean, 1, axis=0)
+    other = given if alone else tf.roll(z_mean, 1, axis=0)
     return z_mean + share[:, None] * (other - z_mean)

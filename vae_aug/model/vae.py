@@ -56,7 +56,7 @@ class VAE(Network):
         return split_latent(tf.cast(self.latent(features), tf.float32))
 
     def decode(self, z: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Draw the images that latent vectors stand for.
+        """Decode latent vectors to images.
 
         Args:
             z: `[B, latent_dim / 2] float32`.

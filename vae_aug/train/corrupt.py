@@ -206,12 +206,12 @@ def corrupt_randomly(
     clean_share: float,
     seed: tf.Tensor,
 ) -> tf.Tensor:
-    """Draw one corruption and its strength, or none, and apply it.
+    """Choose one corruption and its strength, or none, and apply it.
 
     Args:
         image: `[H, W, C] float32 in [0, 1]`.
-        names: Keys of `CORRUPTIONS` to draw from with equal chance.
-        keep: Range from which the share left is drawn uniformly.
+        names: Keys of `CORRUPTIONS` to choose from with equal chance.
+        keep: Range from which the share left is sampled uniformly.
         clean_share: Probability of returning the image as it is.
         seed: `[2] int32`.
 

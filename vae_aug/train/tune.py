@@ -118,7 +118,7 @@ def tune(
         trials: Trials in all.
         steps: Optimiser steps of every trial.
         oracle: What chooses the values: `"bayesian"`, a tree of Parzen estimators after a third of
-            the trials was drawn at random, or `"random"` throughout.
+            the trials was chosen at random, or `"random"` throughout.
         validation: As for `train`.
         seed: Of the oracle: with the trials before, it decides the values of a trial. All trials
             train with the seed of `config`, so that they differ in the values alone.
