@@ -396,9 +396,9 @@ def albumentations_map(
             key `bbox` and `"xyxy"` under `boxes`.
         seed: What is sampled then depends on (seed, source id or content, epoch) alone, whatever
             the number of parallel calls and the order. The epoch is the element's key `"epoch"`, or
-            0: without it, an element repeats in every pass. Unlike `compose.set_random_seed`, it lets
-            every transform sample independently of the others. None for fresh randomness every
-            time.
+            0: without it, an element repeats in every pass. Unlike `compose.set_random_seed`, it
+            lets every transform sample independently of the others. None for fresh randomness
+            every time.
 
     Returns:
         A function of an element (or of the parts of a tuple, as `Dataset.map` passes them) that
