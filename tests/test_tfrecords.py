@@ -20,7 +20,7 @@ from vae_aug.errors import AnnotationError, RecordError
 from vae_aug.ingest.convert import Conversion, convert_image
 from vae_aug.ingest.formats import read_tfrecords
 from vae_aug.ingest.formats.detect import detect_format
-from vae_aug.ingest.formats.source import Collector, clean_boxes, clean_label
+from vae_aug.ingest.formats.source import Collector, Locator, clean_boxes, clean_label
 from vae_aug.ingest.ingest import ingest
 from vae_aug.ingest.reading import find_hashed
 from vae_aug.records.records import iterate_examples, make_example, read_records, write_records
@@ -582,7 +582,7 @@ def test_a_feature_called_like_a_plane_is_not_taken_for_a_volume(tmp_path):
     record = tf.train.Example(features=tf.train.Features(feature=feature))
     write_file(tmp_path / "a.tfrecord", record.SerializeToString())
     collector = Collector(tmp_path)
-    collector.add(tmp_path / "a.tfrecord", (), part="axial")
+    collector.add(tmp_path / "a.tfrecord", (), locator=Locator(part="axial"))
     [image] = collector.finish(()).images
     assert image.place == "record 0"
     converted = convert_image(image, Conversion((), None, "auto", None))

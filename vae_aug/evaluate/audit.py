@@ -256,34 +256,15 @@ def audit_memorisation(
             f"the training set, nor of its patients; got {len(held_out.grids)} of "
             f"{len(everything.grids)}. Pass records of other patients."
         )
-    comparisons: list[Comparison] = []
-    controls: list[Comparison] = []
-    suspects: list[tuple[Suspect, dict[str, np.ndarray]]] = []
-    smoothing: dict[str, float] = {}
-    for way in ways:
-        made = make_samples(way, probe, held_out_images, held_out.places, samples, report)
-        smoothing[way] = match_smoothness(held_out.grids, made.grids)
-        sets = [made.grids, smooth(held_out.grids, smoothing[way])]
-        if way == "variants":
-            own = make_samples(way, probe, train_images, training.places, samples, report)
-            sets.append(own.grids)
-        near = _find_all(sets, smooth(training.grids, smoothing[way]), probe, report)
-        rows = [compare(way, name, found[0], found[1], quantile) for name, found in near.items()]
-        comparisons += rows
-        controls += [
-            compare("control", name, control, found[1], quantile)
-            for name, found in near.items()
-            for control in found[2:]
-        ]
-        suspects += _list_suspects(rows, near, made, training, held_out)
+    sets = _Sets(train_images, held_out_images, training, held_out)
+    found = {way: _compare_way(way, probe, sets, samples, quantile, report) for way in ways}
+    comparisons = [row for one in found.values() for row in one.rows]
+    controls = [row for one in found.values() for row in one.controls]
+    suspects = [suspect for one in found.values() for suspect in one.suspects]
     suspects = sorted(suspects, key=lambda pair: pair[0].relative)[:_LISTED]
     signs, verdict = judge(comparisons, controls)
     settings = {
-        "training_images": len(training.grids),
-        "training_patients": _count_patients(training),
-        "held_out_images": len(held_out.grids),
-        "held_out_patients": _count_patients(held_out),
-        "held_out_images_left_out": len(everything.grids) - len(held_out.grids),
+        **_count_images(training, held_out, everything),
         "train_split": train_split,
         "held_out_split": held_out_split,
         "samples": samples,
@@ -303,7 +284,7 @@ def audit_memorisation(
         tuple(comparisons),
         tuple(controls),
         tuple(suspect for suspect, _ in suspects),
-        smoothing,
+        {way: one.smoothing_px for way, one in found.items()},
         settings,
     )
     if out is not None:
@@ -380,6 +361,17 @@ def _find_strangers(training: _Images, held_out: _Images) -> np.ndarray:
     )
 
 
+def _count_images(training: _Images, held_out: _Images, everything: _Images) -> dict[str, Any]:
+    """Count images and patients; `everything` are the held-out images before any was left out."""
+    return {
+        "training_images": len(training.grids),
+        "training_patients": _count_patients(training),
+        "held_out_images": len(held_out.grids),
+        "held_out_patients": _count_patients(held_out),
+        "held_out_images_left_out": len(everything.grids) - len(held_out.grids),
+    }
+
+
 def _count_patients(images: _Images) -> int:
     return len(set(images.patients) - {b""})
 
@@ -405,6 +397,46 @@ def _find_all(
         ]
         near["features"] = [find_neighbours(part, known * scale, "features") for part in told]
     return near
+
+
+class _Sets(NamedTuple):
+    """The images that samples are made of, and what is kept of them for comparisons."""
+
+    train_images: tf.data.Dataset
+    held_out_images: tf.data.Dataset
+    training: _Images
+    held_out: _Images
+
+
+class _Found(NamedTuple):
+    """What was found of the samples of one way; `suspects` with their pictures."""
+
+    rows: list[Comparison]
+    controls: list[Comparison]
+    suspects: list[tuple[Suspect, dict[str, np.ndarray]]]
+    smoothing_px: float
+
+
+def _compare_way(
+    way: str, probe: Probe, sets: _Sets, samples: int, quantile: float, report: Progress
+) -> _Found:
+    """Make samples in one way and compare them, as smooth as the others, with training images."""
+    training, held_out = sets.training, sets.held_out
+    made = make_samples(way, probe, sets.held_out_images, held_out.places, samples, report)
+    smoothing = match_smoothness(held_out.grids, made.grids)
+    compared = [made.grids, smooth(held_out.grids, smoothing)]
+    if way == "variants":
+        own = make_samples(way, probe, sets.train_images, training.places, samples, report)
+        compared.append(own.grids)
+    near = _find_all(compared, smooth(training.grids, smoothing), probe, report)
+    rows = [compare(way, name, found[0], found[1], quantile) for name, found in near.items()]
+    controls = [
+        compare("control", name, control, found[1], quantile)
+        for name, found in near.items()
+        for control in found[2:]
+    ]
+    suspects = _list_suspects(rows, near, made, training, held_out)
+    return _Found(rows, controls, suspects, smoothing)
 
 
 def _list_suspects(

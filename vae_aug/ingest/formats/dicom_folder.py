@@ -21,6 +21,7 @@ from vae_aug.ingest.formats.source import (
     Box,
     Collector,
     Fault,
+    Locator,
     ReaderOptions,
     reader,
 )
@@ -165,7 +166,7 @@ def _add_images(collector: Collector, pictures: Sequence[Picture], marks: Marks)
                 size=marks.sizes.get(picture.key, (None, None)),
                 patient=header.patient_id,
                 source_id=source_id,
-                frame=frame,
+                locator=Locator(frame),
             )
     if marks.drawn_boxes:
         collector.notes.append(

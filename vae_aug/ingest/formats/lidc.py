@@ -21,6 +21,7 @@ from vae_aug.ingest.formats.source import (
     Box,
     Collector,
     Fault,
+    Locator,
     ReaderOptions,
     describe_fault,
     parse_number,
@@ -119,7 +120,7 @@ def read_lidc(
                 entries,
                 patient=header.patient_id,
                 source_id=key if header.frames == 1 else f"{key}#{frame}",
-                frame=frame,
+                locator=Locator(frame),
             )
     if broken_folders - {path.parent for path in headers}:
         collector.doubt("an XML file cannot be read, and no DICOM file lies beside it")

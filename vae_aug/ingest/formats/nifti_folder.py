@@ -22,6 +22,7 @@ from vae_aug.ingest.formats.source import (
     Box,
     Collector,
     Fault,
+    Locator,
     ReaderOptions,
     describe_fault,
     parse_number,
@@ -384,8 +385,7 @@ def _add_slices(
             size=(grid.height, grid.width),
             patient=patient,
             source_id=f"{collector.relate(path)}#{index}",
-            frame=index,
-            part=axis,
+            locator=Locator(index, axis),
         )
 
 

@@ -191,6 +191,14 @@ def reader(read: _Reader) -> _Reader:
     return cast(_Reader, read_inside)
 
 
+class Locator(NamedTuple):
+    """Where in a file of several images one is; each as in `AnnotatedImage`."""
+
+    frame: int = 0
+    part: str = ""
+    offset: int = 0
+
+
 class Fault(NamedTuple):
     """Something that a source says of an image's boxes and that became no box.
 
@@ -242,9 +250,7 @@ class Collector:
         size: tuple[int | None, int | None] = (None, None),
         patient: str = "",
         source_id: str | None = None,
-        frame: int = 0,
-        part: str = "",
-        offset: int = 0,
+        locator: Locator = Locator(),  # noqa: B008 - a tuple, which nobody can change
         hounsfield: Hounsfield | None = None,
     ) -> None:
         """Add an image, unless it lies outside the source.
@@ -261,9 +267,7 @@ class Collector:
             size: Height and width in pixels that the annotation claims.
             patient: As in `AnnotatedImage`.
             source_id: As in `AnnotatedImage`; None for the path relative to the source.
-            frame: As in `AnnotatedImage`.
-            part: As in `AnnotatedImage`.
-            offset: As in `AnnotatedImage`.
+            locator: Where in the file it is.
             hounsfield: As in `AnnotatedImage`.
         """
         if not self.contains(path):
@@ -286,9 +290,9 @@ class Collector:
             is_crowd=tuple(box.is_crowd for box in boxes),
             difficult=tuple(box.difficult for box in boxes),
             truncated=tuple(box.truncated for box in boxes),
-            frame=frame,
-            part=part,
-            offset=offset,
+            frame=locator.frame,
+            part=locator.part,
+            offset=locator.offset,
             hounsfield=hounsfield,
         )
         position = self._positions.setdefault(image.source_id, len(self.images))

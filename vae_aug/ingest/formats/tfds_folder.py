@@ -21,6 +21,7 @@ from vae_aug.ingest.formats.source import (
     Box,
     Collector,
     Fault,
+    Locator,
     ReaderOptions,
     describe_fault,
     reader,
@@ -211,9 +212,7 @@ def _read_file(path: Path, expected: int, keys: _Keys, collector: Collector) -> 
                 path,
                 _read_entries(record, size, keys, f"record {index}"),
                 source_id=f"{path.name}__{index}",
-                frame=index,
-                part=keys.image,
-                offset=offset,
+                locator=Locator(index, keys.image, offset),
             )
     except RecordError as error:
         collector.report(path, describe_fault(path, error))

@@ -25,6 +25,7 @@ from vae_aug.ingest.formats.source import (
     Box,
     Collector,
     Fault,
+    Locator,
     ReaderOptions,
     describe_fault,
     parse_size,
@@ -197,9 +198,7 @@ class _Reader:
             size=(stated[0], stated[1]),
             patient=_get_text(record, "image/patient"),
             source_id=self._choose_id(record, encoded, f"{collector.relate(path)}#{index}"),
-            frame=index,
-            part=IMAGE_KEY,
-            offset=offset,
+            locator=Locator(index, IMAGE_KEY, offset),
         )
 
     def _choose_id(self, record: tf.train.Example, encoded: bytes, place: str) -> str:
