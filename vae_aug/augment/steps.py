@@ -172,7 +172,7 @@ class Steps:
         return self._compute_chosen(request)
 
     def _compute_chosen(self, request: Request) -> tf.Tensor:
-        """As `compute`, of a dense batch."""
+        """Compute the chosen examples of a dense batch."""
         asked = (request.images, request.seeds, request.known)
         if self.config.p == 1:
             return self.engine(*asked)
@@ -284,7 +284,7 @@ class Steps:
         chosen: tf.Tensor,
         layout: Layout,
     ) -> tuple[tf.RaggedTensor, dict[str, tf.Tensor]]:
-        """As `_change`, image by image, since each has its own size."""
+        """Change images one by one, since each has its own size; see `_change`."""
 
         def change_one(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             image, boxes, computed, chosen = inputs

@@ -28,7 +28,7 @@ the patient's right, in sagittal ones anterior. Slices go from inferior to super
 to posterior and from the patient's right to the left."""
 
 PERCENTILES = (0.5, 99.5)
-"""Of the values of a volume, what becomes black and white where no window is given."""
+"""The quantiles of a volume that become black and white where no window is given."""
 
 # Towards which side of the patient rows, columns and slices are counted.
 _DIRECTIONS = {"axial": "PLS", "coronal": "ILP", "sagittal": "IPL"}

@@ -11,7 +11,7 @@ from vae_aug.ingest.formats.source import Problem
 from vae_aug.ingest.splits import Leak
 
 _HASH = re.compile(r"[0-9a-f]{16}")
-"""Of `hash_identifier`."""
+"""A hash as `hash_identifier` makes it."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,8 @@ from vae_aug.model.encoder import STAGES, Stage
 _STEM_CHANNELS = 32
 _TOTAL_STRIDE = 32
 _NORM_MOMENTUM = 0.9
-"""Of the running statistics: at 0.99 they need five hundred steps to forget their start, and a
-stack of twenty layers with statistics of the start shows nothing at all."""
+"""At 0.99 running statistics need five hundred steps to forget their start, and a stack of twenty
+layers with statistics of the start shows nothing at all."""
 
 _SEED_CHANNELS = 64
 """Channels of the map that the latent vector is first laid out in, before it is widened."""

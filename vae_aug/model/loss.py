@@ -105,7 +105,7 @@ def sigma_reconstruction(mse: tf.Tensor, original_dim: int) -> tf.Tensor:
 
 
 def sigma_each_reconstruction(mse: tf.Tensor, original_dim: int) -> tf.Tensor:
-    """As `sigma_reconstruction`, with the best variance of each image instead of the batch's.
+    """Compute `sigma_reconstruction` with the best variance of each image, not of the batch.
 
     Up to a constant it is the mean PSNR over images, so a clean image, whose error is small, pulls
     as hard as a noisy one; with one variance for the batch the noisiest image decides.

@@ -25,7 +25,7 @@ _Key = tuple[tuple[int, ...], str]
 
 _READS_PER_VARIABLE = 128
 _HDF5_BYTES_PER_VARIABLE = 2**14
-"""Of each about five times what Keras's groups around a variable need."""
+"""The most that the file may have beside its arrays, five times what Keras's groups need."""
 
 
 def halve_weights(weights: Path) -> None:
