@@ -111,6 +111,25 @@ def test_what_an_image_itself_may_hold_is_no_negative(tmp_path, key, value, stat
     }
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "state"),
+    [
+        ("skipped_images", ["b.png"], "faulty"),
+        ("skipped", [2], "faulty"),
+        ("todo", ["2"], "faulty"),
+        ("unannotated", ["images/B.PNG"], "complete"),  # in a folder where no such image is
+        ("skipped_images", ["a.png"], "complete"),
+        ("train_images", [1, 2], "complete"),
+        ("negative_images", ["b.png"], "complete"),
+        ("skipped_images", 1, "complete"),
+    ],
+)
+def test_images_that_a_list_of_the_file_calls_skipped_are_no_negatives(tmp_path, key, value, state):
+    write(tmp_path, [point()], **{key: value})
+    found = summarize(read_coco(tmp_path))
+    assert found == {"a.png": ("complete", [NODULE]), "b.png": (state, [])}
+
+
 def test_further_lists_that_point_to_images_are_refused(tmp_path):
     images = [{"id": number, "file_name": f"{name}.png"} for number, name in enumerate("ab", 1)]
     write(tmp_path, [point()], images, videos=[{"id": 1}], regions=[point(2)])

@@ -40,6 +40,8 @@ from vae_aug.words import plural
 
 _Id = int | str
 
+_KEYS = ("images", "annotations", "categories")
+
 _LARGE_BYTES = 2**26
 # Detectron2's number of [x, y, width, height] in pixels.
 _XYWH = 1
@@ -56,6 +58,13 @@ _RELATIVES = {
     "neg_category_ids": "LVIS has, whose images were not searched for every class",
     "not_exhaustive_category_ids": "LVIS has, whose images were not searched for every class",
 }
+
+_UNSURE_LIST = re.compile(
+    r"skip|todo|pending|unlabel|un_?annot|un_?finish|un_?review|incomplete|ignor|exclu|reject|fail"
+    r"|uncertain|unsure|unclear|difficult|ambiguous|problem|flagged|partial",
+    re.IGNORECASE,
+)
+"""Words in the keys beside `images` that list images of which a lack of boxes says nothing."""
 
 
 @contextlib.contextmanager
@@ -82,7 +91,8 @@ def read_coco(
     folder of the split, or in `images/` beside the JSON's folder.
 
     An image that is listed and to which no annotation points has no boxes, unless a key of it says
-    that it was not annotated (COCO Annotator's `annotated: false`). Ids that are alike as
+    that it was not annotated (COCO Annotator's `annotated: false`), or a list of the file, such as
+    `skipped_images`, has its id or name. Ids that are alike as
     numbers are one id, also where they are written as text ("1") or as pandas does (1.0); "01" is
     another. An annotation without a `bbox` gives the bounding box of its polygons. If an
     annotation points to an image that is not listed, or that has no `file_name`, all images count
@@ -129,6 +139,7 @@ def read_coco(
             f"{plural(len(orphans), 'annotation', 'points', 'point')} to images that the file does "
             "not list by a name, so their boxes may be those of any image"
         )
+    _doubt_listed(collector, content, named)
     refuse_relative(collector)
     _refuse_corners(file, collector.images)
     return collector.finish(dict.fromkeys(categories.values()))
@@ -218,6 +229,35 @@ def _add_image(
     )
 
 
+def _doubt_listed(
+    collector: Collector, content: Mapping[str, Any], images: Mapping[_Id, Mapping[str, Any]]
+) -> None:
+    """Mark images without boxes as faulty that a list such as `skipped` names."""
+    lists = [
+        value
+        for key, value in content.items()
+        if key not in _KEYS and isinstance(value, list) and _UNSURE_LIST.search(key)
+    ]
+    listed = {value for values in lists for value in values if isinstance(value, str | int)}
+    if not listed:
+        return
+    ids, names = set(map(_parse_id, listed)), {fold_name(str(value)) for value in listed}
+    unsure = {
+        fold_name(entry["file_name"])
+        for number, entry in images.items()
+        if number in ids
+        or not names.isdisjoint(map(fold_name, (entry["file_name"], Path(entry["file_name"]).name)))
+    }
+
+    def is_meant(image: AnnotatedImage) -> bool:
+        path = f"/{fold_name(image.path.as_posix())}"
+        return not image.labels and any(path.endswith(f"/{name}") for name in unsure)
+
+    if any(map(is_meant, collector.images)):
+        reason = "a list of the file says of images without boxes that they were not annotated"
+        collector.doubt(reason, is_meant)
+
+
 def _find_mark(image: Mapping[str, Any], classes: Set[str]) -> str:
     """Return a key of an image that may hold boxes of it, or tells of some; `""` if none does."""
     names = {"file_name", "license"}
@@ -231,7 +271,7 @@ def _load_coco(file: Path) -> dict[str, Any]:
         raise AnnotationError(
             f"{file}: holds what a detector found, not a data set; give the file of its data set."
         )
-    for key in ("images", "annotations", "categories"):
+    for key in _KEYS:
         entries = content.get(key) if isinstance(content, dict) else None
         if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
             for found in _RELATIVES.keys() & {k for entry in entries for k in entry}:
@@ -245,7 +285,7 @@ def _load_coco(file: Path) -> dict[str, Any]:
             f"'categories'; {key!r} is missing or no list of objects."
         )
     for key, entries in content.items():
-        is_list = key not in ("images", "annotations", "categories") and isinstance(entries, list)
+        is_list = key not in _KEYS and isinstance(entries, list)
         if is_list and any(isinstance(entry, dict) and "image_id" in entry for entry in entries):
             raise AnnotationError(
                 f"{file}: the entries of {key!r} point to images, as only those of 'annotations' "
