@@ -11,6 +11,7 @@ from pathlib import Path
 from vae_aug.errors import AnnotationError, VAEAugError
 from vae_aug.ingest.formats.all_splits import SplitsRead, read_splits
 from vae_aug.ingest.formats.borders import note_opened
+from vae_aug.ingest.formats.class_folders import doubt_class_folders
 from vae_aug.ingest.formats.copies import doubt_copies
 from vae_aug.ingest.formats.labelme import parse_labelme
 from vae_aug.ingest.formats.layout import SPLIT_WORDS, fold_name, lies_in_other_split
@@ -53,7 +54,8 @@ def read_with_doubts(
     Such a file bears the name of an image; or it is a volume in a patient's folder, or an archive,
     where each image has a file of its own; or it lies beside DICOM and is called like annotations,
     or may be a segmentation; or it is of another format, and says that the image has boxes. Copies
-    of an image that are described differently are faulty, too.
+    of an image that are described differently are faulty, too, and so are images without boxes
+    beside a folder such as `normal`.
 
     Args:
         format: As `read_splits`.
@@ -76,7 +78,8 @@ def read_with_doubts(
         else []
     )
     root = source if source.is_dir() else source.parent
-    annotations = _doubt(doubt_copies(annotations), root, format, named, unopened)
+    annotations = doubt_class_folders(doubt_copies(annotations), root)
+    annotations = _doubt(annotations, root, format, named, unopened)
     read = SplitsRead(annotations, files)
     return doubt_contradicted(read, format, source, split, options, is_told=is_told)
 

@@ -1,0 +1,79 @@
+"""Folders that sort images by what they show, which may contradict an empty annotation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from vae_aug.ingest.formats.layout import SPLIT_WORDS, fold_name
+from vae_aug.ingest.formats.source import AnnotatedImage, Annotations, Problem
+from vae_aug.ingest.formats.statements import says_something
+
+_REASON = "has no boxes, and lies beside the folder {!r} in one that says something else"
+
+
+def doubt_class_folders(annotations: Annotations, root: Path) -> Annotations:
+    """Mark images without boxes as faulty that lie beside a folder such as `normal`, and not in it.
+
+    Args:
+        annotations: What was read.
+        root: The data set's folder.
+
+    Returns:
+        The same, with a problem for each image that was marked.
+    """
+    beside = {
+        folder.parent: folder.name
+        for image in annotations.images
+        for folder in _list_folders(image, root)
+        if _says_nothing(folder.name)
+    }
+    doubted = {
+        image.source_id: name
+        for image in annotations.images
+        if not image.labels and image.annotation == "complete"
+        if (name := _find_contradiction(_list_folders(image, root), beside))
+    }
+    images = tuple(
+        dataclasses.replace(image, annotation="faulty") if image.source_id in doubted else image
+        for image in annotations.images
+    )
+    problems = [Problem(key, _REASON.format(name), "unread") for key, name in doubted.items()]
+    return annotations._replace(images=images, problems=(*problems, *annotations.problems))
+
+
+def _find_contradiction(folders: Iterable[Path], beside: Mapping[Path, str]) -> str:
+    """Return a folder of images without findings that one of an image's folders lies beside.
+
+    Args:
+        folders: Those of the image.
+        beside: Names of such folders, by the folder that they lie in.
+
+    Returns:
+        Its name; `""` if there is none, or the image lies in such a folder itself.
+    """
+    found = ""
+    for folder in folders:
+        if _says_nothing(folder.name):
+            return ""
+        is_class = fold_name(folder.name) not in SPLIT_WORDS and _has_letters(folder.name)
+        found = beside.get(folder.parent, found) if is_class else found
+    return found
+
+
+def _list_folders(image: AnnotatedImage, root: Path) -> Iterator[Path]:
+    """Yield the folders between the data set's and an image, the innermost first."""
+    for folder in image.path.parents:
+        if folder == root or not folder.is_relative_to(root):
+            return
+        yield folder
+
+
+def _says_nothing(name: str) -> bool:
+    """Tell whether a folder is called as one of images without findings; numbers say nothing."""
+    return _has_letters(name) and not says_something(name)
+
+
+def _has_letters(name: str) -> bool:
+    return any(character.isalpha() for character in name)
