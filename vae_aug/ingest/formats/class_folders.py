@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from vae_aug.ingest.formats.layout import SPLIT_WORDS, fold_name
-from vae_aug.ingest.formats.source import AnnotatedImage, Annotations, Problem
+from vae_aug.ingest.formats.source import Annotations, Problem
 from vae_aug.ingest.formats.statements import says_something
 
 _REASON = "has no boxes, and lies beside the folder {!r} in one that says something else"
@@ -23,18 +23,27 @@ def doubt_class_folders(annotations: Annotations, root: Path) -> Annotations:
     Returns:
         The same, with a problem for each image that was marked.
     """
+    parents = dict.fromkeys(image.path.parent for image in annotations.images)
+    folders = {parent: list(_list_folders(parent, root)) for parent in parents}
     beside = {
         folder.parent: folder.name
-        for image in annotations.images
-        for folder in _list_folders(image, root)
+        for found in folders.values()
+        for folder in found
         if _says_nothing(folder.name)
     }
+    contradictions = {
+        parent: name
+        for parent, found in folders.items()
+        if (name := _find_contradiction(found, beside))
+    }
     doubted = {
-        image.source_id: name
+        image.source_id: contradictions[image.path.parent]
         for image in annotations.images
         if not image.labels and image.annotation == "complete"
-        if (name := _find_contradiction(_list_folders(image, root), beside))
+        if image.path.parent in contradictions
     }
+    if not doubted:
+        return annotations
     images = tuple(
         dataclasses.replace(image, annotation="faulty") if image.source_id in doubted else image
         for image in annotations.images
@@ -62,12 +71,11 @@ def _find_contradiction(folders: Iterable[Path], beside: Mapping[Path, str]) -> 
     return found
 
 
-def _list_folders(image: AnnotatedImage, root: Path) -> Iterator[Path]:
-    """Yield the folders between the data set's and an image, the innermost first."""
-    for folder in image.path.parents:
-        if folder == root or not folder.is_relative_to(root):
-            return
+def _list_folders(folder: Path, root: Path) -> Iterator[Path]:
+    """Yield a folder and those above it, but for the data set's."""
+    while folder != root and folder.is_relative_to(root):
         yield folder
+        folder = folder.parent
 
 
 def _says_nothing(name: str) -> bool:
