@@ -50,10 +50,10 @@ def make_requests(augment: VAEAugment, elements: tf.data.Dataset) -> tf.data.Dat
     """Make what the network sees of elements: `Request` of single images."""
     layout = find_layout(elements.element_spec, None)
 
-    def ask(element: Any) -> Request:
-        return tf.nest.map_structure(lambda part: part[0], augment._steps.ask(element, layout))
+    def prepare(element: Any) -> Request:
+        return tf.nest.map_structure(lambda part: part[0], augment._steps.prepare(element, layout))
 
-    return elements.map(ask)
+    return elements.map(prepare)
 
 
 def make_pipelines(augment: VAEAugment, records: str) -> dict[str, tf.data.Dataset]:

@@ -72,9 +72,9 @@ def augment_dataset(
         return steps.run(element, layout, epoch)[0]
 
     @_do_not_convert
-    def ask(epoch: tf.Tensor, element: Any, *described: Any) -> tuple[tf.Tensor, Request]:
+    def prepare(epoch: tf.Tensor, element: Any, *described: Any) -> tuple[tf.Tensor, Request]:
         known = _check_known(element, layout, *described) if described else None
-        request = steps.ask(element, layout, epoch, known)
+        request = steps.prepare(element, layout, epoch, known)
         return _box(element), tf.nest.map_structure(lambda part: part[0], request)
 
     @_do_not_convert
@@ -95,13 +95,13 @@ def augment_dataset(
             _do_not_convert(lambda pair, told: (*pair, *told))
         )
     one_size = get_at(dataset.element_spec, layout.image).shape.is_fully_defined()
-    asked = numbered.map(ask, **around)
+    prepared = numbered.map(prepare, **around)
     if steps.engine.image_size is not None or one_size:
-        batches = asked.batch(steps.config.batch_size)
+        batches = prepared.batch(steps.config.batch_size)
     elif steps.config.device is not None:
-        batches = asked.ragged_batch(steps.config.batch_size)
+        batches = prepared.ragged_batch(steps.config.batch_size)
     else:
-        batches = asked.batch(1)
+        batches = prepared.batch(1)
     augmented = batches.map(compute, **in_network).unbatch().map(finish, **around)
     return _keep_cardinality(augmented, dataset)
 

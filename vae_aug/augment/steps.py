@@ -27,7 +27,7 @@ from vae_aug.letterbox import letterbox, unletterbox
 
 
 class Request(NamedTuple):
-    """What the network is asked for each example.
+    """What the network gets of each example.
 
     Attributes:
         images: What it sees, float32: squares `[B, S, S, 1]`, or grey images of their own size
@@ -45,12 +45,12 @@ class Request(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """Ask, compute, finish.
+    """Prepare, compute, finish.
 
     Attributes:
         config: Settings of the transform.
         engine: The network.
-        notices: What was told of elements that are likely mistaken.
+        notices: What was said of elements that are likely mistaken.
     """
 
     config: AugmentConfig
@@ -102,10 +102,10 @@ class Steps:
         Returns:
             As `finish`.
         """
-        request = self.ask(element, layout, epoch)
+        request = self.prepare(element, layout, epoch)
         return self.finish(element, layout, self.compute(request), request.chosen)
 
-    def ask(
+    def prepare(
         self,
         element: Any,
         layout: Layout,
@@ -127,7 +127,7 @@ class Steps:
         if known and self.engine.image_size is not None:
             images = known["reconstruction"]  # the network will not look
         else:
-            images = self._prepare(parts.images)
+            images = self._make_input(parts.images)
         count = tf.shape(parts.boxes)[0]
         chosen = tf.fill([count], not self.is_identity)
         if self.config.seed is None:
@@ -152,10 +152,10 @@ class Steps:
             layout: Where things are in it; not batched.
 
         Returns:
-            `[] string`, a fingerprint of the image's pixels, and what `ask` takes.
+            `[] string`, a fingerprint of the image's pixels, and what `prepare` takes.
         """
         images = read_parts(element, layout).images
-        return hash_content(images)[0], self.engine.describe(self._prepare(images))
+        return hash_content(images)[0], self.engine.describe(self._make_input(images))
 
     # AutoGraph would go on into the library that converts the network for an engine, and fail.
     @tf.autograph.experimental.do_not_convert
@@ -173,14 +173,14 @@ class Steps:
 
     def _compute_chosen(self, request: Request) -> tf.Tensor:
         """Compute the chosen examples of a dense batch."""
-        asked = (request.images, request.seeds, request.known)
+        given = (request.images, request.seeds, request.known)
         if self.config.p == 1:
-            return self.engine(*asked)
+            return self.engine(*given)
         indices = tf.where(request.chosen)
 
         def compute() -> tf.Tensor:
             computed = self.engine(
-                *tf.nest.map_structure(lambda part: tf.gather(part, indices[:, 0]), asked)
+                *tf.nest.map_structure(lambda part: tf.gather(part, indices[:, 0]), given)
             )
             shape = tf.shape(request.images, out_type=tf.int64)
             return tf.scatter_nd(indices, computed, shape)
@@ -211,8 +211,8 @@ class Steps:
         """
         parts = read_parts(element, layout)
         change = self._change_ragged if layout.ragged else self._change
-        images, told = change(parts.images, parts.boxes, computed, chosen, layout)
-        report = {"augmented": chosen, **told}
+        images, report = change(parts.images, parts.boxes, computed, chosen, layout)
+        report = {"augmented": chosen, **report}
         if not layout.batched:
             images = images[0]
             report = {name: value[0] for name, value in report.items()}
@@ -221,26 +221,26 @@ class Steps:
             images = tf.ensure_shape(images, original.shape)
         return replace_at(element, layout.image, images), report
 
-    def _prepare(self, images: tf.Tensor | tf.RaggedTensor) -> tf.Tensor | tf.RaggedTensor:
+    def _make_input(self, images: tf.Tensor | tf.RaggedTensor) -> tf.Tensor | tf.RaggedTensor:
         """Make what the network sees of a batch."""
         if not isinstance(images, tf.RaggedTensor):
-            return self._prepare_dense(images)
+            return self._make_dense_input(images)
 
-        def prepare_one(image: tf.RaggedTensor) -> tf.Tensor | tf.RaggedTensor:
-            prepared = self._prepare_dense(image.to_tensor()[None])[0]
-            return prepared if square else tf.RaggedTensor.from_tensor(prepared)
+        def make_one(image: tf.RaggedTensor) -> tf.Tensor | tf.RaggedTensor:
+            made = self._make_dense_input(image.to_tensor()[None])[0]
+            return made if square else tf.RaggedTensor.from_tensor(made)
 
         square = self.engine.image_size is not None
         native = tf.RaggedTensorSpec([None, None, 1], tf.float32, 1)
-        prepared = tf.map_fn(
-            prepare_one,
+        made = tf.map_fn(
+            make_one,
             images,
             fn_output_signature=tf.float32 if square else native,
             parallel_iterations=1,  # several at a time would need the memory of several
         )
-        return prepared if square else images.with_flat_values(prepared.flat_values)
+        return made if square else images.with_flat_values(made.flat_values)
 
-    def _prepare_dense(self, images: tf.Tensor) -> tf.Tensor:
+    def _make_dense_input(self, images: tf.Tensor) -> tf.Tensor:
         """Turn `[B, H, W, C]` into grey, and fit it into the network's square if it has one."""
         watch_values(images, self.config.value_range, self.notices)
         grey = compute_grey(images, *find_range(images, self.config.value_range))
@@ -257,7 +257,7 @@ class Steps:
         chosen: tf.Tensor,
         layout: Layout,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Change images of one size; return them and what is told of their boxes."""
+        """Change images of one size; return them and the report of their boxes."""
         height, width = find_sides(images)
         if self.engine.image_size is not None:
             computed = unletterbox(computed, height, width)
@@ -288,17 +288,17 @@ class Steps:
 
         def change_one(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
             image, boxes, computed, chosen = inputs
-            changed, told = self._change(
+            changed, report = self._change(
                 image.to_tensor()[None],
                 boxes[None],
                 make_dense(computed)[None],
                 chosen[None],
                 layout,
             )
-            told = {name: values[0] for name, values in told.items()}
-            return tf.RaggedTensor.from_tensor(changed[0]), told
+            report = {name: values[0] for name, values in report.items()}
+            return tf.RaggedTensor.from_tensor(changed[0]), report
 
-        changed, told = tf.map_fn(
+        changed, report = tf.map_fn(
             change_one,
             (images, boxes, computed, chosen),
             fn_output_signature=(
@@ -311,7 +311,7 @@ class Steps:
             ),
         )
         # With the very row splits of the input, the result has its static shape too.
-        return images.with_flat_values(changed.flat_values), told
+        return images.with_flat_values(changed.flat_values), report
 
 
 def _map_sizes(function: Callable[[Request], tf.Tensor], request: Request) -> tf.RaggedTensor:
