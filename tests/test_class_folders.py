@@ -24,6 +24,10 @@ def read(folder):
         ("no_tumor", "glioma"),
         ("Healthy", "MS"),
         ("negative", "positive/p1"),
+        ("notumor", "glioma"),
+        ("NonCOVID", "COVID"),
+        ("Normal cases", "Benign cases"),
+        ("no_dr_images", "mild"),
     ],
 )
 def test_no_boxes_beside_a_folder_of_images_without_findings(tmp_path, nothing, something):
@@ -52,6 +56,8 @@ def test_no_boxes_beside_a_folder_of_images_without_findings(tmp_path, nothing, 
         ("low_dose", "normal_dose"),
         ("train", "normal"),
         ("malignant", "benign"),
+        ("background", "site_a"),
+        ("control", "p001"),
     ],
 )
 def test_other_folders_say_nothing(tmp_path, one, other):

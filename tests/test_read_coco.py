@@ -117,7 +117,12 @@ def test_what_an_image_itself_may_hold_is_no_negative(tmp_path, key, value, stat
         ("skipped_images", ["b.png"], "faulty"),
         ("skipped", [2], "faulty"),
         ("todo", ["2"], "faulty"),
-        ("unannotated", ["images/B.PNG"], "complete"),  # in a folder where no such image is
+        ("skipped", [2.0], "faulty"),
+        ("not_annotated", ["images/B.PNG"], "faulty"),
+        ("needs_review", [{"id": 2}], "faulty"),
+        ("to_annotate", ["b"], "faulty"),
+        ("in_progress", {"2": True}, "faulty"),
+        ("ignored_category_ids", [2], "complete"),
         ("skipped_images", ["a.png"], "complete"),
         ("train_images", [1, 2], "complete"),
         ("negative_images", ["b.png"], "complete"),

@@ -615,6 +615,9 @@ def test_masks_of_different_things_with_one_value_are_refused(tmp_path, first, s
         ("leftMask/a.png", "rightMask/a.png"),
         ("train_masks/a_mask_1.png", "train_masks/a_mask_2.png"),
         ("Lung/masks/a_1.png", "Lung/GT/a.png"),
+        ("annotator_A/masks/a.png", "annotator_B/masks/a.png"),
+        ("masks_png/a.png", "masks_binary/a.png"),
+        ("masks/od/a.png", "masks/os/a.png"),
     ],
 )
 def test_masks_of_one_thing_count_together(tmp_path, first, second):
@@ -623,6 +626,13 @@ def test_masks_of_one_thing_count_together(tmp_path, first, second):
     write_mask(tmp_path / second, make_mask(255, [40, 30, 50, 40]))
     write_image(tmp_path / "images" / "a_1.png") if "a_1" in first else None
     assert all(set(image.labels) == {"object"} for image in read_masks(tmp_path).images)
+
+
+def test_a_copy_of_a_mask_is_no_other_thing(tmp_path):
+    write_image(tmp_path / "images" / "a.png")
+    for name in ("masks/a.png", "masks_backup/a.png"):
+        write_mask(tmp_path / name)
+    assert list_boxes(read_masks(tmp_path).images[0]) == [("object", BOX)]
 
 
 # --- Depths, palettes and colours

@@ -248,7 +248,7 @@ def test_a_text_without_image_puts_images_without_text_in_doubt(tmp_path, name):
     [
         ("c_1.txt", "0 .5 .5 .4"),  # cut short, and called as the image and more
         ("c_1.txt", "nodule .5 .5 .4 .4"),
-        ("gt c.txt", "nodule"),
+        ("gt c v2.txt", "nodule .5 .5 .4 .4"),
         ("x.txt", "0 .5 .5"),
         ("c_1.txt", "0 .5 .5 .4".encode("utf-16")),
     ],
@@ -267,7 +267,8 @@ def test_a_text_that_is_cut_short_or_called_otherwise_is_a_leftover(tmp_path, na
 
 def test_prose_is_no_leftover(tmp_path):
     files = {"a.png": None, "c.png": None, "a.txt": LINE, "classes.txt": "nodule"}
-    found = read(tmp_path, {**files, "README.txt": "2 hospitals.\n", "remarks.txt": "ok"})
+    files |= {"README.txt": "2 hospitals.\n", "remarks.txt": "ok", "class_weights.txt": "0 1.0\n"}
+    found = read(tmp_path, {**files, "fold_c.txt": "c.png\na.png\n", "spacing.txt": "1 0.5"})
     assert [image.annotation for image in found.images] == ["complete", "complete"]
 
 

@@ -106,7 +106,8 @@ def load_weights(path: Path, vae: Network, content: bytes, variables: Mapping[st
                 f"{path}: variable {variable.path} differs from its SHA-256 in the manifest; "
                 "the file is damaged or was altered. Copy it again from its source."
             )
-        # Each array is that of one variable: as many are left over as variables have none.
+        # An array stands for one variable, so that one that was altered is missed even if another
+        # has the values that it had.
         chosen.append(alike.pop())
         if not np.all(np.isfinite(chosen[-1])):
             raise CheckpointError(

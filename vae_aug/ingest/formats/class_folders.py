@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from vae_aug.ingest.formats.layout import SPLIT_WORDS, fold_name
 from vae_aug.ingest.formats.source import Annotations, Problem
-from vae_aug.ingest.formats.statements import says_something
+from vae_aug.ingest.formats.statements import is_free_of_findings
 
 _REASON = "has no boxes, and lies beside the folder {!r} in one that says something else"
 
 
-def doubt_class_folders(annotations: Annotations, root: Path) -> Annotations:
+def doubt_class_folders(annotations: Annotations) -> Annotations:
     """Mark images without boxes as faulty that lie beside a folder such as `normal`, and not in it.
 
     Args:
         annotations: What was read.
-        root: The data set's folder.
 
     Returns:
         The same, with a problem for each image that was marked.
     """
     parents = dict.fromkeys(image.path.parent for image in annotations.images)
-    folders = {parent: list(_list_folders(parent, root)) for parent in parents}
+    top = Path(os.path.commonpath(parents)) if parents else Path()
+    folders = {parent: list(_list_folders(parent, top)) for parent in parents}
     beside = {
         folder.parent: folder.name
         for found in folders.values()
         for folder in found
-        if _says_nothing(folder.name)
+        if is_free_of_findings(folder.name)
     }
     contradictions = {
         parent: name
@@ -64,24 +65,16 @@ def _find_contradiction(folders: Iterable[Path], beside: Mapping[Path, str]) -> 
     """
     found = ""
     for folder in folders:
-        if _says_nothing(folder.name):
+        if is_free_of_findings(folder.name):
             return ""
-        is_class = fold_name(folder.name) not in SPLIT_WORDS and _has_letters(folder.name)
+        has_letters = any(character.isalpha() for character in folder.name)
+        is_class = has_letters and fold_name(folder.name) not in SPLIT_WORDS
         found = beside.get(folder.parent, found) if is_class else found
     return found
 
 
-def _list_folders(folder: Path, root: Path) -> Iterator[Path]:
-    """Yield a folder and those above it, but for the data set's."""
-    while folder != root and folder.is_relative_to(root):
+def _list_folders(folder: Path, top: Path) -> Iterator[Path]:
+    """Yield a folder and those above it, up to one that all images have in common."""
+    while folder != top:
         yield folder
         folder = folder.parent
-
-
-def _says_nothing(name: str) -> bool:
-    """Tell whether a folder is called as one of images without findings; numbers say nothing."""
-    return _has_letters(name) and not says_something(name)
-
-
-def _has_letters(name: str) -> bool:
-    return any(character.isalpha() for character in name)

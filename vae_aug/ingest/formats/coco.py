@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -60,8 +60,9 @@ _RELATIVES = {
 }
 
 _UNSURE_LIST = re.compile(
-    r"skip|todo|pending|unlabel|un_?annot|un_?finish|un_?review|incomplete|ignor|exclu|reject|fail"
-    r"|uncertain|unsure|unclear|difficult|ambiguous|problem|flagged|partial",
+    r"^(?!.*(?:categor|class)).*(?:skip|pending|(?:un|not|to|needs?)_?(?:do$|label|annot|finish"
+    r"|review|check)|incomplete|in_?progress|remain|ignor|exclu|reject|fail|uncertain|unsure"
+    r"|unclear|difficult|ambiguous|problem|flagged|partial)",
     re.IGNORECASE,
 )
 """Words in the keys beside `images` that list images of which a lack of boxes says nothing."""
@@ -131,15 +132,20 @@ def read_coco(
         collector.report(file, reason, "dropped")
     classes = frozenset(map(fold_name, categories.values()))
     finder = FileFinder(list_image_folders(file.parent, split, options.images))
+    unsure_ids, unsure_names = _find_unsure(content)
     for number, entry in named.items():
         path = finder.find(entry["file_name"])
+        is_listed = number in unsure_ids or (
+            bool(unsure_names) and not unsure_names.isdisjoint(_list_names(entry["file_name"]))
+        )
+        if is_listed and not entries[number]:
+            entries[number] = [Fault("a list of the file says that it was not annotated", "unread")]
         _add_image(collector, file, entry, entries[number], path, classes)
     if orphans:
         collector.doubt(
             f"{plural(len(orphans), 'annotation', 'points', 'point')} to images that the file does "
             "not list by a name, so their boxes may be those of any image"
         )
-    _doubt_listed(collector, content, named)
     refuse_relative(collector)
     _refuse_corners(file, collector.images)
     return collector.finish(dict.fromkeys(categories.values()))
@@ -229,33 +235,24 @@ def _add_image(
     )
 
 
-def _doubt_listed(
-    collector: Collector, content: Mapping[str, Any], images: Mapping[_Id, Mapping[str, Any]]
-) -> None:
-    """Mark images without boxes as faulty that a list such as `skipped` names."""
-    lists = [
-        value
-        for key, value in content.items()
-        if key not in _KEYS and isinstance(value, list) and _UNSURE_LIST.search(key)
-    ]
-    listed = {value for values in lists for value in values if isinstance(value, str | int)}
-    if not listed:
-        return
-    ids, names = set(map(_parse_id, listed)), {fold_name(str(value)) for value in listed}
-    unsure = {
-        fold_name(entry["file_name"])
-        for number, entry in images.items()
-        if number in ids
-        or not names.isdisjoint(map(fold_name, (entry["file_name"], Path(entry["file_name"]).name)))
-    }
+def _find_unsure(content: Mapping[str, Any]) -> tuple[Set[_Id | None], Set[str]]:
+    """Return the ids and the names that lists such as `skipped` of a file have; names folded."""
+    ids: set[_Id | None] = set()
+    names: set[str] = set()
+    for key, entries in content.items():
+        if key in _KEYS or not _UNSURE_LIST.search(key) or not isinstance(entries, list | dict):
+            continue
+        for entry in entries:
+            values = list(entry.values()) if isinstance(entry, dict) else [entry]
+            ids |= set(map(_parse_id, values))
+            names |= {name for value in values for name in _list_names(str(value))}
+    return ids - {None}, names
 
-    def is_meant(image: AnnotatedImage) -> bool:
-        path = f"/{fold_name(image.path.as_posix())}"
-        return not image.labels and any(path.endswith(f"/{name}") for name in unsure)
 
-    if any(map(is_meant, collector.images)):
-        reason = "a list of the file says of images without boxes that they were not annotated"
-        collector.doubt(reason, is_meant)
+def _list_names(name: str) -> list[str]:
+    """Return a name, and it without folders and suffix, folded."""
+    path = PureWindowsPath(fold_name(name))  # takes both kinds of slashes
+    return [path.as_posix(), path.name, path.stem]
 
 
 def _find_mark(image: Mapping[str, Any], classes: Set[str]) -> str:

@@ -162,7 +162,10 @@ class Findings:
         groups: dict[tuple[Path, bool], list[Path]] = collections.defaultdict(list)
         for path in pictures:
             begins = re.finditer(r"[\W_]+", fold_name(path.stem))
-            is_derived = any((path.parent, m.string[: m.start()]) in stems for m in begins)
+            # Where boxes are there, it may be an image of edges as well.
+            is_derived = not self.found and any(
+                (path.parent, match.string[: match.start()]) in stems for match in begins
+            )
             groups[path.parent, is_derived].append(path)
         if len(groups) < 2:
             return None

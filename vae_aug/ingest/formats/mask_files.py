@@ -31,10 +31,14 @@ _UNSURE = frozenset(
 _IMAGE = frozenset({"image", "images", "img", "imgs", "input", "inputs", "original", "originals"})
 _OBJECTS = "segmentationobject"
 # What says which side, split or kind of file a folder of masks holds, and not what they mark.
-_SIDES = frozenset({"left", "right", "l", "r"})
-_NO_SUBJECT = (_SURE | _UNSURE | _IMAGE | _SIDES | SPLIT_WORDS | {"ground", "truth", "class"}) - {
-    "lesion"
-}
+_SIDES = frozenset({"left", "right", "od", "os", "lh", "rh"})
+_KINDS = frozenset(
+    {
+        *("png", "tif", "tiff", "jpg", "jpeg", "bmp", "binary", "bin", "bw", "class", "all", "new"),
+        *("annotator", "annotators", "reader", "rater", "observer", "expert", "final", "fixed"),
+    }
+)
+_NO_SUBJECT = _SURE | _UNSURE | _IMAGE | _SIDES | _KINDS | SPLIT_WORDS | {"ground", "truth"}
 # What programs lay beside a mask, about it.
 _SIDECARS = frozenset({".txt", ".md", ".xml", ".xmp", ".csv", ".pgw", ".tfw", ".jgw", ".md5"})
 # What a network made is no annotation.
@@ -243,9 +247,9 @@ def name_subject(mask: Path, image: Path) -> frozenset[str]:
     """
     folders = set(mask.parent.parts) - set(image.parent.parts)
     parts = [re.sub(r"\d+(?:st|nd|rd|th)?|(?<=[a-z])(?=[A-Z])", " ", folder) for folder in folders]
-    words = {fold_name(word) for part in parts for word in re.findall(r"[^\W\d_]+", part)}
+    words = {fold_name(word) for part in parts for word in re.findall(r"[^\W\d_]{2,}", part)}
     words |= {word for word, _ in split_name(fold_name(mask.stem))}
-    return frozenset(words - _NO_SUBJECT)
+    return frozenset(words - (_NO_SUBJECT - {"lesion"}))
 
 
 def _is_sure(file: _File) -> bool:

@@ -113,7 +113,8 @@ class Survey:
             self._colours |= set(np.unique(mask.values).tolist())
         elif mask.palette is not None:
             for number, colour in mask.palette.items():
-                is_moved = VOC_NUMBERS.get(colour, number) != number
+                # Grey is in many palettes.
+                is_moved = VOC_NUMBERS.get(colour, number) != number and bool(colour % 0x010101)
                 if is_moved or bool(number) != bool(colour):
                     self._has_one_palette = False
             for number, colour in mask.stored.items():
@@ -172,8 +173,9 @@ class Survey:
         if len(colours) > 1 or len(classes or ()) > 1:
             raise AnnotationError(
                 f"{root}: the masks hold {len(colours)} colours besides black, and nothing says "
-                "which classes these are; write labelmap.txt, one line `name:red,green,blue::` a "
-                "colour."
+                "which classes these are (numbers of a palette do not, if palettes differ or have "
+                "Pascal VOC's colours in another order); write labelmap.txt, one line "
+                "`name:red,green,blue::` a colour."
             )
         numbers = dict.fromkeys((0, VOID), 0) | dict.fromkeys(colours, 1)
         return Scheme(name_found({1}, classes), Levels(frozenset()), numbers)

@@ -121,7 +121,7 @@ class _Reader:
         self._folders = _find_needed_folders(pairing)
         self._framing: list[set[int]] = []
         self._fields: dict[tuple[str, str], list[bool]] = {}
-        self._values: dict[Path, set[int]] = {}
+        self._boxes: dict[Path, list[tuple[int, list[float]]]] = {}
 
     def survey(self, source: Path) -> Scheme:
         """Learn from all masks what their values mean."""
@@ -183,12 +183,12 @@ class _Reader:
             return [Fault(f"{reason} pixels (rows x columns)", "unread")]
         if not classes.any() and scheme.has_void(values):
             return [Fault("it marks pixels as void, and none as a class", "unread")]
-        self._values[path] = set(np.unique(classes).tolist()) - {0}
         self._framing.append(_find_framing(classes))
         self._fields.setdefault(_name_kind(path), []).append(_is_field_of_view(classes))
         regions = list(islice(find_regions(classes), MAX_MASK_REGIONS + 1))
         if len(regions) > MAX_MASK_REGIONS:
             return [Fault(f"it has more than {MAX_MASK_REGIONS} regions, as noise has", "unread")]
+        self._boxes[path] = regions
         return [
             Box(tuple(xyxy), scheme.names[value])
             if value in scheme.names
@@ -226,16 +226,24 @@ class _Reader:
             AnnotationError: If there are such.
         """
         for image, masks in self._pairing.images.items():
-            for one, other in combinations(masks, 2):
-                shared = self._values.get(one, set()) & self._values.get(other, set())
-                if shared and name_subject(one, image) != name_subject(other, image):
-                    first, second = (self._collector.relate(path) for path in (one, other))
+            subjects: dict[frozenset[str], list[Path]] = {}
+            for mask in masks:
+                subjects.setdefault(name_subject(mask, image), []).append(mask)
+            for one, other in combinations(subjects.values(), 2):
+                values = [set[int]().union(*map(self._get_values, part)) for part in (one, other)]
+                is_copy = self._boxes.get(one[0]) == self._boxes.get(other[0])
+                if set.intersection(*values) and not is_copy:
+                    first, second = (self._collector.relate(part[0]) for part in (one, other))
                     raise AnnotationError(
                         f"{self._collector.root}: {first!r} and {second!r} are masks of one image, "
                         "named as of different things, and use the same value; give each thing a "
                         "value of its own and name these in classes.txt, or move the masks that "
                         "are not meant elsewhere."
                     )
+
+    def _get_values(self, mask: Path) -> set[int]:
+        """Return the class values of a mask; none of one that could not be read."""
+        return {value for value, _ in self._boxes.get(mask, ())}
 
     def check_fields_of_view(self, *, are_named: bool) -> None:
         """Refuse masks of one kind of which each is that of nearly the whole image.

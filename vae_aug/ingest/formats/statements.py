@@ -80,6 +80,22 @@ _ABSENT = re.compile(
 )
 
 
+_FREE = re.compile(
+    rf"(?:normals?|healthy|negatives?|no[nt]?(?:{_DISEASE}|findings?|dr|covid))"
+    r"(?:control|case|image|patient|scan|slice|img)*s?"
+)
+"""Folders of images without findings, by their letters: `normal_images`, `notumor`, `NonCOVID`."""
+
+
+def is_free_of_findings(folder: str) -> bool:
+    """Tell whether a folder is called as one of images without findings.
+
+    Args:
+        folder: Its name; digits and what parts words do not count.
+    """
+    return _FREE.fullmatch("".join(re.findall(r"[^\W\d_]+", fold_name(folder)))) is not None
+
+
 def says_something(value: object) -> bool:
     """Tell whether a cell, value or text says anything else than that there is nothing."""
     said = str(value).strip().casefold().removesuffix(".0")

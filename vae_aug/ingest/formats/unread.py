@@ -78,7 +78,7 @@ def read_with_doubts(
         else []
     )
     root = source if source.is_dir() else source.parent
-    annotations = doubt_class_folders(doubt_copies(annotations), root)
+    annotations = doubt_class_folders(doubt_copies(annotations))
     annotations = _doubt(annotations, root, format, named, unopened)
     read = SplitsRead(annotations, files)
     return doubt_contradicted(read, format, source, split, options, is_told=is_told)

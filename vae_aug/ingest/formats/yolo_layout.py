@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations_with_replacement, islice
 from pathlib import Path, PurePosixPath
 
 from vae_aug.errors import AnnotationError, MissingSplitError
@@ -25,6 +26,7 @@ from vae_aug.ingest.formats.walk import walk
 from vae_aug.ingest.formats.yolo_names import (
     LIST_NAMES,
     Description,
+    holds_numbers,
     is_blank,
     is_yolo_text,
 )
@@ -33,6 +35,8 @@ from vae_aug.words import plural
 # Ultralytics knows the first, Darknet the last too.
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 _LABEL_FOLDERS = ("labels", "label", "annotations")
+_MOST_WORDS = 12
+"""Words of a name that are looked at."""
 
 
 class ImageLister:
@@ -290,10 +294,10 @@ class LabelFinder:
         if fold_name(path.name) in LIST_NAMES or fold_name(path.stem) in SPLIT_WORDS:
             return is_yolo_text(path)
         folders = map(fold_name, path.parent.relative_to(self._root).parts)
-        is_named = not stems.isdisjoint(_list_stems(path))
-        if is_named or set(folders) & set(_LABEL_FOLDERS):
+        if fold_name(path.stem) in stems or set(folders) & set(_LABEL_FOLDERS):
             return path.is_file() and not is_blank(path)
-        return is_yolo_text(path, least=1)
+        is_near = not stems.isdisjoint(_list_parts(path)) and holds_numbers(path)
+        return is_near or is_yolo_text(path, least=2)
 
     def _get_words(self, path: Path) -> set[str]:
         """Return the words of the folders of a file: CVAT's `obj_valid_data` is of a split."""
@@ -301,13 +305,12 @@ class LabelFinder:
         return set(re.split(r"[\W_\d]+", fold_name(folder)))
 
 
-def _list_stems(path: Path) -> Iterator[str]:
-    """Yield a name without suffix, and what is in front of or behind a part of it: `a` of `a_1`."""
+def _list_parts(path: Path) -> Iterator[str]:
+    """Yield the parts of a name, of one word or several: `a_b` of `gt_a_b_2`."""
     stem = fold_name(path.stem)
-    yield stem
-    for match in re.finditer(r"[\W_]+", stem):
-        yield stem[: match.start()]
-        yield stem[match.end() :]
+    words = list(islice(re.finditer(r"[^\W_]+", stem), _MOST_WORDS))
+    for first, last in combinations_with_replacement(words, 2):
+        yield stem[first.start() : last.end()]
 
 
 def _list_label_names(image: str) -> list[str]:

@@ -67,6 +67,16 @@ def is_yolo_text(path: Path, least: int = 4) -> bool:
     return any(_is_shape(re.split(r"[\s,;]+", line), least) for _, line in lines)
 
 
+def holds_numbers(path: Path) -> bool:
+    """Tell whether half of the words in the first lines of a text are numbers, or it is no text."""
+    try:
+        text = read_text(path)
+    except AnnotationError:
+        return path.is_file()
+    words = [w for _, line in islice(split_lines(text), _SAMPLES) for w in line.split()]
+    return bool(words) and 2 * sum(bool(NUMBER.fullmatch(word)) for word in words) >= len(words)
+
+
 def is_blank(path: Path) -> bool:
     """Tell whether a text file holds nothing; one that cannot be read does."""
     try:
