@@ -23,7 +23,7 @@ CORE = (
     ("engines",),
     ("augment",),
 )
-"""What a user of `VAEAugment` runs."""
+"""What a user of `VAEAugment` and of records runs; it imports nothing of the rest."""
 BEYOND = (
     ("figures",),
     ("ingest",),
