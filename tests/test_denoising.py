@@ -313,14 +313,14 @@ def test_bad_arguments(records, arguments, message):
         evaluate_denoising(records, **{"networks": {}, **arguments})
 
 
-def test_without_patients_images_are_counted_and_drawn(tmp_path):
+def test_without_patients_images_are_counted_and_resampled(tmp_path):
     phantoms = make_phantoms()[:3]
     boxes = [np.zeros((0, 4))] * 3
     for name, patients in (("none", ("", "", "")), ("one", ("a", "a", "a"))):
         make_records(tmp_path / name, [p.image for p in phantoms], boxes, patients)
         table = evaluate_denoising(tmp_path / name, {}, corruptions=("blend",), limit=3)
         settings = table.settings
-        assert settings["patients"] is None and "2000 draws of images" in settings["intervals"]
+        assert settings["patients"] is None and "2000 resamples of images" in settings["intervals"]
         estimate = table.get_row("blend", "input").ssim
         assert estimate.low < estimate.mean < estimate.high
         text = format_markdown(table)
