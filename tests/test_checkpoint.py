@@ -128,7 +128,7 @@ def test_manifest_and_card(saved):
 def test_altered_weights_name_the_variable(folder):
     with h5py.File(folder / "model.weights.h5", "r+") as file:
         file["latent/vars/1"][0] = 9.0
-    with pytest.raises(CheckpointError, match=r"variable .* differs from its SHA-256"):
+    with pytest.raises(CheckpointError, match="latent/vars/1 has the shape and SHA-256 of no"):
         load_checkpoint(folder)
 
 
@@ -180,11 +180,11 @@ def put(file, name, values):
         (lambda f: put(f, "latent/vars/1", np.zeros(17, "f4")), "has 225 arrays of"),
         (
             lambda f: put(f, "latent/vars/1", f["latent/vars/1"][:].reshape(4, 4)),
-            "variable .* differs from its SHA-256",
+            "latent/vars/1 has the shape and SHA-256 of no variable in the manifest",
         ),
         (
             lambda f: put(f, "latent/vars/1", np.full(16, np.nan, "f4")),
-            "variable .* differs from its SHA-256",
+            "latent/vars/1 has the shape and SHA-256 of no variable in the manifest",
         ),
         (lambda f: f.update({"more": h5py.ExternalLink("/dev/zero", "x")}), "root: message 0x2"),
     ],

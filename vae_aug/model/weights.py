@@ -87,33 +87,32 @@ def load_weights(path: Path, vae: Network, content: bytes, variables: Mapping[st
             f"{path}: {WEIGHTS_NAME}, {error}. The file is damaged or was altered; copy it again "
             "from its source."
         ) from error
-    found, wanted = sum(array.size for array in arrays.values()), _count_weights(variables)
-    if (len(arrays), found) != (len(variables), wanted):
+    found, expected = sum(array.size for array in arrays.values()), _count_weights(variables)
+    if (len(arrays), found) != (len(variables), expected):
         raise CheckpointError(
             f"{path}: {WEIGHTS_NAME} has {len(arrays)} arrays of {found} weights; the manifest has "
-            f"{len(variables)} of {wanted}."
+            f"{len(variables)} of {expected}."
         )
-    stored: dict[_Key, list[np.ndarray]] = {}
-    for array in arrays.values():
-        key = array.shape, _digest(array.astype(np.float32))
-        stored.setdefault(key, []).append(array)
-    chosen = []
+    wanted: dict[_Key, list[keras.Variable]] = {}
     for variable in vae.weights:
         described = variables[variable.path]
-        alike = stored.get((tuple(described["shape"]), described["sha256"]))
+        key = tuple(described["shape"]), described["sha256"]
+        wanted.setdefault(key, []).append(variable)
+    pairs = []
+    for name, array in arrays.items():
+        # Of variables that are alike, each takes one array.
+        alike = wanted.get((array.shape, _digest(array.astype(np.float32))))
         if not alike:
             raise CheckpointError(
-                f"{path}: variable {variable.path} differs from its SHA-256 in the manifest; "
-                "the file is damaged or was altered. Copy it again from its source."
+                f"{path}: {WEIGHTS_NAME}, {name} has the shape and SHA-256 of no variable in the "
+                "manifest; the file is damaged or was altered. Copy it again from its source."
             )
-        # An array stands for one variable, so that one that was altered is missed even if another
-        # has the values that it had.
-        chosen.append(alike.pop())
-        if not np.all(np.isfinite(chosen[-1])):
+        pairs.append((alike.pop(), array))
+        if not np.all(np.isfinite(array)):
             raise CheckpointError(
-                f"{path}: variable {variable.path} has values that are no numbers."
+                f"{path}: variable {pairs[-1][0].path} has values that are no numbers."
             )
-    for variable, array in zip(vae.weights, chosen, strict=True):
+    for variable, array in pairs:
         variable.assign(array)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -43,14 +42,8 @@ def doubt_class_folders(annotations: Annotations) -> Annotations:
         if not image.labels and image.annotation == "complete"
         if image.path.parent in contradictions
     }
-    if not doubted:
-        return annotations
-    images = tuple(
-        dataclasses.replace(image, annotation="faulty") if image.source_id in doubted else image
-        for image in annotations.images
-    )
     problems = [Problem(key, _REASON.format(name), "unread") for key, name in doubted.items()]
-    return annotations._replace(images=images, problems=(*problems, *annotations.problems))
+    return annotations.doubt(doubted, problems)
 
 
 def _find_contradiction(folders: Iterable[Path], beside: Mapping[Path, str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator
 
@@ -37,11 +36,7 @@ def doubt_copies(annotations: Annotations) -> Annotations:
         for image in told
         if image.source_id in doubted and image.annotation == "complete"
     ]
-    images = tuple(
-        dataclasses.replace(image, annotation="faulty") if image.source_id in doubted else image
-        for image in annotations.images
-    )
-    return annotations._replace(images=images, problems=(*problems, *annotations.problems))
+    return annotations.doubt(doubted, problems)
 
 
 def _part(

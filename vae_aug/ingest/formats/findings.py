@@ -15,7 +15,7 @@ from vae_aug.errors import AnnotationError, VAEAugError
 from vae_aug.ingest.formats.coco import is_coco, is_large_coco
 from vae_aug.ingest.formats.cvat import is_cvat, is_cvat_video
 from vae_aug.ingest.formats.labelme import is_labelme
-from vae_aug.ingest.formats.layout import fold_name
+from vae_aug.ingest.formats.layout import fold_name, list_beginnings
 from vae_aug.ingest.formats.lidc import is_lidc
 from vae_aug.ingest.formats.mask_pixels import read_mask
 from vae_aug.ingest.formats.masks import MASK_FILE_SUFFIXES, is_mask_name
@@ -161,10 +161,10 @@ class Findings:
         stems = {(path.parent, fold_name(path.stem)) for path in pictures}
         groups: dict[tuple[Path, bool], list[Path]] = collections.defaultdict(list)
         for path in pictures:
-            begins = re.finditer(r"[\W_]+", fold_name(path.stem))
             # Where boxes are there, it may be an image of edges as well.
             is_derived = not self.found and any(
-                (path.parent, match.string[: match.start()]) in stems for match in begins
+                (path.parent, beginning) in stems
+                for beginning in list_beginnings(fold_name(path.stem))
             )
             groups[path.parent, is_derived].append(path)
         if len(groups) < 2:

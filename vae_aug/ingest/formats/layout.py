@@ -173,6 +173,11 @@ def fold_name(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
+def list_beginnings(stem: str) -> list[str]:
+    """Return what is in front of each blank or mark in a name: `a` and `a_1` of `a_1_x`."""
+    return [stem[: match.start()] for match in re.finditer(r"[\W_]+", stem)]
+
+
 def list_images(folder: Path) -> list[Path]:
     """Return all files below a folder that have the suffix of an image, sorted."""
     # Archives packed on a Mac hold "._NAME.png" beside every image.

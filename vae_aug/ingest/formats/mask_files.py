@@ -38,7 +38,9 @@ _KINDS = frozenset(
         *("annotator", "annotators", "reader", "rater", "observer", "expert", "final", "fixed"),
     }
 )
-_NO_SUBJECT = _SURE | _UNSURE | _IMAGE | _SIDES | _KINDS | SPLIT_WORDS | {"ground", "truth"}
+_NO_SUBJECT = (
+    _SURE | (_UNSURE - {"lesion"}) | _IMAGE | _SIDES | _KINDS | SPLIT_WORDS | {"ground", "truth"}
+)
 # What programs lay beside a mask, about it.
 _SIDECARS = frozenset({".txt", ".md", ".xml", ".xmp", ".csv", ".pgw", ".tfw", ".jgw", ".md5"})
 # What a network made is no annotation.
@@ -249,7 +251,7 @@ def name_subject(mask: Path, image: Path) -> frozenset[str]:
     parts = [re.sub(r"\d+(?:st|nd|rd|th)?|(?<=[a-z])(?=[A-Z])", " ", folder) for folder in folders]
     words = {fold_name(word) for part in parts for word in re.findall(r"[^\W\d_]{2,}", part)}
     words |= {word for word, _ in split_name(fold_name(mask.stem))}
-    return frozenset(words - (_NO_SUBJECT - {"lesion"}))
+    return frozenset(words - _NO_SUBJECT)
 
 
 def _is_sure(file: _File) -> bool:

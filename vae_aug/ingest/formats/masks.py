@@ -13,7 +13,7 @@ from scipy.ndimage import find_objects
 from skimage.measure import label as label_regions
 
 from vae_aug.errors import AnnotationError, VAEAugError
-from vae_aug.ingest.formats.layout import fold_name, read_size
+from vae_aug.ingest.formats.layout import fold_name, list_beginnings, read_size
 from vae_aug.ingest.formats.mask_files import MASK_FILE_SUFFIXES as MASK_FILE_SUFFIXES
 from vae_aug.ingest.formats.mask_files import (
     Pairing,
@@ -284,9 +284,7 @@ def _is_field_of_view(classes: np.ndarray) -> bool:
 def _doubt_named(collector: Collector, orphans: Iterable[Path]) -> None:
     """Mark images without boxes as faulty whose name the name of a mask without an image begins."""
     beginnings = {
-        stem[: match.start()]
-        for stem in (fold_name(path.stem) for path in orphans)
-        for match in re.finditer(r"[\W_]+", stem)
+        beginning for path in orphans for beginning in list_beginnings(fold_name(path.stem))
     }
 
     def is_meant(image: AnnotatedImage) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,11 +81,7 @@ def _contradict(
     else:
         reason = f"has no boxes, and the annotations of the format {other} say something else of it"
         problems = [Problem(name, reason, "unread") for name in sorted(doubted)]
-    images = tuple(
-        dataclasses.replace(image, annotation="faulty") if image.source_id in doubted else image
-        for image in annotations.images
-    )
-    return annotations._replace(images=images, problems=(*problems, *annotations.problems))
+    return annotations.doubt(doubted, problems)
 
 
 def _list_told(

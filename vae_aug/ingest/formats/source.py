@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, cast
 
@@ -146,6 +146,16 @@ class Annotations(NamedTuple):
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
     file: Path | None = None
+
+    def doubt(self, source_ids: Container[str], problems: Iterable[Problem]) -> Annotations:
+        """Return the same with some images marked as faulty, and why in front of the problems."""
+        images = tuple(
+            dataclasses.replace(image, annotation="faulty")
+            if image.source_id in source_ids
+            else image
+            for image in self.images
+        )
+        return self._replace(images=images, problems=(*problems, *self.problems))
 
 
 class Box(NamedTuple):

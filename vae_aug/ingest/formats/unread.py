@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
@@ -131,13 +130,7 @@ def _doubt(
         if meant and path not in told and path not in reported:
             problems.append(Problem(path.relative_to(source).as_posix(), reason, "skipped"))
         doubted |= meant
-    images = tuple(
-        dataclasses.replace(image, annotation="faulty")
-        if not image.labels and image.source_id in doubted
-        else image
-        for image in annotations.images
-    )
-    return annotations._replace(images=images, problems=(*problems, *annotations.problems))
+    return annotations.doubt(doubted, problems)
 
 
 def _is_negative(path: Path) -> bool:
