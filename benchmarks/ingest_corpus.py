@@ -113,7 +113,7 @@ def _find_keys(source: Path, format: str, truth: dict[str, Boxes]) -> dict[str, 
     keys = {}
     for image in READERS[format](source).images:
         name = image.path.relative_to(source).as_posix()
-        choices = (name, f"{name}#{image.frame}", Path(name).name)
+        choices = (name, f"{name}#{image.item.index}", Path(name).name)
         keys[image.source_id] = next((key for key in choices if key in truth), image.source_id)
     return keys
 

@@ -501,7 +501,7 @@ def find_short(found, truth, folder):
     short = []
     for image in found.images:
         key = image.path.relative_to(folder).as_posix()
-        key = key if key in truth else f"{key}#{image.frame}"
+        key = key if key in truth else f"{key}#{image.item.index}"
         boxes = list(zip(image.labels, map(tuple, image.boxes.tolist()), strict=True))
         if image.annotation == "complete" and any(
             box not in boxes for box in [(clean_label(name), xyxy) for name, xyxy in truth[key]]

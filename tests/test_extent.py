@@ -16,6 +16,7 @@ from vae_aug.ingest.convert import Conversion, convert_image
 from vae_aug.ingest.formats import READERS
 from vae_aug.ingest.formats.source import DEFAULTS
 from vae_aug.ingest.ingest import ingest
+from vae_aug.ingest.items import View
 from vae_aug.records.records import read_info, read_records
 
 BOX = [(8, 4, 16, 20, 1)]
@@ -151,7 +152,7 @@ def test_images_of_8_bits_stay_as_they_are_under_a_window(tmp_path):
     source = write_coco(tmp_path / "in", {"A_1.png": BOX})
     (image,) = READERS["coco"](source, "train", DEFAULTS).images
     plain, windowed = (
-        convert_image(image, Conversion(("lesion", "stone"), None, window, None, window))
+        convert_image(image, Conversion(("lesion", "stone"), None, View(window, None, window)))
         for window in ("auto", (2048.0, 4096.0))
     )
     assert plain.record == windowed.record and plain.extent == Extent()

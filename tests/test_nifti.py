@@ -202,7 +202,7 @@ def test_the_decathlon(tmp_path):
     assert boxes == {5: (("liver",), [[3, 0, 4, 1]]), 0: (("cancer",), [[0, 4, 1, 5]])}
     assert {image.patient for image in found.images} == {"liver_0"}
     sagittal = read_nifti(tmp_path, "train", ReaderOptions(axis="sagittal")).images[-1]
-    assert (sagittal.frame, sagittal.boxes.tolist()) == (3, [[0, 0, 1, 1]])
+    assert (sagittal.item.index, sagittal.boxes.tolist()) == (3, [[0, 0, 1, 1]])
     assert [image.patient for image in read_nifti(tmp_path, "test").images] == ["liver_9"] * 6
     with pytest.raises(AnnotationError, match="imagesTr is train, imagesTs test"):
         read_nifti(tmp_path, "validation")

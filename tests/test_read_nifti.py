@@ -62,7 +62,7 @@ def summarize(found):
         states.add(image.annotation)
         patients.add(image.patient)
         boxes += [
-            (image.frame, label, xyxy)
+            (image.item.index, label, xyxy)
             for label, xyxy in zip(image.labels, image.boxes.tolist(), strict=True)
         ]
     return volumes

@@ -11,6 +11,7 @@ from test_cli import run
 
 from vae_aug.errors import AnnotationError
 from vae_aug.ingest.formats.source import AnnotatedImage
+from vae_aug.ingest.items import ImageFile
 from vae_aug.ingest.splits import (
     Leak,
     describe_patients,
@@ -28,7 +29,17 @@ def make_image(name, patient, labels=()):
     none = (False,) * len(labels)
     boxes = np.tile([0.0, 0.0, 1.0, 1.0], (len(labels), 1))
     return AnnotatedImage(
-        Path(name), name, patient, None, None, "complete", boxes, labels, none, none, none
+        ImageFile(Path(name)),
+        name,
+        patient,
+        None,
+        None,
+        "complete",
+        boxes,
+        labels,
+        none,
+        none,
+        none,
     )
 
 

@@ -14,9 +14,10 @@ from vae_aug.cli import app
 from vae_aug.codecs.images import write_image
 from vae_aug.errors import AnnotationError
 from vae_aug.ingest.dicom.image import read_dicom
+from vae_aug.ingest.dicom.stack import stack_neighbours
 from vae_aug.ingest.formats.dicom_folder import read_dicom_folder
 from vae_aug.ingest.ingest import ingest
-from vae_aug.ingest.stacks import Distance, add_neighbours, parse_neighbours, stack_neighbours
+from vae_aug.ingest.stacks import Distance, add_neighbours, parse_neighbours
 from vae_aug.records.records import read_records
 
 SIZE = (4, 6)
@@ -37,7 +38,7 @@ def describe(folder, neighbours):
     images = read_dicom_folder(folder).images
     placed = add_neighbours(images, parse_neighbours(neighbours))
     return {
-        image.path.stem: [n.path.stem if n.path else n.state for n in image.neighbours]
+        image.path.stem: [n.path.stem if n.path else n.state for n in image.item.neighbours]
         for image in placed
     }
 
@@ -138,7 +139,7 @@ def test_all_three_are_shown_through_the_window_of_the_middle_one(tmp_path):
         for item in add_neighbours(read_dicom_folder(tmp_path).images, Distance(1, is_mm=False))
         if item.path.stem == "b"
     ]
-    pixels, states = stack_neighbours(image, placed.neighbours)
+    pixels, states = stack_neighbours(image, placed.item.neighbours)
     assert states == ("found", "found")
     # 500 * 2 is 1000, half; 2500 is cut to white and inverted.
     np.testing.assert_array_equal(pixels, np.broadcast_to([128, 128, 0], (*SIZE, 3)))
@@ -208,7 +209,7 @@ def test_colour_keeps_its_channels(tmp_path):
     grey = read_dicom(tmp_path / "a.dcm")
     colour = dataclasses.replace(grey, pixels=np.zeros((4, 6, 3), np.uint8), voi=None)
     (placed,) = add_neighbours(read_dicom_folder(tmp_path).images, Distance(1, is_mm=False))
-    pixels, states = stack_neighbours(colour, placed.neighbours)
+    pixels, states = stack_neighbours(colour, placed.item.neighbours)
     assert pixels is colour.pixels and states == ("unfit", "unfit")
 
 
@@ -241,11 +242,11 @@ def test_the_network_sees_a_blend_of_the_slices_and_changes_all_alike():
 def test_real_series_has_its_neighbours(data_dir):
     folder = data_dir / "lung_ct_dicom"
     images = add_neighbours(read_dicom_folder(folder).images, Distance(1, is_mm=False))
-    by_path = {(image.path, image.frame): image for image in images}
-    ends = [image for image in images if "end" in {n.state for n in image.neighbours}]
+    by_path = {(image.path, image.item.index): image for image in images}
+    ends = [image for image in images if "end" in {n.state for n in image.item.neighbours}]
     assert len(images) == 64 and len(ends) == 2
     for image in images:
-        before, behind = image.neighbours
+        before, behind = image.item.neighbours
         if behind.path is not None:
-            assert by_path[behind.path, behind.frame].neighbours[0].path == image.path
+            assert by_path[behind.path, behind.frame].item.neighbours[0].path == image.path
         assert {before.state, behind.state} <= {"found", "end"}

@@ -17,10 +17,9 @@ from test_images import make_noise
 
 from vae_aug.codecs.images import encode_png, strip_jpeg_metadata
 from vae_aug.errors import AnnotationError, RecordError
-from vae_aug.ingest.convert import Conversion, convert_image
 from vae_aug.ingest.formats import read_tfrecords
 from vae_aug.ingest.formats.detect import detect_format
-from vae_aug.ingest.formats.source import Collector, Locator, clean_boxes, clean_label
+from vae_aug.ingest.formats.source import clean_boxes, clean_label
 from vae_aug.ingest.ingest import ingest
 from vae_aug.ingest.reading import find_hashed
 from vae_aug.records.records import iterate_examples, make_example, read_records, write_records
@@ -187,7 +186,7 @@ def test_faults_are_named_by_file_and_index(tmp_path):
             ("record 7: box 2: is not relative to the image", "dropped"),
         )
     ]
-    assert [image.frame for image in found.images] == [0, 2, 3, 7]
+    assert [image.item.index for image in found.images] == [0, 2, 3, 7]
     assert list_states(found) == ["complete", "faulty", "faulty", "faulty"]
 
 
@@ -273,7 +272,7 @@ def test_a_record_larger_than_any_image_is_passed_over(tmp_path, monkeypatch):
     assert len(large) > 10_000
     write_file(tmp_path / "a.tfrecord", large, make_foreign([(BOX, b"cyst", 1)]))
     found = read_tfrecords(tmp_path)
-    assert [image.frame for image in found.images] == [1]
+    assert [image.item.index for image in found.images] == [1]
     assert "bytes; at most 10000 are read" in found.problems[0].reason
 
 
@@ -482,7 +481,7 @@ def find_short(found, truth):
         boxes = [
             (label, *np.round(box, 3)) for label, box in zip(image.labels, image.boxes, strict=True)
         ]
-        key = f"{image.path.name}#{image.frame}"
+        key = f"{image.path.name}#{image.item.index}"
         stated = [(clean_label(name), *np.round(xyxy, 3)) for name, xyxy in truth[key]]
         # What `clean_boxes` finds fault with is no longer complete when it is written.
         sound = not any(clean_boxes(image.boxes, tfrecords.HEIGHT, tfrecords.WIDTH)[2])
@@ -573,17 +572,3 @@ def test_our_own_records_come_back_byte_for_byte(tmp_path):
     )
     assert written == given
     assert len(list(read_records(tmp_path / "out"))) == 5
-
-
-def test_a_feature_called_like_a_plane_is_not_taken_for_a_volume(tmp_path):
-    """MR sets prepared with TFDS may well call their image `axial`."""
-    pixels = make_noise((6, 8), "u1")
-    feature = {"axial": make_feature([encode_png(pixels)])}
-    record = tf.train.Example(features=tf.train.Features(feature=feature))
-    write_file(tmp_path / "a.tfrecord", record.SerializeToString())
-    collector = Collector(tmp_path)
-    collector.add(tmp_path / "a.tfrecord", (), locator=Locator(part="axial"))
-    [image] = collector.finish(()).images
-    assert image.place == "record 0"
-    converted = convert_image(image, Conversion((), None, "auto", None))
-    assert not converted.problems and len(converted.record) > pixels.size

@@ -51,11 +51,11 @@ class Runner(NamedTuple):
     options: Mapping[str, str]
 
 
-def make_key(items: Sequence[AnnotatedImage], conversion: Conversion) -> str:
+def make_key(images: Sequence[AnnotatedImage], conversion: Conversion) -> str:
     """Make a key that changes with everything that the blocks of these images depend on.
 
     Args:
-        items: The images; of their files and neighbours size and time of change count.
+        images: The images; of their files and neighbours size and time of change count.
         conversion: How they become records.
 
     Returns:
@@ -66,32 +66,32 @@ def make_key(items: Sequence[AnnotatedImage], conversion: Conversion) -> str:
     versions = (__version__, tf.__version__, pydicom.__version__, PIL.__version__)
     settings = {key: value for key, value in vars(conversion).items() if key != "salt"}
     digest.update(json.dumps([versions, BLOCK, conversion.salt is None, settings]).encode())
-    for item in items:
-        described = vars(item) | {"path": str(item.path.absolute()), "boxes": item.boxes.tolist()}
-        paths = [item.path, *(n.path for n in item.neighbours if n.path is not None)]
+    for image in images:
+        described = vars(image) | {"item": image.item.make_absolute()}
+        described["boxes"] = image.boxes.tolist()
         with contextlib.suppress(OSError):
-            states = [path.stat() for path in paths]
+            states = [path.stat() for path in image.item.files]
             described["files"] = [(state.st_size, state.st_mtime_ns) for state in states]
         digest.update(json.dumps(described, default=str).encode())
     return digest.hexdigest()[:16]
 
 
-def list_blocks(items: Sequence[AnnotatedImage], folder: Path) -> dict[Path, bool]:
+def list_blocks(images: Sequence[AnnotatedImage], folder: Path) -> dict[Path, bool]:
     """Name the blocks of some images.
 
     Args:
-        items: The images.
+        images: The images.
         folder: Where blocks are kept.
 
     Returns:
         The file of each block in order, and whether it is there.
     """
-    paths = (folder / f"{start:08}.zip" for start in range(0, len(items), BLOCK))
+    paths = (folder / f"{start:08}.zip" for start in range(0, len(images), BLOCK))
     return {path: path.is_file() for path in paths}
 
 
 def convert_in_blocks(
-    items: Sequence[AnnotatedImage],
+    images: Sequence[AnnotatedImage],
     conversion: Conversion,
     folder: Path,
     workers: int | Runner = 1,
@@ -99,7 +99,7 @@ def convert_in_blocks(
     """Convert images in their order, but for those whose block is there.
 
     Args:
-        items: The images.
+        images: The images.
         conversion: How.
         folder: Where blocks are kept; the caller removes them when they are no longer needed.
         workers: Processes; 1 works in this one. More are started anew, so a script that calls
@@ -114,10 +114,10 @@ def convert_in_blocks(
         MissingPackageError: If there is a runner and no Apache Beam.
         RecordError: If a block is damaged or cannot be written, or the runner fails.
     """
-    blocks = list_blocks(items, folder)
+    blocks = list_blocks(images, folder)
     parts = {
-        path: items[start : start + BLOCK]
-        for path, start in zip(blocks, range(0, len(items), BLOCK), strict=True)
+        path: images[start : start + BLOCK]
+        for path, start in zip(blocks, range(0, len(images), BLOCK), strict=True)
     }
     missing = {path: part for path, part in parts.items() if not blocks[path]}
     with contextlib.closing(_make_blocks(missing, conversion, workers)) as made:
@@ -162,7 +162,11 @@ def _make_blocks_on(
     from vae_aug.ingest.beam import run_on_beam  # needs an extra
 
     tasks = [
-        (path.absolute(), [_make_absolute(item) for item in part], conversion)
+        (
+            path.absolute(),
+            [dataclasses.replace(image, item=image.item.make_absolute()) for image in part],
+            conversion,
+        )
         for path, part in parts.items()
     ]
     if tasks:
@@ -175,18 +179,12 @@ def _make_blocks_on(
         )
 
 
-def _make_absolute(item: AnnotatedImage) -> AnnotatedImage:
-    """Return an image that workers find whatever folder they run in."""
-    neighbours = tuple(n._replace(path=n.path and n.path.absolute()) for n in item.neighbours)
-    return dataclasses.replace(item, path=item.path.absolute(), neighbours=neighbours)
-
-
-def _make_block(path: Path, items: Sequence[AnnotatedImage], conversion: Conversion) -> None:
+def _make_block(path: Path, images: Sequence[AnnotatedImage], conversion: Conversion) -> None:
     content = io.BytesIO()
     index = []
     with zipfile.ZipFile(content, "w") as archive:
-        for number, item in enumerate(items):
-            counted = vars(convert_image(item, conversion))
+        for number, image in enumerate(images):
+            counted = vars(convert_image(image, conversion))
             record = counted.pop("record")
             if record is not None:
                 archive.writestr(str(number), record)

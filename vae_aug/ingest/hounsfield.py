@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from vae_aug.errors import VAEAugError
 from vae_aug.ingest.dicom.image import WINDOWS, Window, apply_window, check_window, quantize
 from vae_aug.ingest.dicom.values import get_window_limits
-from vae_aug.ingest.formats.source import Hounsfield
+
+
+class Hounsfield(NamedTuple):
+    """What the pixels of a PNG of 16 bits stand for, where they are no grey.
+
+    Attributes:
+        offset: What was added to Hounsfield units.
+        window: The units that are black and white, None if the source names none.
+    """
+
+    offset: int
+    window: tuple[float, float] | None
 
 
 def show_hounsfield(

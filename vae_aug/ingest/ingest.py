@@ -126,7 +126,7 @@ def _ingest(
     found = read_source(source, split, settings)
     if share is not None:
         found = note_sharing(name_patients(found), split, settings.reader_options)
-    found = make_comparable(found, settings.conversion.window)
+    found = make_comparable(found, settings.conversion.view.window)
     annotations = found.annotations
     labels = choose_labels(annotations, job.out, set(names), settings.labels)
     conversion = dataclasses.replace(settings.conversion, label_names=labels)

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vae_aug.errors import VAEAugError
-from vae_aug.ingest.dicom.image import Window, is_dicom, read_header
+from vae_aug.ingest.dicom.image import Window, read_header
 from vae_aug.ingest.formats.all_splits import count_unread
 from vae_aug.ingest.formats.detect import detect_format
 from vae_aug.ingest.formats.source import Annotations, Problem, ReaderOptions
 from vae_aug.ingest.formats.unread import read_with_doubts
+from vae_aug.ingest.items import DicomFrame
 from vae_aug.ingest.series import find_series_ranges
 from vae_aug.ingest.settings import IngestSettings
 from vae_aug.ingest.splits import describe_patients
@@ -75,15 +76,14 @@ def name_patients(source: Source) -> Source:
 
     @functools.cache  # a file may hold hundreds of frames, each an image
     def find_patient(path: Path) -> str:
-        if is_dicom(path):
-            with contextlib.suppress(VAEAugError):  # Converting the image tells what is wrong.
-                return read_header(path).patient_id
+        with contextlib.suppress(VAEAugError):  # Converting the image tells what is wrong.
+            return read_header(path).patient_id
         return ""
 
     images = tuple(
-        image
-        if image.patient or image.part
-        else dataclasses.replace(image, patient=find_patient(image.path))
+        dataclasses.replace(image, patient=find_patient(image.path))
+        if isinstance(image.item, DicomFrame) and not image.patient
+        else image
         for image in source.annotations.images
     )
     return dataclasses.replace(source, annotations=source.annotations._replace(images=images))
@@ -119,12 +119,13 @@ def _describe_unread(unread: Mapping[str, int | None]) -> str:
 def make_comparable(source: Source, window: Window) -> Source:
     """Give DICOM images the range of their series, where they would not compare otherwise."""
     images = source.annotations.images
-    paths = dict.fromkeys(image.path for image in images if not image.part)
-    ranges = find_series_ranges(filter(is_dicom, paths), window)
-    if not ranges:
-        return source
+    frames = (image.path for image in images if isinstance(image.item, DicomFrame))
+    ranges = find_series_ranges(dict.fromkeys(frames), window)
     images = tuple(
-        dataclasses.replace(image, value_range=ranges.get(str(image.path))) for image in images
+        dataclasses.replace(image, item=dataclasses.replace(image.item, value_range=found))
+        if isinstance(image.item, DicomFrame) and (found := ranges.get(str(image.path)))
+        else image
+        for image in images
     )
     return dataclasses.replace(source, annotations=source.annotations._replace(images=images))
 

@@ -17,6 +17,7 @@ from vae_aug.ingest.convert import Conversion
 from vae_aug.ingest.dicom.image import WINDOWS, Window, check_window
 from vae_aug.ingest.formats import READERS
 from vae_aug.ingest.formats.source import ReaderOptions
+from vae_aug.ingest.items import View
 from vae_aug.ingest.nifti import check_axis
 from vae_aug.ingest.privacy import read_salt
 from vae_aug.ingest.stacks import Distance, parse_neighbours
@@ -130,14 +131,12 @@ class IngestSettings:
         window = check_window("auto" if self.window is None else self.window)
         if self.bits not in (None, 8, 16):
             raise ValueError(f"bits must be 8, 16 or None; got {self.bits!r}.")
-        is_preset = isinstance(self.window, str) and self.window in WINDOWS
+        # A preset keeps its name, by which it is refused for values that are no Hounsfield units.
+        stored = self.window if isinstance(self.window, str) and self.window in WINDOWS else window
         return Conversion(
             label_names=(),
             salt=None if self.keep_ids else read_salt(self.salt),
-            window=window,
-            bits=self.bits,
-            stored_window=self.window if is_preset else window,  # type: ignore[arg-type]
-            exif=self.exif,
+            view=View(window, self.bits, stored, self.exif),
             keep_partial=self.keep_partial,
             negatives=self.unannotated == "negative",
         )

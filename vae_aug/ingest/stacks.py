@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from vae_aug.errors import AnnotationError, DicomError
-from vae_aug.ingest.dicom.image import DicomImage, is_dicom, read_dicom
+from vae_aug.errors import AnnotationError
+from vae_aug.ingest.dicom.stack import Neighbour
 from vae_aug.ingest.formats.layout import looks_like_dicom
-from vae_aug.ingest.formats.source import AnnotatedImage, Neighbour, NeighbourState
+from vae_aug.ingest.formats.source import AnnotatedImage
+from vae_aug.ingest.items import DicomFrame
 from vae_aug.ingest.series import Series, iterate_series
 
 _MAX_NEIGHBOURS = 100
@@ -74,16 +75,12 @@ def add_neighbours(images: Sequence[AnnotatedImage], distance: Distance) -> list
         distance: Of the neighbours.
 
     Returns:
-        The images, with `neighbours` set.
+        The images, whose items know their neighbours.
 
     Raises:
         AnnotationError: If an image is no DICOM file.
     """
-    for image in images:
-        if not is_dicom(image.path):
-            raise AnnotationError(
-                f"{image.path}: no DICOM file, so it has no neighbours; run without neighbours."
-            )
+    frames = [_get_frame(image) for image in images]
     folders = dict.fromkeys(image.path.parent for image in images)
     files = [p for folder in folders for p in sorted(folder.iterdir()) if _is_candidate(p)]
     found: dict[tuple[Path, int], tuple[Neighbour, Neighbour]] = {}
@@ -91,9 +88,18 @@ def add_neighbours(images: Sequence[AnnotatedImage], distance: Distance) -> list
         found.update(_find_in_series(series, distance))
     nowhere = (Neighbour("unplaced"),) * 2
     return [
-        dataclasses.replace(image, neighbours=found.get((image.path, image.frame), nowhere))
-        for image in images
+        dataclasses.replace(image, item=dataclasses.replace(frame, neighbours=neighbours))
+        for image, frame in zip(images, frames, strict=True)
+        for neighbours in [found.get((frame.path, frame.index), nowhere)]
     ]
+
+
+def _get_frame(image: AnnotatedImage) -> DicomFrame:
+    if isinstance(image.item, DicomFrame):
+        return image.item
+    raise AnnotationError(
+        f"{image.path}: no DICOM file, so it has no neighbours; run without neighbours."
+    )
 
 
 def _is_candidate(path: Path) -> bool:
@@ -143,43 +149,3 @@ def _choose(
     if runs[chosen] != runs[index]:
         return Neighbour("gap")
     return Neighbour("found", series.slices[chosen].path, series.slices[chosen].frame)
-
-
-def stack_neighbours(
-    image: DicomImage, neighbours: Iterable[Neighbour]
-) -> tuple[np.ndarray, tuple[NeighbourState, ...]]:
-    """Read the neighbours of an image and make them its channels.
-
-    Args:
-        image: The image.
-        neighbours: Before and behind.
-
-    Returns:
-        Pixels `[H, W, 3]` in the image's dtype: before, the image, behind, all through the
-        image's own window, so that the same value is the same grey. The image itself stands in
-        for a neighbour that is missing, cannot be read, or has another size or colour. And the
-        `state` of each neighbour, `"unfit"` for the last three. An image in colour stays as it is.
-    """
-    if image.voi is None:
-        return image.pixels, ("unfit", "unfit")
-    channels: list[np.ndarray] = []
-    states: list[NeighbourState] = []
-    for neighbour in neighbours:
-        pixels, state = image.pixels, neighbour.state
-        if neighbour.path is not None:
-            other = _read_like(image, neighbour.path, neighbour.frame)
-            pixels, state = (pixels, "unfit") if other is None else (other, state)
-        channels.append(pixels)
-        states.append(state)
-    before, behind = channels
-    return np.concatenate([before, image.pixels, behind], axis=-1), tuple(states)
-
-
-def _read_like(image: DicomImage, path: Path, frame: int) -> np.ndarray | None:
-    """Read a frame as another image is shown; None if it does not go with it."""
-    try:
-        # Its own record, if it has one, is left out for the same reason, which is reported there.
-        pixels = read_dicom(path, image.voi, bits=8 * image.pixels.itemsize, frame=frame).pixels
-    except DicomError:
-        return None
-    return pixels if pixels.shape == image.pixels.shape else None

@@ -311,11 +311,11 @@ class _Run:
         converted = convert_in_blocks(
             images, self._conversion, self._work.folder, self._job.settings.workers_or_runner
         )
-        for done, (item, result) in enumerate(zip(images, converted, strict=True), start=1):
-            file = relate_path(item.path, self._root)
+        for done, (image, result) in enumerate(zip(images, converted, strict=True), start=1):
+            file = relate_path(image.path, self._root)
             for reason, effect in result.problems:
                 self._report(file, reason, effect)
-            if result.record is not None and self._keeps(item, result):
+            if result.record is not None and self._keeps(image, result):
                 example = tf.train.Example.FromString(result.record)
                 self.shown.offer(example, result.patient)
                 yield example, result.annotation == "complete"
@@ -331,20 +331,20 @@ class _Run:
             reasons = "; ".join(f"{self.files[p.file]}: {p.reason}" for p in self.problems[:3])
             raise AnnotationError(f"the source holds no usable image. {reasons}".rstrip())
 
-    def _keeps(self, item: AnnotatedImage, result: Converted) -> bool:
+    def _keeps(self, image: AnnotatedImage, result: Converted) -> bool:
         """Count a converted image and tell whether it is written."""
         self.states[result.annotation] += 1
         self.turned += result.turned
         if result.annotation != "complete":
-            self._report_unannotated(item, result.annotation)
+            self._report_unannotated(image, result.annotation)
             if self._job.settings.what_of_unannotated == "skip":
                 return False
         self._count(result)
         return True
 
-    def _report_unannotated(self, item: AnnotatedImage, annotation: AnnotationState) -> None:
-        file = relate_path(item.path, self._root)
-        place = f"{item.place}: " if item.place else ""
+    def _report_unannotated(self, image: AnnotatedImage, annotation: AnnotationState) -> None:
+        file = relate_path(image.path, self._root)
+        place = f"{image.place}: " if image.place else ""
         reason = f"{place}{_UNANNOTATED_REASONS[annotation]}"
         if self._job.settings.strict and annotation == "faulty":
             self._report(file, reason, "unannotated")

@@ -87,13 +87,13 @@ def count_unread(
     """
     if split == ALL or not _may_have_splits(format, source):
         return {}
-    seen = {_locate(image) for image in read.images}
+    seen = {image.item for image in read.images}
     unread: dict[str, int | None] = {}
     for name in SPLIT_NAMES:
         if name == get_split_name(split):
             continue
         try:
-            places = {_locate(image) for image in READERS[format](source, name, options).images}
+            places = {image.item for image in READERS[format](source, name, options).images}
         except MissingSplitError:
             continue
         except AnnotationError:
@@ -168,10 +168,6 @@ def _are_alike(one: AnnotatedImage, other: AnnotatedImage) -> bool:
     return (one.annotation, one.labels) == (other.annotation, other.labels) and np.array_equal(
         one.boxes, other.boxes, equal_nan=True
     )
-
-
-def _locate(image: AnnotatedImage) -> tuple[str, int, str, int]:
-    return str(image.path), image.frame, image.part, image.offset
 
 
 def _get_file(format: str, part: Annotations) -> Path | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from pathlib import Path
 
 from vae_aug.ingest.formats.layout import fold_name
 from vae_aug.ingest.formats.source import AnnotatedImage, Annotations, Problem
@@ -59,7 +61,7 @@ def _describe(image: AnnotatedImage) -> Hashable:
 
 
 def _get_name(image: AnnotatedImage) -> Hashable:
-    return fold_name(image.path.name), image.frame, image.part, image.offset
+    return dataclasses.replace(image.item, path=Path(fold_name(image.path.name)))
 
 
 def _read_size(image: AnnotatedImage) -> Hashable:

@@ -21,10 +21,10 @@ from vae_aug.ingest.formats.source import (
     Box,
     Collector,
     Fault,
-    Locator,
     ReaderOptions,
     reader,
 )
+from vae_aug.ingest.items import DicomFrame
 from vae_aug.words import plural
 
 _LOST = (
@@ -160,13 +160,12 @@ def _add_images(collector: Collector, pictures: Sequence[Picture], marks: Marks)
             source_id = key if header.frames == 1 else f"{key}#{frame}"
             studies[source_id] = header.study_instance_uid
             collector.add(
-                picture.path,
+                DicomFrame(picture.path, frame, is_only=header.frames == 1),
                 entries,
                 file=marks.files.get((picture.key, frame)),
                 size=marks.sizes.get(picture.key, (None, None)),
                 patient=header.patient_id,
                 source_id=source_id,
-                locator=Locator(frame),
             )
     if marks.drawn_boxes:
         collector.notes.append(

@@ -21,7 +21,6 @@ from vae_aug.ingest.formats.source import (
     Box,
     Collector,
     Fault,
-    Locator,
     ReaderOptions,
     describe_fault,
     parse_number,
@@ -29,6 +28,7 @@ from vae_aug.ingest.formats.source import (
 )
 from vae_aug.ingest.formats.text import parse_xml
 from vae_aug.ingest.formats.walk import walk
+from vae_aug.ingest.items import DicomFrame
 from vae_aug.words import plural
 
 _LABEL = "nodule"
@@ -116,11 +116,10 @@ def read_lidc(
         for frame in range(header.frames):
             key = header.sop_instance_uid or collector.relate(path)
             collector.add(
-                path,
+                DicomFrame(path, frame, is_only=header.frames == 1),
                 entries,
                 patient=header.patient_id,
                 source_id=key if header.frames == 1 else f"{key}#{frame}",
-                locator=Locator(frame),
             )
     if broken_folders - {path.parent for path in headers}:
         collector.doubt("an XML file cannot be read, and no DICOM file lies beside it")

@@ -22,13 +22,13 @@ from vae_aug.ingest.formats.source import (
     Box,
     Collector,
     Fault,
-    Locator,
     ReaderOptions,
     describe_fault,
     parse_number,
     reader,
 )
 from vae_aug.ingest.formats.text import load_json
+from vae_aug.ingest.items import VolumeSlice
 from vae_aug.ingest.nifti import (
     Grid,
     LabelSlice,
@@ -380,12 +380,11 @@ def _add_slices(
     path = pair.image.path
     for index, entries in enumerate(slices):
         collector.add(
-            path,
+            VolumeSlice(path, index, axis=axis),
             entries,
             size=(grid.height, grid.width),
             patient=patient,
             source_id=f"{collector.relate(path)}#{index}",
-            locator=Locator(index, axis),
         )
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vae_aug.errors import MissingSplitError, VAEAugError
-from vae_aug.ingest.dicom.image import is_dicom
 from vae_aug.ingest.formats.all_splits import SplitsRead, read_splits
 from vae_aug.ingest.formats.detect import list_formats
 from vae_aug.ingest.formats.dicom_folder import read_dicom_objects
 from vae_aug.ingest.formats.layout import lies_in_other_split
 from vae_aug.ingest.formats.source import AnnotatedImage, Annotations, Problem, ReaderOptions
+from vae_aug.ingest.items import DicomFrame
 
 _BOXES_WITHIN = frozenset({"records", "tfds", "images"})
 """Formats that hold their boxes with the images, or none."""
@@ -43,15 +43,16 @@ def doubt_contradicted(
         is_told: Whether the user named the format, so that there may be annotations of others.
     """
     annotations = read.annotations
-    empty = {image.path for image in annotations.images if _is_empty(image)}
+    empty = {image.path: image.item for image in annotations.images if _is_empty(image)}
     if not empty or not source.is_dir() or format in _BOXES_WITHIN:
         return read
     others: Mapping[str, Path] = list_formats(source, read.files) if is_told else {}
     # Its reader takes Pascal VOC itself, also where files are called by UIDs.
     own = {format, "dicom", *(["voc"] if format == "dicom" else [])}
     files = {name: path for name, path in others.items() if name not in own}
-    if format != "dicom" and (picture := next(filter(is_dicom, sorted(empty)), None)):
-        files["dicom"] = picture
+    pictures = [path for path, item in empty.items() if isinstance(item, DicomFrame)]
+    if format != "dicom" and pictures:
+        files["dicom"] = min(pictures)
     for name, file in sorted(files.items()):
         annotations = _contradict(annotations, name, file, source, split, options)
     return read._replace(annotations=annotations)
@@ -107,4 +108,4 @@ def _is_empty(image: AnnotatedImage) -> bool:
 
 
 def _locate(image: AnnotatedImage) -> _Frame:
-    return os.path.normpath(image.path), image.frame
+    return os.path.normpath(image.path), image.item.index

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vae_aug.errors import AnnotationError
 from vae_aug.ingest.formats.layout import SPLIT_WORDS
-from vae_aug.ingest.formats.source import Box, Fault, Hounsfield
+from vae_aug.ingest.formats.source import Box, Fault
 from vae_aug.ingest.formats.table_columns import (
     Dialect,
     Row,
@@ -20,6 +20,7 @@ from vae_aug.ingest.formats.table_columns import (
     to_corners,
 )
 from vae_aug.ingest.formats.table_file import Line, Record
+from vae_aug.ingest.hounsfield import Hounsfield
 
 _DEEPLESION_OFFSET = 2**15
 _DEEPLESION_SPLITS = {"1": "train", "2": "validation", "3": "test"}

@@ -15,7 +15,8 @@ import numpy as np
 from vae_aug.codecs.images import Exif
 from vae_aug.errors import AnnotationError, VAEAugError
 from vae_aug.ingest.formats.borders import is_inside, keep_inside, list_borders
-from vae_aug.ingest.nifti import is_nifti
+from vae_aug.ingest.hounsfield import Hounsfield
+from vae_aug.ingest.items import Item, find_item
 from vae_aug.limits import MAX_BOXES
 
 _LEAST_SIDE_PX = 1e-3
@@ -27,36 +28,6 @@ _COUNTED_FROM_1_PX = 1.5
 
 Effect = Literal["skipped", "unread", "dropped", "clipped", "unannotated"]
 AnnotationState = Literal["complete", "faulty", "none"]
-NeighbourState = Literal["found", "end", "gap", "thick", "duplicate", "unplaced", "unfit"]
-
-
-class Hounsfield(NamedTuple):
-    """What the pixels of a PNG of 16 bits stand for, where they are no grey.
-
-    Attributes:
-        offset: What was added to Hounsfield units.
-        window: The units that are black and white, None if the source names none.
-    """
-
-    offset: int
-    window: tuple[float, float] | None
-
-
-class Neighbour(NamedTuple):
-    """A slice before or behind an image, or why there is none.
-
-    Attributes:
-        state: `"found"`; `"end"` (the series ends), `"gap"` (a slice is missing between), `"thick"`
-            (no other slice is as near), `"duplicate"` (another slice lies where the image does),
-            `"unplaced"` (the image has no place in space), or `"unfit"` (cannot be read, or
-            differs in size or colour).
-        path: The DICOM file, None if there is none.
-        frame: Index of its frame, from 0.
-    """
-
-    state: NeighbourState
-    path: Path | None = None
-    frame: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +35,7 @@ class AnnotatedImage:
     """One image with its boxes.
 
     Attributes:
-        path: The file that holds the image: PNG, JPEG, TIFF, DICOM, TFRecord or NIfTI.
+        item: Where its pixels are.
         source_id: Key of the image: its path relative to the source, or SOP Instance UID.
         patient: Identifier of the patient as the source has it, `""` if unknown.
         height: Height in pixels that the annotation claims; None if it does not.
@@ -77,17 +48,9 @@ class AnnotatedImage:
         is_crowd: `[N]` COCO's mark of a box around many objects.
         difficult: `[N]` Pascal VOC's mark.
         truncated: `[N]` Pascal VOC's mark.
-        frame: Which frame of a DICOM file, record of a TFRecord file or slice of a volume, from 0.
-        part: Key of the feature that holds the image in a record, or axis of the slices of a
-            volume; `""` of other files.
-        offset: Byte at which the record begins.
-        neighbours: Slices before and behind that become channels; empty for none.
-        hounsfield: What the pixels stand for if the file is a PNG of 16 bits; None for grey.
-        value_range: Lowest and highest modality value of a DICOM image's series where its images
-            would not compare otherwise, as `vae_aug.ingest.series.find_series_ranges`; else None.
     """
 
-    path: Path
+    item: Item
     source_id: str
     patient: str
     height: int | None
@@ -98,18 +61,16 @@ class AnnotatedImage:
     is_crowd: tuple[bool, ...]
     difficult: tuple[bool, ...]
     truncated: tuple[bool, ...]
-    frame: int = 0
-    part: str = ""
-    offset: int = 0
-    neighbours: tuple[Neighbour, ...] = ()
-    hounsfield: Hounsfield | None = None
-    value_range: tuple[float, float] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file that holds the image."""
+        return self.item.path
 
     @property
     def place(self) -> str:
         """Where in a file of many images this one is, for messages; `""` of other files."""
-        kind = "slice" if is_nifti(self.path) else "record"
-        return f"{kind} {self.frame}" if self.part else ""
+        return self.item.place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,14 +162,6 @@ def reader(read: _Reader) -> _Reader:
     return cast(_Reader, read_inside)
 
 
-class Locator(NamedTuple):
-    """Where in a file of several images one is; each as in `AnnotatedImage`."""
-
-    frame: int = 0
-    part: str = ""
-    offset: int = 0
-
-
 class Fault(NamedTuple):
     """Something that a source says of an image's boxes and that became no box.
 
@@ -253,14 +206,13 @@ class Collector:
 
     def add(
         self,
-        path: Path,
+        image: Path | Item,
         entries: Iterable[Box | Fault] | None,
         *,
         file: Path | None = None,
         size: tuple[int | None, int | None] = (None, None),
         patient: str = "",
         source_id: str | None = None,
-        locator: Locator = Locator(),  # noqa: B008 - a tuple, which nobody can change
         hounsfield: Hounsfield | None = None,
     ) -> None:
         """Add an image, unless it lies outside the source.
@@ -269,7 +221,7 @@ class Collector:
         cannot be told which is right, and it counts as faulty.
 
         Args:
-            path: The image file.
+            image: Where it is; a file that holds one image by its path.
             entries: What the source says of its boxes: boxes, and faults where it says something
                 that is none; each fault is reported. Nothing to iterate over if the source says
                 that there are no boxes; None if it says nothing of the image.
@@ -277,9 +229,9 @@ class Collector:
             size: Height and width in pixels that the annotation claims.
             patient: As in `AnnotatedImage`.
             source_id: As in `AnnotatedImage`; None for the path relative to the source.
-            locator: Where in the file it is.
-            hounsfield: As in `AnnotatedImage`.
+            hounsfield: As in `ImageFile`, of a path.
         """
+        path = image if isinstance(image, Path) else image.path
         if not self.contains(path):
             reason = "the image lies outside the source; name its folder with --images"
             self.report(path, reason)
@@ -288,8 +240,8 @@ class Collector:
         boxes, faults = _check_labels(entries or ())
         for fault in faults:
             self.report(file or path, fault.reason, fault.effect)
-        image = AnnotatedImage(
-            path=path,
+        annotated = AnnotatedImage(
+            item=find_item(image, hounsfield) if isinstance(image, Path) else image,
             source_id=self.relate(path) if source_id is None else source_id,
             patient=patient,
             height=size[0],
@@ -300,16 +252,12 @@ class Collector:
             is_crowd=tuple(box.is_crowd for box in boxes),
             difficult=tuple(box.difficult for box in boxes),
             truncated=tuple(box.truncated for box in boxes),
-            frame=locator.frame,
-            part=locator.part,
-            offset=locator.offset,
-            hounsfield=hounsfield,
         )
-        position = self._positions.setdefault(image.source_id, len(self.images))
+        position = self._positions.setdefault(annotated.source_id, len(self.images))
         if position == len(self.images):
-            self.images.append(image)
+            self.images.append(annotated)
         else:
-            self._merge(position, image)
+            self._merge(position, annotated)
 
     def _merge(self, position: int, image: AnnotatedImage) -> None:
         """Report an image that is there twice, and mark it where the two differ."""

@@ -16,7 +16,6 @@ from vae_aug.ingest.formats.source import (
     Box,
     Effect,
     Fault,
-    Hounsfield,
     parse_number,
     parse_size,
 )
@@ -28,6 +27,7 @@ from vae_aug.ingest.formats.statements import (
     says_something,
 )
 from vae_aug.ingest.formats.table_file import Line, Record, fold_column
+from vae_aug.ingest.hounsfield import Hounsfield
 
 # Paths before names, for these tell images of one name in several folders apart.
 _IMAGE = (

@@ -21,11 +21,11 @@ from vae_aug.ingest.formats.source import (
     Box,
     Collector,
     Fault,
-    Locator,
     ReaderOptions,
     describe_fault,
     reader,
 )
+from vae_aug.ingest.items import Record
 from vae_aug.records.tfrecord import get_values, has_values, iterate_places, parse_record
 from vae_aug.words import plural
 
@@ -209,10 +209,9 @@ def _read_file(path: Path, expected: int, keys: _Keys, collector: Collector) -> 
                 collector.report(path, f"record {index}: {describe_fault(path, error)}")
                 continue
             collector.add(
-                path,
+                Record(path, index, offset=offset, key=keys.image),
                 _read_entries(record, size, keys, f"record {index}"),
                 source_id=f"{path.name}__{index}",
-                locator=Locator(index, keys.image, offset),
             )
     except RecordError as error:
         collector.report(path, describe_fault(path, error))

@@ -25,13 +25,13 @@ from vae_aug.ingest.formats.source import (
     Box,
     Collector,
     Fault,
-    Locator,
     ReaderOptions,
     describe_fault,
     parse_size,
     reader,
 )
 from vae_aug.ingest.formats.walk import walk
+from vae_aug.ingest.items import Record
 from vae_aug.records.tfrecord import (
     get_values,
     has_values,
@@ -193,12 +193,11 @@ class _Reader:
                 for entry in entries
             ]
         collector.add(
-            path,
+            Record(path, index, offset=offset, key=IMAGE_KEY),
             entries,
             size=(stated[0], stated[1]),
             patient=_get_text(record, "image/patient"),
             source_id=self._choose_id(record, encoded, f"{collector.relate(path)}#{index}"),
-            locator=Locator(index, IMAGE_KEY, offset),
         )
 
     def _choose_id(self, record: tf.train.Example, encoded: bytes, place: str) -> str:
