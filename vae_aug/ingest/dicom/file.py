@@ -6,7 +6,6 @@ Reference:
 
 from __future__ import annotations
 
-import collections
 import io
 import os
 import struct
@@ -16,9 +15,9 @@ from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import data_element_generator, read_file_meta_info, read_partial
+from pydicom.filereader import read_partial
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from vae_aug.errors import DicomError, VAEAugError
@@ -80,12 +79,17 @@ class DicomErrors:
 
 
 class _BoundedFile(io.BufferedReader):
-    """A file that refuses to be read in more pieces than a DICOM header has.
+    """A file that refuses to be read in more pieces than a DICOM header has, or to fill the memory.
 
     Sequences of undefined length become objects while the file is read, and pydicom asks for each
-    item and element separately, so the number of reads bounds their number.
+    item and element separately, so the number of reads bounds their number. All that is left of a
+    file is read at once only where it is deflated.
+
+    Attributes:
+        inflated: Bytes of the dataset when inflated; None of a file that is not deflated.
     """
 
+    inflated: int | None = None
     _reads = 0
 
     @classmethod
@@ -97,7 +101,23 @@ class _BoundedFile(io.BufferedReader):
         self._reads += 1
         if self._reads > _READS_PER_ITEM * MAX_DICOM_ITEMS:
             raise _make_items_error()
-        return super().read(size)
+        return self._read_deflated() if size is None or size < 0 else super().read(size)
+
+    def _read_deflated(self) -> bytes:
+        inflater, parts, items = zlib.decompressobj(-zlib.MAX_WBITS), [b""], 0
+        self.inflated = 0
+        while not inflater.eof:
+            if not (data := inflater.unconsumed_tail):
+                parts.append(data := super().read(2**16))
+            if not data:
+                break
+            inflated = inflater.decompress(data, 2**20)
+            self.inflated += len(inflated)
+            items += inflated.count(ITEM_TAGS[0])
+            if self.inflated > MAX_INFLATED_BYTES:
+                raise DicomError(f"is longer than {MAX_INFLATED_BYTES} bytes when inflated.")
+            check_items(items)
+        return b"".join(parts)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         super().__exit__(kind, error, trace)
@@ -123,7 +143,7 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def read_dataset(path: str | os.PathLike[str], *, stop_before_pixels: bool = False) -> Dataset:
+def read_dataset(path: str | os.PathLike[str], *, stop_before_pixels: bool = False) -> FileDataset:
     """Read the elements of a file; use it within `DicomErrors`.
 
     Args:
@@ -138,12 +158,17 @@ def read_dataset(path: str | os.PathLike[str], *, stop_before_pixels: bool = Fal
             long when inflated, or has more than `MAX_DICOM_ITEMS` items.
     """
     check_regular(path)
-    if _is_deflated(path):
-        _measure_inflated(path)
-        # What is put off would be looked for in the file as it is, deflated.
-        return pydicom.dcmread(path, stop_before_pixels=stop_before_pixels)
     with _BoundedFile.open(path) as file:
-        return pydicom.dcmread(file, _DEFERRED, stop_before_pixels=stop_before_pixels)
+        return _read(file, stop_before_pixels)
+
+
+def _read(file: _BoundedFile, stop_before_pixels: bool) -> FileDataset:
+    dataset = pydicom.dcmread(file, _DEFERRED, stop_before_pixels=stop_before_pixels)
+    if file.inflated is not None and file.inflated > _DEFERRED:
+        # What is put off would be looked for in the file as it is, deflated.
+        file.seek(0)
+        dataset = pydicom.dcmread(file, stop_before_pixels=stop_before_pixels)
+    return dataset
 
 
 def read_start(path: str | os.PathLike[str], last: str) -> Dataset:
@@ -160,14 +185,15 @@ def read_start(path: str | os.PathLike[str], last: str) -> Dataset:
         DicomError: As `read_dataset`, or if the file is deflated.
     """
     check_regular(path)
-    if _is_deflated(path):
-        raise DicomError("is deflated; its first elements cannot be read alone.")
     tag = pydicom.tag.Tag(last)
     with _BoundedFile.open(path) as file:
-        return read_partial(file, lambda found, _vr, _length: found > tag)
+        dataset = read_partial(file, lambda found, _vr, _length: found > tag)
+    if file.inflated is not None:
+        raise DicomError("is deflated; its first elements cannot be read alone.")
+    return dataset
 
 
-def check_whole(path: str | os.PathLike[str], dataset: Dataset) -> None:
+def check_whole(path: str | os.PathLike[str], dataset: FileDataset) -> None:
     """Refuse a file that ends within an element, where pydicom takes it for complete.
 
     Args:
@@ -180,7 +206,9 @@ def check_whole(path: str | os.PathLike[str], dataset: Dataset) -> None:
     last = dataset.get_item(max(dataset.keys())) if len(dataset) else None
     if isinstance(last, RawDataElement) and last.value is not None:
         end = last.value_tell + last.length
-        rest = 0 if _is_deflated(path) else os.path.getsize(path) - end
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        is_deflated = syntax == DeflatedExplicitVRLittleEndian
+        rest = 0 if is_deflated else os.path.getsize(path) - end
         if len(last.value) < last.length or 0 < rest < _ELEMENT_HEADER_BYTES:
             raise DicomError("is cut short, within its last element.")
 
@@ -200,17 +228,12 @@ def read_elements(path: str | os.PathLike[str]) -> tuple[Dataset, int]:
             `MAX_FRAMES`, or more than the pixel data hold.
     """
     check_regular(path)
-    if _is_deflated(path):
-        size = _measure_inflated(path)
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        frames = get_frames(dataset)
-        if frames > 1:
-            check_frames(dataset, frames, size)
-        return dataset, frames
     with _BoundedFile.open(path) as file:
-        dataset = pydicom.dcmread(file, _DEFERRED, stop_before_pixels=True)
+        dataset = _read(file, stop_before_pixels=True)
         frames = get_frames(dataset)
-        if frames > 1:
+        if frames > 1 and file.inflated is not None:
+            check_frames(dataset, frames, file.inflated)
+        elif frames > 1:
             _check_pixel_element(file, dataset, frames)
         return dataset, frames
 
@@ -287,32 +310,6 @@ def _count_fragments(file: BinaryIO, most: int) -> int:
         is_table = False  # the first item is the Basic Offset Table
         file.seek(length, os.SEEK_CUR)
     return count
-
-
-def _is_deflated(path: str | os.PathLike[str]) -> bool:
-    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-    return bool(syntax == DeflatedExplicitVRLittleEndian)
-
-
-def _measure_inflated(path: str | os.PathLike[str]) -> int:
-    """Return the length of a deflated dataset, and refuse one that would fill the memory."""
-    inflater, size, items = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0
-    with open(path, "rb") as file:
-        file.seek(132)
-        # What is deflated begins behind the group 0002, whose length not every file tells.
-        collections.deque(data_element_generator(file, False, True, _is_behind_meta), maxlen=0)
-        while (data := inflater.unconsumed_tail or file.read(2**16)) and not inflater.eof:
-            inflated = inflater.decompress(data, 2**20)
-            size += len(inflated)
-            items += inflated.count(ITEM_TAGS[0])
-            if size > MAX_INFLATED_BYTES:
-                raise DicomError(f"is longer than {MAX_INFLATED_BYTES} bytes when inflated.")
-            check_items(items)
-    return size
-
-
-def _is_behind_meta(tag: int, vr: str | None, length: int) -> bool:
-    return tag >> 16 != 2
 
 
 def name_uid(uid: UID) -> str:
