@@ -27,6 +27,7 @@ from vae_aug.ingest.dicom.image import (
     apply_window,
     check_window,
     is_dicom,
+    keep_headers,
     read_dicom,
     read_header,
 )
@@ -400,6 +401,17 @@ def test_missing_decoder_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("vae_aug.ingest.dicom.frames.get_decoder", lambda syntax: decoder)
     with pytest.raises(DicomError, match=r"pip install 'vae-aug\[dicom\]'"):
         read_dicom(path)
+
+
+def test_headers_are_kept_within_a_block_alone(tmp_path):
+    path = tmp_path / "a.dcm"
+    write_dicom(path, RAMP)
+    with keep_headers():
+        header = read_header(path)
+        path.unlink()
+        assert read_header(str(path)) is header
+    with pytest.raises(DicomError, match="cannot be read"):
+        read_header(path)
 
 
 def test_is_dicom(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import collections
 import json
 import shutil
 import signal
@@ -7,11 +8,12 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from test_dicom import write_dicom
+from test_dicom import write_dicom, write_frames
 
 from vae_aug.codecs.images import read_image, write_image
 from vae_aug.errors import AnnotationError, RecordError
@@ -862,6 +864,32 @@ def test_dicom_files_name_the_patients_that_annotations_do_not(tmp_path):
     reports = ingest_by_patient(folder, tmp_path / "out", (0.5, 0.5), format="csv")
     assert sum(report.patients for report in reports) == 3 and reports[0].notes == ()
     assert [leak for leak in reports[0].leaks if leak.kind == "patient"] == []
+
+
+def count_opened(folder, call):
+    """Count how often each file of a folder is opened by Python during a call."""
+    opened, is_counting = collections.Counter(), True
+
+    def note(event, arguments):
+        if event == "open" and is_counting and str(arguments[0]).startswith(f"{folder}/"):
+            opened[Path(arguments[0]).name] += 1
+
+    sys.addaudithook(note)  # which cannot be removed
+    call()
+    is_counting = False
+    return dict(opened)
+
+
+def test_a_dicom_file_is_opened_for_its_header_and_for_its_pixels(tmp_path):
+    """The pixels of PET are read twice: the range of the series comes first."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 999, (3, 8, 8)).astype(np.uint16)
+    write_dicom(folder / "ct.dcm", pixels[0], PatientID="A")
+    write_dicom(folder / "pt.dcm", pixels[1], PatientID="B", Modality="PT", SeriesInstanceUID="1.2")
+    write_frames(folder / "frames.dcm", pixels, PatientID="C")
+    opened = count_opened(folder, lambda: ingest_by_patient(folder, tmp_path / "out", (0.5, 0.5)))
+    assert opened == {"ct.dcm": 2, "pt.dcm": 3, "frames.dcm": 2}
 
 
 def test_evidence_names_the_file_that_was_read(tmp_path):

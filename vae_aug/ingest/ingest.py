@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vae_aug.ingest.dicom.image import keep_headers
 from vae_aug.ingest.formats.source import AnnotatedImage
 from vae_aug.ingest.reading import make_comparable, name_patients, note_sharing, read_source
 from vae_aug.ingest.report import IngestReport
@@ -123,10 +124,11 @@ def _ingest(
     """Read a split of a source, and write it as the splits of `names`, among which it is shared."""
     settings = job.settings
     refuse_replacing(job, dict.fromkeys(names))
-    found = read_source(source, split, settings)
-    if share is not None:
-        found = note_sharing(name_patients(found), split, settings.reader_options)
-    found = make_comparable(found, settings.conversion.view.window)
+    with keep_headers():
+        found = read_source(source, split, settings)
+        if share is not None:
+            found = note_sharing(name_patients(found), split, settings.reader_options)
+        found = make_comparable(found, settings.conversion.view.window)
     annotations = found.annotations
     labels = choose_labels(annotations, job.out, set(names), settings.labels)
     conversion = dataclasses.replace(settings.conversion, label_names=labels)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from vae_aug.codecs.images import (
     EncodedImage,
@@ -21,6 +23,7 @@ from vae_aug.codecs.images import (
     read_image,
     read_orientation,
 )
+from vae_aug.ingest.dicom.file import DicomErrors, read_dataset
 from vae_aug.ingest.dicom.image import DicomImage, Window, is_dicom, read_dicom
 from vae_aug.ingest.dicom.stack import Neighbour, NeighbourState, stack_neighbours
 from vae_aug.ingest.hounsfield import Hounsfield, show_hounsfield, show_stored
@@ -208,9 +211,13 @@ class DicomFrame(Item):
 
     def load(self, view: View) -> Loaded:
         """Load the frame through a window, with its neighbours as channels if it has any."""
-        frame = None if self.is_only else self.index
         dicom = read_dicom(
-            self.path, view.window, bits=view.bits, frame=frame, value_range=self.value_range
+            self.path,
+            view.window,
+            bits=view.bits,
+            frame=None if self.is_only else self.index,
+            value_range=self.value_range,
+            dataset=None if self.is_only else _read_frames(self.path),
         )
         pixels = dicom.pixels
         states: tuple[NeighbourState, ...] = ()
@@ -219,6 +226,18 @@ class DicomFrame(Item):
         return Loaded(
             encode_image(pixels), dicom.pixels, windowed=True, dicom=dicom, neighbours=states
         )
+
+
+def _read_frames(path: Path) -> Dataset:
+    """Read the elements of a file once for all of its frames, which are loaded in turn."""
+    with DicomErrors(path):
+        state = path.stat()
+        return _read_frames_once(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(1)
+def _read_frames_once(path: Path, size: int, mtime_ns: int) -> Dataset:
+    return read_dataset(path)
 
 
 def find_item(path: Path, hounsfield: Hounsfield | None = None) -> Item:

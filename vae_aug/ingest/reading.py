@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -73,20 +72,19 @@ def read_source(path: Path, split: str, settings: IngestSettings) -> Source:
 
 def name_patients(source: Source) -> Source:
     """Name the patients of DICOM files of which the annotations name none: records name them."""
-
-    @functools.cache  # a file may hold hundreds of frames, each an image
-    def find_patient(path: Path) -> str:
-        with contextlib.suppress(VAEAugError):  # Converting the image tells what is wrong.
-            return read_header(path).patient_id
-        return ""
-
     images = tuple(
-        dataclasses.replace(image, patient=find_patient(image.path))
+        dataclasses.replace(image, patient=_find_patient(image.path))
         if isinstance(image.item, DicomFrame) and not image.patient
         else image
         for image in source.annotations.images
     )
     return dataclasses.replace(source, annotations=source.annotations._replace(images=images))
+
+
+def _find_patient(path: Path) -> str:
+    with contextlib.suppress(VAEAugError):  # Converting the image tells what is wrong.
+        return read_header(path).patient_id
+    return ""
 
 
 def note_sharing(source: Source, split: str, options: ReaderOptions) -> Source:

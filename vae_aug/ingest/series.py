@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +19,9 @@ from pydicom.dataset import Dataset
 
 from vae_aug.errors import DicomError
 from vae_aug.ingest.dicom.file import DicomErrors, read_dataset, read_elements
-from vae_aug.ingest.dicom.frames import GREY, check_header, describe_frame
-from vae_aug.ingest.dicom.image import check_window, find_frame_range
-from vae_aug.ingest.dicom.values import Window, choose_own_voi, get_rescale
+from vae_aug.ingest.dicom.frames import check_header, describe_frame
+from vae_aug.ingest.dicom.image import DicomHeader, check_window, find_frame_range, read_header
+from vae_aug.ingest.dicom.values import Window
 
 SAME_DIRECTION = 1e-3
 """Largest difference of a direction cosine within a group; 0.06 degrees."""
@@ -207,15 +207,6 @@ def _find_tilt(planes: list[_Plane], normal: np.ndarray) -> list[Fault]:
     return [Fault("tilt", planes[0].path, planes[0].frame, reason)]
 
 
-class _Values(NamedTuple):
-    """What a file says about the values of its frames."""
-
-    path: Path
-    frames: int
-    rescales: frozenset[tuple[float, float]]
-    has_windows: bool
-
-
 def find_series_ranges(
     paths: Iterable[str | os.PathLike[str]], window: Window = "auto"
 ) -> dict[str, tuple[float, float]]:
@@ -227,9 +218,9 @@ def find_series_ranges(
     different things. All frames of such a series are to be shown between the same two values:
     `read_dicom(path, window, value_range=ranges.get(str(path)))`.
 
-    One header is read of each file, about 2 ms. Pixels are decoded, once, only of series that a
-    range is found for. (0028,0107) Largest Image Pixel Value and its like are not used: tools that
-    change pixels leave them as they were.
+    Headers are those of `read_header`. Pixels are decoded, once, only of series that a range is
+    found for. (0028,0107) Largest Image Pixel Value and its like are not used: tools that change
+    pixels leave them as they were.
 
     Args:
         paths: Grey DICOM images, also of several series; others are passed over, and so are files
@@ -246,48 +237,34 @@ def find_series_ranges(
         ValueError: On another window.
     """
     window = check_window(window)
-    groups: dict[tuple[str, str, str], list[_Values]] = {}
+    is_auto = window == "auto"
+    groups: dict[tuple[str, str, str], dict[Path, DicomHeader]] = {}
     for path in map(Path, paths if isinstance(window, str) else ()):
         try:
-            key, values = _read_values(path, window == "auto")
+            header = read_header(path)
         except DicomError:  # which `read_dicom` will say
             continue
-        if key[0] and values is not None:
-            groups.setdefault(key, []).append(values)
+        key = (header.series_instance_uid, header.modality, header.units)
+        if key[0] and header.rescales and not (is_auto and header.has_windows is None):
+            groups.setdefault(key, {})[path] = header
     ranges: dict[str, tuple[float, float]] = {}
     for (_, modality, _), group in groups.items():
-        is_mixed = len(frozenset().union(*(values.rescales for values in group))) > 1
-        is_shown = all(values.has_windows for values in group)
+        is_mixed = len(frozenset().union(*(header.rescales for header in group.values()))) > 1
+        is_shown = is_auto and all(header.has_windows for header in group.values())
         if (is_mixed or modality in _QUANTITIES) and not is_shown:
             found = _find_group_range(group)
-            ranges.update({str(values.path): found for values in group if found})
+            ranges.update({str(path): found for path in group if found})
     return ranges
 
 
-def _read_values(path: Path, is_auto: bool) -> tuple[tuple[str, str, str], _Values | None]:
-    """Return the series, modality and units of a file, and what it says of its values if grey."""
-    with DicomErrors(path):
-        dataset, frames = read_elements(path)
-        check_header(dataset)
-        names = ("SeriesInstanceUID", "Modality", "Units")
-        uid, modality, units = (str(dataset.get(name) or "") for name in names)
-        if dataset.PhotometricInterpretation not in GREY:
-            return (uid, modality, units), None
-        is_enhanced = describe_frame(dataset, 0) is not dataset
-        frame_sets = [describe_frame(dataset, i) for i in range(frames if is_enhanced else 1)]
-        rescales = frozenset(get_rescale(described) for described in frame_sets)
-        has_windows = is_auto and all(choose_own_voi(each) is not None for each in frame_sets)
-        return (uid, modality, units), _Values(path, frames, rescales, has_windows)
-
-
-def _find_group_range(group: list[_Values]) -> tuple[float, float] | None:
+def _find_group_range(group: Mapping[Path, DicomHeader]) -> tuple[float, float] | None:
     """Return the range of all frames of files, None if all is padding or nothing can be read."""
     found = []
-    for values in group:
-        with contextlib.suppress(DicomError), DicomErrors(values.path):
-            dataset = read_dataset(values.path)
+    for path, header in group.items():
+        with contextlib.suppress(DicomError), DicomErrors(path):
+            dataset = read_dataset(path)
             check_header(dataset)
-            for frame in range(values.frames):
-                found.append(find_frame_range(values.path, dataset, frame))
+            for frame in range(header.frames):
+                found.append(find_frame_range(path, dataset, frame))
     bounds = [one for one in found if one is not None]
     return (min(low for low, _ in bounds), max(high for _, high in bounds)) if bounds else None

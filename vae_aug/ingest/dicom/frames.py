@@ -73,6 +73,9 @@ _FUNCTIONAL_GROUPS = (
 )
 """What enhanced objects say of a frame's values and place, PS3.3 C.7.6.16.2."""
 
+_GROUPS_OF_FRAMES = (0x52009229, 0x52009230)
+"""Shared and Per-Frame Functional Groups Sequence."""
+
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 """Markers of the header of a frame: SOF of ITU-T T.81, and SOF55 of T.87, JPEG-LS."""
 
@@ -519,8 +522,8 @@ def describe_frame(dataset: Dataset, frame: int) -> Dataset:
     own = get_items(dataset, "PerFrameFunctionalGroupsSequence")
     if not shared and not own:
         return dataset
-    described = Dataset()
-    described.update(dataset)
+    # Setting an element takes as long as all items in it, so that of each frame all would be.
+    described = Dataset({k: v for k, v in dataset.items() if k not in _GROUPS_OF_FRAMES})
     if own and frame >= len(own):
         raise DicomError(f"(5200,9230) describes {len(own)} frames; frame {frame} is missing.")
     for groups in (*shared, *own[frame : frame + 1]):

@@ -10,9 +10,11 @@ Reference:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -35,8 +37,10 @@ from vae_aug.ingest.dicom.values import (
     Window,
     apply_modality,
     apply_window,
+    choose_own_voi,
     choose_voi,
     find_padding,
+    get_rescale,
     is_inverted,
     quantize,
 )
@@ -61,6 +65,7 @@ __all__ = [
     "get_frames",
     "is_dicom",
     "is_inverted",
+    "keep_headers",
     "quantize",
     "read_dataset",
     "read_dicom",
@@ -137,6 +142,11 @@ class DicomHeader:
         is_image: Whether the object is a picture; False for segmentations, reports,
             presentation states, structure sets, doses, annotations and others.
         has_overlay: Whether an overlay (60xx,3000) is drawn in it, or lies in its pixels.
+        units: (0054,1001), `""` if the file has none.
+        rescales: Slopes and intercepts of the frames of a grey image; none of other images, and
+            of those whose values cannot be told.
+        has_windows: Whether all of these frames have a window or table of their own, None if one
+            is damaged.
     """
 
     sop_instance_uid: str = dataclasses.field(repr=False)
@@ -152,6 +162,23 @@ class DicomHeader:
     burned_in_annotation: bool | None = None
     is_image: bool = True
     has_overlay: bool = False
+    units: str = ""
+    rescales: frozenset[tuple[float, float]] = frozenset()
+    has_windows: bool | None = None
+
+
+# Headers that were read within `keep_headers`.
+_headers: ContextVar[dict[str, DicomHeader] | None] = ContextVar("headers", default=None)
+
+
+@contextlib.contextmanager
+def keep_headers() -> Iterator[None]:
+    """Read the header of a file once within a `with` block, in which files do not change."""
+    token = _headers.set({})
+    try:
+        yield
+    finally:
+        _headers.reset(token)
 
 
 def check_window(window: Window) -> Window:
@@ -205,9 +232,20 @@ def read_header(path: str | os.PathLike[str]) -> DicomHeader:
         DicomError: If the file is missing, no DICOM, damaged, beyond the bounds of
             `vae_aug.limits`, or has several frames and pixel data for fewer.
     """
+    kept = _headers.get()
+    if kept is None:
+        return _read_header(path)
+    name = os.fspath(path)
+    if name not in kept:
+        kept[name] = _read_header(path)
+    return kept[name]
+
+
+def _read_header(path: str | os.PathLike[str]) -> DicomHeader:
     with DicomErrors(path):
         dataset, frames = read_elements(path)
         height, width = (get_integer(dataset, k) or 0 for k in ("Rows", "Columns"))
+        rescales, has_windows = _read_values(path, dataset, frames)
         return DicomHeader(
             sop_instance_uid=str(dataset.get("SOPInstanceUID") or ""),
             patient_id=str(dataset.get("PatientID") or ""),
@@ -222,7 +260,27 @@ def read_header(path: str | os.PathLike[str]) -> DicomHeader:
             burned_in_annotation=_tell_burned_in(dataset),
             is_image=bool(height and width) and dataset.get("SOPClassUID") not in NO_PICTURES,
             has_overlay=_has_overlay(dataset),
+            units=str(dataset.get("Units") or ""),
+            rescales=rescales,
+            has_windows=has_windows,
         )
+
+
+def _read_values(
+    path: str | os.PathLike[str], dataset: Dataset, frames: int
+) -> tuple[frozenset[tuple[float, float]], bool | None]:
+    """Return `rescales` and `has_windows` of a header."""
+    rescales: frozenset[tuple[float, float]] = frozenset()
+    has_windows = None
+    with contextlib.suppress(DicomError), DicomErrors(path):
+        check_header(dataset)
+        if dataset.PhotometricInterpretation in GREY:
+            is_enhanced = describe_frame(dataset, 0) is not dataset
+            indices = range(frames if is_enhanced else 1)
+            # Frames are described twice, as the descriptions of all are large.
+            rescales = frozenset(get_rescale(describe_frame(dataset, i)) for i in indices)
+            has_windows = all(choose_own_voi(describe_frame(dataset, i)) for i in indices)
+    return rescales, has_windows
 
 
 def _has_overlay(dataset: Dataset) -> bool:
@@ -254,6 +312,7 @@ def read_dicom(
     bits: int | None = None,
     frame: int | None = None,
     value_range: tuple[float, float] | None = None,
+    dataset: Dataset | None = None,
 ) -> DicomImage:
     """Read one frame of a DICOM image. No other frame is decoded.
 
@@ -267,6 +326,7 @@ def read_dicom(
         frame: Index of the frame, from 0. None: the only one.
         value_range: Lowest and highest modality value to be shown instead of those of the frame,
             so that images compare, as `vae_aug.ingest.series.find_series_ranges` finds them.
+        dataset: As `read_dataset` returns it, where it was read for another frame.
 
     Returns:
         The image; colour whose channels are equal is grey. Pixels that the file declares as
@@ -286,7 +346,7 @@ def read_dicom(
     if frame is not None and frame < 0:
         raise ValueError(f"frame must be at least 0; got {frame}.")
     with DicomErrors(path):
-        dataset = read_dataset(path)
+        dataset = read_dataset(path) if dataset is None else dataset
         check_header(dataset)
         if frame is None and get_frames(dataset) != 1:
             raise DicomError(f"has {get_frames(dataset)} frames (0028,0008); pass frame=.")
