@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from vae_aug.atomic import make_temporary_path, write_atomic
+from vae_aug.atomic import make_temporary_path, open_atomic, write_atomic
 
 
 def test_file_replaces_the_former_one(tmp_path):
@@ -40,6 +40,15 @@ def test_interrupt_leaves_the_former_file(tmp_path, monkeypatch, where, error):
         write_atomic(tmp_path / "a", b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == b"former"
+
+
+def test_what_is_cut_short_leaves_the_former_file(tmp_path):
+    write_atomic(tmp_path / "a", b"former")
+    with pytest.raises(KeyboardInterrupt), open_atomic(tmp_path / "a") as file:
+        file.write(b"new")
+        raise KeyboardInterrupt
+    assert (tmp_path / "a").read_bytes() == b"former"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_temporary_names_match_no_pattern_for_shards(tmp_path):

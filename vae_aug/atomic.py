@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from vae_aug.errors import RecordError
 
@@ -145,11 +146,17 @@ def sync_file(path: Path) -> None:
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666) -> None:
-    """Write a file so that its name shows the old contents or the new, never a part.
+    """Write a whole file by `open_atomic`."""
+    with open_atomic(path, mode=mode) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def open_atomic(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Open a file for writing, whose name shows the old contents or the new, never a part.
 
     Args:
         path: The file; an existing one is replaced. Its directory must exist.
-        data: The contents.
         mode: Permissions of the file before the process's umask takes its bits away.
 
     Raises:
@@ -160,7 +167,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import hashlib
 import hmac
-import io
 import json
 import multiprocessing
 import zipfile
@@ -26,7 +25,7 @@ import PIL
 import pydicom
 import tensorflow as tf
 
-from vae_aug.atomic import write_atomic
+from vae_aug.atomic import open_atomic
 from vae_aug.codecs.extent import Extent
 from vae_aug.errors import RecordError
 from vae_aug.ingest.convert import Conversion, Converted, convert_image
@@ -76,18 +75,20 @@ def make_key(images: Sequence[AnnotatedImage], conversion: Conversion) -> str:
     return digest.hexdigest()[:16]
 
 
-def list_blocks(images: Sequence[AnnotatedImage], folder: Path) -> dict[Path, bool]:
-    """Name the blocks of some images.
+def list_blocks(
+    images: Sequence[AnnotatedImage], folder: Path
+) -> dict[Path, Sequence[AnnotatedImage]]:
+    """Part images into blocks.
 
     Args:
         images: The images.
         folder: Where blocks are kept.
 
     Returns:
-        The file of each block in order, and whether it is there.
+        The file of each block, which need not be there, to its images; in order.
     """
-    paths = (folder / f"{start:08}.zip" for start in range(0, len(images), BLOCK))
-    return {path: path.is_file() for path in paths}
+    starts = range(0, len(images), BLOCK)
+    return {folder / f"{start:08}.zip": images[start : start + BLOCK] for start in starts}
 
 
 def convert_in_blocks(
@@ -115,13 +116,9 @@ def convert_in_blocks(
         RecordError: If a block is damaged or cannot be written, or the runner fails.
     """
     blocks = list_blocks(images, folder)
-    parts = {
-        path: images[start : start + BLOCK]
-        for path, start in zip(blocks, range(0, len(images), BLOCK), strict=True)
-    }
-    missing = {path: part for path, part in parts.items() if not blocks[path]}
+    missing = {path: part for path, part in blocks.items() if not path.is_file()}
     with contextlib.closing(_make_blocks(missing, conversion, workers)) as made:
-        for path, part in parts.items():
+        for path, part in blocks.items():
             if path in missing:
                 next(made)
             yield from _read_block(path, len(part))
@@ -180,21 +177,19 @@ def _make_blocks_on(
 
 
 def _make_block(path: Path, images: Sequence[AnnotatedImage], conversion: Conversion) -> None:
-    content = io.BytesIO()
     index = []
-    with zipfile.ZipFile(content, "w") as archive:
-        for number, image in enumerate(images):
-            counted = vars(convert_image(image, conversion))
-            record = counted.pop("record")
-            if record is not None:
-                archive.writestr(str(number), record)
-            index.append(
-                {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in counted.items()}
-            )
-        archive.writestr(_INDEX, json.dumps(index, default=vars))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content.getvalue())
+        with open_atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
+            for number, image in enumerate(images):
+                counted = vars(convert_image(image, conversion))
+                record = counted.pop("record")
+                if record is not None:
+                    archive.writestr(str(number), record)
+                index.append(
+                    {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in counted.items()}
+                )
+            archive.writestr(_INDEX, json.dumps(index, default=vars))
     except OSError as error:
         raise RecordError(
             f"{path}: cannot be written ({error.strerror}). Free space or fix permissions and run "

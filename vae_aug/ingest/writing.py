@@ -18,7 +18,7 @@ import tensorflow as tf
 from vae_aug.atomic import lock_folder, remove_temporaries, write_atomic
 from vae_aug.codecs.extent import Extent, join_extents
 from vae_aug.errors import AnnotationError, RecordError
-from vae_aug.ingest.blocks import BLOCK, convert_in_blocks, list_blocks, make_key
+from vae_aug.ingest.blocks import convert_in_blocks, list_blocks, make_key
 from vae_aug.ingest.convert import HISTOGRAM_BINS, Conversion, Converted
 from vae_aug.ingest.formats.source import (
     AnnotatedImage,
@@ -164,11 +164,8 @@ class _Work:
     ) -> None:
         self.name, self.images = name, images
         self.folder = out / f".ingest_{name}.{make_key(images, conversion)}"
-        self.resumed = sum(
-            min(BLOCK, len(images) - BLOCK * index)
-            for index, is_there in enumerate(list_blocks(images, self.folder).values())
-            if is_there
-        )
+        blocks = list_blocks(images, self.folder)
+        self.resumed = sum(len(part) for path, part in blocks.items() if path.is_file())
 
     def remove_others(self) -> bool:
         """Remove what runs of other images or settings left of this split."""
