@@ -114,16 +114,6 @@ def convert_image(annotated: AnnotatedImage, conversion: Conversion) -> Converte
     Returns:
         The record, or why there is none; whatever is wrong with the image is in `problems`.
     """
-    converted = _convert(annotated, conversion)
-    if not annotated.place:
-        return converted
-    problems = tuple(
-        (f"{annotated.place}: {reason}", effect) for reason, effect in converted.problems
-    )
-    return dataclasses.replace(converted, problems=problems)
-
-
-def _convert(annotated: AnnotatedImage, conversion: Conversion) -> Converted:
     try:
         loaded = annotated.item.load(conversion.view)
     except VAEAugError as error:

@@ -9,7 +9,7 @@ import abc
 import dataclasses
 import functools
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -23,9 +23,10 @@ from vae_aug.codecs.images import (
     read_image,
     read_orientation,
 )
-from vae_aug.ingest.dicom.file import DicomErrors, read_dataset
-from vae_aug.ingest.dicom.image import DicomImage, Window, is_dicom, read_dicom
+from vae_aug.ingest.dicom.file import DicomErrors, is_dicom, read_dataset
+from vae_aug.ingest.dicom.image import DicomImage, read_dicom
 from vae_aug.ingest.dicom.stack import Neighbour, NeighbourState, stack_neighbours
+from vae_aug.ingest.dicom.values import Window
 from vae_aug.ingest.hounsfield import Hounsfield, show_hounsfield, show_stored
 from vae_aug.ingest.nifti import read_slice
 from vae_aug.records.tfrecord import read_feature
@@ -81,11 +82,16 @@ class Item(abc.ABC):
 
     path: Path
     index: int = 0
+    _part: ClassVar[str] = ""
 
     @property
     def place(self) -> str:
         """Where in a file of many images this one is, for messages; `""` of other files."""
-        return ""
+        return f"{self._part} {self.index}" if self._part else ""
+
+    def locate(self, reason: str) -> str:
+        """Return a reason behind the place, if there is one."""
+        return f"{self.place}: {reason}" if self.place else reason
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -98,11 +104,7 @@ class Item(abc.ABC):
 
     @abc.abstractmethod
     def load(self, view: View) -> Loaded:
-        """Load the image.
-
-        Raises:
-            VAEAugError: If it cannot be read.
-        """
+        """Load the image, or raise `VAEAugError` if it cannot be read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,11 +138,7 @@ class Record(Item):
 
     offset: int = dataclasses.field(kw_only=True)
     key: str = dataclasses.field(kw_only=True)
-
-    @property
-    def place(self) -> str:
-        """Which record it is."""
-        return f"record {self.index}"
+    _part: ClassVar[str] = "record"
 
     def load(self, view: View) -> Loaded:
         """Load the image as the record has it, or through a window."""
@@ -172,11 +170,7 @@ class VolumeSlice(Item):
     """
 
     axis: str = dataclasses.field(kw_only=True)
-
-    @property
-    def place(self) -> str:
-        """Which slice it is."""
-        return f"slice {self.index}"
+    _part: ClassVar[str] = "slice"
 
     def load(self, view: View) -> Loaded:
         """Load the slice through a window."""

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vae_aug.errors import VAEAugError
-from vae_aug.ingest.dicom.image import Window, read_header
+from vae_aug.ingest.dicom.image import read_header
+from vae_aug.ingest.dicom.values import Window
 from vae_aug.ingest.formats.all_splits import count_unread
 from vae_aug.ingest.formats.detect import detect_format
 from vae_aug.ingest.formats.source import Annotations, Problem, ReaderOptions
@@ -168,7 +169,7 @@ def find_hashed(
     for image in annotated:
         # The file is worth more than the SOP Instance UID of an image in it.
         name = relate_path(image.path, root)
-        name = f"{name}, {image.place}" if image.place else name
+        name = f"{name}, {image.item.place}".removesuffix(", ")
         names[hide("source", image.source_id)] = name
         names[hide("patient", image.patient)] = image.patient
     return {value: names[value] for value in hashes if value in names}

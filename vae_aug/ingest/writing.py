@@ -311,7 +311,7 @@ class _Run:
         for done, (image, result) in enumerate(zip(images, converted, strict=True), start=1):
             file = relate_path(image.path, self._root)
             for reason, effect in result.problems:
-                self._report(file, reason, effect)
+                self._report(file, image.item.locate(reason), effect)
             if result.record is not None and self._keeps(image, result):
                 example = tf.train.Example.FromString(result.record)
                 self.shown.offer(example, result.patient)
@@ -341,8 +341,7 @@ class _Run:
 
     def _report_unannotated(self, image: AnnotatedImage, annotation: AnnotationState) -> None:
         file = relate_path(image.path, self._root)
-        place = f"{image.place}: " if image.place else ""
-        reason = f"{place}{_UNANNOTATED_REASONS[annotation]}"
+        reason = image.item.locate(_UNANNOTATED_REASONS[annotation])
         if self._job.settings.strict and annotation == "faulty":
             self._report(file, reason, "unannotated")
         if self._job.settings.what_of_unannotated == "error":
@@ -350,15 +349,16 @@ class _Run:
                 f"{file}: {reason}. Correct the source, or pass --unannotated keep, skip, or "
                 "negative if no such image has a box."
             )
-        hidden = self._conversion.hide("source", file)
-        self.files[hidden] = file
-        self.problems.append(Problem(hidden, reason, "unannotated"))
+        self._note(file, reason, "unannotated")
 
     def _report(self, file: str, reason: str, effect: Effect) -> None:
         if self._job.settings.strict:
             raise AnnotationError(
                 f"{file}: {reason}. Correct it, or run without strict to have it {effect}."
             )
+        self._note(file, reason, effect)
+
+    def _note(self, file: str, reason: str, effect: Effect) -> None:
         hidden = self._conversion.hide("source", file)
         self.files[hidden] = file
         self.problems.append(Problem(hidden, reason, effect))

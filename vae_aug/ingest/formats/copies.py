@@ -34,7 +34,7 @@ def doubt_copies(annotations: Annotations) -> Annotations:
         groups = [part for group in groups for part in _part(group, key) if _differ(part)]
     doubted = {image.source_id for group in groups for image in group}
     problems = [
-        Problem(image.source_id, f"{image.place}: {_REASON}".removeprefix(": "), "unread")
+        Problem(image.source_id, image.item.locate(_REASON), "unread")
         for image in told
         if image.source_id in doubted and image.annotation == "complete"
     ]

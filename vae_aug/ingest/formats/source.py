@@ -67,11 +67,6 @@ class AnnotatedImage:
         """The file that holds the image."""
         return self.item.path
 
-    @property
-    def place(self) -> str:
-        """Where in a file of many images this one is, for messages; `""` of other files."""
-        return self.item.place
-
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -261,15 +256,14 @@ class Collector:
 
     def _merge(self, position: int, image: AnnotatedImage) -> None:
         """Report an image that is there twice, and mark it where the two differ."""
-        place = f"{image.place}: " if image.place else ""
         first = self.images[position]
         same = (first.annotation, first.labels) == (image.annotation, image.labels)
         if same and np.array_equal(first.boxes, image.boxes, equal_nan=True):
-            reason = f"{place}the source holds this image twice; only the first is taken"
-            self.report(image.path, reason)
+            reason = "the source holds this image twice; only the first is taken"
+            self.report(image.path, image.item.locate(reason))
             return
-        reason = f"{place}the source holds this image twice, with different boxes"
-        self.report(image.path, reason, "unread")
+        reason = "the source holds this image twice, with different boxes"
+        self.report(image.path, image.item.locate(reason), "unread")
         self.images[position] = dataclasses.replace(first, annotation="faulty")
 
     def doubt(
