@@ -24,7 +24,8 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 
 from vae_aug.atomic import write_atomic
 from vae_aug.errors import DicomError
-from vae_aug.ingest.dicom.image import find_padding, read_dicom, read_header
+from vae_aug.ingest.dicom.image import read_dicom, read_header
+from vae_aug.ingest.dicom.values import find_padding
 
 RESULTS = Path(__file__).parent / "results"
 DECODERS = ("pydicom", "pillow", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm")

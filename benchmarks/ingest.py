@@ -37,7 +37,7 @@ from pydicom.uid import JPEG2000Lossless, generate_uid
 from vae_aug.atomic import write_atomic
 from vae_aug.codecs.images import encode_png
 from vae_aug.ingest.blocks import BLOCK
-from vae_aug.ingest.dicom.image import is_dicom
+from vae_aug.ingest.dicom.file import is_dicom
 from vae_aug.ingest.ingest import ingest
 from vae_aug.version import __version__
 

@@ -22,15 +22,9 @@ from pydicom.uid import (
 )
 
 from vae_aug.errors import DicomError
-from vae_aug.ingest.dicom.image import (
-    WINDOWS,
-    apply_window,
-    check_window,
-    is_dicom,
-    keep_headers,
-    read_dicom,
-    read_header,
-)
+from vae_aug.ingest.dicom.file import is_dicom
+from vae_aug.ingest.dicom.image import WINDOWS, check_window, keep_headers, read_dicom, read_header
+from vae_aug.ingest.dicom.values import apply_window
 
 
 def write_dicom(path, stored, *, bits_stored=12, photometric="MONOCHROME2", **elements):
@@ -215,7 +209,7 @@ def test_identifiers_and_spacing(tmp_path):
     dataset = write_dicom(tmp_path / "a.dcm", RAMP, PixelSpacing=[0.5, 0.25])
     image, header = read_dicom(tmp_path / "a.dcm"), read_header(tmp_path / "a.dcm")
     uid = dataset.SOPInstanceUID
-    assert image.source_id == image.sop_instance_uid == header.sop_instance_uid == uid
+    assert image.sop_instance_uid == header.sop_instance_uid == uid
     assert image.patient_id == header.patient_id == "ID-4711"
     assert image.pixel_spacing_mm == (0.5, 0.25) and image.modality == "CT"
     assert (header.height, header.width) == (1, 4)

@@ -13,17 +13,12 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.uid import (
-    JPEG2000,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGLSLossless,
-    RLELossless,
-)
+from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 from test_dicom import write_dicom
 
 from vae_aug.errors import DicomError
-from vae_aug.ingest.dicom.image import is_dicom, read_dicom, read_header
+from vae_aug.ingest.dicom.file import is_dicom
+from vae_aug.ingest.dicom.image import read_dicom, read_header
 from vae_aug.ingest.dicom.regions import read_drawn, read_regions
 from vae_aug.ingest.series import iterate_series
 

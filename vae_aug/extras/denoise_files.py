@@ -34,7 +34,9 @@ from vae_aug.codecs.tiff import is_tiff
 from vae_aug.config import check_choice
 from vae_aug.errors import VAEAugError
 from vae_aug.ingest.dicom.derived import derive_dicom, read_picture
-from vae_aug.ingest.dicom.image import Window, check_window, is_dicom, quantize, read_dicom
+from vae_aug.ingest.dicom.file import is_dicom
+from vae_aug.ingest.dicom.image import check_window, read_dicom
+from vae_aug.ingest.dicom.values import Window, quantize
 from vae_aug.ingest.formats.source import describe_fault
 from vae_aug.ingest.hounsfield import find_stored_limits
 from vae_aug.limits import MAX_IMAGE_BYTES, read_bounded

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vae_aug.errors import VAEAugError
-from vae_aug.ingest.dicom.image import WINDOWS, Window, apply_window, check_window, quantize
-from vae_aug.ingest.dicom.values import get_window_limits
+from vae_aug.ingest.dicom.image import WINDOWS, check_window
+from vae_aug.ingest.dicom.values import Window, apply_window, get_window_limits, quantize
 
 
 class Hounsfield(NamedTuple):

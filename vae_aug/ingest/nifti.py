@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from vae_aug.errors import MissingPackageError, VAEAugError
-from vae_aug.ingest.dicom.image import Window, apply_window, quantize
+from vae_aug.ingest.dicom.values import Window, apply_window, quantize
 from vae_aug.limits import MAX_PIXELS, MAX_VOLUME_BYTES, MAX_VOXELS, check_regular
 
 AXES = ("axial", "coronal", "sagittal")

@@ -14,7 +14,8 @@ from vae_aug.config import check_choice
 from vae_aug.errors import AnnotationError
 from vae_aug.ingest.blocks import Runner
 from vae_aug.ingest.convert import Conversion
-from vae_aug.ingest.dicom.image import WINDOWS, Window, check_window
+from vae_aug.ingest.dicom.image import WINDOWS, check_window
+from vae_aug.ingest.dicom.values import Window
 from vae_aug.ingest.formats import READERS
 from vae_aug.ingest.formats.source import ReaderOptions
 from vae_aug.ingest.items import View

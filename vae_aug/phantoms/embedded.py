@@ -20,7 +20,8 @@ from vae_aug.atomic import write_atomic
 from vae_aug.boxes import convert_boxes
 from vae_aug.codecs.images import write_image
 from vae_aug.config import check_choice, check_range
-from vae_aug.ingest.dicom.image import Window, read_dicom
+from vae_aug.ingest.dicom.image import read_dicom
+from vae_aug.ingest.dicom.values import Window
 from vae_aug.phantoms.phantom import LABELS, Kind, make_phantom
 
 __all__ = [

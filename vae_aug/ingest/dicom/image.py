@@ -21,11 +21,10 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from vae_aug.errors import DicomError
-from vae_aug.ingest.dicom.elements import get_first, get_integer, get_values
-from vae_aug.ingest.dicom.file import DicomErrors, get_frames, is_dicom, read_dataset, read_elements
+from vae_aug.ingest.dicom.elements import get_integer, get_values
+from vae_aug.ingest.dicom.file import DicomErrors, get_frames, read_dataset, read_elements
 from vae_aug.ingest.dicom.frames import (
     GREY,
-    LABEL_MAP_SEGMENTATION_STORAGE,
     NO_PICTURES,
     check_header,
     decode_frame,
@@ -36,7 +35,6 @@ from vae_aug.ingest.dicom.values import (
     Voi,
     Window,
     apply_modality,
-    apply_window,
     choose_own_voi,
     choose_voi,
     find_padding,
@@ -44,33 +42,6 @@ from vae_aug.ingest.dicom.values import (
     is_inverted,
     quantize,
 )
-
-__all__ = [
-    "LABEL_MAP_SEGMENTATION_STORAGE",
-    "WINDOWS",
-    "DicomErrors",
-    "DicomHeader",
-    "DicomImage",
-    "Voi",
-    "Window",
-    "apply_modality",
-    "apply_window",
-    "check_header",
-    "check_window",
-    "decode_frame",
-    "describe_frame",
-    "find_frame_range",
-    "find_padding",
-    "get_first",
-    "get_frames",
-    "is_dicom",
-    "is_inverted",
-    "keep_headers",
-    "quantize",
-    "read_dataset",
-    "read_dicom",
-    "read_header",
-]
 
 WINDOWS: dict[str, tuple[float, float]] = {
     "lung": (-600.0, 1500.0),
@@ -115,11 +86,6 @@ class DicomImage:
     def window(self) -> tuple[float, float] | None:
         """The window in modality units, None where `Voi` has none, and for colour."""
         return None if self.voi is None else self.voi.window
-
-    @property
-    def source_id(self) -> str:
-        """Key of the image: its SOP Instance UID."""
-        return self.sop_instance_uid
 
 
 @dataclasses.dataclass(frozen=True)

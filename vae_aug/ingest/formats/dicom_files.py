@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 
 from vae_aug.errors import DicomError
-from vae_aug.ingest.dicom.file import read_start
-from vae_aug.ingest.dicom.image import DicomErrors, DicomHeader, read_header
+from vae_aug.ingest.dicom.file import DicomErrors, read_start
+from vae_aug.ingest.dicom.image import DicomHeader, read_header
 from vae_aug.ingest.formats.dicom_marks import Picture, marks_images
 from vae_aug.ingest.formats.layout import SPLIT_WORDS, list_children, looks_like_dicom
 from vae_aug.ingest.formats.source import Collector, describe_fault

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vae_aug.errors import AnnotationError, DicomError
-from vae_aug.ingest.dicom.image import read_dataset
+from vae_aug.ingest.dicom.file import read_dataset
 from vae_aug.ingest.formats.dicom_files import list_files, list_strays, read_headers
 from vae_aug.ingest.formats.dicom_marks import Doubt, Marks, Picture
 from vae_aug.ingest.formats.layout import find_split_folder

@@ -21,23 +21,14 @@ from pydicom.uid import (
 )
 
 from vae_aug.errors import AnnotationError, DicomError
-from vae_aug.ingest.dicom.image import (
-    LABEL_MAP_SEGMENTATION_STORAGE,
-    DicomErrors,
-    DicomHeader,
-    read_dataset,
-)
+from vae_aug.ingest.dicom.file import DicomErrors, read_dataset
+from vae_aug.ingest.dicom.frames import LABEL_MAP_SEGMENTATION_STORAGE
+from vae_aug.ingest.dicom.image import DicomHeader
 from vae_aug.ingest.dicom.regions import Drawn, read_drawn
 from vae_aug.ingest.formats.layout import IMAGE_SUFFIXES, fold_name
 from vae_aug.ingest.formats.matching import flag_other_format
 from vae_aug.ingest.formats.pixels import flag_relative
-from vae_aug.ingest.formats.source import (
-    Box,
-    Collector,
-    Effect,
-    Fault,
-    describe_fault,
-)
+from vae_aug.ingest.formats.source import Box, Collector, Effect, Fault, describe_fault
 from vae_aug.ingest.formats.voc import Voc, parse_voc
 from vae_aug.words import plural
 

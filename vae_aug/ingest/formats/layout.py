@@ -11,7 +11,8 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from vae_aug.codecs.images import Exif, read_image_size
 from vae_aug.errors import MissingSplitError
-from vae_aug.ingest.dicom.image import is_dicom, read_header
+from vae_aug.ingest.dicom.file import is_dicom
+from vae_aug.ingest.dicom.image import read_header
 from vae_aug.ingest.formats.walk import walk
 from vae_aug.records.records import get_split_name
 

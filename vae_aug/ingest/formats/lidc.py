@@ -13,7 +13,8 @@ import numpy as np
 
 from vae_aug.errors import AnnotationError, DicomError
 from vae_aug.ingest.dicom.elements import get_numbers
-from vae_aug.ingest.dicom.image import DicomErrors, DicomHeader, read_dataset, read_header
+from vae_aug.ingest.dicom.file import DicomErrors, read_dataset
+from vae_aug.ingest.dicom.image import DicomHeader, read_header
 from vae_aug.ingest.formats.layout import find_split_folder, looks_like_dicom
 from vae_aug.ingest.formats.source import (
     DEFAULTS,

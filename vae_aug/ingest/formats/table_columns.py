@@ -12,13 +12,7 @@ import numpy as np
 
 from vae_aug.errors import AnnotationError
 from vae_aug.ingest.formats.layout import IMAGE_SUFFIXES
-from vae_aug.ingest.formats.source import (
-    Box,
-    Effect,
-    Fault,
-    parse_number,
-    parse_size,
-)
+from vae_aug.ingest.formats.source import Box, Effect, Fault, parse_number, parse_size
 from vae_aug.ingest.formats.statements import (
     LABELS,
     NO_FINDING,
