@@ -24,14 +24,11 @@ from vae_aug import cli
 from vae_aug.augment import transform
 from vae_aug.cli import calls, choices, entry, info, options, paths
 from vae_aug.cli.training import watch_steps
-from vae_aug.codecs import images
 from vae_aug.codecs.extent import Extent
 from vae_aug.codecs.images import read_image, write_image
 from vae_aug.config import TRAIN_RECIPES, AugmentConfig, ModelConfig, TrainConfig
 from vae_aug.evaluate.outcome import Difference, Outcome
 from vae_aug.evaluate.speed import WAYS, Failure, Speed
-from vae_aug.extras import denoise_files as files
-from vae_aug.ingest import settings
 from vae_aug.ingest.formats import READERS
 from vae_aug.ingest.nifti import AXES
 from vae_aug.ingest.privacy import hash_identifier
@@ -39,7 +36,7 @@ from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.model.vae import VAE
 from vae_aug.phantoms.embedded import write_embedded
 from vae_aug.records.records import make_example, read_info, read_records, write_records
-from vae_aug.train import recipe, tune
+from vae_aug.train import recipe
 from vae_aug.train.corrupt import CORRUPTIONS
 from vae_aug.version import __version__
 
@@ -136,12 +133,8 @@ def test_choices_that_are_long_stand_in_the_text(names, text, expected):
     ("choices", "expected"),
     [
         (options.Format, ("auto", *READERS)),
-        (options.Unannotated, typing.get_args(settings.Unannotated)),
-        (options.Exif, typing.get_args(images.Exif)),
         (options.Axis, AXES),
         (options.Corruption, CORRUPTIONS),
-        (options.DicomAs, typing.get_args(files.DicomAs)),
-        (options.Oracle, typing.get_args(tune.Oracle)),
     ],
 )
 def test_choices_are_those_of_the_package(choices, expected):

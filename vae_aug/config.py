@@ -25,6 +25,14 @@ BoxFormat = Literal[
     "rel_xywh",
 ]
 """Keras's names of the formats of boxes."""
+Exif = Literal["apply", "ignore"]
+"""Whether pixels are turned as EXIF or the TIFF tag Orientation says, or stay as stored."""
+Unannotated = Literal["keep", "skip", "negative", "error"]
+"""What becomes of images of which the source does not say whether they have boxes."""
+DicomAs = Literal["dicom", "png"]
+"""What denoised DICOM files become."""
+Oracle = Literal["bayesian", "random"]
+"""What chooses the settings of a search's trials."""
 Engine = Literal["tensorflow", "xla", "openvino", "openvino-bfloat16"]
 EXACT_ENGINES: tuple[Engine, ...] = ("tensorflow", "xla", "openvino")
 """Those that compute in float32."""

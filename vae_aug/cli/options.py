@@ -34,13 +34,9 @@ Format = Literal[
     "tfds",
     "images",
 ]
-"""Keys of `vae_aug.ingest.formats.READERS`, whose module loads TensorFlow; so does that of each
-choice below."""
-Unannotated = Literal["keep", "skip", "negative", "error"]
-Exif = Literal["apply", "ignore"]
+"""Keys of `vae_aug.ingest.formats.READERS`, whose module loads TensorFlow; so do those of the axes
+and corruptions."""
 Axis = Literal["axial", "coronal", "sagittal"]
-DicomAs = Literal["dicom", "png"]
-Oracle = Literal["bayesian", "random"]
 Corruption = Literal[
     "replace", "blend", "gaussian", "rician", "poisson_gaussian", "speckle", "missing_lines"
 ]

@@ -21,7 +21,7 @@ from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_file
 from vae_aug.cli.training import describe_interruption, print_outcome, watch_steps
-from vae_aug.config import Encoder, Likelihood, Profile
+from vae_aug.config import Encoder, Likelihood, Oracle, Profile
 from vae_aug.errors import VAEAugError
 from vae_aug.model.stored import BEST_CHECKPOINT
 from vae_aug.train.recipe import make_recipe
@@ -164,7 +164,7 @@ def tune(
     trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 12,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of every trial.")] = 300,
     oracle: Annotated[
-        options.Oracle,
+        Oracle,
         typer.Option(
             help="What chooses the values: bayesian, Parzen estimators after a third of the "
             "trials was chosen at random; or random throughout."

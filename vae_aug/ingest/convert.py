@@ -12,13 +12,13 @@ from vae_aug.boxes import convert_boxes
 from vae_aug.codecs.extent import Extent, measure_extent
 from vae_aug.codecs.images import (
     EncodedImage,
-    Exif,
     clean_encoded,
     encode_image,
     read_encoded,
     read_image,
     read_orientation,
 )
+from vae_aug.config import Exif
 from vae_aug.errors import VAEAugError
 from vae_aug.ingest.dicom.image import Window, is_dicom, read_dicom
 from vae_aug.ingest.formats.source import (

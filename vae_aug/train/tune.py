@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vae_aug.atomic import LOCK_NAME, lock_folder, remove_temporaries, write_atomic
-from vae_aug.config import ModelConfig, Profile, TrainConfig, check_choice, check_range
+from vae_aug.config import ModelConfig, Oracle, Profile, TrainConfig, check_choice, check_range
 from vae_aug.errors import MissingPackageError, VAEAugError
 from vae_aug.limits import read_bounded
 from vae_aug.train.feed import open_source
@@ -28,7 +28,6 @@ from vae_aug.train.train import Figures, TrainingError, train
 from vae_aug.version import __version__
 from vae_aug.words import plural
 
-Oracle = Literal["bayesian", "random"]
 Status = Literal["finished", "failed", "unfinished"]
 Space = Mapping[str, Any]
 Values = dict[str, Any]

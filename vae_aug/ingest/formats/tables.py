@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vae_aug.codecs.images import Exif
+from vae_aug.config import Exif
 from vae_aug.errors import AnnotationError, MissingSplitError, VAEAugError
 from vae_aug.ingest.formats.layout import (
     fold_name,
