@@ -176,7 +176,7 @@ def test_the_command_prints_the_verdict(tmp_path, monkeypatch, bank, verdict, st
     monkeypatch.setattr(calls, "load_checkpoint", lambda name: BankVAE(to_bank(bank)))
     folders = [tmp_path / "records", "--held-out", tmp_path / "others"]
     options = [*folders, "--split", "test", "--samples", SAMPLES, "--out", tmp_path]
-    result = CliRunner().invoke(cli.app, ["audit", *strict, *map(str, options)])
+    result = CliRunner().invoke(cli.app, ["evaluate", "audit", *strict, *map(str, options)])
     assert result.exit_code == status, result.stderr
     assert f"{verdict} memorisation" in result.stdout and STATEMENT in " ".join(
         result.stdout.split()

@@ -8,20 +8,17 @@ import shlex
 import types
 
 import pytest
-import typer
 from conftest import shorten_stages
 from fake_vae import FakeVAE
-from test_cli import make_judged, run
+from test_cli import COMMANDS, make_judged, run
 from test_readme import write_mr
 
-from vae_aug import cli
 from vae_aug.augment import transform
 from vae_aug.cli import calls
 from vae_aug.evaluate.speed import WAYS, Failure, Speed
 from vae_aug.model.checkpoint import read_manifest, save_checkpoint
 from vae_aug.train.tune import Trial
 
-COMMANDS = typer.main.get_command(cli.app).commands
 EXAMPLES = {
     name: re.fullmatch(r"Example: `vae-aug (.+)`", command.epilog)[1]
     for name, command in COMMANDS.items()
@@ -29,14 +26,15 @@ EXAMPLES = {
 # In the order in which one's output is another's input.
 ORDER = (
     *("demo", "ingest", "which", "check", "train", "tune", "augment", "preview", "info", "replay"),
-    *("denoise", "evaluate", "diversity", "audit", "bench", "fidelity"),
+    *("denoise", "evaluate", "evaluate diversity", "evaluate audit", "evaluate bench"),
+    "evaluate fidelity",
 )
 # What makes an example affordable, and what lets it run again.
 AFFORDABLE = {
     "evaluate": "--corruption replace --limit 2",
-    "diversity": "--samples 2 --limit 2 --factor 1",
-    "audit": "--samples 2",
-    "fidelity": "--mode sample --factor 1 --limit 2",
+    "evaluate diversity": "--samples 2 --limit 2 --factor 1",
+    "evaluate audit": "--samples 2",
+    "evaluate fidelity": "--mode sample --factor 1 --limit 2",
 }
 AGAIN = {"ingest": ("records", "records --overwrite"), "augment": ("augmented", "again")}
 
@@ -100,7 +98,8 @@ def test_every_command_has_an_example_that_its_help_prints():
     assert sorted(ORDER) == sorted(COMMANDS)
     for name, example in EXAMPLES.items():
         assert example.startswith(name)
-        assert f"Example: vae-aug {example}" in " ".join(run(name, "--help").stdout.split())
+        text = run(*name.split(), "--help").stdout
+        assert f"Example: vae-aug {example}" in " ".join(text.split())
 
 
 def run_example(name, change=("", ""), *options):

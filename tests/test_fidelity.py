@@ -106,6 +106,6 @@ def test_a_split_without_content_is_an_error(tmp_path):
 def test_the_command_fails_if_a_box_is_harmed(records, monkeypatch, guard, status):
     monkeypatch.setattr(calls, "load_checkpoint", lambda name: ErasingVAE())
     options = ["--mode", "sample", "--factor", "1", "--guard", guard]
-    result = CliRunner().invoke(cli.app, ["fidelity", str(records), *options])
+    result = CliRunner().invoke(cli.app, ["evaluate", "fidelity", str(records), *options])
     assert result.exit_code == status
     assert "sample" in result.stdout

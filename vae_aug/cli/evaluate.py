@@ -1,4 +1,4 @@
-"""`evaluate`, `diversity`, `fidelity`, `audit` and `bench`: what is measured of a network."""
+"""`evaluate` and its commands: what is measured of a network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from vae_aug.cli import options
 from vae_aug.cli.console import get_out, make_table, name_damage, publish, say, show, show_counts
-from vae_aug.cli.entry import command, warn_of_former
+from vae_aug.cli.entry import command, command_group, warn_of_former
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_checkpoint, require_records, require_split
 from vae_aug.config import EXACT_ENGINES, Engine, Mode
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from vae_aug.evaluate.speed import Failure, Speed
 
 
-@command("vae-aug evaluate records --ckpt run --ckpt demo --limit 48")
+@command_group("vae-aug evaluate records --ckpt run --ckpt demo --limit 48")
 def evaluate(
-    records: options.Records,
+    records: options.RecordsOrCommand,
     ckpt: options.Checkpoints = ["demo"],  # noqa: B006 - typer reads the default and never changes it
     split: options.Split = "validation",
     keep: Annotated[
@@ -53,10 +53,14 @@ def evaluate(
     ] = None,
     seed: options.Seed = 0,
 ) -> None:
-    """Measure denoising: SSIM, PSNR and R2, beside classical filters on the same images.
+    """Measure denoising; by a further command diversity, memorisation, speed or harmed boxes.
 
-    On the whole image, the body and inside boxes, with 95% intervals over patients, or over images
-    if fewer than two patients are known.
+    Without a further command: SSIM, PSNR and R2 of networks and classical filters on the same
+    images; on the whole image, the body and inside boxes, with 95% intervals over patients, or over
+    images if fewer than two patients are known.
+
+    A further command stands first, and has a help of its own: vae-aug evaluate diversity --help.
+    Records in a folder of its name are written ./diversity.
     """
     require_split(records, split)
     limits = options.parse_value_range(value_range)
@@ -86,7 +90,7 @@ def evaluate(
         say(f"{out}")
 
 
-@command("vae-aug diversity records --ckpt run --limit 16")
+@command("vae-aug evaluate diversity records --ckpt run --limit 16", of=evaluate)
 def diversity(
     records: options.Records,
     ckpt: options.Checkpoint = "demo",
@@ -127,7 +131,7 @@ def diversity(
         say(f"{out}")
 
 
-@command("vae-aug audit records --ckpt run --limit 256")
+@command("vae-aug evaluate audit records --ckpt run --limit 256", of=evaluate)
 def audit(
     records: Annotated[
         list[Path], typer.Argument(help="Folders of the records that it was trained on.")
@@ -217,7 +221,7 @@ def _print_audit(title: str, audit: Audit) -> None:
         show(table)
 
 
-@command("vae-aug bench --ckpt run --size 256")
+@command("vae-aug evaluate bench --ckpt run --size 256", of=evaluate)
 def bench(
     ckpt: options.Checkpoint = "demo",
     mode: options.TransformMode = "sample",
@@ -268,7 +272,7 @@ def bench(
         raise VAEAugError(f"{names}: could not be measured; the reason stands above the table.")
 
 
-@command("vae-aug fidelity records --ckpt run --split train")
+@command("vae-aug evaluate fidelity records --ckpt run --split train", of=evaluate)
 def fidelity(
     records: options.Records,
     ckpt: options.Checkpoint = "demo",

@@ -63,6 +63,12 @@ def complete_checkpoint(incomplete: str) -> list[str]:
     return [name for name in list_packaged() if name.startswith(incomplete)]
 
 
+def complete_command(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the commands of a group that begin so; if none does, the shell completes folders."""
+    names: list[str] = context.command.list_commands(context)  # type: ignore[attr-defined]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def complete_split(incomplete: str) -> list[str]:
     """Return the usual splits that begin so."""
     return [name for name in ("train", "validation", "test") if name.startswith(incomplete)]
@@ -93,10 +99,10 @@ StartFrom = Annotated[
     ),
     require_checkpoint,
 ]
-Records = Annotated[
-    Path,
-    typer.Argument(help="Folder of records, as `vae-aug ingest` writes it."),
-    require_records,
+_RECORDS = "Folder of records, as `vae-aug ingest` writes it."
+Records = Annotated[Path, typer.Argument(help=_RECORDS), require_records]
+RecordsOrCommand = Annotated[
+    Path, typer.Argument(help=_RECORDS, autocompletion=complete_command), require_records
 ]
 TrainingRecords = Annotated[
     list[Path],
