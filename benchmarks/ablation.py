@@ -22,6 +22,8 @@ from typing import Any
 from vae_aug.atomic import write_atomic
 from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.evaluate.diversity import measure_diversity
+from vae_aug.evaluate.subset import Subset
+from vae_aug.evaluate.sweep import Sweep
 from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
 from vae_aug.train.train import train
 from vae_aug.version import __version__
@@ -80,9 +82,8 @@ def run_change(name: str, change: dict[str, Any], args: argparse.Namespace) -> d
     print(f"{name} ...", flush=True)
     figures = train([args.records], folder, model=model, config=config)
     vae = load_checkpoint(folder / BEST_CHECKPOINT)
-    (samples,) = measure_diversity(
-        args.records, vae, factors=(1.0,), samples=4, limit=args.images, guard="off"
-    )
+    validation = Subset(args.records, limit=args.images)
+    (samples,) = measure_diversity(validation, vae, Sweep((1.0,), guard="off"), samples=4)
     row = {"change": name, "settings": change, **figures, "samples": dataclasses.asdict(samples)}
     print(format_row(row), flush=True)
     return row

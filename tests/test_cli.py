@@ -27,8 +27,10 @@ from vae_aug.cli.training import watch_steps
 from vae_aug.codecs.extent import Extent
 from vae_aug.codecs.images import read_image, write_image
 from vae_aug.config import TRAIN_RECIPES, AugmentConfig, ModelConfig, TrainConfig
+from vae_aug.evaluate.denoising import Corruptions
 from vae_aug.evaluate.outcome import Difference, Outcome
 from vae_aug.evaluate.speed import WAYS, Failure, Speed
+from vae_aug.evaluate.subset import Subset
 from vae_aug.ingest.formats import READERS
 from vae_aug.ingest.nifti import AXES
 from vae_aug.ingest.privacy import hash_identifier
@@ -883,8 +885,8 @@ def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):
         def to_dict(self):
             return {"rows": [math.nan]}
 
-    def evaluate(records, networks, **options):
-        seen.update(options, networks=networks)
+    def evaluate(subset, networks, corruptions, **options):
+        seen.update(options, subset=subset, networks=networks, corruptions=corruptions)
         return Table()
 
     monkeypatch.setattr(paths, "read_manifest", lambda path: {})
@@ -900,7 +902,8 @@ def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):
     assert "again with --value-range 0,4095" in result.stdout
     assert seen["value_range"] == (0, 4095)
     assert list(seen["networks"]) == ["demo", "mine"]
-    assert (seen["keep"], seen["corruptions"], seen["limit"]) == (0.5, ["rician"], 3)
+    assert seen["corruptions"] == Corruptions(["rician"], 0.5)
+    assert seen["subset"] == Subset(records, "train", 3)
     assert seen["size"] == 160
 
 

@@ -6,13 +6,15 @@ from vae_aug.augment.transform import VAEAugment
 from vae_aug.codecs.extent import join_extents
 from vae_aug.demo import run_demo
 from vae_aug.evaluate.audit import audit_memorisation
-from vae_aug.evaluate.denoising import evaluate_denoising
+from vae_aug.evaluate.denoising import Corruptions, evaluate_denoising
 from vae_aug.evaluate.diversity import measure_diversity
 from vae_aug.evaluate.fidelity import measure_box_fidelity
 from vae_aug.evaluate.outcome import OUTCOME_NAME, judge_training
 from vae_aug.evaluate.preview import choose_rows, write_preview
 from vae_aug.evaluate.report import print_denoising, print_diversity, write_report
 from vae_aug.evaluate.speed import WAYS, Speed, list_engines, measure_engines
+from vae_aug.evaluate.subset import Subset
+from vae_aug.evaluate.sweep import Sweep
 from vae_aug.extras.augment_records import augment_records, summarize_records
 from vae_aug.extras.denoise_files import denoise_files
 from vae_aug.extras.replay import read_provenance, replay_record

@@ -69,16 +69,13 @@ def evaluate(
     networks = {name_checkpoint(one): calls.load_checkpoint(one) for one in ckpt}
     with name_damage(records), show_counts("images and noises") as progress:
         table = calls.evaluate_denoising(
-            records,
+            calls.Subset(records, split, limit),
             networks,
-            split=split,
-            keep=keep,
-            corruptions=corruption,
-            limit=limit,
+            calls.Corruptions(corruption, keep),
             size=size,
             value_range=limits,
-            out=out,
             seed=seed,
+            out=out,
             progress=progress,
         )
     publish(table.to_dict())
@@ -112,17 +109,12 @@ def diversity(
     network = calls.load_checkpoint(ckpt)
     with name_damage(records), show_counts("images") as progress:
         rows = calls.measure_diversity(
-            records,
+            calls.Subset(records, split, limit),
             network,
-            split=split,
+            calls.Sweep(factor, guard, value_range=limits, seed=seed),
             mode=mode,
-            factors=factor,
             samples=samples,
-            limit=limit,
-            guard=guard,
-            value_range=limits,
             out=out,
-            seed=seed,
             progress=progress,
         )
     publish(rows)
@@ -189,14 +181,12 @@ def audit(
     with name_damage(*records, *held_out or []), show_counts("images") as progress:
         found = calls.audit_memorisation(
             network,
-            records,
-            held_out or None,
-            held_out_split=split,
+            calls.Subset(records, "train", limit),
+            calls.Subset(held_out or records, split, limit),
             samples=samples,
             quantile=quantile,
-            limit=limit,
-            out=out,
             seed=seed,
+            out=out,
             progress=progress,
         )
     publish(found)
@@ -296,17 +286,11 @@ def fidelity(
     network = calls.load_checkpoint(ckpt)
     with name_damage(records), show_counts("images") as progress:
         rows = calls.measure_box_fidelity(
-            records,
+            calls.Subset(records, split, limit),
             network,
-            split=split,
+            calls.Sweep(factor, guard, min_fidelity, limits, seed),
             modes=mode or get_args(Mode),
-            factors=factor,
-            guard=guard,
-            min_fidelity=min_fidelity,
-            value_range=limits,
-            limit=limit,
             out=out,
-            seed=seed,
             progress=progress,
         )
     publish(rows)
