@@ -125,13 +125,13 @@ def test_equal_regions_of_two_masks_count_once(tmp_path):
 def test_a_mask_never_becomes_an_image(tmp_path):
     for name in "ade":
         write_image(tmp_path / f"{name}.png")
-    for name in ("a_mask.png", "b_mask.png", "e_lesion.png", "c_lesion.png"):
+    for name in ("a_mask.png", "b_mask.png", "e_label.png", "c_label.png"):
         write_mask(tmp_path / name)
     found = read_masks(tmp_path)
     # A mask that lost its image may be that of any image without one.
     expected = {f"{name}.png": ("complete", 1) for name in "ae"}
     assert states(found) == {**expected, "d.png": ("faulty", 0)}
-    expected = [(name, "a mask whose image is missing") for name in ("b_mask.png", "c_lesion.png")]
+    expected = [(name, "a mask whose image is missing") for name in ("b_mask.png", "c_label.png")]
     assert list_reasons(found) == expected
 
 
@@ -589,24 +589,41 @@ def test_inverted_masks_are_refused(tmp_path):
     }
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("lung_mask/a.png", "lesion_mask/a.png"),
-        ("masks/Lung/a.png", "masks/Lesion/a.png"),
-        ("masks/a.png", "tumorMasks/a.png"),
-        ("masks/a_mask.png", "masks/a_lesion.png"),
-    ],
-)
-def test_masks_of_different_things_with_one_value_are_refused(tmp_path, first, second):
-    write_image(tmp_path / "images" / "a.png")
-    write_mask(tmp_path / first)
-    write_mask(tmp_path / second, make_mask(255, [40, 30, 50, 40]))
+DIFFERENT = [
+    ("lung_mask/{}.png", "lesion_mask/{}.png"),
+    ("masks/Lung/{}.png", "masks/Lesion/{}.png"),
+    ("masks/{}.png", "tumorMasks/{}.png"),
+    ("masks/{}_mask.png", "masks/{}_lesion.png"),
+]
+
+
+@pytest.mark.parametrize("names", ["aa", "ab", "aba"])
+@pytest.mark.parametrize("places", DIFFERENT)
+def test_masks_of_different_things_with_one_value_are_refused(tmp_path, places, names):
+    """Of one image, of two, or two of which one has both."""
+    small = [40, 30, 50, 40]
+    masks = [place.format(name) for place, name in zip(places * 2, names, strict=False)]
+    for name, mask, box in zip(names, masks, (BOX, small, small), strict=False):
+        write_image(tmp_path / "images" / f"{name}.png")
+        write_mask(tmp_path / mask, make_mask(255, box))
     with pytest.raises(AnnotationError, match="named as of different things, and use the same val"):
         read_masks(tmp_path)
-    write_mask(tmp_path / first, make_mask(1))
-    write_mask(tmp_path / second, make_mask(2, [40, 30, 50, 40]))
-    assert sorted(read_masks(tmp_path).images[0].labels) == ["1", "2"]
+    for mask, value in zip(masks, (1, 2, 1), strict=False):
+        write_mask(tmp_path / mask, make_mask(value, BOX if value == 1 else small))
+    found = read_masks(tmp_path).images
+    assert {label for image in found for label in image.labels} == {"1", "2"}
+
+
+@pytest.mark.parametrize("places", DIFFERENT)
+def test_an_empty_mask_says_nothing_of_other_things(tmp_path, places):
+    """`b` may have a lesion, whose mask is missing."""
+    for name, place, value in (("a", places[1], 255), ("b", places[0], 0)):
+        write_image(tmp_path / "images" / f"{name}.png")
+        write_mask(tmp_path / place.format(name), make_mask(value))
+    found = read_masks(tmp_path)
+    assert [state for state, _ in states(found).values()] == ["complete", "none"]
+    write_mask(tmp_path / places[1].format("b"), make_mask(0))
+    assert states(read_masks(tmp_path))["images/b.png"] == ("complete", 0)
 
 
 @pytest.mark.parametrize(
@@ -628,11 +645,47 @@ def test_masks_of_one_thing_count_together(tmp_path, first, second):
     assert all(set(image.labels) == {"object"} for image in read_masks(tmp_path).images)
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("masks/p1/{}", "masks/p2/{}"),
+        ("masks/batch_1/{}", "masks/first_part/{}"),
+        ("masks/site_a/{}", "masks/site_b/{}"),
+        ("Lung_masks/train/{}", "Lung_masks/{}"),
+        ("Lung/masks/{}", "Heart/masks/{}", "Lung/images/{}", "Heart/images/{}"),
+        ("berlin_masks/{}", "paris_masks/{}", "berlin_images/{}", "paris_images/{}"),
+        ("masks/Berlin/{}", "masks/Paris/{}", "images/Berlin/{}", "images/Paris/{}"),
+    ],
+)
+def test_other_words_of_folders_are_no_things(tmp_path, places):
+    """As COVID-19 Radiography has it, whose `Normal/masks` and `COVID/masks` mark the lungs."""
+    images = places[2:] or ("images/{}", "images/{}")
+    if "train" in places[0]:
+        images = ("images/train/{}", "images/train/{}")
+    for name, mask, image in zip(("a.png", "b.png"), places, images, strict=False):
+        write_image(tmp_path / image.format(name))
+        write_mask(tmp_path / mask.format(name))
+    assert set(states(read_masks(tmp_path)).values()) == {("complete", 1)}
+
+
+def test_images_elsewhere_share_the_things_of_their_masks(tmp_path):
+    for place in ("set/images/a.png", "elsewhere/b.png"):
+        write_image(tmp_path / place)
+    for name in "ab":
+        write_mask(tmp_path / "set" / "lung_masks" / f"{name}.png")
+    found = read_masks(tmp_path / "set", "train", ReaderOptions(images=tmp_path / "elsewhere"))
+    assert set(states(found).values()) == {("complete", 1)}
+
+
 def test_a_copy_of_a_mask_is_no_other_thing(tmp_path):
     write_image(tmp_path / "images" / "a.png")
-    for name in ("masks/a.png", "masks_backup/a.png"):
+    write_image(tmp_path / "images" / "b.png")
+    for name in ("masks/a.png", "masks_backup/a.png", "masks/b.png"):
         write_mask(tmp_path / name)
-    assert list_boxes(read_masks(tmp_path).images[0]) == [("object", BOX)]
+    assert set(states(read_masks(tmp_path)).values()) == {("complete", 1)}
+    write_mask(tmp_path / "masks_backup/a.png", make_mask(255, [40, 30, 50, 40]))
+    with pytest.raises(AnnotationError, match="different things"):
+        read_masks(tmp_path)
 
 
 # --- Depths, palettes and colours

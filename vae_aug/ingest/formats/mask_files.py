@@ -30,12 +30,15 @@ _UNSURE = frozenset(
 )
 _IMAGE = frozenset({"image", "images", "img", "imgs", "input", "inputs", "original", "originals"})
 _OBJECTS = "segmentationobject"
-# What says which side, split or kind of file a folder of masks holds, and not what they mark.
+# What says whose, of which side, or what kind of files a folder of masks holds, not what they mark.
 _SIDES = frozenset({"left", "right", "od", "os", "lh", "rh"})
 _KINDS = frozenset(
     {
         *("png", "tif", "tiff", "jpg", "jpeg", "bmp", "binary", "bin", "bw", "class", "all", "new"),
         *("annotator", "annotators", "reader", "rater", "observer", "expert", "final", "fixed"),
+        *("corrected", "cleaned", "resized", "cropped", "extra", "old", "first", "second"),
+        *("data", "dataset", "set", "batch", "part", "fold", "version", "slice", "slices"),
+        *("site", "center", "centre", "hospital", "patient", "case", "study", "series", "scan"),
     }
 )
 _NO_SUBJECT = (
@@ -240,18 +243,30 @@ def find_mask_folder(mask: Path) -> Path | None:
     return next((path for path in mask.parents if _get_words(path.name) & (_SURE | _UNSURE)), None)
 
 
-def name_subject(mask: Path, image: Path) -> frozenset[str]:
+def name_subject(mask: Path, image: Path, root: Path) -> frozenset[str]:
     """Return the words that say what a mask marks: `lung` of `lung_masks/a.png`; often none.
 
     Args:
         mask: The mask.
-        image: Its image; words of its folders do not count.
+        image: Its image; folders of both do not count, nor those that are called alike, as
+            `site_images` and `site_masks`.
+        root: The data set's folder.
     """
-    folders = set(mask.parent.parts) - set(image.parent.parts)
-    parts = [re.sub(r"\d+(?:st|nd|rd|th)?|(?<=[a-z])(?=[A-Z])", " ", folder) for folder in folders]
-    words = {fold_name(word) for part in parts for word in re.findall(r"[^\W\d_]{2,}", part)}
+    own, others = (
+        set((path.relative_to(root) if path.is_relative_to(root) else path).parent.parts)
+        for path in (mask, image)
+    )
+    words, alike = (_list_subjects(folders) for folders in (own - others, others - own))
+    words = set() if words == alike else words
     words |= {word for word, _ in split_name(fold_name(mask.stem))}
     return frozenset(words - _NO_SUBJECT)
+
+
+def _list_subjects(folders: Iterable[str]) -> set[str]:
+    """Return the words of folders that may say what a mask marks."""
+    parts = [re.sub(r"\d+(?:st|nd|rd|th)?|(?<=[a-z])(?=[A-Z])", " ", folder) for folder in folders]
+    words = {fold_name(word) for part in parts for word in re.findall(r"[^\W\d_]{2,}", part)}
+    return words - _NO_SUBJECT
 
 
 def _is_sure(file: _File) -> bool:
