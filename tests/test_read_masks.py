@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import unicodedata
 
 import cv2
@@ -762,6 +763,32 @@ def test_palettes_whose_numbers_mean_other_colours_are_refused(tmp_path, values,
     text = "".join(f"c{i}:{r},{g},{b}::\n" for i, (r, g, b) in enumerate(palettes[0][1:]))
     (tmp_path / "labelmap.txt").write_text(text)
     assert read_masks(tmp_path).images[0].labels == (f"c{values[0] - 1}",)
+
+
+@pytest.mark.parametrize(
+    ("classes", "lines"),
+    [
+        (
+            "nodule\ncyst",
+            "`nodule:0,128,0::`, `cyst:128,0,0::`, or by the numbers of Pascal VOC "
+            "`cyst:0,128,0::`, `nodule:128,0,0::`",
+        ),
+        ("", "`name:0,128,0::`, `name:128,0,0::`"),
+    ],
+)
+def test_a_refused_palette_names_the_lines_that_tell_what_it_means(tmp_path, classes, lines):
+    both = make_mask(2, [40, 30, 50, 40], make_mask(1))
+    (tmp_path / "classes.txt").write_text(classes) if classes else None
+    with pytest.raises(AnnotationError) as refusal:
+        save(tmp_path, make_palette(both, MIXED))
+    assert str(refusal.value).endswith(
+        "2 colours besides black, and nothing says which classes these are (entry 1 of their "
+        "palette has the colour of Pascal VOC's class 2, so that classes.txt may number either); "
+        f"write labelmap.txt, one line a colour: {lines}."
+    )
+    (tmp_path / "labelmap.txt").write_text("\n".join(re.findall("`(.*?)`", lines)[:2]))
+    names = ("nodule", "cyst") if classes else ("name", "name")
+    assert read_masks(tmp_path).images[0].labels == names
 
 
 def test_numbers_of_pascal_voc():
