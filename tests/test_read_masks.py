@@ -156,6 +156,13 @@ def test_words_that_may_be_of_images(tmp_path):
         read_masks(tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["no_lesion", "sin_lesion", "sans_lesion"])
+def test_folders_of_images_without_a_lesion_hold_no_masks(tmp_path, folder):
+    for name in ("images/a.png", f"{folder}/a.png"):
+        write_image(tmp_path / name)
+    assert not is_mask_name(tmp_path / folder / "a.png", tmp_path)
+
+
 def test_a_mask_of_another_patient_is_not_taken(tmp_path):
     for name in ("p1/images/1.png", "p2/images/2.png"):
         write_image(tmp_path / name)

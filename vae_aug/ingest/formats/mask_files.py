@@ -48,8 +48,8 @@ _NO_SUBJECT = (
 _SIDECARS = frozenset({".txt", ".md", ".xml", ".xmp", ".csv", ".pgw", ".tfw", ".jgw", ".md5"})
 # What a network made is no annotation.
 _PREDICTED = frozenset({"pred", "preds", "predicted", "prediction", "predictions", "heatmaps"})
-# Folders of sets about face masks.
-_NEGATED = frozenset({"with", "without", "no", "non"})
+# Folders of sets about face masks, and of images without a lesion.
+_NEGATED = frozenset({"with", "without", "no", "non", "sans", "sin"})
 
 _WORD = "|".join(sorted(_SURE | _UNSURE | {"ground[ _-]truth"}, key=len, reverse=True))
 _BEHIND = re.compile(rf"^(?P<stem>.+?)[ _.-]+(?P<word>{_WORD})(?P<number>[ _.-]*\(?\d*\)?)$")
