@@ -199,6 +199,22 @@ def test_splits(tmp_path):
         read_masks(tmp_path, "test")
 
 
+@pytest.mark.parametrize("other", ["test", "Testing"])
+def test_all_splits_at_once(tmp_path, other):
+    """Images of one name keep to the masks of their split."""
+    small = [40, 30, 50, 40]
+    for split, masks, box in (("train", "train", BOX), ("test", other, small)):
+        write_image(tmp_path / "images" / split / "a.png")
+        write_mask(tmp_path / "lung_masks" / masks / "a.png", make_mask(255, box))
+    found = read_masks(tmp_path, "all")
+    assert [list_boxes(image) for image in found.images] == [[("object", small)], [("object", BOX)]]
+    write_image(tmp_path / "images" / "test" / "b.png")
+    write_mask(tmp_path / "lesion_masks" / other / "b.png")
+    assert len(read_masks(tmp_path, "train").images) == 1
+    with pytest.raises(AnnotationError, match="different things"):
+        read_masks(tmp_path, "all")
+
+
 def test_images_in_a_folder_that_the_user_named(tmp_path):
     write_image(tmp_path / "pictures" / "a.png")
     write_mask(tmp_path / "set" / "masks" / "a.png")

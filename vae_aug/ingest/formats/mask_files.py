@@ -12,6 +12,7 @@ from vae_aug.errors import MissingSplitError
 from vae_aug.ingest.formats.borders import is_inside
 from vae_aug.ingest.formats.layout import (
     IMAGE_SUFFIXES,
+    SPLIT_NAMES,
     SPLIT_WORDS,
     fold_name,
     list_images,
@@ -149,7 +150,7 @@ def pair_masks(source: Path, split: str, images: Path | None = None) -> Pairing:
 
     Args:
         source: The data set's folder.
-        split: Which split.
+        split: Which split, or `"all"`.
         images: A further folder of images; None for none.
 
     Returns:
@@ -170,7 +171,7 @@ def pair_masks(source: Path, split: str, images: Path | None = None) -> Pairing:
     objects = [mask for mask in masks if _OBJECTS in map(fold_name, mask.path.parts)]
     masks = [mask for mask in masks if mask not in objects]
     found = _select_split(source, found, split)
-    others = SPLIT_WORDS - set(list_split_names(split))
+    others = SPLIT_WORDS - set(list_split_names(split)) if split != "all" else set()
     pairing = Pairing({file.path: [] for file in found}, {}, [], {}, {}, links, predictions)
     index = _Index(found)
     for mask in objects:
@@ -312,8 +313,13 @@ class _Index:
 
     def _fit(self, mask: _File, files: Sequence[_File]) -> list[_File]:
         """Return the files whose folders fit those of the mask; those that lie alike first."""
+        files = [file for file in files if _name_splits(file) == _name_splits(mask)] or files
         alike = [file for file in files if file.folders == mask.folders]
         return alike or [file for file in files if _is_within(file.folders, mask.folders)]
+
+
+def _name_splits(file: _File) -> list[str]:
+    return [name for name in SPLIT_NAMES if file.splits.intersection(list_split_names(name))]
 
 
 def _is_within(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
@@ -350,7 +356,7 @@ def _select_split(source: Path, files: list[_File], split: str) -> list[_File]:
     """Keep the images of a split, all where there are no folders of splits."""
     names = set(list_split_names(split))
     present = frozenset().union(*(file.splits for file in files))
-    if not present:
+    if not present or split == "all":
         return files
     if not present & names:
         raise MissingSplitError(

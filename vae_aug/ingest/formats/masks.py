@@ -71,7 +71,7 @@ def read_masks(
 
     Args:
         source: The data set's folder.
-        split: Which split.
+        split: Which split; `"all"` compares the masks of all.
         options: How it is read.
 
     Returns:
