@@ -54,7 +54,8 @@ def list_names(folder):
 
 
 def test_example_follows_the_schema():
-    example = make_one(2, patient="ab12", difficult=[True, False], extra={"augment/factor": 0.5})
+    flags = {"difficult": [True, False]}
+    example = make_one(2, patient="ab12", flags=flags, extra={"augment/factor": 0.5})
     feature = example.features.feature
     encoded = feature["image/encoded"].bytes_list.value[0]
     expected = {
@@ -115,7 +116,8 @@ def test_extra_takes_numbers_texts_and_arrays():
         ({"boxes": np.zeros((2, 4)), "labels": [0]}, r"got \(2, 4\) and \(1,\) for 's0'"),
         ({"boxes": np.zeros((1, 4)), "labels": [2]}, r"labels must be in \[0, 2\); got \[2\]"),
         ({"boxes": np.zeros((1, 4)), "labels": [-1]}, r"got \[-1\]"),
-        ({"is_crowd": [1]}, "is_crowd must have one value a box; got 1"),
+        ({"flags": {"is_crowd": [1]}}, "is_crowd must have one value a box, 0; got 1"),
+        ({"flags": {"crowd": []}}, "flags must be among is_crowd, difficult, .*; got crowd"),
     ],
 )
 def test_example_checks_its_arguments(settings, message):

@@ -33,6 +33,7 @@ from vae_aug.ingest.hounsfield import show_hounsfield, show_stored
 from vae_aug.ingest.nifti import is_nifti, read_slice
 from vae_aug.ingest.privacy import hash_identifier
 from vae_aug.ingest.stacks import stack_neighbours
+from vae_aug.records.check import BOX_FLAGS
 from vae_aug.records.records import make_example
 from vae_aug.records.tfrecord import read_feature
 
@@ -182,9 +183,7 @@ def _convert(item: AnnotatedImage, conversion: Conversion) -> Converted:
         labels=labels,
         label_names=conversion.label_names,
         patient=patient,
-        is_crowd=[item.is_crowd[index] for index in kept],
-        difficult=[item.difficult[index] for index in kept],
-        truncated=[item.truncated[index] for index in kept],
+        flags={name: [getattr(item, name)[index] for index in kept] for name in BOX_FLAGS},
         extra=None if annotation == "complete" else {ANNOTATION_KEY: annotation},
     )
     return Converted(

@@ -31,6 +31,8 @@ DAMAGE = (tf.errors.OpError, UnicodeDecodeError)
 """What TensorFlow raises at a damaged record; the second where it quotes bytes in its message."""
 
 BOX_KEYS = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
+BOX_FLAGS = ("is_crowd", "difficult", "truncated")
+"""Yes or no for each box, under `image/object/`: the first from COCO, the others from VOC."""
 
 CHECKED_BYTES = 2**28
 """Sets of more bytes are not read through before their first element; these take about a second."""

@@ -35,6 +35,7 @@ from vae_aug.autotune import leave_untuned
 from vae_aug.codecs.images import EncodedImage, encode_image
 from vae_aug.errors import RecordError
 from vae_aug.records.check import (
+    BOX_FLAGS,
     BOX_KEYS,
     CHECKED_BYTES,
     check_boxes,
@@ -75,9 +76,7 @@ def make_example(
     labels: Sequence[int] | np.ndarray,
     label_names: Sequence[str],
     patient: str = "",
-    is_crowd: Sequence[bool] | None = None,
-    difficult: Sequence[bool] | None = None,
-    truncated: Sequence[bool] | None = None,
+    flags: Mapping[str, Sequence[bool]] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> tf.train.Example:
     """Make one record.
@@ -89,9 +88,7 @@ def make_example(
         labels: `[N]` integers from 0, indices into `label_names`.
         label_names: Names of all labels.
         patient: Hash of the patient's identifier; `""` if unknown.
-        is_crowd: `[N]`, COCO's mark of a box around many objects; default none.
-        difficult: `[N]`, Pascal VOC's mark; default none.
-        truncated: `[N]`, Pascal VOC's mark; default none.
+        flags: Names from `BOX_FLAGS` to `[N]` booleans; False for every box by default.
         extra: Further features by key, e.g. `augment/mode`: a number, string, bytes, or a
             sequence or array of them (stored flat).
 
@@ -99,7 +96,8 @@ def make_example(
         The record.
 
     Raises:
-        ValueError: If shapes disagree, a label has no name, or a key of `extra` is taken.
+        ValueError: If shapes disagree, a label has no name, a flag is unknown, or a key of `extra`
+            is taken.
         TypeError: On an image of another dtype or an extra value of another type.
     """
     if not isinstance(image, EncodedImage):
@@ -135,15 +133,8 @@ def make_example(
         "image/object/class/label": labels + 1,
         "image/object/area": (ymax - ymin) * (xmax - xmin) * image.height * image.width,
     }
-    for name, flags in (
-        ("is_crowd", is_crowd),
-        ("difficult", difficult),
-        ("truncated", truncated),
-    ):
-        flags = [False] * len(boxes) if flags is None else list(flags)
-        if len(flags) != len(boxes):
-            raise ValueError(f"{name} must have one value a box; got {len(flags)}.")
-        features[f"image/object/{name}"] = np.asarray(flags, np.int64)
+    for name, values in _complete_flags(flags or {}, len(boxes)).items():
+        features[f"image/object/{name}"] = values
     taken = sorted(set(features) & set(extra or {}))
     if taken:
         raise ValueError(f"extra must not replace {', '.join(taken)}.")
@@ -151,6 +142,17 @@ def make_example(
     return tf.train.Example(
         features=tf.train.Features(feature={k: _make_feature(k, v) for k, v in features.items()})
     )
+
+
+def _complete_flags(flags: Mapping[str, Sequence[bool]], count: int) -> dict[str, np.ndarray]:
+    """Check the flags of `count` boxes, and add those that are not given."""
+    unknown = sorted(set(flags) - set(BOX_FLAGS))
+    if unknown:
+        raise ValueError(f"flags must be among {', '.join(BOX_FLAGS)}; got {', '.join(unknown)}.")
+    for name, values in flags.items():
+        if len(values) != count:
+            raise ValueError(f"{name} must have one value a box, {count}; got {len(values)}.")
+    return {name: np.asarray(flags.get(name, [False] * count), np.int64) for name in BOX_FLAGS}
 
 
 def _make_feature(key: str, value: Any) -> tf.train.Feature:
