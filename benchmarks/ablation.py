@@ -25,6 +25,7 @@ from vae_aug.evaluate.diversity import measure_diversity
 from vae_aug.evaluate.subset import Subset
 from vae_aug.evaluate.sweep import Sweep
 from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
+from vae_aug.train.recipe import Recipe
 from vae_aug.train.train import train
 from vae_aug.version import __version__
 
@@ -77,10 +78,10 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 def run_change(name: str, change: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """Train with one change and return its row of the table."""
-    model, config = apply_change(change, args)
+    recipe = apply_change(change, args)
     folder = args.out / "".join(c if c.isalnum() else "_" for c in name)
     print(f"{name} ...", flush=True)
-    figures = train([args.records], folder, model=model, config=config)
+    figures = train([args.records], folder, recipe)
     vae = load_checkpoint(folder / BEST_CHECKPOINT)
     validation = Subset(args.records, limit=args.images)
     (samples,) = measure_diversity(validation, vae, Sweep((1.0,), guard="off"), samples=4)
@@ -89,9 +90,7 @@ def run_change(name: str, change: dict[str, Any], args: argparse.Namespace) -> d
     return row
 
 
-def apply_change(
-    change: dict[str, Any], args: argparse.Namespace
-) -> tuple[ModelConfig, TrainConfig]:
+def apply_change(change: dict[str, Any], args: argparse.Namespace) -> Recipe:
     """Make the settings of a run."""
     of_model = {field.name for field in dataclasses.fields(ModelConfig)}
     model = dataclasses.replace(MODEL, **{k: v for k, v in change.items() if k in of_model})
@@ -103,7 +102,7 @@ def apply_change(
         seed=args.seed,
         **{k: v for k, v in change.items() if k not in of_model},
     )
-    return model, config
+    return Recipe(model, config)
 
 
 def format_row(row: dict[str, Any]) -> str:

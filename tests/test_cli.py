@@ -524,8 +524,8 @@ def trained(monkeypatch):
     """What `train` and `judge_training` were called with, which do nothing else."""
     seen = {}
 
-    def train(sources, out, **given):
-        seen.update(given, sources=sources)
+    def train(sources, out, recipe, **given):
+        seen.update(given, sources=sources, model=recipe.model, config=recipe.train)
         given["report"]("plan: a few steps")
 
     def judge(sources, out, **given):

@@ -68,13 +68,12 @@ def workplace(tmp_path_factory, tiny_ladder):
 def stand_in(patch, network):
     """Stand in for what takes long, and runs in test_demo, test_readme, test_tune and test_cli."""
 
-    def train(records, out, *, model, config, **options):
-        settings = {"model": model.to_dict(), "train": config.to_dict()}
+    def train(records, out, recipe, **options):
         save_checkpoint(network, out / "checkpoint.keras")
-        (out / "config.json").write_text(json.dumps(settings))
+        (out / "config.json").write_text(json.dumps(recipe.to_dict()))
 
-    def tune(records, out, *, model, config, **options):
-        assert model == network.config
+    def tune(records, out, recipe, search, **options):
+        assert recipe.model == network.config
         values = {f"train.setting_number_{i}": 0.001 for i in range(4)}
         figures = {"psnr": 31.5, "psnr_noisy": 30.25, "kl": 100.5}
         failed = Trial(2, values, "failed", message="out of memory")

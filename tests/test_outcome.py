@@ -16,6 +16,7 @@ from vae_aug.evaluate.outcome import Difference, Outcome, judge_training
 from vae_aug.phantoms.phantom import make_phantom
 from vae_aug.records.records import make_example, write_records
 from vae_aug.train.corrupt import corrupt
+from vae_aug.train.recipe import Recipe
 from vae_aug.train.run_files import TrainingError
 from vae_aug.train.train import train
 
@@ -51,7 +52,7 @@ def judged(records, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         shorten_stages(patch)
         stand_still(patch)
-        train([records], out, model=MODEL, config=CONFIG)
+        train([records], out, Recipe(MODEL, CONFIG))
         return out, judge_training([records], out, config=CONFIG)
 
 
