@@ -99,6 +99,8 @@ def augment(
         engine=engine,
         batch_size=batch_size,
     )
+    if strict:
+        calls.count_seen_patients(records, transform, strict=True)
     with show_counts("images") as progress:
         report = calls.augment_records(
             records,
@@ -106,7 +108,6 @@ def augment(
             transform,
             splits=split,
             augment_evaluation=augment_evaluation,
-            strict=strict,
             allow_damaged=allow_damaged,
             shards=shards,
             progress=progress,
