@@ -64,7 +64,7 @@ def test_neighbours_are_found_from_relative_paths(tmp_path, monkeypatch):
 def test_a_runner_goes_on_where_another_run_stopped(tmp_path, monkeypatch):
     source, out = write_many(tmp_path / "in"), tmp_path / "out"
     whole = ingest(source, tmp_path / "whole", salt="s")
-    make_block, made = blocks._make_block, []
+    make_block, made = blocks.make_block, []
 
     def stop_at_the_third(path, part, conversion):
         if len(made) == 2:
@@ -72,11 +72,11 @@ def test_a_runner_goes_on_where_another_run_stopped(tmp_path, monkeypatch):
         make_block(path, part, conversion)
         made.append(path)
 
-    monkeypatch.setattr(blocks, "_make_block", stop_at_the_third)
+    monkeypatch.setattr(blocks, "make_block", stop_at_the_third)
     with pytest.raises(RecordError, match="the Beam runner 'FnApiRunner' failed") as info:
         ingest(source, out, salt="s", runner="FnApiRunner")
     assert "DOE" not in str(info.value)
-    monkeypatch.setattr(blocks, "_make_block", make_block)
+    monkeypatch.setattr(blocks, "make_block", make_block)
     converted = count_conversions(monkeypatch)
     report = ingest(source, out, salt="s", runner="FnApiRunner")
     assert report == whole and report.resumed in (32 + 32, 32 + 18)
@@ -85,7 +85,7 @@ def test_a_runner_goes_on_where_another_run_stopped(tmp_path, monkeypatch):
 
 
 def test_workers_that_do_not_share_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "_make_block", lambda *task: None)
+    monkeypatch.setattr(blocks, "make_block", lambda *task: None)
     with pytest.raises(
         RecordError, match=r"3 blocks are not there\. The runner 'FnApiRunner' needs"
     ):

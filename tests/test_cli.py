@@ -294,8 +294,8 @@ def test_damaged_records_are_an_error_also_where_tensorflow_finds_them(records, 
 
 def test_what_tensorflow_says_is_unwrapped():
     error = tf.errors.DataLossError(None, None, "{{node a}} corrupted\nrecord [Op:Next] name: ")
-    assert entry._is_expected(error)
-    assert entry._describe(error) == "corrupted record"
+    assert entry.is_expected(error)
+    assert entry.describe_error(error) == "corrupted record"
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_what_tensorflow_says_is_unwrapped():
 )
 def test_messages_name_options(text, expected):
     options = {"window": 1, "split": 1, "keep_ids": 1, "split_by_patient": 1}
-    assert entry._name_options(text, options) == expected
+    assert entry.name_options(text, options) == expected
 
 
 # --- Each command ----------------------------------------------------------------------------

@@ -280,11 +280,11 @@ def test_each_format_is_told_beside_foreign_files(source, format):
 
 def test_an_odd_file_among_many_is_found(source):
     """More files than are looked into: those called like no image are all looked into."""
-    for index in range(3 * findings._SAMPLES):
+    for index in range(3 * findings.SAMPLES):
         put(source / f"meta_{index:03}.json", METADATA)
     put(source / "meta_100a.json", COCO)
     found = detect_format(source)
-    assert found.format == "coco" and len(found.ignored) == 3 * findings._SAMPLES
+    assert found.format == "coco" and len(found.ignored) == 3 * findings.SAMPLES
 
 
 def test_one_broken_file_of_many_is_left_to_the_reader_of_a_file_an_image(source):
@@ -390,7 +390,7 @@ def test_pipes_and_links_are_named_and_never_opened(source, tmp_path_factory):
 
 
 def test_a_large_file_of_coco_is_not_parsed(source, monkeypatch):
-    monkeypatch.setattr(coco, "_LARGE_BYTES", 10)
+    monkeypatch.setattr(coco, "LARGE_BYTES", 10)
     put(source / "train.json", COCO)
     monkeypatch.setattr(findings, "load_json", None)
     assert detect_format(source).format == "coco"

@@ -41,9 +41,9 @@ def list_networks(folder):
 def forget():
     """Forget networks and engines, as a new process has none."""
     for shared in (
-        checkpoints._load_stamped,
-        checkpoints._open_stamped,
-        transform._share_engine,
+        checkpoints.load_stamped,
+        checkpoints.open_stamped,
+        transform.share_engine,
     ):
         shared.cache_clear()
 
@@ -116,7 +116,7 @@ def test_an_altered_checkpoint_is_refused_although_its_graph_is_kept(checkpoint,
 
 def test_other_code_or_versions_have_another_graph(checkpoint, monkeypatch, folder):
     augment_anew(checkpoint)
-    monkeypatch.setattr(graphs, "_describe_versions", lambda: ("another",))
+    monkeypatch.setattr(graphs, "describe_versions", lambda: ("another",))
     augment_anew(checkpoint)
     assert len(list_networks(folder)) == 2
 

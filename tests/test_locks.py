@@ -103,7 +103,7 @@ def test_an_error_in_the_block_ends_the_lock(tmp_path, where):
 
 def test_a_file_that_was_removed_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
     """The run that held the lock ends between this one's `open` and its lock."""
-    take, files = atomic._lock, []
+    take, files = atomic.lock_file, []
 
     def end_first(descriptor):
         files.append(os.fstat(descriptor).st_ino)
@@ -112,7 +112,7 @@ def test_a_file_that_was_removed_before_it_was_locked_is_made_again(tmp_path, mo
             (tmp_path / "keeps_the_number").touch()
         take(descriptor)
 
-    monkeypatch.setattr(atomic, "_lock", end_first)
+    monkeypatch.setattr(atomic, "lock_file", end_first)
     with lock_folder(tmp_path):
         assert len(files) == 2
         assert (tmp_path / ".lock").stat().st_ino == files[1]
@@ -122,7 +122,7 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, where, monkeypatch):
     def refuse(descriptor):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(atomic, "_lock", refuse)
+    monkeypatch.setattr(atomic, "lock_file", refuse)
     with (
         pytest.warns(UserWarning, match="no locks .No locks available.; make sure that no other"),
         lock(tmp_path / "run", where) as locked,

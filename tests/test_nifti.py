@@ -353,8 +353,8 @@ def test_records_of_volumes(tmp_path, monkeypatch):
     for name in ("doe", "roe"):
         write_volume(tmp_path / "in" / f"{name}.nii.gz", volume)
     write_volume(tmp_path / "in" / "doe_seg.nii.gz", mark(value_1=(0, 4, 5)))
-    read, reads = nifti._read_volume, []
-    monkeypatch.setattr(nifti, "_read_volume", lambda *a: reads.append(a) or read(*a))
+    read, reads = nifti.read_volume, []
+    monkeypatch.setattr(nifti, "read_volume", lambda *a: reads.append(a) or read(*a))
     report = ingest(
         tmp_path / "in", tmp_path / "out", salt="s", window=(2000, 4001), unannotated="negative"
     )

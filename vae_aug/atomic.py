@@ -95,7 +95,7 @@ def _open_locked(file: Path, folder: Path) -> int | None:
     for _ in range(_LOCK_ATTEMPTS):
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _lock(descriptor)
+            lock_file(descriptor)
             # A run that ended after this process opened the file removed it: a lock on what has no
             # name any more keeps nobody out.
             if _has_name(descriptor, file):
@@ -118,7 +118,7 @@ def _open_locked(file: Path, folder: Path) -> int | None:
     )
 
 
-def _lock(descriptor: int) -> None:
+def lock_file(descriptor: int) -> None:
     """Lock an open file for this opening of it alone, or raise `OSError` at once."""
     if sys.platform == "win32":
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)

@@ -59,7 +59,7 @@ def make_variants(part: Part, samples: Samples, count: int, folder: Path) -> np.
         [part.kind, settings, count],
         samples,
         folder,
-        lambda: _draw(part.kind, settings, samples, count),
+        lambda: draw_variants(part.kind, settings, samples, count),
     )
 
 
@@ -102,7 +102,7 @@ def _keep(
     return np.load(path, mmap_mode="r")
 
 
-def _draw(kind: str, settings: dict[str, Any], samples: Samples, count: int) -> np.ndarray:
+def draw_variants(kind: str, settings: dict[str, Any], samples: Samples, count: int) -> np.ndarray:
     if kind in ("noisy", "restored"):
         noisy = [draw_noisy(samples.images, seed) for seed in range(count)]
         if kind == "restored":

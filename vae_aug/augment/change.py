@@ -65,8 +65,8 @@ def change_images(
     """
     low, high = find_range(images, settings.value_range)
     kind = (images.dtype, images.shape[-1])
-    change = _trace_change(settings, *kind)
-    measure = _trace_contrast(settings.value_range, *kind)
+    change = trace_change(settings, *kind)
+    measure = trace_contrast(settings.value_range, *kind)
     changed, fidelity, guarded = change(images, computed, boxes, chosen, low, high)
     # A call of its own, which TensorFlow leaves out where nobody reads it, as under `apply`.
     [contrast] = measure(images, changed, boxes, low, high)
@@ -80,7 +80,7 @@ def _find_static_range(images: tf.Tensor, low: Any, high: Any, value_range: _Ran
 
 
 @functools.lru_cache(maxsize=64)
-def _trace_change(settings: ChangeSettings, dtype: tf.DType, channels: int) -> Any:
+def trace_change(settings: ChangeSettings, dtype: tf.DType, channels: int) -> Any:
     """Trace `change_images` but for the contrast: images, fidelity and what was guarded."""
 
     def change(images: Any, computed: Any, boxes: Any, chosen: Any, low: Any, high: Any) -> Any:
@@ -108,7 +108,7 @@ def _trace_change(settings: ChangeSettings, dtype: tf.DType, channels: int) -> A
 
 
 @functools.lru_cache(maxsize=64)
-def _trace_contrast(value_range: _Range, dtype: tf.DType, channels: int) -> Any:
+def trace_contrast(value_range: _Range, dtype: tf.DType, channels: int) -> Any:
     """Trace what measures the contrast of boxes before and after a change."""
 
     def measure(images: Any, changed: Any, boxes: Any, low: Any, high: Any) -> Any:

@@ -220,13 +220,13 @@ def _turn_into_status(options: dict[str, Any]) -> Iterator[None]:
         warn(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}")
         raise typer.Exit(_INTERRUPTED) from None
     except Exception as error:
-        if not _is_expected(error):
+        if not is_expected(error):
             raise
-        warn(f"error: {_name_options(_describe(error), options)}")
+        warn(f"error: {name_options(describe_error(error), options)}")
         raise typer.Exit(_FAILED) from None
 
 
-def _is_expected(error: Exception) -> bool:
+def is_expected(error: Exception) -> bool:
     """Tell what input, disk or arguments can cause from a fault of the program."""
     if isinstance(error, VAEAugError | ValueError | OSError):
         return True
@@ -235,7 +235,7 @@ def _is_expected(error: Exception) -> bool:
     return isinstance(tensorflow, types.ModuleType) and isinstance(error, tensorflow.errors.OpError)
 
 
-def _describe(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Return what an error says, in one line."""
     text = str(getattr(error, "message", None) or error) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
@@ -245,7 +245,7 @@ def _describe(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _name_options(text: str, options: dict[str, Any]) -> str:
+def name_options(text: str, options: dict[str, Any]) -> str:
     """Put options in the place of the arguments of Python that a message names."""
     for name in options:
         option = f"--{name.replace('_', '-')}"

@@ -167,7 +167,7 @@ def find_graph(network: str, key: Sequence[Any]) -> Path:
         key: All else that the graph depends on beside versions, devices and this package's code.
     """
     devices = sorted({device.device_type for device in tf.config.list_physical_devices()})
-    known = [*key, *_describe_versions(), devices, os.environ.get("TF_ENABLE_ONEDNN_OPTS")]
+    known = [*key, *describe_versions(), devices, os.environ.get("TF_ENABLE_ONEDNN_OPTS")]
     digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     return get_cache_dir() / "graphs" / network / f"{digest}.graph"
 
@@ -218,7 +218,7 @@ def _make_room(folder: Path, size: int) -> None:
 
 
 @functools.cache
-def _describe_versions() -> tuple[str, ...]:
+def describe_versions() -> tuple[str, ...]:
     """Return the versions, and the digest of the code, that a graph comes from."""
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parent.parent.rglob("*.py")):

@@ -46,7 +46,7 @@ _FIXED_MULTIPLE = 16
 second and runs 1.3 to 1.7 times as fast. It is the size alone that decides, since the two differ in
 the last bits; sets of all sizes, as cameras and cropping make them, hold few such."""
 
-_EARLY_END = "block3a_project_bn"
+EARLY_END = "block3a_project_bn"
 """Layer of an encoder that ends the early part, at an eighth of the image's side. Rounding the
 first maps of an image moves its latent most: with them in bfloat16 `vector` restores 46 dB from
 float32, without at 63 (ADR 0009)."""
@@ -113,17 +113,17 @@ class OpenVINOEngine(TensorFlowEngine):
 
     def _make_runnable(self, network: Graph, alone: bool) -> Callable[..., tf.Tensor]:
         """Convert and compile a network; see `TensorFlowEngine`."""
-        end = network.find_layer(_EARLY_END) if self._divides else None
+        end = network.find_layer(EARLY_END) if self._divides else None
         parts = [(network, self._precision)]
         if end is not None:
             parts = list(zip(network.cut_at(end), ("f32", self._precision), strict=True))
         inferences = []
         for graph, precision in parts:
-            model = _keep(graph)
+            model = keep_model(graph)
             if alone:
                 model.reshape({port: [1, *port.partial_shape[1:]] for port in model.inputs})
-            inferences.append(_Inference(model, graph.inputs, not alone, precision))
-        infer = end_at_exit(_chain(inferences))
+            inferences.append(Inference(model, graph.inputs, not alone, precision))
+        infer = end_at_exit(chain(inferences))
 
         def run(images: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
             computed = tf.numpy_function(infer, [images, *others], tf.float32, stateful=False)
@@ -132,20 +132,32 @@ class OpenVINOEngine(TensorFlowEngine):
         return run
 
 
-class _Inference:
-    """A model as a function of arrays, safe to call from several threads."""
+class Inference:
+    """A model as a function of arrays, safe to call from several threads.
+
+    Attributes:
+        get_requests: Returns the idle inference requests of input shapes, compiled if they are new.
+    """
 
     def __init__(
         self, model: openvino.Model, names: Sequence[str], whole: bool, precision: str
     ) -> None:
+        """Compile nothing yet, since the shapes come with the first call.
+
+        Args:
+            model: The converted network.
+            names: Name of the tensor that each argument of a call is.
+            whole: Whether a batch is inferred at once, not image by image.
+            precision: `"f32"` or `"bf16"`.
+        """
         self._model = model
         # A network need not use all that it is given.
         used = {name for port in model.inputs for name in port.get_names()}
         self._names = [name if name in used else None for name in names]
         self._whole = whole
         # Not a method, which would hold this object, and both until the garbage is collected.
-        make_requests = functools.partial(_make_requests, model, precision)
-        self._get_requests = functools.lru_cache(_KEPT_SIZES)(make_requests)
+        make = functools.partial(make_requests, model, precision)
+        self.get_requests = functools.lru_cache(_KEPT_SIZES)(make)
         self._lock = threading.Lock()
 
     def __call__(self, images: np.ndarray, *others: np.ndarray) -> np.ndarray:
@@ -161,7 +173,7 @@ class _Inference:
         under_way: collections.deque[tuple[openvino.InferRequest, np.ndarray]] = collections.deque()
         try:
             with self._lock:  # Calls start their images in turn, and end side by side.
-                idle = self._get_requests(shapes)
+                idle = self.get_requests(shapes)
                 for start in range(0, len(images), at_once or 1):
                     if under_way and idle.empty():  # other calls may have the rest
                         _finish(*under_way.popleft(), idle)
@@ -176,7 +188,7 @@ class _Inference:
         return computed
 
 
-def _make_requests(
+def make_requests(
     model: openvino.Model, precision: str, shapes: tuple[tuple[str, tuple[int, ...]], ...] | None
 ) -> queue.SimpleQueue[openvino.InferRequest]:
     """Compile a model, for inputs of these shapes if there are any; return idle requests."""
@@ -204,7 +216,7 @@ def _finish(
         idle.put(request)
 
 
-def _chain(parts: Sequence[_Infer]) -> _Infer:
+def chain(parts: Sequence[_Infer]) -> _Infer:
     """Compute images by each in turn; the last is also given all that is not an image."""
     *first, last = parts
 
@@ -216,7 +228,7 @@ def _chain(parts: Sequence[_Infer]) -> _Infer:
     return infer
 
 
-def _keep(graph: Graph) -> openvino.Model:
+def keep_model(graph: Graph) -> openvino.Model:
     """Read a converted graph from the user's cache, or convert it and keep it there.
 
     The file's name is the digest of all that the model depends on, weights and OpenVINO's version

@@ -24,13 +24,13 @@ from typing import Any
 
 import tensorflow as tf
 
-_QUIET_S = 0.05
+QUIET_S = 0.05
 """Time without a call after which none is expected, nor on its way back into TensorFlow."""
 
-_GRACE_S = 2.0
+GRACE_S = 2.0
 """Time in which what reads on is left to end by itself."""
 
-_PATIENCE_S = 30.0
+PATIENCE_S = 30.0
 """Time after which calls under way are no longer waited for."""
 
 _logger = logging.getLogger(__name__)
@@ -61,16 +61,16 @@ class Gate:
         """
         if os.getpid() != self._process or not self._functions:
             return
-        _end_iterators()
+        end_iterators()
         # A thread that waits for a batch gets it, and then finds its iterator ended.
-        self._wait(_GRACE_S)
+        self._wait(GRACE_S)
         for wrapped in list(self._functions):
             wrapped.function = _refuse
-        if not self._wait(_PATIENCE_S):
+        if not self._wait(PATIENCE_S):
             _logger.warning(
                 "TensorFlow still calls Python %.0f s after the end of the script; the process may "
                 "abort or hang. Delete the iterators of tf.data before the script ends.",
-                _PATIENCE_S,
+                PATIENCE_S,
             )
 
     @contextlib.contextmanager
@@ -90,7 +90,7 @@ class Gate:
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             calls = self._calls
-            time.sleep(_QUIET_S)
+            time.sleep(QUIET_S)
             if not self._under_way and self._calls == calls:
                 return True
         return False
@@ -113,7 +113,7 @@ def _refuse(*_: Any) -> Any:
     raise StopIteration("The process is about to end.")
 
 
-def _end_iterators() -> None:
+def end_iterators() -> None:
     """Take its resource from every iterator of `tf.data` in this process.
 
     TensorFlow then cancels the iterator's threads and waits for the calls under way.

@@ -533,7 +533,7 @@ def _get_volume(path: Path, axis: str) -> _Volume:
         _loaded.clear()
         try:
             with _reading(path):
-                _loaded[key] = _read_volume(path, axis)
+                _loaded[key] = read_volume(path, axis)
         except VAEAugError as error:
             _loaded[key] = str(error)
     volume = _loaded[key]
@@ -542,7 +542,8 @@ def _get_volume(path: Path, axis: str) -> _Volume:
     return volume
 
 
-def _read_volume(path: Path, axis: str) -> _Volume:
+def read_volume(path: Path, axis: str) -> _Volume:
+    """Read a volume as it is stored, with its axes turned and the range of its values."""
     stored = _read_stored(path, _read_header(path))
     full = _find_range(stored)
     # An odd step does not fall into step with rows of even length.

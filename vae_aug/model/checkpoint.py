@@ -178,7 +178,7 @@ class StoredNetwork:
         """
         if open_checkpoint(self.path) != self:
             raise CheckpointError(f"{self.path}: was changed since it was opened. Open it again.")
-        return _load_stamped(self.path, _stamp(self.path))
+        return load_stamped(self.path, _stamp(self.path))
 
 
 def open_checkpoint(checkpoint: str | Path) -> StoredNetwork:
@@ -191,7 +191,7 @@ def open_checkpoint(checkpoint: str | Path) -> StoredNetwork:
         CheckpointError: If it is missing or damaged, as far as a look at its files tells.
     """
     path = find_checkpoint(checkpoint).absolute()
-    return _open_stamped(path, _stamp(path))
+    return open_stamped(path, _stamp(path))
 
 
 def _stamp(path: Path) -> tuple[Any, ...]:
@@ -206,7 +206,7 @@ def _stamp(path: Path) -> tuple[Any, ...]:
 
 
 @functools.lru_cache(maxsize=8)
-def _open_stamped(path: Path, stamps: tuple[Any, ...]) -> StoredNetwork:
+def open_stamped(path: Path, stamps: tuple[Any, ...]) -> StoredNetwork:
     """Describe the files that had these stamps."""
     content = read_text(path, MANIFEST_NAME)
     manifest = parse_manifest(path, content)
@@ -225,7 +225,7 @@ def _open_stamped(path: Path, stamps: tuple[Any, ...]) -> StoredNetwork:
 
 
 @functools.lru_cache(maxsize=2)
-def _load_stamped(path: Path, stamps: tuple[Any, ...]) -> Network:
+def load_stamped(path: Path, stamps: tuple[Any, ...]) -> Network:
     """Load the files that had these stamps."""
     return load_checkpoint(path)
 

@@ -52,7 +52,7 @@ _FIRST_LEVEL_NOISE = 3
 """Purpose of the first level's noise; that of each other level is one more."""
 
 
-class _Features(NamedTuple):
+class Features(NamedTuple):
     """What is read from an image, once, for any number of variants.
 
     Attributes:
@@ -125,7 +125,7 @@ class LadderVAE(Network):
 
     def encode(self, images: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Describe images by the posterior over their global latent; see `Network`."""
-        features = self._read(_pad(images), training)
+        features = self.read_features(_pad(images), training)
         return features.z_mean, features.z_log_var
 
     @staticmethod
@@ -152,11 +152,11 @@ class LadderVAE(Network):
         self, images: tf.Tensor, noise: Noise | None = None, *, training: bool = False
     ) -> Decoded:
         """Encode and decode images in their own style, unclipped in training; see `Network`."""
-        features = self._read(_pad(images), training)
+        features = self.read_features(_pad(images), training)
         z = features.z_mean
         if noise is not None:
             z = sample_posterior(z, features.z_log_var, noise["z"])
-        image, kls = self._decode(features, z, noise)
+        image, kls = self.decode_features(features, z, noise)
         coarse = tf.nn.depth_to_space(features.pixels, 2)
         image, coarse = (_crop(x, images) for x in (image, coarse))
         # The style is measured, not learned.
@@ -184,7 +184,7 @@ class LadderVAE(Network):
         Alone, an image moves its style around its own, and the rest towards the aggregate
         posterior. See `Network`.
         """
-        features = self._read(_pad(images), training=False)
+        features = self.read_features(_pad(images), training=False)
         reconstruction = self._finish(features, None, None, images)
         if mode == "denoise":
             return reconstruction, reconstruction
@@ -208,12 +208,12 @@ class LadderVAE(Network):
     ) -> tf.Tensor:
         """Make a variant of each described image without the reconstruction; see `Network`."""
         images = known["image"]
-        features = self._read(_pad(images), training=False)
+        features = self.read_features(_pad(images), training=False)
         return self._vary(features, images, noise, mode, factor, alone)
 
     def _vary(
         self,
-        features: _Features,
+        features: Features,
         images: tf.Tensor,
         noise: Noise,
         mode: str,
@@ -238,13 +238,13 @@ class LadderVAE(Network):
         self, images: tf.Tensor, z_other: tf.Tensor, share: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Move the global latent of images some of the way to another; see `Network`."""
-        features = self._read(_pad(images), training=False)
+        features = self.read_features(_pad(images), training=False)
         z = features.z_mean + share[:, None] * (z_other - features.z_mean)
         z = _limit_style(features.z_mean, z)
         reconstruction = self._finish(features, None, None, images)
         return reconstruction, self._finish(features, z, None, images)
 
-    def _read(self, images: tf.Tensor, training: bool) -> _Features:
+    def read_features(self, images: tf.Tensor, training: bool) -> Features:
         """Go upwards through padded images."""
         fine, pixels = self.fine(images)
         # The backbone may be frozen: nothing is asked of the coarse restoration on its behalf.
@@ -256,10 +256,10 @@ class LadderVAE(Network):
         pooled = tf.concat([pooled, tf.reduce_mean(fine[-1], axis=(1, 2))], axis=-1)
         z_mean, z_log_var = split_latent(self.latent(pooled))
         z_mean = tf.concat([measure_style(restored), z_mean[:, STYLE_DIM:]], axis=-1)
-        return _Features(skips, z_mean, z_log_var, pixels)
+        return Features(skips, z_mean, z_log_var, pixels)
 
-    def _decode(
-        self, features: _Features, z: tf.Tensor, noise: Noise | None
+    def decode_features(
+        self, features: Features, z: tf.Tensor, noise: Noise | None
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Go downwards: the padded image, unclipped, and the KL of every level."""
         state, kls = None, []
@@ -276,13 +276,13 @@ class LadderVAE(Network):
         return tf.nn.depth_to_space(latent * (1.0 + gain) + offset, 2), kls
 
     def _finish(
-        self, features: _Features, z: tf.Tensor | None, noise: Noise | None, images: tf.Tensor
+        self, features: Features, z: tf.Tensor | None, noise: Noise | None, images: tf.Tensor
     ) -> tf.Tensor:
         """Decode a global latent to an image, as far from the image's own style as that lies.
 
         Without a latent it is the image's own, whose style changes nothing.
         """
-        decoded, _ = self._decode(features, features.z_mean if z is None else z, noise)
+        decoded, _ = self.decode_features(features, features.z_mean if z is None else z, noise)
         image = tf.clip_by_value(_crop(decoded, images), 0.0, 1.0)
         return image if z is None else apply_style(image, (z - features.z_mean)[:, :STYLE_DIM])
 
@@ -435,17 +435,17 @@ class _Fine(keras.layers.Layer):
 
     def call(self, images: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Turn `[B, H, W, 1]` into the features and the restoration `[B, H / 2, W / 2, 4]`."""
-        noise = self.tell_noise(_count_noise(images))
+        noise = self.tell_noise(count_noise(images))
         # Four pixels are the channels of one, so that no look has to fold its maps again.
         pixels = tf.nn.space_to_depth(images, 2)
-        at2 = self.look(tf.concat([pixels, _code(pixels, _BINS)], axis=-1))
+        at2 = self.look(tf.concat([pixels, spread_over_bins(pixels, _BINS)], axis=-1))
         at2 = _modulate(at2, self.modulate[0], noise)
         at4 = self.body[1](_modulate(self.shrink[0](at2), self.modulate[1], noise))
         at8 = self.body[2](_modulate(self.shrink[1](at4), self.modulate[2], noise))
         up = tf.nn.depth_to_space(self.enlarge[0](at8), 2) + at4
         at2 += tf.nn.depth_to_space(self.enlarge[1](up), 2)
         restored = self.correct(tf.nn.relu(at2))
-        away = _code(_spread_small(pixels - restored), _BINS)
+        away = spread_over_bins(_spread_small(pixels - restored), _BINS)
         at2 += self.look_again(tf.concat([restored, away], axis=-1))
         at2 = self.body[0](_modulate(at2, self.modulate[3], noise))
         restored += self.correct_again(tf.nn.relu(at2))
@@ -476,7 +476,7 @@ class _Bridge(keras.layers.Layer):
     def call(self, fine: list[tf.Tensor], deep: list[tf.Tensor]) -> dict[int, tf.Tensor]:
         """Join the maps of the image (strides 2, 4, 8) and of the backbone (16, 32, 64)."""
         at16, at32, at64 = (layer(x) for layer, x in zip(self.read, deep, strict=True))
-        at16 += self.shrink(fine[2]) + _double_to(at32 + _double_to(at64, at32), at16)
+        at16 += self.shrink(fine[2]) + double_to(at32 + double_to(at64, at32), at16)
         return {2: fine[0], 4: fine[1], 8: fine[2], 16: at16}
 
 
@@ -535,7 +535,7 @@ def _modulate(x: tf.Tensor, layer: keras.layers.Dense, code: tf.Tensor) -> tf.Te
     return x * (1.0 + scale) + offset
 
 
-def _code(values: tf.Tensor, bins: int) -> tf.Tensor:
+def spread_over_bins(values: tf.Tensor, bins: int) -> tf.Tensor:
     """Spread values in [0, 1] over the two nearest bins: `[..., c]` to `[..., c * bins]`."""
     centres = tf.tile(tf.linspace(0.0, 1.0, bins), [values.shape[-1]])
     distance = tf.abs(tf.repeat(values, bins, axis=-1) - centres)
@@ -547,16 +547,16 @@ def _spread_small(differences: tf.Tensor) -> tf.Tensor:
     return 0.5 + 0.5 * differences * tf.math.rsqrt(tf.abs(differences) + 1e-3)
 
 
-def _count_noise(images: tf.Tensor) -> tf.Tensor:
+def count_noise(images: tf.Tensor) -> tf.Tensor:
     """Count grey values and steps to the next pixel: `[B, H, W, 1]` to `[B, bins]`, near 1."""
     values = images[:, ::_NOISE_STRIDE, ::_NOISE_STRIDE]
     steps = tf.abs(images[:, ::_NOISE_STRIDE, 1::_NOISE_STRIDE] - values)
     counted = ((values, _NOISE_BINS), (tf.sqrt(steps + 1e-6), _NOISE_STEP_BINS))
-    shares = [tf.reduce_mean(_code(x, bins), axis=(1, 2)) for x, bins in counted]
+    shares = [tf.reduce_mean(spread_over_bins(x, bins), axis=(1, 2)) for x, bins in counted]
     return 10.0 * tf.concat(shares, axis=-1)
 
 
-def _double_to(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+def double_to(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """Double height and width by repeating pixels, to those of `like`.
 
     Where `like` has an odd side, backbones round its half up or down: a row is cut or repeated.

@@ -35,7 +35,7 @@ from vae_aug.limits import MAX_ANNOTATION_BYTES, MAX_TEXT_BYTES
 _T = TypeVar("_T")
 
 # Files of one kind that are looked into before the others are taken to be alike.
-_SAMPLES = 60
+SAMPLES = 60
 # To tell whether one is a mask may take a look at its whole folder.
 _MASK_SAMPLES = 10
 
@@ -217,7 +217,7 @@ class Findings:
         return dict(sorted(unread.items()))
 
 
-def _spread(items: Sequence[_T], count: int = _SAMPLES) -> Sequence[_T]:
+def _spread(items: Sequence[_T], count: int = SAMPLES) -> Sequence[_T]:
     """Return some items from all over a sequence, all if it is short."""
     return items[:: max(1, len(items) // count)]
 
