@@ -8,6 +8,7 @@ import os
 import keras
 import numpy as np
 
+from vae_aug.config import ENCODER_STAGES, check_number
 from vae_aug.errors import CheckpointError
 from vae_aug.model import lite1
 from vae_aug.model.lite1 import Stage
@@ -202,8 +203,13 @@ def freeze_stages(encoder: keras.Model, count: int) -> None:
 
     Args:
         encoder: What `make_encoder` made, without skips.
-        count: How many stages; 0 leaves all trainable.
+        count: How many stages, 0 to `ENCODER_STAGES`; 0 leaves all trainable.
+
+    Raises:
+        TypeError: If `count` is no integer.
+        ValueError: If there are not so many stages.
     """
+    check_number("count", count, 0, ENCODER_STAGES, whole=True)
     if count == 0:
         return
     nested = [layer for layer in encoder.layers if isinstance(layer, keras.Model)]
