@@ -19,11 +19,7 @@ beam = pytest.importorskip("apache_beam", reason="install vae-aug[beam]")
 OFFLINE = {"update_compatibility_version": beam.__version__}
 
 
-@pytest.fixture(autouse=True)
-def config_home(tmp_path, monkeypatch):
-    """No test may touch the real home."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("VAE_AUG_SALT", raising=False)
+pytestmark = pytest.mark.usefixtures("config_home")
 
 
 @pytest.mark.parametrize("runner", ["DirectRunner", "FnApiRunner"])

@@ -13,16 +13,9 @@ from vae_aug.engines import graphs
 from vae_aug.engines.graphs import Graph, find_graph, keep_graph
 from vae_aug.errors import CheckpointError
 from vae_aug.model import checkpoint as checkpoints
-from vae_aug.model.checkpoint import load_checkpoint, save_checkpoint
+from vae_aug.model.checkpoint import load_checkpoint
 
 ELEMENT = {"image": tf.cast(tf.reshape(tf.range(32 * 32) % 251, [32, 32, 1]), tf.uint8)}
-
-
-@pytest.fixture(scope="module")
-def checkpoint(short_vae, tmp_path_factory):
-    path = tmp_path_factory.mktemp("graphs") / "short.keras"
-    save_checkpoint(short_vae, path)
-    return path
 
 
 @pytest.fixture(autouse=True)

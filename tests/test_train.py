@@ -9,23 +9,20 @@ import shutil
 import types
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import shorten_stages
+from conftest import shorten_stages, write_phantoms
 
 from vae_aug.atomic import lock_folder
 from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.errors import RecordError
 from vae_aug.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
-from vae_aug.phantoms.embedded import read_embedded
 from vae_aug.records.records import make_example, write_records
 from vae_aug.train import train as train_module
 from vae_aug.train.objective import compute_loss
 from vae_aug.train.recipe import Recipe
-from vae_aug.train.run_files import TrainingError, cut_log, read_start
-from vae_aug.train.state import State, restore
+from vae_aug.train.run_files import TrainingError, read_start
 from vae_aug.train.train import train
 
 pytestmark = pytest.mark.usefixtures("short_stages")
@@ -38,21 +35,7 @@ LONG = dataclasses.replace(CONFIG, steps=40, validate_every=20, learning_rate=3e
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     """Eight small phantoms to train on and four to validate on."""
-    folder = tmp_path_factory.mktemp("records")
-    for split, count in ("train", 8), ("validation", 4):
-        examples = [
-            make_example(
-                item.image,
-                source_id=item.source_id,
-                boxes=item.boxes,
-                labels=[0] * len(item.labels),
-                label_names=("lesion",),
-                patient=f"hash-{item.patient}",
-            )
-            for item in read_embedded(split, count=count, size=32, real=False)
-        ]
-        write_records(examples, folder, split, 1, label_names=("lesion",))
-    return folder
+    return write_phantoms(tmp_path_factory.mktemp("records"), train=8, validation=4)
 
 
 @dataclasses.dataclass
@@ -341,114 +324,9 @@ def test_a_network_that_no_checkpoint_holds_is_refused_at_once(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-SETTINGS = {"model": MODEL.to_dict(), "train": CONFIG.to_dict(), "sources": ["records"]}
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"{",
-        b"\xff",
-        b"[]",
-        b"{}",
-        b"[" * 10**5,
-        json.dumps({**SETTINGS, "model": None}).encode(),
-        json.dumps({**SETTINGS, "sources": 1}).encode(),
-        json.dumps({**SETTINGS, "train": {"loss": "l1"}}).encode(),
-        json.dumps({**SETTINGS, "train": {"steps": "4"}}).encode(),
-    ],
-)
-def test_damaged_settings_are_named(tmp_path, content):
-    (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(TrainingError, match=r"config\.json: does not hold .* delete this one"):
-        train([tmp_path / "records"], tmp_path, Recipe(MODEL, CONFIG))
-
-
-def make_small_state():
-    """Make the state of a network of one layer, with the best validation at 20 dB."""
-    layer = keras.layers.Dense(2)
-    layer.build((None, 3))
-    optimizer = keras.optimizers.Adam()
-    optimizer.build(layer.trainable_variables)
-    averages = [tf.Variable(v.value) for v in layer.trainable_variables]
-    vae = types.SimpleNamespace(weights=layer.weights)
-    return State(vae, optimizer, averages, tf.Variable(7), tf.Variable(20.0), tf.Variable(1))
-
-
-@pytest.fixture
-def stopped(short_vae, tmp_path):
-    """The folder of a run that was stopped after step 7."""
-    make_small_state().make_manager(tmp_path / "state").save(checkpoint_number=7)
-    save_checkpoint(short_vae, tmp_path / "checkpoint.keras")
-    return tmp_path
-
-
-def restore_step(folder):
-    state = make_small_state()
-    state.step.assign(0)
-    restore(state, folder)
-    return int(state.step)
-
-
-def test_the_state_of_a_stopped_run_comes_back(stopped):
-    assert restore_step(stopped) == 7
-    shutil.rmtree(stopped / "state")
-    (stopped / "checkpoint.keras").unlink()
-    state = make_small_state()
-    state.best.assign(-np.inf)
-    restore(state, stopped)  # begins anew
-
-
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("state/checkpoint", b"\xff damaged"),
-        ("state/checkpoint", b""),
-        ("state/ckpt-7.index", b""),
-        ("state/ckpt-7.index", b"\xff damaged"),
-        ("state/ckpt-7.data-00000-of-00001", b""),
-        ("state/ckpt-7.index", None),
-        ("state/ckpt-7.data-00000-of-00001", None),
-        ("checkpoint.keras", b"damaged"),
-        ("checkpoint.keras", None),
-    ],
-)
-def test_a_damaged_state_is_named_and_not_trained_over(stopped, file, content):
-    (stopped / file).unlink()
-    if content is not None:
-        (stopped / file).write_bytes(content)
-    name = file if file == "checkpoint.keras" else r"state(/checkpoint)?: .*damaged"
-    with pytest.raises(TrainingError, match=f"{name}.*delete .*state to train from the first"):
-        restore_step(stopped)
-
-
-def test_the_log_is_cut_to_the_state_that_a_run_goes_on_from(tmp_path):
-    path = tmp_path / "log.jsonl"
-    cut_log(path, 3)
-    assert not path.exists()
-    lines = [b'{"kind": "train", "step": %d}\n' % step for step in (1, 2, 3, 4, 5)]
-    path.write_bytes(b"".join(lines) + b'{"kind": "tra')
-    cut_log(path, 3)
-    assert path.read_bytes() == b"".join(lines[:3])
-    path.write_bytes(lines[0] + b"{\n" + lines[1])
-    with pytest.raises(TrainingError, match=r"log\.jsonl, line 2: is damaged .* Delete this file"):
-        cut_log(path, 3)
-
-
 def test_a_damaged_validation_split_is_not_passed_over(records, tmp_path):
     damaged = shutil.copytree(records, tmp_path / "damaged")
     (path,) = damaged.glob("validation-*")
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(RecordError, match="validation-00000-of-00001"):
         train([damaged], tmp_path / "out", Recipe(MODEL, CONFIG))
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"[]", b'{"images": {}}', b'{"images": {"ssim": [1], "psnr": []}}', b"{}"],
-)
-def test_a_damaged_start_is_named(tmp_path, content):
-    (tmp_path / "start.json").write_bytes(content)
-    with pytest.raises(TrainingError, match=r"start\.json: is damaged .* Delete it"):
-        read_start(tmp_path)

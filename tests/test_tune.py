@@ -8,14 +8,13 @@ import re
 import sys
 
 import pytest
+from conftest import write_phantoms
 from typer.testing import CliRunner
 
 from vae_aug import cli
 from vae_aug.atomic import lock_folder
 from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
 from vae_aug.errors import MissingPackageError, RecordError, VAEAugError
-from vae_aug.phantoms.embedded import read_embedded
-from vae_aug.records.records import make_example, write_records
 from vae_aug.train import tune as module
 from vae_aug.train.recipe import Recipe
 from vae_aug.train.train import TrainingError
@@ -33,20 +32,7 @@ SPACE = {
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     """Four small phantoms to train on and two to validate on."""
-    folder = tmp_path_factory.mktemp("records")
-    for split, count in ("train", 4), ("validation", 2):
-        examples = [
-            make_example(
-                item.image,
-                source_id=item.source_id,
-                boxes=item.boxes,
-                labels=[0] * len(item.labels),
-                label_names=("lesion",),
-            )
-            for item in read_embedded(split, count=count, size=32, real=False)
-        ]
-        write_records(examples, folder, split, 1, label_names=("lesion",))
-    return folder
+    return write_phantoms(tmp_path_factory.mktemp("records"), train=4, validation=2)
 
 
 class FakeTraining:
