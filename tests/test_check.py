@@ -69,8 +69,16 @@ def remove(key):
         (set_floats("image/object/bbox/xmax", 0.4, 1.5), "image/object/bbox/xmax", "got 1.5"),
         (set_floats("image/object/bbox/xmax", 0.4, float("nan")), "bbox/xmax", "got nan"),
         (set_floats("image/object/bbox/xmax", 0.4), "bbox/xmax", "one value a label, 2; got 1"),
-        (set_bytes("image/object/class/text", b"lesion"), "class/text", "label without text"),
-        (set_bytes("image/object/class/text", b"lesion", b""), "class/text", "without text"),
+        (
+            set_bytes("image/object/class/text", b"lesion"),
+            "class/text",
+            r"expected a text for each label of \[2, 1\]",
+        ),
+        (
+            set_bytes("image/object/class/text", b"lesion", b""),
+            "class/text",
+            "expected a text for each label",
+        ),
         (set_ints("image/object/class/label", 2, 0), "class/label", "count from 1; got 0"),
         (set_ints("image/object/class/label", 2, 2), "class/label", r"2 \('stone'\) is not in"),
         (set_ints("image/object/class/label", 2, 9), "class/label", r"9 \('stone'\) is not in"),
@@ -93,7 +101,7 @@ def test_check_counts_and_tells(tmp_path):
     content = json.loads((tmp_path / "dataset.json").read_text())
     content["splits"]["train"]["examples"] = 4
     (tmp_path / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(RecordError, match=r"tells of 4 records in .*; the file holds 3"):
+    with pytest.raises(RecordError, match=r"lists 4 records in .*; the file holds 3"):
         check_records(tmp_path)
 
 

@@ -90,7 +90,7 @@ def test_sets_of_earlier_versions_are_held_against_their_counts(tmp_path):
     path.write_text(json.dumps(content))
     assert len(list(read_records(tmp_path))) == 5
     rewrite(first, map(make_one, (0, 2)))
-    with pytest.raises(RecordError, match="tells of 3 records; the file holds 2"):
+    with pytest.raises(RecordError, match="lists 3 records; the file holds 2"):
         read_records(tmp_path)
 
 
@@ -126,7 +126,7 @@ def test_unannotated_images_lie_beside_their_split(tmp_path):
     assert values == [1, 2, 4, 5]
     both = read_records(tmp_path, "train", unannotated=True)
     assert sorted(int(e["image"][0, 0, 0]) for e in both) == [0, 1, 2, 3, 4, 5]
-    with pytest.raises(ValueError, match="names in '_unannotated' are kept"):
+    with pytest.raises(ValueError, match="names in '_unannotated' are reserved"):
         write_split(examples, tmp_path, "train_unannotated", label_names=LABELS)
 
 
