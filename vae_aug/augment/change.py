@@ -1,4 +1,4 @@
-"""How the network's output changes images, traced once for all transforms of a process.
+"""Apply the network's output to images, in graphs that all transforms of a process share.
 
 The guard is over a thousand operations. Traced anew for every dataset they would take a second,
 and again half of one wherever TensorFlow optimises the function around them.
@@ -68,7 +68,7 @@ def change_images(
     change = trace_change(settings, *kind)
     measure = trace_contrast(settings.value_range, *kind)
     changed, fidelity, guarded = change(images, computed, boxes, chosen, low, high)
-    # A call of its own, which TensorFlow leaves out where nobody reads it, as under `apply`.
+    # A call of its own, which TensorFlow prunes where its output is not used, as under `apply`.
     [contrast] = measure(images, changed, boxes, low, high)
     changed = tf.ensure_shape(changed, images.shape)
     return changed, {"fidelity": fidelity, "contrast": contrast, "guarded": guarded}
@@ -121,7 +121,7 @@ def trace_contrast(value_range: _Range, dtype: tf.DType, channels: int) -> Any:
 
 
 def _keep(function: Callable[..., Any], specs: list[tf.TensorSpec], settings: Iterable[Any]) -> Any:
-    """Return a function as a graph, the one that an earlier start kept if there is one."""
+    """Return the graph of a function, from the cache if it is there."""
 
     def make() -> Graph:
         return Graph.of(tf.function(function, autograph=False).get_concrete_function(*specs))

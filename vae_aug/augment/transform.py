@@ -35,7 +35,7 @@ def share_engine(vae: StoredNetwork, config: AugmentConfig) -> TensorFlowEngine:
 
 
 def _check_device(device: str) -> None:
-    """Refuse a device that this machine does not have, for which TensorFlow would take another."""
+    """Refuse a device that this machine does not have, since TensorFlow would use another."""
     try:
         wanted = tf.DeviceSpec.from_string(device)
     except ValueError as error:
@@ -58,7 +58,7 @@ def _check_device(device: str) -> None:
 
 
 def _restore(name: str, digest: str, settings: dict[str, Any]) -> VAEAugment:
-    """Make a transform of what its pickle holds; the checkpoint must be the same."""
+    """Make the transform of a pickle; the checkpoint must be the same."""
     augment = VAEAugment(name, **settings)
     found = augment.checkpoint.digest
     if found != digest:
@@ -192,7 +192,7 @@ class VAEAugment:
 
     @property
     def vae(self) -> Network:
-        """The network itself; nobody may train on the one of a checkpoint, which others share.
+        """The network. That of a checkpoint is shared, so it must not be trained.
 
         Raises:
             CheckpointError: If it has to be loaded for this, and cannot be.
