@@ -144,13 +144,12 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file so that its name shows the old contents or the new, never a part.
 
     Args:
         path: The file; an existing one is replaced. Its directory must exist.
         data: The contents.
-        mode: Permissions of the file before the process's umask takes its bits away.
 
     Raises:
         OSError: When the directory or the disk refuses; no temporary file is left behind.
@@ -158,7 +157,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666
     path = Path(path)
     temporary = make_temporary_path(path)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
