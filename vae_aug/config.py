@@ -391,9 +391,9 @@ def _refuse_range(factor: Any) -> None:
     """Refuse a range of strengths, which Keras's layers take."""
     if isinstance(factor, tuple | list):
         raise TypeError(
-            f"factor must be one number; got {factor!r} ({type(factor).__name__}). A range to draw "
-            "the strength from, as Keras's layers take it, is not offered: with one factor the "
-            "modes 'sample' and 'interpolate' draw how far each example moves. Pass the upper end, "
+            f"factor must be one number; got {factor!r} ({type(factor).__name__}). A range, as "
+            "Keras's layers take it, is not offered: with one factor the modes 'sample' and "
+            "'interpolate' sample how far each example moves. Pass the upper end, "
             f"factor={factor[-1] if factor else 1.0!r}."
         )
 
