@@ -54,9 +54,9 @@ IDENTITY = {"identity": Identity()}
 def small():
     """Keep two strengths a filter, and small images where no network says how large they are."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, (function, parameter, strengths) in classical._METHODS.items():
-            patch.setitem(classical._METHODS, name, (function, parameter, strengths[1:3]))
-        patch.setattr(denoising, "_DEFAULT_SIZE", SIZE)
+        for name, (function, parameter, strengths) in classical.METHODS.items():
+            patch.setitem(classical.METHODS, name, (function, parameter, strengths[1:3]))
+        patch.setattr(denoising, "DEFAULT_SIZE", SIZE)
         yield
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from vae_aug import cli
 from vae_aug.cli import calls
 from vae_aug.errors import RecordError
-from vae_aug.evaluate.fidelity import BoxFidelity, _make_charts, measure_box_fidelity
+from vae_aug.evaluate.fidelity import BoxFidelity, make_charts, measure_box_fidelity
 from vae_aug.evaluate.subset import Subset
 from vae_aug.evaluate.sweep import Sweep
 from vae_aug.records.records import make_example, write_records
@@ -42,7 +42,7 @@ def test_a_network_that_erases_is_caught_and_undone(records, tmp_path):
 def test_histograms_are_by_label_and_mode_the_most_frequent_label_first():
     rows = [make_row(mode, factor) for mode in ("sample", "denoise") for factor in (0.5, 2.0)]
     found = [{1: [0.9, 0.95], 0: [1.0]}, {1: [0.6, 0.9], 0: [1.0]}, {1: [1.0]}, {1: [1.0]}]
-    charts = _make_charts(rows, found, ("cyst", "stone"), 0.8)
+    charts = make_charts(rows, found, ("cyst", "stone"), 0.8)
     assert [chart.title for chart in charts] == [
         "stone, sample: boxes",
         "stone, denoise: boxes",

@@ -43,7 +43,7 @@ MEASURES = ("ssim", "psnr", "r2")
 INPUT = "input"
 
 _BATCH = 16
-_DEFAULT_SIZE, _MIN_SIZE = 224, 32
+DEFAULT_SIZE, _MIN_SIZE = 224, 32
 _TUNING_IMAGES = 6
 _FIGURE_IMAGES = 4
 
@@ -198,7 +198,7 @@ def evaluate_denoising(
         raise ValueError(f"a network must not be named {taken[0]!r}, which is another method.")
     if size is None:
         sizes = [network.config.image_size for network in networks.values()]
-        size = max(sizes, default=_DEFAULT_SIZE)
+        size = max(sizes, default=DEFAULT_SIZE)
     if value_range is not None:
         value_range = check_value_range(value_range)
     run = _Run(subset, networks, corruptions or Corruptions(), size, value_range, seed, progress)

@@ -124,7 +124,7 @@ def measure_box_fidelity(
             f"{subset.split}. Fidelity is the SSIM of a box with its margin to the input, in what "
             "is put out; 1 keeps everything."
         )
-        charts = _make_charts(rows, fidelities, label_names, sweep.min_fidelity)
+        charts = make_charts(rows, fidelities, label_names, sweep.min_fidelity)
         write_plots(Path(out) / "fidelity.png", charts, caption, columns=len(modes))
     return tuple(rows)
 
@@ -168,7 +168,7 @@ def _measure(
     return measured, fidelities
 
 
-def _make_charts(
+def make_charts(
     rows: Sequence[BoxFidelity],
     fidelities: Sequence[Mapping[int, Sequence[float]]],
     label_names: Sequence[str],
