@@ -22,7 +22,10 @@ from typing import Any
 from vae_aug.atomic import write_atomic
 from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.evaluate.diversity import measure_diversity
+from vae_aug.evaluate.subset import Subset
+from vae_aug.evaluate.sweep import Sweep
 from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
+from vae_aug.train.recipe import Recipe
 from vae_aug.train.train import train
 from vae_aug.version import __version__
 
@@ -75,22 +78,19 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 def run_change(name: str, change: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """Train with one change and return its row of the table."""
-    model, config = apply_change(change, args)
+    recipe = apply_change(change, args)
     folder = args.out / "".join(c if c.isalnum() else "_" for c in name)
     print(f"{name} ...", flush=True)
-    figures = train([args.records], folder, model=model, config=config)
+    figures = train([args.records], folder, recipe)
     vae = load_checkpoint(folder / BEST_CHECKPOINT)
-    (samples,) = measure_diversity(
-        args.records, vae, factors=(1.0,), samples=4, limit=args.images, guard="off"
-    )
+    validation = Subset(args.records, limit=args.images)
+    (samples,) = measure_diversity(validation, vae, Sweep((1.0,), guard="off"), samples=4)
     row = {"change": name, "settings": change, **figures, "samples": dataclasses.asdict(samples)}
     print(format_row(row), flush=True)
     return row
 
 
-def apply_change(
-    change: dict[str, Any], args: argparse.Namespace
-) -> tuple[ModelConfig, TrainConfig]:
+def apply_change(change: dict[str, Any], args: argparse.Namespace) -> Recipe:
     """Make the settings of a run."""
     of_model = {field.name for field in dataclasses.fields(ModelConfig)}
     model = dataclasses.replace(MODEL, **{k: v for k, v in change.items() if k in of_model})
@@ -102,7 +102,7 @@ def apply_change(
         seed=args.seed,
         **{k: v for k, v in change.items() if k not in of_model},
     )
-    return model, config
+    return Recipe(model, config)
 
 
 def format_row(row: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ from vae_aug.engines.engine import TensorFlowEngine
 from vae_aug.ingest.ingest import ingest
 from vae_aug.model.profiles import make_vae
 from vae_aug.phantoms.embedded import write_embedded
+from vae_aug.train.recipe import Recipe
 from vae_aug.train.train import train
 from vae_aug.version import __version__
 
@@ -103,12 +104,14 @@ def measure_training(profile: Profile, steps: int) -> dict[str, float]:
         train(
             [records],
             Path(folder) / "run",
-            model=ModelConfig(profile=profile, encoder="efficientnet-lite1"),
-            config=TrainConfig(
-                steps=steps,
-                validate_every=steps,
-                validation_images=8,
-                frozen_stages=4 if profile == "ladder" else 2,
+            Recipe(
+                ModelConfig(profile=profile, encoder="efficientnet-lite1"),
+                TrainConfig(
+                    steps=steps,
+                    validate_every=steps,
+                    validation_images=8,
+                    frozen_stages=4 if profile == "ladder" else 2,
+                ),
             ),
             progress=lambda step, figures: rates.append(figures["images_per_second"]),
         )

@@ -51,13 +51,13 @@ def measure_quality(records: str, limit: int) -> list[dict[str, Any]]:
 
 def _compare(ckpt: str, mode: str, elements: list[Any]) -> list[dict[str, Any]]:
     vae = load_checkpoint(ckpt)
-    expected_levels, expected = _augment(vae, mode, ENGINES[0], elements)
+    expected_levels, expected = compute_outputs(vae, mode, ENGINES[0], elements)
     change = _measure_rms(expected - _collect(_make_dataset(elements).map(_scale)))
     rows = []
     for engine in ENGINES[1:]:
         row: dict[str, Any] = {"ckpt": ckpt, "mode": mode, "engine": engine}
         try:
-            levels, values = _augment(vae, mode, engine, elements)
+            levels, values = compute_outputs(vae, mode, engine, elements)
         except (MissingPackageError, EngineError) as error:
             rows.append({**row, "missing": str(error)})
             continue
@@ -85,7 +85,7 @@ def _measure_rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
-def _augment(
+def compute_outputs(
     vae: Any, mode: str, engine: str, elements: list[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return all pixels of all outputs: as grey levels, and as float32 in [0, 1]."""

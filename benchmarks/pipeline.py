@@ -24,12 +24,13 @@ from throughput import RESULTS, count_rate, describe, describe_machine, spend_pa
 
 from vae_aug.atomic import write_atomic
 from vae_aug.augment.elements import find_layout
-from vae_aug.augment.steps import Request
-from vae_aug.augment.transform import VAEAugment
+from vae_aug.augment.steps import Request, Steps
+from vae_aug.augment.transform import VAEAugment, make_engine
+from vae_aug.config import AugmentConfig
 from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.records.records import find_records, parse_example, read_records, read_serialized
 
-_DISTINCT, _AT_ONCE = 64, 32
+DISTINCT, _AT_ONCE = 64, 32
 _NETWORK_CALLS = 2  # as under `apply`
 
 _PASSES = 4  # over the images of a step
@@ -46,12 +47,17 @@ def keep(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return kept
 
 
-def make_requests(augment: VAEAugment, elements: tf.data.Dataset) -> tf.data.Dataset:
+def make_transform(vae: Any, config: AugmentConfig) -> Steps:
+    """Make the steps of a `VAEAugment`, which hides them."""
+    return Steps(config, make_engine(vae, config))
+
+
+def make_requests(steps: Steps, elements: tf.data.Dataset) -> tf.data.Dataset:
     """Make what the network sees of elements: `Request` of single images."""
     layout = find_layout(elements.element_spec, None)
 
     def prepare(element: Any) -> Request:
-        return tf.nest.map_structure(lambda part: part[0], augment._steps.prepare(element, layout))
+        return tf.nest.map_structure(lambda part: part[0], steps.prepare(element, layout))
 
     return elements.map(prepare)
 
@@ -59,12 +65,13 @@ def make_requests(augment: VAEAugment, elements: tf.data.Dataset) -> tf.data.Dat
 def make_pipelines(augment: VAEAugment, records: str) -> dict[str, tf.data.Dataset]:
     """Make the pipelines of the first table, without an end."""
     batch_size = augment.config.batch_size
-    elements = read_records(records).take(_DISTINCT)
+    steps = make_transform(augment.checkpoint, augment.config)
+    elements = read_records(records).take(DISTINCT)
     kept = keep(elements)
-    batches = keep(make_requests(augment, kept).batch(batch_size, drop_remainder=True))
+    batches = keep(make_requests(steps, kept).batch(batch_size, drop_remainder=True))
     return {
         "network alone": batches.repeat().map(
-            lambda request: {"image": augment._steps.compute(request)},
+            lambda request: {"image": steps.compute(request)},
             num_parallel_calls=_NETWORK_CALLS,
         ),
         "elements in memory, apply": kept.repeat().apply(augment),
@@ -103,10 +110,10 @@ def measure_cost(dataset: tf.data.Dataset, elements: int) -> Cost:
     Args:
         dataset: The step. Were it the step that is repeated, and not its source, every pass would
             make iterators anew.
-        elements: That hold `_DISTINCT` images.
+        elements: That hold `DISTINCT` images.
     """
     once, again = (spend_pass(dataset.take(passes * elements)) for passes in (1, 1 + _PASSES))
-    images = _PASSES * _DISTINCT
+    images = _PASSES * DISTINCT
     processors, clock = (1e3 * (b - a) / images for a, b in zip(once, again, strict=True))
     return processors, clock
 
@@ -114,18 +121,19 @@ def measure_cost(dataset: tf.data.Dataset, elements: int) -> Cost:
 def make_steps(
     records: str, vae: Any, mode: str, engines: list[str]
 ) -> dict[str, tuple[tf.data.Dataset, int]]:
-    """Make datasets without an end, each of which does one thing to `_DISTINCT` images.
+    """Make datasets without an end, each of which does one thing to `DISTINCT` images.
 
     Returns:
         By name, a dataset and how many of its elements hold those images.
     """
     files, info = find_records(records)
     dtype, channels = ("uint8", 1) if info is None else (info.dtype, info.channels)
-    serialized = keep(read_serialized(files).take(_DISTINCT))
+    serialized = keep(read_serialized(files).take(DISTINCT))
     elements = keep(serialized.map(lambda s: parse_example(s, dtype, channels)))
     without_boxes = keep(elements.map(lambda element: {"image": element["image"]}))
-    augment = VAEAugment(vae, mode=mode)
-    requests = keep(make_requests(augment, elements))
+    fresh = make_transform(vae, AugmentConfig(mode=mode))
+    seeded = make_transform(vae, AugmentConfig(mode=mode, seed=0))
+    requests = keep(make_requests(fresh, elements))
     batches = keep(requests.batch(_AT_ONCE)).repeat()
     squares = keep(requests.map(lambda request: request.images).batch(1)).repeat()
     computed = keep(requests.map(lambda request: (0.01 * request.images, request.chosen))).repeat()
@@ -137,20 +145,18 @@ def make_steps(
     singles = {
         "carry an element": elements,
         "decode a record": serialized.map(lambda s: parse_example(s, dtype, channels)),
-        "ask: grey, square": make_requests(augment, elements),
+        "ask: grey, square": make_requests(fresh, elements),
         "ask with a seed: the same, and a hash of the content": make_requests(
-            VAEAugment(vae, mode=mode, seed=0), without_boxes
+            seeded, without_boxes
         ),
         "encoder, TensorFlow, an image at a time": squares.map(lambda images: encode(images)),
     }
     networks = {
-        "network, TensorFlow, an image at a time (with a seed)": batches.map(
-            VAEAugment(vae, mode=mode, seed=0)._steps.compute
-        ),
+        "network, TensorFlow, an image at a time (with a seed)": batches.map(seeded.compute),
     }
     for engine in engines:
         networks[f"network, {engine}, 32 at a time"] = batches.map(
-            VAEAugment(vae, mode=mode, engine=engine)._steps.compute  # type: ignore[arg-type]
+            make_transform(vae, AugmentConfig(mode=mode, engine=engine)).compute
         )
     for name, guard, source in (
         ("finish: restore the size, no boxes", "off", without_boxes),
@@ -158,20 +164,20 @@ def make_steps(
         ("finish: the same, boxes guarded", "paste", elements),
     ):
         singles[name] = tf.data.Dataset.zip((source, computed)).map(
-            _finish(VAEAugment(vae, mode=mode, guard=guard), source)  # type: ignore[arg-type]
+            _finish(make_transform(vae, AugmentConfig(mode=mode, guard=guard)), source)
         )
     return {
-        **{name: (step, _DISTINCT) for name, step in singles.items()},
-        **{name: (step, _DISTINCT // _AT_ONCE) for name, step in networks.items()},
+        **{name: (step, DISTINCT) for name, step in singles.items()},
+        **{name: (step, DISTINCT // _AT_ONCE) for name, step in networks.items()},
     }
 
 
-def _finish(augment: VAEAugment, source: tf.data.Dataset) -> Callable[..., Any]:
+def _finish(steps: Steps, source: tf.data.Dataset) -> Callable[..., Any]:
     layout = find_layout(source.element_spec, None)
 
     def finish(element: Any, computed: tuple[tf.Tensor, tf.Tensor]) -> Any:
         change, chosen = computed
-        return augment._steps.finish(element, layout, change[None], chosen[None])[0]
+        return steps.finish(element, layout, change[None], chosen[None])[0]
 
     return finish
 
@@ -205,8 +211,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--intra-op-threads", type=int, default=0, help="TensorFlow's; 0: its own")
     parser.add_argument("--out", type=Path, default=RESULTS / "pipeline.json")
     arguments = parser.parse_args()
-    if _DISTINCT % arguments.batch_size or arguments.images % (2 * arguments.batch_size):
-        parser.error(f"--batch-size must divide {_DISTINCT}, and twice that --images")
+    if DISTINCT % arguments.batch_size or arguments.images % (2 * arguments.batch_size):
+        parser.error(f"--batch-size must divide {DISTINCT}, and twice that --images")
     return arguments
 
 

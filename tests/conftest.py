@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,9 +26,12 @@ import tensorflow as tf
 
 from vae_aug.config import ModelConfig
 from vae_aug.model import encoder, lite1
+from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.model.ladder import LadderVAE
 from vae_aug.model.style import STYLE_DIM
 from vae_aug.model.vae import VAE
+from vae_aug.phantoms.embedded import read_embedded
+from vae_aug.records.records import make_example, write_records
 from vae_aug.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -158,6 +162,67 @@ def make_tiny_vae() -> VAE:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return vae
+
+
+@pytest.fixture(scope="session")
+def blank_vae(short_vae: VAE) -> VAE:
+    """A network like `short_vae` with other weights, for weights to be loaded into."""
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_stages(patch)
+        return VAE(short_vae.config)
+
+
+@pytest.fixture(scope="session")
+def saved(short_vae: VAE, tmp_path_factory: pytest.TempPathFactory) -> tuple[VAE, Path, str]:
+    """`short_vae`, the folder that it was saved in, and the digest."""
+    folder = tmp_path_factory.mktemp("saved") / "checkpoint"
+    fingerprint = {"patients": ["ab12"]}
+    digest = save_checkpoint(
+        short_vae, folder, training={"steps": 3}, fingerprint=fingerprint, card="# Card\n"
+    )
+    return short_vae, folder, digest
+
+
+@pytest.fixture
+def saved_copy(saved: tuple[VAE, Path, str], tmp_path: Path) -> Path:
+    """A copy of the saved folder, which a test may damage."""
+    return shutil.copytree(saved[1], tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(short_vae: VAE, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The file of `short_vae`, which is loaded with short stages as long as the module lasts."""
+    path = tmp_path_factory.mktemp("checkpoint") / "short.keras"
+    save_checkpoint(short_vae, path)
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_stages(patch)
+        yield path
+
+
+@pytest.fixture
+def config_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the user's settings, empty: no test may touch the real one."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("VAE_AUG_SALT", raising=False)
+    return tmp_path / "config"
+
+
+def write_phantoms(folder: Path, **counts: int) -> Path:
+    """Write records of phantoms of 32 x 32 pixels, so many for each split."""
+    for split, count in counts.items():
+        examples = [
+            make_example(
+                item.image,
+                source_id=item.source_id,
+                boxes=item.boxes,
+                labels=[0] * len(item.labels),
+                label_names=("lesion",),
+                patient=f"hash-{item.patient}",
+            )
+            for item in read_embedded(split, count=count, size=32, real=False)
+        ]
+        write_records(examples, folder, split, 1, label_names=("lesion",))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from vae_aug.errors import RecordError
 from vae_aug.evaluate import audit as module
 from vae_aug.evaluate.audit import STATEMENT, audit_memorisation
 from vae_aug.evaluate.neighbours import MEASURES
+from vae_aug.evaluate.subset import Subset
 from vae_aug.model.noise import NoiseSpec
 from vae_aug.records.records import make_example, write_records
 
@@ -117,8 +118,9 @@ def blur(bank, sigma):
     return ndimage.gaussian_filter(bank, (0, sigma, sigma, 0))
 
 
-def run(records, bank, **options):
-    return audit_memorisation(BankVAE(bank), records, samples=SAMPLES, **options)
+def run(records, bank, limit=None, **options):
+    training = Subset(records, "train", limit)
+    return audit_memorisation(BankVAE(bank), training, samples=SAMPLES, **options)
 
 
 # --- Planted faults --------------------------------------------------------------------------
@@ -176,7 +178,7 @@ def test_the_command_prints_the_verdict(tmp_path, monkeypatch, bank, verdict, st
     monkeypatch.setattr(calls, "load_checkpoint", lambda name: BankVAE(to_bank(bank)))
     folders = [tmp_path / "records", "--held-out", tmp_path / "others"]
     options = [*folders, "--split", "test", "--samples", SAMPLES, "--out", tmp_path]
-    result = CliRunner().invoke(cli.app, ["audit", *strict, *map(str, options)])
+    result = CliRunner().invoke(cli.app, ["evaluate", "audit", *strict, *map(str, options)])
     assert result.exit_code == status, result.stderr
     assert f"{verdict} memorisation" in result.stdout and STATEMENT in " ".join(
         result.stdout.split()
@@ -202,7 +204,7 @@ def test_images_of_others_are_not_taken_for_copies(records, sigma):
 
 def test_faithful_variants_are_no_copies_and_those_of_training_images_prove_it(records):
     network = FaithfulVAE(to_bank(make_textures(500, 3)))
-    audit = audit_memorisation(network, records, samples=SAMPLES)
+    audit = audit_memorisation(network, Subset(records, "train"), samples=SAMPLES)
     assert audit.signs is False and "weak test" not in audit.verdict
     assert [row.measure for row in audit.controls] == list(MEASURES)
     for row in audit.controls:
@@ -258,7 +260,8 @@ def test_held_out_images_of_the_training_set_are_left_out(tmp_path):
     held_out[1] = training[3]
     patients = ["a", "b", "c", "patienttrain4", ""]
     write_images(tmp_path, "validation", held_out, patients)
-    audit = audit_memorisation(BankVAE(to_bank(training)), tmp_path, samples=4)
+    subset = Subset(tmp_path, "train")
+    audit = audit_memorisation(BankVAE(to_bank(training)), subset, samples=4)
     assert audit.settings["held_out_images"] == 3
     assert audit.settings["held_out_images_left_out"] == 2
     assert any("2 held-out images are in the training set" in note for note in audit.notes)
@@ -267,14 +270,16 @@ def test_held_out_images_of_the_training_set_are_left_out(tmp_path):
 
 def test_no_held_out_image_left_is_an_error(tmp_path):
     write_images(tmp_path, "train", make_textures(4, 1))
+    subset = Subset(tmp_path, "train")
     with pytest.raises(RecordError, match="got 0 of 4"):
-        audit_memorisation(BankVAE(np.zeros((1, 32, 32, 1))), tmp_path, held_out_split="train")
+        audit_memorisation(BankVAE(np.zeros((1, 32, 32, 1))), subset, subset)
 
 
 def test_unknown_patients_are_noted(tmp_path):
     write_images(tmp_path, "train", make_textures(4, 1), [""] * 4)
     write_images(tmp_path, "validation", make_textures(3, 2), [""] * 3)
-    audit = audit_memorisation(BankVAE(to_bank(make_textures(9, 3))), tmp_path, samples=3)
+    network = BankVAE(to_bank(make_textures(9, 3)))
+    audit = audit_memorisation(network, Subset(tmp_path, "train"), samples=3)
     assert any("name no patients" in note for note in audit.notes)
     assert audit.signs is None
 
@@ -286,9 +291,8 @@ def test_several_folders_are_one_training_set(records, tmp_path):
     assert audit.settings["training_images"] == TRAINING + 3
     assert audit.settings["held_out_images"] == HELD_OUT
     assert {suspect.nearest for suspect in audit.suspects} <= set(range(TRAINING, TRAINING + 3))
-    apart = audit_memorisation(
-        BankVAE(to_bank(more)), tmp_path / "more", records, held_out_split="train", samples=4
-    )
+    training, held_out = Subset(tmp_path / "more", "train"), Subset(records, "train")
+    apart = audit_memorisation(BankVAE(to_bank(more)), training, held_out, samples=4)
     assert apart.settings["held_out_images"] == TRAINING
 
 
@@ -297,26 +301,34 @@ def test_a_limit_takes_images_evenly_and_says_so(records):
     assert audit.settings["training_images"] == audit.settings["held_out_images"] == 10
     assert {s.nearest for s in audit.suspects} <= set(range(0, TRAINING, 4))
     assert {s.source for s in audit.suspects} <= {None, *range(0, HELD_OUT, 3)}
-    assert any(note.startswith("At most 10 images") for note in audit.notes)
+    assert any(note.startswith("At most 10 images of each set") for note in audit.notes)
+
+
+def test_the_sets_may_have_limits_of_their_own(records):
+    audit = run(records, to_bank(make_textures(TRAINING, 1)), 10, held_out=Subset(records, limit=5))
+    assert (audit.settings["training_images"], audit.settings["limit"]) == (10, 10)
+    assert (audit.settings["held_out_images"], audit.settings["held_out_limit"]) == (5, 5)
+    assert any(note.startswith("At most 10 training images were") for note in audit.notes)
 
 
 def test_a_collapsed_encoder_is_told(records):
     network = BankVAE(to_bank(make_textures(200, 3)))
     network.encode = lambda images: (tf.zeros([tf.shape(images)[0], 4]),) * 2
-    audit = audit_memorisation(network, records, samples=4)
+    audit = audit_memorisation(network, Subset(records, "train"), samples=4)
     assert {row.measure for row in audit.comparisons} == {"pixels", "correlation"}
     assert any("tells no two training images apart" in note for note in audit.notes)
 
 
 def test_the_published_network_is_audited(records, short_vae, tmp_path):
-    audit = audit_memorisation(short_vae, records, samples=5, limit=6, out=tmp_path)
+    subset = Subset(records, "train", 6)
+    audit = audit_memorisation(short_vae, subset, samples=5, out=tmp_path)
     assert {row.way for row in audit.comparisons} == {"prior", "variants"}
     assert len(audit.comparisons) == 6
     assert (tmp_path / "audit.png").exists()
 
 
 def test_a_ladder_samples_around_images_alone(records, tiny_ladder):
-    audit = audit_memorisation(tiny_ladder, records, samples=5, limit=6)
+    audit = audit_memorisation(tiny_ladder, Subset(records, "train", 6), samples=5)
     assert {row.way for row in audit.comparisons} == {"variants", "interpolated"}
     assert all(suspect.source is not None for suspect in audit.suspects)
     assert any("makes nothing without an image" in note for note in audit.notes)
@@ -329,14 +341,16 @@ def test_bad_arguments_are_named(records, tmp_path):
         ({"quantile": 0.0}, "quantile must be in"),
         ({"quantile": 0.6}, "quantile must be in"),
         ({"seed": -1}, "seed must be in"),
-        ({"limit": 1}, "limit must be in"),
+        ({"held_out": Subset(records, limit=1)}, r"limit must be in \[2"),
     ):
         with pytest.raises(ValueError, match=message):
-            audit_memorisation(network, records, **options)
-    with pytest.raises(ValueError, match="a folder or several"):
-        audit_memorisation(network, [])
+            audit_memorisation(network, Subset(records, "train"), **options)
+    with pytest.raises(ValueError, match=r"limit must be in \[2"):
+        audit_memorisation(network, Subset(records, "train", 1))
     with pytest.raises(RecordError, match="no split 'test'"):
-        audit_memorisation(network, records, held_out_split="test")
+        audit_memorisation(network, Subset(records, "train"), Subset(records, "test"))
     write_images(tmp_path, "train", make_textures(1, 1))
+    with pytest.raises(RecordError, match="no split 'validation'; pass records of held-out"):
+        audit_memorisation(network, Subset(tmp_path, "train"))
     with pytest.raises(RecordError, match="'train': an audit needs at least 2 images; got 1"):
-        audit_memorisation(network, tmp_path, records)
+        audit_memorisation(network, Subset(tmp_path, "train"), Subset(records))

@@ -19,11 +19,7 @@ beam = pytest.importorskip("apache_beam", reason="install vae-aug[beam]")
 OFFLINE = {"update_compatibility_version": beam.__version__}
 
 
-@pytest.fixture(autouse=True)
-def config_home(tmp_path, monkeypatch):
-    """No test may touch the real home."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("VAE_AUG_SALT", raising=False)
+pytestmark = pytest.mark.usefixtures("config_home")
 
 
 @pytest.mark.parametrize("runner", ["DirectRunner", "FnApiRunner"])
@@ -64,7 +60,7 @@ def test_neighbours_are_found_from_relative_paths(tmp_path, monkeypatch):
 def test_a_runner_goes_on_where_another_run_stopped(tmp_path, monkeypatch):
     source, out = write_many(tmp_path / "in"), tmp_path / "out"
     whole = ingest(source, tmp_path / "whole", salt="s")
-    make_block, made = blocks._make_block, []
+    make_block, made = blocks.make_block, []
 
     def stop_at_the_third(path, part, conversion):
         if len(made) == 2:
@@ -72,11 +68,11 @@ def test_a_runner_goes_on_where_another_run_stopped(tmp_path, monkeypatch):
         make_block(path, part, conversion)
         made.append(path)
 
-    monkeypatch.setattr(blocks, "_make_block", stop_at_the_third)
+    monkeypatch.setattr(blocks, "make_block", stop_at_the_third)
     with pytest.raises(RecordError, match="the Beam runner 'FnApiRunner' failed") as info:
         ingest(source, out, salt="s", runner="FnApiRunner")
     assert "DOE" not in str(info.value)
-    monkeypatch.setattr(blocks, "_make_block", make_block)
+    monkeypatch.setattr(blocks, "make_block", make_block)
     converted = count_conversions(monkeypatch)
     report = ingest(source, out, salt="s", runner="FnApiRunner")
     assert report == whole and report.resumed in (32 + 32, 32 + 18)
@@ -85,7 +81,7 @@ def test_a_runner_goes_on_where_another_run_stopped(tmp_path, monkeypatch):
 
 
 def test_workers_that_do_not_share_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "_make_block", lambda *task: None)
+    monkeypatch.setattr(blocks, "make_block", lambda *task: None)
     with pytest.raises(
         RecordError, match=r"3 blocks are not there\. The runner 'FnApiRunner' needs"
     ):

@@ -100,7 +100,7 @@ def test_an_unknown_corruption_or_strength_is_refused(name, strength, small):
 @pytest.mark.parametrize("name", UNSEEN)
 def test_artefacts_leave_an_image_alone_that_keeps_all(name, small):
     grey = small[0, ..., 0] / 255
-    changed = corruptions._ARTEFACTS[name](grey, 1.0, np.random.default_rng(0))
+    changed = corruptions.ARTEFACTS[name](grey, 1.0, np.random.default_rng(0))
     np.testing.assert_allclose(changed, grey, atol=1e-12)
 
 
@@ -157,9 +157,9 @@ def test_streaks_are_lines_through_one_point_of_the_body():
 
 
 def test_a_dial_is_where_the_function_has_the_value():
-    assert corruptions._bisect(lambda keep: keep**2, 0.25) == pytest.approx(0.5, abs=1e-4)
+    assert corruptions.bisect(lambda keep: keep**2, 0.25) == pytest.approx(0.5, abs=1e-4)
     with pytest.raises(ValueError, match=r"an SSIM of 0\.5 is not reached"):
-        corruptions._bisect(lambda keep: 0.6 + 0.4 * keep, 0.5)
+        corruptions.bisect(lambda keep: 0.6 + 0.4 * keep, 0.5)
 
 
 def test_calibration_of_other_images_reaches_its_targets(small):
@@ -186,7 +186,9 @@ def test_the_summary_by_hand():
 def test_all_corruptions_and_strengths_are_drawn(small, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        corruptions, "_corrupt", lambda image, name, keep, seed: drawn.append((name, keep)) or image
+        corruptions,
+        "corrupt_one",
+        lambda image, name, keep, seed: drawn.append((name, keep)) or image,
     )
     corruptions.draw_noisy(np.repeat(small[:1], 400, axis=0), 0)
     assert set(drawn) == {(name, keep) for name in SEEN for keep in corruptions.DIALS[name]}

@@ -251,7 +251,7 @@ def test_variants_are_made_once(tmp_path, monkeypatch):
     drawn = variants.make_variants(part, made, 2, tmp_path)
     assert drawn.shape == (2, *made.images.shape) and drawn.dtype == np.uint8
     assert (drawn[0] != drawn[1]).any()
-    monkeypatch.setattr(variants, "_draw", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(variants, "draw_variants", lambda *_: pytest.fail("made again"))
     again = variants.make_variants(arms.Part("noisy", {"p": 0.1}), made, 2, tmp_path)
     np.testing.assert_array_equal(drawn, again)
 
@@ -353,7 +353,7 @@ def test_boxes_come_back_from_their_target():
     boxes = np.array([[8, 12, 30, 50], [40, 44, 48, 50]], np.float32)
     target = detector.make_target(boxes, np.array([0, 1]), size=64, classes=2)
     chances, sides = target[..., :2] * (target[..., :2] > 0.999), target[..., 2:6]
-    found = detector._list_boxes(chances, sides, size=64, limit=2)
+    found = detector.list_boxes(chances, sides, size=64, limit=2)
     by_label = found[np.argsort(found[:, 5])]
     np.testing.assert_allclose(by_label[:, :4], boxes, atol=1e-3)
     np.testing.assert_allclose(target[..., -1].sum(), 2, rtol=1e-5)

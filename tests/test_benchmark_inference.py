@@ -8,8 +8,9 @@ from scipy import stats
 
 pytest.importorskip("pycocotools", reason="needs the extra [detect]")
 sys.path.insert(0, str(Path(__file__).parents[1]))
-inference, metrics = (
-    importlib.import_module(f"benchmarks.detection.{name}") for name in ("inference", "metrics")
+inference, metrics, pictures = (
+    importlib.import_module(f"benchmarks.detection.{name}")
+    for name in ("inference", "metrics", "pictures")
 )
 
 
@@ -85,6 +86,21 @@ def test_matches_name_image_and_patient():
     assert [m["image"] for m in matches] == list(range(12))
     assert [m["group"] for m in matches] == truth.groups.tolist()
     assert sum(m["truths"] for m in matches) == sum(map(len, truth.boxes))
+
+
+@pytest.mark.parametrize(("seed", "classes"), [(0, 1), (2, 3)])
+def test_no_measure_depends_on_the_tail(seed, classes):
+    truth, detections = draw_case(seed, classes=classes)
+    # Weak detections in a corner, where no box is.
+    weak = np.array([[0, 0, 1, 1, 1e-4 * (place + 1), 0] for place in range(5)])
+    result = metrics.score(truth, [np.concatenate([rows, weak]) for rows in detections])
+    short = metrics.drop_tail(result)
+    counts = [sum(len(m["scores"]) for m in each["matches"]) for each in (result, short)]
+    assert counts[1] < counts[0]
+    patients = metrics.list_patients([result])
+    weights = np.random.default_rng(0).integers(0, 3, (20, len(patients)))
+    np.testing.assert_array_equal(*(metrics.weigh(r, patients, weights) for r in (result, short)))
+    assert pictures.find_threshold(result) == pictures.find_threshold(short)
 
 
 def test_sensitivity_by_hand():

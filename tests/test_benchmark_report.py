@@ -397,7 +397,7 @@ def test_page_shows_hits_misses_and_false_alarms_in_their_colours(tmp_path):
     page = pictures.draw_detections(runs, "val", SAMPLES, tmp_path / "page.png", images=4)
     # Three columns of 192 pixels, 4 apart, below the legend.
     columns = [page[60:, 12 + n * 196 : 12 + n * 196 + 192] for n in range(3)]
-    colours = pictures._KINDS
+    colours = pictures.KINDS
     hit, missed, false = (colours[key] for key in ("hit", "true box, missed", "false alarm"))
     assert [count_pixels(each, hit) > 0 for each in columns] == [False, True, False]
     assert [count_pixels(each, missed) > 0 for each in columns] == [False, False, True]
@@ -428,23 +428,23 @@ def find_columns(picture: np.ndarray, colour) -> np.ndarray:
 
 def test_forest_places_intervals_to_scale(tmp_path):
     picture = draw_entries([make_entry(0.05, 0.01), make_entry(-0.05, 0.01)], tmp_path / "f.png")
-    pixels = find_columns(picture, pictures._SEEDS)
+    pixels = find_columns(picture, pictures.SEEDS)
     middle = np.median(pixels[:, 0])
     right, left = (pixels[(pixels[:, 0] < middle) == upper, 1] for upper in (True, False))
     # Mirrored about 0; from its ends, 4 and 6 points: 0 is twice its length away.
     zero = (right.min() + left.max()) / 2
     assert right.min() - zero == pytest.approx(2 * np.ptp(right), abs=4)
     assert right.max() - zero == pytest.approx(zero - left.min(), abs=2)
-    thin = find_columns(picture, pictures._BOTH)[:, 1]
+    thin = find_columns(picture, pictures.BOTH)[:, 1]
     assert thin.max() - zero == pytest.approx(7 / 6 * (right.max() - zero), abs=2)
 
 
 def test_forest_marks_an_interval_that_it_cuts_off(tmp_path):
     entries = [make_entry(0.01, 0.005), make_entry(0.0, 0.9)]
     picture = draw_entries(entries, tmp_path / "f.png")
-    columns = find_columns(picture, pictures._SEEDS)[:, 1]
-    assert np.ptp(columns) == pictures._AREA_PX - 1
-    narrow = find_columns(draw_entries(entries[:1], tmp_path / "f.png"), pictures._SEEDS)[:, 1]
+    columns = find_columns(picture, pictures.SEEDS)[:, 1]
+    assert np.ptp(columns) == pictures.AREA_PX - 1
+    narrow = find_columns(draw_entries(entries[:1], tmp_path / "f.png"), pictures.SEEDS)[:, 1]
     assert np.ptp(narrow) > 20
 
 

@@ -154,7 +154,7 @@ def test_a_box_that_is_mostly_outside_is_dropped_with_its_label():
 
 def test_what_is_left_of_a_box_is_cut_at_the_edge():
     boxes = np.array([[-6, 10, 4, 20], [-8, 10, 2, 20], [5, 5, 9, 9], [-9, 5, -2, 9]], np.float32)
-    cut, labels = strong._drop_hidden(boxes, np.arange(4, dtype=np.int32), 32)
+    cut, labels = strong.drop_hidden(boxes, np.arange(4, dtype=np.int32), 32)
     assert cut.tolist() == [[0, 10, 4, 20], [5, 5, 9, 9]]
     assert labels.tolist() == [0, 2]
 
@@ -271,7 +271,7 @@ def test_a_bias_field_is_the_exponential_of_a_polynomial():
 def test_contrast_brightness_and_gamma_by_hand():
     grey = make_picture()[..., 0].astype(np.float32) / 255
     for seed in range(10):
-        draw = strong._draw_around_one(np.random.default_rng(seed), 0.75, 1.25)
+        draw = strong.draw_around_one(np.random.default_rng(seed), 0.75, 1.25)
         assert 0.75 <= draw <= 1.25
         brighter = strong.scale_brightness(grey, np.random.default_rng(seed))
         np.testing.assert_allclose(brighter, draw * grey, rtol=1e-5)
@@ -289,15 +289,15 @@ def test_contrast_brightness_and_gamma_by_hand():
 def test_grey_that_leaves_the_range_shrinks_but_for_extremes():
     ramp = np.linspace(-0.5, 1.5, 1001, dtype=np.float32)[None]
     # The 0.5% quantiles are at 5 of 1000 steps: -0.49 and 1.49.
-    np.testing.assert_allclose(strong._fit(ramp), ((ramp + 0.49) / 1.98).clip(0, 1), atol=1e-6)
+    np.testing.assert_allclose(strong.fit_range(ramp), ((ramp + 0.49) / 1.98).clip(0, 1), atol=1e-6)
     inside = np.linspace(0.2, 0.7, 1001, dtype=np.float32)[None]
-    np.testing.assert_array_equal(strong._fit(inside), inside)
+    np.testing.assert_array_equal(strong.fit_range(inside), inside)
 
 
 def test_no_shift_hides_a_dark_image():
     dark = (make_picture() // 5).astype(np.uint8)
     parts = [strong.Part(lambda grey, _: grey - np.float32(0.5), 1.0)]
-    image, _, _ = strong._make_grey(parts, 0)(dark, draw_boxes(1), LABELS)
+    image, _, _ = strong.make_grey(parts, 0)(dark, draw_boxes(1), LABELS)
     np.testing.assert_allclose(image, dark / 1.5, atol=1)
 
 

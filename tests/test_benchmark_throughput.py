@@ -93,7 +93,7 @@ def records(tmp_path_factory):
 
 @pytest.mark.slow
 def test_every_step_of_a_pipeline_is_timed(monkeypatch, records, short_vae):
-    monkeypatch.setattr(pipeline, "_DISTINCT", 4)
+    monkeypatch.setattr(pipeline, "DISTINCT", 4)
     augment = pipeline.VAEAugment(short_vae, batch_size=2)
     rows = pipeline.compare_pipelines(augment, str(records), 4, 1)
     assert rows.pop("network alone")["ratio"]["median"] == 1.0
@@ -112,14 +112,14 @@ def test_engines_that_cannot_run_a_network_are_told_and_not_the_end(monkeypatch,
     monkeypatch.setattr(engine_quality, "load_checkpoint", lambda name: FakeVAE())
     monkeypatch.setattr(engine_quality, "MODES", ("denoise",))
     monkeypatch.setattr(engine_quality, "ENGINES", ("tensorflow", "tensorflow", "xla"))
-    augment = engine_quality._augment
+    augment = engine_quality.compute_outputs
 
     def refuse(vae, mode, engine, elements):
         if engine == "xla":
             raise tf.errors.InvalidArgumentError(None, None, "no such kernel\nand more")
         return augment(vae, mode, engine, elements)
 
-    monkeypatch.setattr(engine_quality, "_augment", refuse)
+    monkeypatch.setattr(engine_quality, "compute_outputs", refuse)
     same, failed = engine_quality.measure_quality(str(records), 2)
     assert (same["psnr_db"], same["share_of_levels"], same["images"]) == (None, 0.0, 2)
     assert failed["failed"] == "no such kernel"

@@ -48,16 +48,49 @@ def test_tensors_of_unknown_shape_in_a_dataset():
     assert next(iter(dataset)).shape == (0, 4)
 
 
+# The dtype that boxes of another come back in; whole numbers become fractions.
+COMES_BACK = {
+    np.array: {"uint8": "float64", "int64": "float64"},
+    tf.constant: {"uint8": "float32", "int64": "float32"},
+}
+STEPS = {"bfloat16": 2**-7, "float16": 2**-10, "float32": 2**-23, "float64": 2**-52}
+"""Distance of a dtype's numbers from 1 on."""
+
+
 @hypothesis.given(
-    st.lists(st.tuples(*[st.floats(0, 1000, width=32)] * 4), max_size=5),
-    st.sampled_from(FORMATS),
+    corners=st.lists(st.tuples(*[st.floats(0, 1, width=32)] * 4), max_size=5),
+    source=st.sampled_from(FORMATS),
+    through=st.sampled_from(FORMATS),
+    height=st.integers(1, 255),
+    width=st.integers(1, 255),
+    make=st.sampled_from([np.array, tf.constant]),
+    dtype=st.sampled_from(["uint8", "int64", *STEPS]),
 )
-@hypothesis.settings(deadline=None, max_examples=50)
-def test_there_and_back(rows, through):
-    boxes = np.array(rows, np.float64).reshape(-1, 4)
-    there = convert_boxes(boxes, "xyxy", through, height=480, width=640)
-    back = convert_boxes(there, through, "xyxy", height=480, width=640)
-    np.testing.assert_allclose(back, boxes, atol=1e-9)
+@hypothesis.settings(deadline=None, max_examples=100)
+def test_there_and_back(corners, source, through, height, width, make, dtype):
+    hypothesis.assume(dtype != "bfloat16" or make is tf.constant)  # NumPy has none
+    size = {"height": height, "width": width}
+    ends = np.sort(np.reshape(corners, (-1, 2, 2)), axis=1).reshape(-1, 4)
+    boxes = tf.cast(convert_boxes(ends, "rel_xyxy", source, **size), dtype)
+    boxes = boxes.numpy() if make is np.array else boxes
+    there = convert_boxes(boxes, source, through, **size)
+    back = convert_boxes(there, through, source, **size)
+    expected = COMES_BACK[make].get(dtype, dtype)
+    assert tf.as_dtype(there.dtype) == tf.as_dtype(back.dtype) == expected
+    largest = 1 if source.startswith("rel_") else max(height, width)
+    bound = 8 * STEPS[expected] * largest
+    np.testing.assert_allclose(np.float64(back), np.float64(boxes), atol=bound)
+
+
+def test_boxes_of_several_images_by_their_own_sizes():
+    boxes = np.array([[[10, 20, 30, 60]], [[10, 20, 30, 60]]], np.float32)
+    height, width = np.array([[100], [200]]), np.array([[50], [100]])
+    # By hand: y over the height, x over the width of each image.
+    expected = [[[0.2, 0.2, 0.6, 0.6]], [[0.1, 0.1, 0.3, 0.3]]]
+    for kind in np.asarray, tf.constant:
+        size = {"height": kind(height), "width": kind(width)}
+        found = convert_boxes(kind(boxes), "xyxy", "rel_yxyx", **size)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_same_format_keeps_every_bit():

@@ -66,7 +66,7 @@ def test_it_is_traced_once_for_all_sizes_and_then_read(monkeypatch, tmp_path):
         images = make_images("uint8")[:, :side]
         change_images(images, make_output()[:, :side], BOXES, CHOSEN, settings)
     assert len(traced) == 1
-    module._trace_change.cache_clear()  # as in another process
+    module.trace_change.cache_clear()  # as in another process
     change_images(make_images("uint8"), make_output(), BOXES, CHOSEN, settings)
     assert len(traced) == 1
     change_images(make_images("uint16"), make_output(), BOXES, CHOSEN, settings)

@@ -24,14 +24,13 @@ from vae_aug import cli
 from vae_aug.augment import transform
 from vae_aug.cli import calls, choices, entry, info, options, paths
 from vae_aug.cli.training import watch_steps
-from vae_aug.codecs import images
 from vae_aug.codecs.extent import Extent
 from vae_aug.codecs.images import read_image, write_image
 from vae_aug.config import TRAIN_RECIPES, AugmentConfig, ModelConfig, TrainConfig
+from vae_aug.evaluate.denoising import Corruptions
 from vae_aug.evaluate.outcome import Difference, Outcome
 from vae_aug.evaluate.speed import WAYS, Failure, Speed
-from vae_aug.extras import denoise_files as files
-from vae_aug.ingest import settings
+from vae_aug.evaluate.subset import Subset
 from vae_aug.ingest.formats import READERS
 from vae_aug.ingest.nifti import AXES
 from vae_aug.ingest.privacy import hash_identifier
@@ -39,11 +38,29 @@ from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.model.vae import VAE
 from vae_aug.phantoms.embedded import write_embedded
 from vae_aug.records.records import make_example, read_info, read_records, write_records
-from vae_aug.train import recipe, tune
+from vae_aug.train import recipe
 from vae_aug.train.corrupt import CORRUPTIONS
 from vae_aug.version import __version__
 
-COMMANDS = typer.main.get_command(cli.app).commands
+
+def list_commands(group, words=()):
+    """Map the words of each command that a help shows, from `vae-aug` on, to the command."""
+    found = {}
+    for name, command in group.commands.items():
+        if not command.hidden:
+            found[" ".join((*words, name))] = command
+            found |= list_commands(command, (*words, name)) if hasattr(command, "commands") else {}
+    return found
+
+
+COMMANDS = list_commands(typer.main.get_command(cli.app))
+
+
+def split_command(arguments):
+    """Part the words of a command, after `vae-aug`, from its arguments."""
+    names = (" ".join(arguments[:count]) for count in (2, 1))
+    name = next((name for name in names if name in COMMANDS), arguments[0])
+    return name, arguments[len(name.split()) :]
 
 
 def run(*arguments, columns=200):
@@ -88,8 +105,9 @@ def test_version():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_for_every_option(command):
-    assert command in run("--help").stdout
-    result = run(command, "--help")
+    *above, name = command.split()
+    assert re.search(rf"^│ {name} ", run(*above, "--help").stdout, re.MULTILINE)
+    result = run(*command.split(), "--help")
     assert result.exit_code == 0
     options = re.findall(r"(--[\w-]+) +[^\n]*<[^\n]*> +(\S[^\n]*)", result.stdout)
     assert len(options) == len(re.findall(r"^.{0,5}--[a-z]", result.stdout, re.MULTILINE)) > 0
@@ -97,7 +115,7 @@ def test_every_command_has_help_for_every_option(command):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_choice_is_broken_in_a_help_of_80_columns(command):
-    text = run(command, "--help", columns=80).stdout
+    text = run(*command.split(), "--help", columns=80).stdout
     assert max(map(len, text.splitlines())) <= 80
     # A word that is too long for its column goes on in the next line, so its end is missing here.
     kinds = re.findall(r" (<[^ ]*)", text)
@@ -136,12 +154,8 @@ def test_choices_that_are_long_stand_in_the_text(names, text, expected):
     ("choices", "expected"),
     [
         (options.Format, ("auto", *READERS)),
-        (options.Unannotated, typing.get_args(settings.Unannotated)),
-        (options.Exif, typing.get_args(images.Exif)),
         (options.Axis, AXES),
         (options.Corruption, CORRUPTIONS),
-        (options.DicomAs, typing.get_args(files.DicomAs)),
-        (options.Oracle, typing.get_args(tune.Oracle)),
     ],
 )
 def test_choices_are_those_of_the_package(choices, expected):
@@ -149,8 +163,18 @@ def test_choices_are_those_of_the_package(choices, expected):
 
 
 def test_the_help_does_not_show_former_words():
-    text = run("replay", "--help").stdout + run("audit", "--help").stdout
+    text = run("replay", "--help").stdout + run("evaluate", "audit", "--help").stdout
     assert "[OPTIONS] {file}" in text and "index" not in text and "--train" not in text
+    listed = re.findall(r"^│ (\w+) ", run("--help").stdout, re.MULTILINE)
+    assert "evaluate" in listed and not {"audit", "bench", "diversity", "fidelity"} & {*listed}
+
+
+def test_the_help_of_a_group_explains_it_with_a_command_and_without():
+    text = run("evaluate", "--help").stdout
+    assert "Usage: vae-aug evaluate [OPTIONS] {records} | COMMAND [ARGS]..." in text
+    assert "Without a further command: SSIM" in text and "vae-aug evaluate diversity --help" in text
+    below = run("evaluate", "diversity", "--help").stdout
+    assert "Usage: vae-aug evaluate diversity [OPTIONS] {records}" in below
 
 
 def test_defaults_in_the_help_are_those_of_the_package():
@@ -177,14 +201,27 @@ def test_defaults_in_the_help_are_those_of_the_package():
             "write --split in the place of --augment-split",
         ),
         (
-            ("audit", "vector", "--train", "{r}", "--held-out-split=test"),
-            ("audit", "{r}", "--ckpt", "vector", "--split=test"),
+            ("evaluate", "audit", "vector", "--train", "{r}", "--held-out-split=test"),
+            ("evaluate", "audit", "{r}", "--ckpt", "vector", "--split=test"),
             "write {r} --ckpt vector in the place of vector --train {r}",
         ),
         (
             ("replay", "{r}/dataset.json", "3", "--source", "{r}"),
             ("replay", "{r}/dataset.json", "--record", "3", "--source", "{r}"),
             "write {r}/dataset.json --record 3 in the place of {r}/dataset.json 3",
+        ),
+        *(
+            (
+                (name, *arguments),
+                ("evaluate", name, *arguments),
+                f"write vae-aug evaluate {name} in the place of vae-aug {name}",
+            )
+            for name, *arguments in (
+                ("diversity", "{r}", "--split", "test"),
+                ("fidelity", "{r}", "--split", "test"),
+                ("audit", "{r}", "--split", "test"),
+                ("bench", "--ckpt", "{r}/none.keras"),
+            )
         ),
     ],
 )
@@ -204,24 +241,29 @@ def test_former_words_are_taken_with_a_note(records, former, present, note):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("bench --ckpt d", ["demo"]),
-        ("bench --engine openvino", ["openvino", "openvino-bfloat16"]),
+        ("evaluate r --ckpt d", ["demo"]),
+        ("evaluate bench --ckpt d", ["demo"]),
+        ("evaluate bench --engine openvino", ["openvino", "openvino-bfloat16"]),
+        ("evaluate fid", ["fidelity"]),
+        ("evaluate rec", []),
         ("augment r o --engine x", ["xla"]),
         ("augment r o --split t", ["train", "test"]),
-        ("fid", ["fidelity"]),
+        ("fid", []),
+        ("fidelity --split t", ["train", "test"]),
+        ("ev", ["evaluate"]),
     ],
 )
 def test_the_shell_completes(words, expected):
     environment = {"_VAE_AUG_COMPLETE": "complete_bash", "COMP_WORDS": f"vae-aug {words}"}
     environment["COMP_CWORD"] = str(len(words.split()))
     result = CliRunner().invoke(cli.app, [], env=environment, prog_name="vae-aug")
-    assert result.stdout.split() == expected
+    assert result.stdout.split() == expected and not result.stderr
 
 
 def test_json_is_alone_on_stdout_also_where_a_command_fails(records, monkeypatch):
     monkeypatch.setattr(calls, "load_checkpoint", lambda checkpoint: ErasingVAE())
     options = ("--split", "train", "--mode", "sample", "--factor", 1, "--guard", "off")
-    result = run("fidelity", records, *options, "--json")
+    result = run("evaluate", "fidelity", records, *options, "--json")
     assert result.exit_code == 1 and "below --min-fidelity" in result.stderr
     [row] = json.loads(result.stdout)
     assert (row["mode"], row["factor"], row["boxes"], row["below"]) == ("sample", 1.0, 2, 2)
@@ -252,8 +294,8 @@ def test_damaged_records_are_an_error_also_where_tensorflow_finds_them(records, 
 
 def test_what_tensorflow_says_is_unwrapped():
     error = tf.errors.DataLossError(None, None, "{{node a}} corrupted\nrecord [Op:Next] name: ")
-    assert entry._is_expected(error)
-    assert entry._describe(error) == "corrupted record"
+    assert entry.is_expected(error)
+    assert entry.describe_error(error) == "corrupted record"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +313,7 @@ def test_what_tensorflow_says_is_unwrapped():
 )
 def test_messages_name_options(text, expected):
     options = {"window": 1, "split": 1, "keep_ids": 1, "split_by_patient": 1}
-    assert entry._name_options(text, options) == expected
+    assert entry.name_options(text, options) == expected
 
 
 # --- Each command ----------------------------------------------------------------------------
@@ -482,8 +524,8 @@ def trained(monkeypatch):
     """What `train` and `judge_training` were called with, which do nothing else."""
     seen = {}
 
-    def train(sources, out, **given):
-        seen.update(given, sources=sources)
+    def train(sources, out, recipe, **given):
+        seen.update(given, sources=sources, model=recipe.model, config=recipe.train)
         given["report"]("plan: a few steps")
 
     def judge(sources, out, **given):
@@ -771,8 +813,9 @@ def test_denoise_keeps_names_and_tells_what_it_left_out(tmp_path, brighten):
 
 def test_diversity_prints_a_row_for_each_factor(records, tmp_path, brighten):
     result = run(
-        *("diversity", records, "--factor", "0.1", "--factor", "0.2", "--samples", "2"),
-        *("--limit", "2", "--split", "train", "--guard", "off", "--out", tmp_path),
+        *("evaluate", "diversity", records, "--factor", "0.1", "--factor", "0.2"),
+        *("--samples", "2", "--limit", "2", "--split", "train", "--guard", "off"),
+        *("--out", tmp_path),
     )
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "diversity.json").read_text())["factors"]
@@ -784,7 +827,7 @@ def test_diversity_prints_a_row_for_each_factor(records, tmp_path, brighten):
 @pytest.mark.slow
 def test_bench_names_the_fastest(brighten):
     options = ("--engine", "tensorflow", "--size", "32", "--images", "1", "--rounds", "1")
-    result = run("bench", "--mode", "denoise", *options)
+    result = run("evaluate", "bench", "--mode", "denoise", *options)
     assert result.exit_code == 0, result.output
     assert "dataset.apply(VAEAugment('demo', engine='tensorflow'))" in result.stdout
     # Three rounds as they come, three ways in the table, and the sentence.
@@ -795,7 +838,7 @@ def test_bench_names_the_fastest_in_float32_too(monkeypatch):
     rates = {"openvino-bfloat16": 3.0, "openvino": 1.5, "tensorflow": 1.0}
     speeds = [Speed(engine, WAYS[0], (rate,)) for engine, rate in rates.items()]
     monkeypatch.setattr("vae_aug.cli.calls.measure_engines", lambda *_, **__: (speeds, []))
-    lines = run("bench").stdout.splitlines()
+    lines = run("evaluate", "bench").stdout.splitlines()
     assert [line.rpartition("engine=")[2] for line in lines if line.startswith("Fastest")] == [
         "'openvino-bfloat16'))",
         "'openvino'))",
@@ -822,7 +865,7 @@ def test_bench_goes_on_where_an_engine_fails_and_says_so(monkeypatch, missing, n
 
     monkeypatch.setattr("vae_aug.cli.calls.measure_engines", measure)
     named = ("--engine", "tensorflow", "--engine", "openvino") if named else ()
-    result = run("bench", *named)
+    result = run("evaluate", "bench", *named)
     assert result.exit_code == status, result.output
     first, second, *_ = result.stdout.splitlines()
     assert first.endswith("no latent vector") and first.startswith("openvino")
@@ -842,8 +885,8 @@ def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):
         def to_dict(self):
             return {"rows": [math.nan]}
 
-    def evaluate(records, networks, **options):
-        seen.update(options, networks=networks)
+    def evaluate(subset, networks, corruptions, **options):
+        seen.update(options, subset=subset, networks=networks, corruptions=corruptions)
         return Table()
 
     monkeypatch.setattr(paths, "read_manifest", lambda path: {})
@@ -859,7 +902,8 @@ def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):
     assert "again with --value-range 0,4095" in result.stdout
     assert seen["value_range"] == (0, 4095)
     assert list(seen["networks"]) == ["demo", "mine"]
-    assert (seen["keep"], seen["corruptions"], seen["limit"]) == (0.5, ["rician"], 3)
+    assert seen["corruptions"] == Corruptions(["rician"], 0.5)
+    assert seen["subset"] == Subset(records, "train", 3)
     assert seen["size"] == 160
 
 
@@ -888,7 +932,7 @@ def test_an_interrupt_while_tensorflow_loads_is_quiet():
         "    print('loading', flush=True)\n"
         "    time.sleep(60)\n"
         "loading.importlib = types.SimpleNamespace(import_module=load)\n"
-        "cli.app(['bench'])\n"
+        "cli.app(['evaluate', 'bench'])\n"
     )
     with start(code) as process:
         assert process.stdout.readline() == "loading\n"

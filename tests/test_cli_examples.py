@@ -8,20 +8,17 @@ import shlex
 import types
 
 import pytest
-import typer
 from conftest import shorten_stages
 from fake_vae import FakeVAE
-from test_cli import make_judged, run
+from test_cli import COMMANDS, make_judged, run
 from test_readme import write_mr
 
-from vae_aug import cli
 from vae_aug.augment import transform
 from vae_aug.cli import calls
 from vae_aug.evaluate.speed import WAYS, Failure, Speed
 from vae_aug.model.checkpoint import read_manifest, save_checkpoint
 from vae_aug.train.tune import Trial
 
-COMMANDS = typer.main.get_command(cli.app).commands
 EXAMPLES = {
     name: re.fullmatch(r"Example: `vae-aug (.+)`", command.epilog)[1]
     for name, command in COMMANDS.items()
@@ -29,14 +26,15 @@ EXAMPLES = {
 # In the order in which one's output is another's input.
 ORDER = (
     *("demo", "ingest", "which", "check", "train", "tune", "augment", "preview", "info", "replay"),
-    *("denoise", "evaluate", "diversity", "audit", "bench", "fidelity"),
+    *("denoise", "evaluate", "evaluate diversity", "evaluate audit", "evaluate bench"),
+    "evaluate fidelity",
 )
 # What makes an example affordable, and what lets it run again.
 AFFORDABLE = {
     "evaluate": "--corruption replace --limit 2",
-    "diversity": "--samples 2 --limit 2 --factor 1",
-    "audit": "--samples 2",
-    "fidelity": "--mode sample --factor 1 --limit 2",
+    "evaluate diversity": "--samples 2 --limit 2 --factor 1",
+    "evaluate audit": "--samples 2",
+    "evaluate fidelity": "--mode sample --factor 1 --limit 2",
 }
 AGAIN = {"ingest": ("records", "records --overwrite"), "augment": ("augmented", "again")}
 
@@ -70,13 +68,12 @@ def workplace(tmp_path_factory, tiny_ladder):
 def stand_in(patch, network):
     """Stand in for what takes long, and runs in test_demo, test_readme, test_tune and test_cli."""
 
-    def train(records, out, *, model, config, **options):
-        settings = {"model": model.to_dict(), "train": config.to_dict()}
+    def train(records, out, recipe, **options):
         save_checkpoint(network, out / "checkpoint.keras")
-        (out / "config.json").write_text(json.dumps(settings))
+        (out / "config.json").write_text(json.dumps(recipe.to_dict()))
 
-    def tune(records, out, *, model, config, **options):
-        assert model == network.config
+    def tune(records, out, recipe, search, **options):
+        assert recipe.model == network.config
         values = {f"train.setting_number_{i}": 0.001 for i in range(4)}
         figures = {"psnr": 31.5, "psnr_noisy": 30.25, "kl": 100.5}
         failed = Trial(2, values, "failed", message="out of memory")
@@ -100,7 +97,8 @@ def test_every_command_has_an_example_that_its_help_prints():
     assert sorted(ORDER) == sorted(COMMANDS)
     for name, example in EXAMPLES.items():
         assert example.startswith(name)
-        assert f"Example: vae-aug {example}" in " ".join(run(name, "--help").stdout.split())
+        text = run(*name.split(), "--help").stdout
+        assert f"Example: vae-aug {example}" in " ".join(text.split())
 
 
 def run_example(name, change=("", ""), *options):

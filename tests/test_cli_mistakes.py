@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from fake_vae import FakeVAE
-from test_cli import run
+from test_cli import run, split_command
 
 from vae_aug.augment import transform
 from vae_aug.codecs.images import write_image
@@ -32,9 +32,21 @@ MISTAKES = {
     "no out for train": (["train", R], USAGE, "Missing option '--out'"),
     "no format of that name": (["ingest", R, OUT, "--format", "xml"], USAGE, "'coco'"),
     "no mode of that name": (["augment", R, OUT, "--mode", "blur"], USAGE, "'interpolate'"),
-    "no engine of that name": (["bench", "--engine", "open-vino"], USAGE, "'openvino-bfloat16'"),
-    "an engine that was removed": (["bench", "--engine", "openvino-int8"], USAGE, "was removed"),
-    "no mode among several": (["fidelity", R, "--mode", "blur"], USAGE, "not one of 'denoise'"),
+    "no engine of that name": (
+        ["evaluate", "bench", "--engine", "open-vino"],
+        USAGE,
+        "'openvino-bfloat16'",
+    ),
+    "an engine that was removed": (
+        ["evaluate", "bench", "--engine", "openvino-int8"],
+        USAGE,
+        "was removed",
+    ),
+    "no mode among several": (
+        ["evaluate", "fidelity", R, "--mode", "blur"],
+        USAGE,
+        "not one of 'denoise'",
+    ),
     "detail in per cent": (
         ["augment", R, OUT, "--detail", "50"],
         USAGE,
@@ -71,7 +83,7 @@ MISTAKES = {
         "is a file; give the folder of records that it is in",
     ),
     "a checkpoint for records": (
-        ["audit", "demo"],
+        ["evaluate", "audit", "demo"],
         FAILED,
         "demo: is a checkpoint; a folder of records is wanted here. Name the checkpoint by an "
         "option: RECORDS --ckpt demo",
@@ -82,7 +94,11 @@ MISTAKES = {
         "has no split test. Give --split train or --split validation",
     ),
     "no such split to augment": (["augment", R, OUT, "--split", "tets"], FAILED, "no split tets"),
-    "a split of no name": (["fidelity", R, "--split", "../x"], FAILED, "letters, digits"),
+    "a split of no name": (
+        ["evaluate", "fidelity", R, "--split", "../x"],
+        FAILED,
+        "letters, digits",
+    ),
     "evaluation splits": (
         ["augment", R, OUT, "--split", "validation"],
         FAILED,
@@ -109,7 +125,7 @@ MISTAKES = {
         "train",
     ),
     "an empty folder for a checkpoint": (
-        ["bench", "--ckpt", "{tmp}/empty"],
+        ["evaluate", "bench", "--ckpt", "{tmp}/empty"],
         FAILED,
         "has no manifest.json. The folder is empty",
     ),
@@ -119,7 +135,7 @@ MISTAKES = {
         "without a validation yet; run the training again",
     ),
     "a Keras model of other code": (
-        ["diversity", R, "--ckpt", "{tmp}/foreign.keras"],
+        ["evaluate", "diversity", R, "--ckpt", "{tmp}/foreign.keras"],
         FAILED,
         "It is a Keras model of other code; train a network with vae-aug train",
     ),
@@ -273,7 +289,7 @@ def test_wrong_paths_are_found_without_tensorflow(folder):
         for mistake, (arguments, _, _) in MISTAKES.items()
         if mistake not in SLOW
     ]
-    assert len({arguments[0] for arguments in calls}) > 14
+    assert len({split_command(arguments)[0] for arguments in calls}) > 14
     done = subprocess.run(
         [sys.executable, "-c", PROBE, json.dumps(calls)],
         cwd=ROOT,

@@ -34,6 +34,7 @@ def test_detail_follows_the_mode(mode, detail):
         (ModelConfig, {"encoder": "resnet"}, "encoder must be one of 'efficientnet-b1'.*'resnet'"),
         (ModelConfig, {"image_size": 200}, "multiple of 32; got 200"),
         (ModelConfig, {"latent_dim": 7}, "latent_dim must be even"),
+        (TrainConfig, {"frozen_stages": 8}, r"frozen_stages must be in \[0, 7\]; got 8"),
         (TrainConfig, {"keep": (0.0, 0.5)}, "keep must be"),
         (TrainConfig, {"clean_share": 1.5}, r"clean_share must be in \[0, 1\]; got 1.5"),
         (TrainConfig, {"clean_share": 2.0}, r"clean_share must be in \[0, 1\]; got 2.0"),
@@ -48,6 +49,11 @@ def test_detail_follows_the_mode(mode, detail):
 def test_bad_values_are_named(config, values, message):
     with pytest.raises(ValueError, match=message):
         config(**values)
+
+
+def test_stages_are_whole():
+    with pytest.raises(TypeError, match=r"frozen_stages must be an integer; got 2\.5 \(float\)"):
+        TrainConfig(frozen_stages=2.5)
 
 
 def test_unknown_settings_are_named():

@@ -33,7 +33,7 @@ def stand_in():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "load_checkpoint", lambda checkpoint: FakeVAE())
         patch.setattr(transform, "open_checkpoint", lambda checkpoint: FakeVAE())
-        patch.setattr(demo, "_BUILDER", "tfds_builders.med_vae_augmented")
+        patch.setattr(demo, "BUILDER", "tfds_builders.med_vae_augmented")
         yield patch
 
 
@@ -117,7 +117,7 @@ def test_a_dataset_that_is_there_is_built_anew(ran, monkeypatch):
     (path,) = (out / "tfds").rglob("*train.tfrecord*")
     before = path.read_bytes()
     monkeypatch.setattr(transform, "open_checkpoint", lambda checkpoint: FakeVAE(noise=0.2))
-    demo._build_dataset(out / "tfds", out / "records", "demo")
+    demo.build_dataset(out / "tfds", out / "records", "demo")
     assert path.read_bytes() != before
 
 
@@ -132,13 +132,13 @@ def test_a_box_that_ingest_changed_is_seen(tmp_path):
     expected = np.array([[0.3, 0.1, 0.8, 0.3]], np.float32)
     annotations = {"train": tmp_path / "train.json"}
     records = {"train": {"images/a.png": (expected.tobytes(), (0,))}}
-    assert demo._check_source(annotations, records) == 1
+    assert demo.check_source(annotations, records) == 1
     records = {"train": {"images/a.png": (expected.tobytes(), (1,))}}
     with pytest.raises(VAEAugError, match="boxes differ after ingest in 1 image,"):
-        demo._check_source(annotations, records)
+        demo.check_source(annotations, records)
 
 
 def test_a_builder_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "_BUILDER", "vae_aug_tfds_absent.builder")
+    monkeypatch.setattr(demo, "BUILDER", "vae_aug_tfds_absent.builder")
     with pytest.raises(MissingPackageError, match="pip install"):
-        demo._build_dataset(tmp_path, tmp_path, "demo")
+        demo.build_dataset(tmp_path, tmp_path, "demo")

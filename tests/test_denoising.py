@@ -17,9 +17,10 @@ from vae_aug.config import ModelConfig
 from vae_aug.engines import engine
 from vae_aug.errors import RecordError
 from vae_aug.evaluate import classical, denoising
-from vae_aug.evaluate.denoising import MEASURES, REGIONS, evaluate_denoising
+from vae_aug.evaluate.denoising import MEASURES, REGIONS, Corruptions, evaluate_denoising
 from vae_aug.evaluate.metrics import psnr, r2, ssim
 from vae_aug.evaluate.report import format_markdown, print_denoising, write_report
+from vae_aug.evaluate.subset import Subset
 from vae_aug.model.vae import VAE
 from vae_aug.phantoms.phantom import make_phantom
 from vae_aug.records.records import make_example, write_records
@@ -53,10 +54,18 @@ IDENTITY = {"identity": Identity()}
 def small():
     """Keep two strengths a filter, and small images where no network says how large they are."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, (function, parameter, strengths) in classical._METHODS.items():
-            patch.setitem(classical._METHODS, name, (function, parameter, strengths[1:3]))
-        patch.setattr(denoising, "_DEFAULT_SIZE", SIZE)
+        for name, (function, parameter, strengths) in classical.METHODS.items():
+            patch.setitem(classical.METHODS, name, (function, parameter, strengths[1:3]))
+        patch.setattr(denoising, "DEFAULT_SIZE", SIZE)
         yield
+
+
+def evaluate(
+    records, networks, *, limit=None, corruptions=("replace", "blend"), keep=0.4, **options
+):
+    """Evaluate networks on validation images."""
+    noise = Corruptions(corruptions, keep)
+    return evaluate_denoising(Subset(records, limit=limit), networks, noise, **options)
 
 
 def make_phantoms():
@@ -89,7 +98,7 @@ def records(tmp_path_factory):
 
 def test_rows_cover_corruptions_methods_and_regions(records):
     calls = []
-    table = evaluate_denoising(
+    table = evaluate(
         records,
         IDENTITY,
         corruptions=("replace", "speckle"),
@@ -103,7 +112,7 @@ def test_rows_cover_corruptions_methods_and_regions(records):
 
 
 def test_values_are_the_metrics_of_these_images(records):
-    table = evaluate_denoising(records, {"half": Identity(gain=0.5)}, seed=3)
+    table = evaluate(records, {"half": Identity(gain=0.5)}, seed=3)
     cleans = [phantom.image / np.float32(255) for phantom in make_phantoms()]
     noisy = [corrupt(x, "replace", 0.4, [3, i]).numpy() for i, x in enumerate(cleans)]
     for name, scale in (("input", 1.0), ("half", 0.5)):
@@ -123,7 +132,7 @@ def test_values_are_the_metrics_of_these_images(records):
 
 
 def test_nothing_lost_is_nothing_to_restore(records):
-    table = evaluate_denoising(records, IDENTITY, keep=1.0, corruptions=("blend",))
+    table = evaluate(records, IDENTITY, keep=1.0, corruptions=("blend",))
     row = table.get_row("blend", "identity")
     assert row.ssim.mean == pytest.approx(1, abs=1e-6)
     assert row.psnr.mean == 100
@@ -132,7 +141,7 @@ def test_nothing_lost_is_nothing_to_restore(records):
 
 def test_a_run_is_reproducible_and_another_seed_differs(records):
     first, again, other = (
-        evaluate_denoising(records, IDENTITY, corruptions=names, limit=3, seed=seed).rows
+        evaluate(records, IDENTITY, corruptions=names, limit=3, seed=seed).rows
         for names, seed in ((["blend"], 1), (["blend", "blend"], 1), (["blend"], 2))
     )
     assert repr(first) == repr(again)
@@ -141,7 +150,7 @@ def test_a_run_is_reproducible_and_another_seed_differs(records):
 
 def test_settings_say_what_was_done(records):
     networks = {"small": Identity(image_size=16), "large": Identity()}
-    settings = evaluate_denoising(records, networks, limit=4, keep=0.5).to_dict()["settings"]
+    settings = evaluate(records, networks, limit=4, keep=0.5).to_dict()["settings"]
     assert (settings["images"], settings["image_size"], settings["keep"]) == (4, SIZE, 0.5)
     assert settings["patients"] == 3  # images 0, 1, 2 and 3 of 5: a, a, b, c
     assert settings["networks"]["large"]["rescaled"] == "none"
@@ -155,7 +164,7 @@ def test_settings_say_what_was_done(records):
 
 def test_a_network_with_a_smaller_square_loses_what_does_not_fit(records):
     networks = {"small": Identity(image_size=16), "large": Identity()}
-    table = evaluate_denoising(records, networks, keep=1.0, corruptions=("blend",))
+    table = evaluate(records, networks, keep=1.0, corruptions=("blend",))
     rows = [table.get_row("blend", name) for name in ("small", "large")]
     assert 0.3 < rows[0].ssim.mean < 0.95 < rows[1].ssim.mean
 
@@ -163,7 +172,7 @@ def test_a_network_with_a_smaller_square_loses_what_does_not_fit(records):
 def test_another_size_is_seen_by_a_ladder_as_it_is(records):
     networks = {"vector": Identity(), "ladder": Identity(profile="ladder")}
     arguments = {"keep": 1.0, "corruptions": ("blend",), "limit": 2}
-    table = evaluate_denoising(records, networks, size=48, **arguments)
+    table = evaluate(records, networks, size=48, **arguments)
     assert table.settings["image_size"] == 48
     described = table.settings["networks"]
     assert described["ladder"] == {
@@ -177,7 +186,7 @@ def test_another_size_is_seen_by_a_ladder_as_it_is(records):
     assert "from 48 to 32" in described["vector"]["rescaled"]
     rows = [table.get_row("blend", name) for name in networks]
     assert rows[0].ssim.mean < 0.999 and rows[1].ssim.mean == pytest.approx(1, abs=1e-6)
-    by_training = evaluate_denoising(records, {"ladder": networks["ladder"]}, **arguments)
+    by_training = evaluate(records, {"ladder": networks["ladder"]}, **arguments)
     assert by_training.settings["image_size"] == SIZE
 
 
@@ -189,11 +198,9 @@ def test_large_squares_are_seen_in_smaller_batches(records, monkeypatch):
 
     largest = []
     arguments = {"corruptions": ("blend",), "limit": 4}
-    expected = evaluate_denoising(records, {"it": Recording()}, **arguments).rows
+    expected = evaluate(records, {"it": Recording()}, **arguments).rows
     monkeypatch.setattr(engine, "MAX_PIXELS", 2 * SIZE**2)
-    assert repr(evaluate_denoising(records, {"it": Recording()}, **arguments).rows) == repr(
-        expected
-    )
+    assert repr(evaluate(records, {"it": Recording()}, **arguments).rows) == repr(expected)
     assert largest == [4, 2]
 
 
@@ -201,7 +208,7 @@ def test_letterbox_bars_do_not_count(tmp_path):
     """An image half as high as wide fills rows 8 to 24 of the square."""
     image = np.random.default_rng(0).integers(0, 256, (16, 32, 1)).astype(np.uint8)
     make_records(tmp_path, [image], [np.zeros((0, 4))], ["a"])
-    table = evaluate_denoising(tmp_path, IDENTITY, corruptions=("blend",))
+    table = evaluate(tmp_path, IDENTITY, corruptions=("blend",))
     clean = np.zeros((SIZE, SIZE, 1), np.float32)
     clean[8:24] = image / np.float32(255)
     noisy = corrupt(clean, "blend", 0.4, [0, 0]).numpy()
@@ -220,7 +227,7 @@ def test_colour_and_sixteen_bits_are_seen_as_grey(tmp_path):
     rows = []
     for name, image in variants.items():
         folder = make_records(tmp_path / name, [image], [phantom.boxes], ["a"])
-        rows.append(evaluate_denoising(folder, IDENTITY, corruptions=("blend",)).rows)
+        rows.append(evaluate(folder, IDENTITY, corruptions=("blend",)).rows)
     for row, *others in zip(*rows, strict=True):
         for other in others:
             assert other.ssim.mean == pytest.approx(row.ssim.mean, abs=1e-5, nan_ok=True)
@@ -235,7 +242,7 @@ def test_values_of_12_bits_are_told_of_and_a_range_shows_them(tmp_path):
         make_records(tmp_path / name, [array], [np.zeros((0, 4))], ["a"])
     for name, value_range in (("grey", None), ("stored", None), ("stored", (100, 4180))):
         arguments = {"corruptions": ("blend",), "value_range": value_range}
-        tables.append(evaluate_denoising(tmp_path / name, IDENTITY, **arguments))
+        tables.append(evaluate(tmp_path / name, IDENTITY, **arguments))
     grey, dark, shown = (table.get_row("blend", "identity").ssim.mean for table in tables)
     assert shown == pytest.approx(grey, abs=1e-5) and abs(dark - grey) > 0.01
     assert tables[0].extent == tables[2].extent == Extent()
@@ -246,7 +253,7 @@ def test_values_of_12_bits_are_told_of_and_a_range_shows_them(tmp_path):
 
 
 def test_out_holds_json_and_figures(records, tmp_path):
-    table = evaluate_denoising(records, IDENTITY, corruptions=("blend",), out=tmp_path / "new")
+    table = evaluate(records, IDENTITY, corruptions=("blend",), out=tmp_path / "new")
     names = sorted(path.name for path in (tmp_path / "new").iterdir())
     assert names == ["denoising.json", "denoising_blend.png"]
     content = json.loads((tmp_path / "new/denoising.json").read_text(encoding="utf-8"))
@@ -262,7 +269,7 @@ def test_out_holds_json_and_figures(records, tmp_path):
 def test_a_figure_shows_boxes_names_and_what_was_measured(records, tmp_path, monkeypatch):
     rows = []
     monkeypatch.setattr(denoising, "write_sheet", lambda path, shown, *_, **__: rows.extend(shown))
-    table = evaluate_denoising(records, IDENTITY, corruptions=("blend",), limit=1, out=tmp_path)
+    table = evaluate(records, IDENTITY, corruptions=("blend",), limit=1, out=tmp_path)
     (row,) = rows
     headings = [panel.heading for panel in row]
     assert headings[:2] == ["clean", "noisy"] and set(headings[2:]) == {
@@ -278,7 +285,7 @@ def test_a_figure_shows_boxes_names_and_what_was_measured(records, tmp_path, mon
 def test_images_without_boxes_make_figures_too(tmp_path):
     image = make_phantom("head_mr", 1, size=SIZE).image
     make_records(tmp_path, [image], [np.zeros((0, 4))], [""])
-    table = evaluate_denoising(tmp_path, {}, corruptions=("blend",), out=tmp_path / "out")
+    table = evaluate(tmp_path, {}, corruptions=("blend",), out=tmp_path / "out")
     row = table.to_dict()["rows"][2]
     assert row["region"] == "boxes"
     assert row["ssim"] == {"mean": None, "low": None, "high": None, "images": 0}
@@ -288,7 +295,7 @@ def test_images_without_boxes_make_figures_too(tmp_path):
 def test_real_networks_restore_into_the_range(records, short_stages, tiny_ladder):
     vae = VAE(ModelConfig(encoder="efficientnet-lite1", image_size=SIZE, latent_dim=8))
     networks = {"vector": vae, "ladder": tiny_ladder}
-    table = evaluate_denoising(records, networks, corruptions=("blend",), limit=2, size=40)
+    table = evaluate(records, networks, corruptions=("blend",), limit=2, size=40)
     for name in networks:
         row = table.get_row("blend", name)
         assert all(math.isfinite(getattr(row, measure).mean) for measure in MEASURES)
@@ -310,7 +317,7 @@ def test_real_networks_restore_into_the_range(records, short_stages, tiny_ladder
 )
 def test_bad_arguments(records, arguments, message):
     with pytest.raises(ValueError, match=message):
-        evaluate_denoising(records, **{"networks": {}, **arguments})
+        evaluate(records, **{"networks": {}, **arguments})
 
 
 def test_without_patients_images_are_counted_and_resampled(tmp_path):
@@ -318,7 +325,7 @@ def test_without_patients_images_are_counted_and_resampled(tmp_path):
     boxes = [np.zeros((0, 4))] * 3
     for name, patients in (("none", ("", "", "")), ("one", ("a", "a", "a"))):
         make_records(tmp_path / name, [p.image for p in phantoms], boxes, patients)
-        table = evaluate_denoising(tmp_path / name, {}, corruptions=("blend",), limit=3)
+        table = evaluate(tmp_path / name, {}, corruptions=("blend",), limit=3)
         settings = table.settings
         assert settings["patients"] is None and "2000 resamples of images" in settings["intervals"]
         estimate = table.get_row("blend", "input").ssim
@@ -330,12 +337,12 @@ def test_without_patients_images_are_counted_and_resampled(tmp_path):
 
 def test_no_such_split(records):
     with pytest.raises(RecordError, match="no split 'test'"):
-        evaluate_denoising(records, {}, split="test")
+        evaluate_denoising(Subset(records, "test"), {})
 
 
 @pytest.fixture(scope="module")
 def table(records):
-    return evaluate_denoising(records, IDENTITY, keep=1.0)
+    return evaluate(records, IDENTITY, keep=1.0)
 
 
 class TestReport:

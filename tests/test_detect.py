@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import time
 
 import numpy as np
@@ -133,16 +134,65 @@ def test_masks_in_a_folder_of_any_name_are_refused(tmp_path, has_boxes):
     assert detect_format(tmp_path).format == ("yolo" if has_boxes else "images")
 
 
-def test_masks_named_after_their_image_by_any_word_are_refused(tmp_path):
-    """CHASE DB1 has `Image_01L.jpg` with `Image_01L_1stHO.png`."""
-    ramp = np.tile(np.arange(40, dtype=np.uint8), (30, 1))[..., None]
-    for name in ("Image_01L", "Image_01R"):
-        write_image(tmp_path / f"{name}.png", ramp)
-        write_image(tmp_path / f"{name}_1stHO.png", np.uint8(255) * (ramp > 20))
-    with pytest.raises(AnnotationError, match=r"like 'Image_01L_1stHO\.png' have two values"):
+RAMP = np.tile(np.arange(40, dtype=np.uint8), (30, 1))[..., None]
+
+
+def write_two_valued(path):
+    write_image(path, np.uint8(255) * (RAMP > 20))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {},
+        {"a.txt": YOLO, "classes.txt": "cyst"},
+        {"t.json": COCO.replace("a.png", "a.jpg")},
+    ],
+)
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "{}_1stHO.png",
+        "{}-vessels.png",
+        "{} (2).png",
+        "vessels_{}.png",
+        "{}.png",
+        "derived/{}.1stHO.png",
+    ],
+)
+def test_masks_named_after_their_image_by_any_word_are_refused(tmp_path, mask, beside):
+    """CHASE DB1 has `Image_01L.jpg` with `Image_01L_1stHO.png`; a filtered copy lies beside it."""
+    (tmp_path / "derived").mkdir()
+    for name in ("a", "Image_01R"):
+        write_image(tmp_path / f"{name}.jpg", RAMP)
+        write_image(tmp_path / "derived" / f"{name}_filtered.png", RAMP)
+        write_image(tmp_path / f"{name}_smooth.png", RAMP)
+        write_two_valued(tmp_path / mask.format(name))
+    for name, content in beside.items():
+        put(tmp_path / name, content)
+    like = re.escape(mask.format("Image_01R"))
+    with pytest.raises(AnnotationError, match=f"the images like '{like}' have two values"):
         detect_format(tmp_path)
-    write_image(tmp_path / "Image_01R_1stHO.png", ramp)
-    assert detect_format(tmp_path).format == "images"
+    write_image(tmp_path / mask.format("Image_01R"), RAMP)
+    assert detect_format(tmp_path).format in ("images", "yolo", "coco")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"a_edges.txt": YOLO, "classes.txt": "cyst"},
+        {"t.json": COCO.replace("a.png", "deep/a_edges.png")},
+        {"t.csv": TABLE.replace("a.png", "a_edges")},
+        {"a_edges.xml": VOC},
+    ],
+)
+def test_annotated_images_of_two_values_are_no_masks(tmp_path, beside):
+    for name in "ab":
+        write_image(tmp_path / f"{name}.png", RAMP)
+        write_two_valued(tmp_path / f"{name}_edges.png")
+    for name, content in beside.items():
+        put(tmp_path / name, content)
+    assert detect_format(tmp_path).format in ("coco", "csv", "voc", "yolo")
 
 
 def test_a_refusal_tells_files_readers_and_the_way_out(source):
@@ -230,11 +280,11 @@ def test_each_format_is_told_beside_foreign_files(source, format):
 
 def test_an_odd_file_among_many_is_found(source):
     """More files than are looked into: those called like no image are all looked into."""
-    for index in range(3 * findings._SAMPLES):
+    for index in range(3 * findings.SAMPLES):
         put(source / f"meta_{index:03}.json", METADATA)
     put(source / "meta_100a.json", COCO)
     found = detect_format(source)
-    assert found.format == "coco" and len(found.ignored) == 3 * findings._SAMPLES
+    assert found.format == "coco" and len(found.ignored) == 3 * findings.SAMPLES
 
 
 def test_one_broken_file_of_many_is_left_to_the_reader_of_a_file_an_image(source):
@@ -340,7 +390,7 @@ def test_pipes_and_links_are_named_and_never_opened(source, tmp_path_factory):
 
 
 def test_a_large_file_of_coco_is_not_parsed(source, monkeypatch):
-    monkeypatch.setattr(coco, "_LARGE_BYTES", 10)
+    monkeypatch.setattr(coco, "LARGE_BYTES", 10)
     put(source / "train.json", COCO)
     monkeypatch.setattr(findings, "load_json", None)
     assert detect_format(source).format == "coco"

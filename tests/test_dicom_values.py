@@ -117,8 +117,8 @@ def test_values_are_taken_out_of_their_cells(tmp_path, bits, cell, value, syntax
 
 def test_bits_are_placed_without_a_copy_of_what_is_right():
     cells = np.array([[0xF830]], np.uint16)
-    assert place_bits(cells, StoredBits(16, 16, 15, False)) is cells
-    assert place_bits(cells.view(np.int16), StoredBits(16, 12, 11, True)).tolist() == [[-2000]]
+    assert place_bits(cells, StoredBits(16, 15, False)) is cells
+    assert place_bits(cells.view(np.int16), StoredBits(12, 11, True)).tolist() == [[-2000]]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from tests.fake_vae import BrighteningVAE, FakeVAE
 from vae_aug.errors import RecordError
 from vae_aug.evaluate import diversity as module
 from vae_aug.evaluate.diversity import measure_contrast, measure_diversity, write_interpolation
+from vae_aug.evaluate.subset import Subset
+from vae_aug.evaluate.sweep import Sweep
 from vae_aug.figures.sheet import Panel
 from vae_aug.records.records import make_example, write_records
 
@@ -71,9 +73,8 @@ def test_contrast_does_not_see_other_boxes():
 
 
 def test_samples_of_known_noise(records):
-    half, one = measure_diversity(
-        records, FakeVAE(SIZE, noise=0.05), factors=(0.5, 1.0), samples=8, guard="off"
-    )
+    sweep = Sweep((0.5, 1.0), guard="off")
+    half, one = measure_diversity(Subset(records), FakeVAE(SIZE, noise=0.05), sweep, samples=8)
     # The deviation of 8 normal draws is too small by c4(8) = 0.965 on average.
     assert one.spread_outside == pytest.approx(0.05 * 0.965, rel=0.02)
     assert one.spread_inside == pytest.approx(one.spread_outside, rel=0.1)
@@ -85,14 +86,8 @@ def test_samples_of_known_noise(records):
 
 def test_grey_is_measured_on_the_value_range(records):
     """Noise of 0.05 is 5 of the 100 grey values, and would be 0.02 of 255."""
-    (row,) = measure_diversity(
-        records,
-        FakeVAE(SIZE, noise=0.05),
-        factors=(1.0,),
-        samples=8,
-        guard="off",
-        value_range=(100, 200),
-    )
+    sweep = Sweep((1.0,), guard="off", value_range=(100, 200))
+    (row,) = measure_diversity(Subset(records), FakeVAE(SIZE, noise=0.05), sweep, samples=8)
     # Most of the disc, at 130 and above, is far enough from 100 and 200.
     assert row.spread_inside == pytest.approx(0.05 * 0.965, rel=0.1)
 
@@ -104,18 +99,19 @@ def test_interpolation_is_measured_when_asked_for(records, tmp_path):
         def vary(self, images, noise, *, mode, factor, alone=False):
             return images, images + 0.1 * float(mode == "interpolate")
 
-    drawn = {"factors": (1.0,), "samples": 2, "guard": "off"}
-    (row,) = measure_diversity(records, MovingVAE(SIZE), mode="interpolate", out=tmp_path, **drawn)
+    measured = Subset(records), MovingVAE(SIZE), Sweep((1.0,), guard="off")
+    (row,) = measure_diversity(*measured, mode="interpolate", samples=2, out=tmp_path)
     assert row.change == pytest.approx(0.1, abs=2e-3)
-    (row,) = measure_diversity(records, MovingVAE(SIZE), **drawn)
+    (row,) = measure_diversity(*measured, samples=2)
     assert row.change == 0.0
     report = json.loads((tmp_path / "diversity.json").read_text())
     assert report["settings"]["mode"] == "interpolate"
 
 
 def test_a_brighter_image_keeps_its_contrast_and_does_not_vary(records, tmp_path):
+    sweep = Sweep((0.2,), guard="off")
     (row,) = measure_diversity(
-        records, BrighteningVAE(SIZE), factors=(0.2,), samples=3, guard="off", out=tmp_path
+        Subset(records), BrighteningVAE(SIZE), sweep, samples=3, out=tmp_path
     )
     assert row.spread_outside == pytest.approx(0.0, abs=1e-6)
     assert row.change == pytest.approx(0.05, abs=2e-3)
@@ -143,6 +139,6 @@ def test_interpolation_sheet_has_a_column_for_each_step(short_vae, tmp_path, mon
 
 def test_bad_arguments_are_named(records):
     with pytest.raises(ValueError, match="samples must be in"):
-        measure_diversity(records, FakeVAE(SIZE), samples=1)
+        measure_diversity(Subset(records), FakeVAE(SIZE), samples=1)
     with pytest.raises(RecordError):
-        measure_diversity(records, FakeVAE(SIZE), split="test")
+        measure_diversity(Subset(records, "test"), FakeVAE(SIZE))

@@ -89,19 +89,6 @@ def test_a_larger_count_only_adds(splits):
     assert [item.source_id for item in few] == [item.source_id for item in splits["train"][:5]]
 
 
-def test_modality():
-    heads = list(read_embedded("test", modality="MR", count=4, size=64))
-    assert [item.source_id for item in heads] == [
-        "head_mr-2000000-0",
-        "head_mr-2000000-1",
-        "head_mr-2000001-0",
-        "head_mr-2000001-1",
-        "pydicom-MR_small",
-    ]
-    abdomens = list(read_embedded("test", modality="CT", count=2, size=64))
-    assert [item.patient for item in abdomens] == ["abdomen_ct-2000000"] * 2
-
-
 def _apply_window(name: str, slope: float, intercept: float, center: float, width: float):
     """PS3.3 C.11.2.1.2, worked independently of the package."""
     stored = pydicom.dcmread(REAL / f"{name}.dcm").pixel_array.astype(np.float64)
@@ -142,7 +129,6 @@ def test_patient_data_of_the_files_do_not_leak(splits):
     ("arguments", "message"),
     [
         ({"split": "val"}, "split must be one of 'train', 'validation', 'test'; got 'val'"),
-        ({"modality": "US"}, "modality must be one of 'MR', 'CT'; got 'US'"),
         ({"count": -1}, "count must be in"),
     ],
 )

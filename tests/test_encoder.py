@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras.src.utils import file_utils
 
+from vae_aug.config import ENCODER_STAGES
 from vae_aug.errors import CheckpointError, MissingPackageError
 from vae_aug.model import lite1
 from vae_aug.model.encoder import (
@@ -211,4 +212,10 @@ def test_frozen_stages_are_the_first_ones(name):
     assert trained
     assert not any("block1" in path or "block2" in path or "stem" in path for path in trained)
     assert any("block3a" in path for path in trained)
+    assert len(STAGES[name]) == ENCODER_STAGES
+    for count in -1, ENCODER_STAGES + 1:
+        with pytest.raises(ValueError, match=rf"count must be in \[0, 7\]; got {count}"):
+            freeze_stages(network, count)
+    with pytest.raises(TypeError, match=r"count must be an integer; got 2\.5"):
+        freeze_stages(network, 2.5)
     assert any("block7a" in path for path in trained)

@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from vae_aug import cli
 from vae_aug.cli import calls
 from vae_aug.errors import RecordError
-from vae_aug.evaluate.fidelity import BoxFidelity, _make_charts, measure_box_fidelity
+from vae_aug.evaluate.fidelity import BoxFidelity, make_charts, measure_box_fidelity
+from vae_aug.evaluate.subset import Subset
+from vae_aug.evaluate.sweep import Sweep
 from vae_aug.records.records import make_example, write_records
 
 
@@ -23,11 +25,11 @@ def records(tmp_path):
 
 
 def test_a_network_that_erases_is_caught_and_undone(records, tmp_path):
-    options = {"modes": ("sample",), "factors": (1.0,)}
-    (harmed,) = measure_box_fidelity(records, ErasingVAE(), guard="off", **options)
+    measured = Subset(records, "train"), ErasingVAE()
+    (harmed,) = measure_box_fidelity(*measured, Sweep((1.0,), guard="off"), modes=("sample",))
     assert (harmed.boxes, harmed.guarded, harmed.below) == (3, 0, 3) and harmed.lowest < 0.5
     (undone,) = measure_box_fidelity(
-        records, ErasingVAE(), guard="paste", out=tmp_path / "out", **options
+        *measured, Sweep((1.0,), guard="paste"), modes=("sample",), out=tmp_path / "out"
     )
     assert (undone.boxes, undone.guarded, undone.below) == (3, 3, 0)
     assert undone.lowest == pytest.approx(1)
@@ -40,7 +42,7 @@ def test_a_network_that_erases_is_caught_and_undone(records, tmp_path):
 def test_histograms_are_by_label_and_mode_the_most_frequent_label_first():
     rows = [make_row(mode, factor) for mode in ("sample", "denoise") for factor in (0.5, 2.0)]
     found = [{1: [0.9, 0.95], 0: [1.0]}, {1: [0.6, 0.9], 0: [1.0]}, {1: [1.0]}, {1: [1.0]}]
-    charts = _make_charts(rows, found, ("cyst", "stone"), 0.8)
+    charts = make_charts(rows, found, ("cyst", "stone"), 0.8)
     assert [chart.title for chart in charts] == [
         "stone, sample: boxes",
         "stone, denoise: boxes",
@@ -61,9 +63,9 @@ def make_row(mode, factor):
 def test_every_mode_and_factor_has_a_row_and_progress_counts_to_the_end(records):
     seen = []
     rows = measure_box_fidelity(
-        records,
+        Subset(records, "train"),
         BrighteningVAE(),
-        factors=(0.1, 0.2),
+        Sweep((0.1, 0.2)),
         progress=lambda done, total: seen.append((done, total)),
     )
     assert [(row.mode, row.factor) for row in rows] == [
@@ -73,9 +75,11 @@ def test_every_mode_and_factor_has_a_row_and_progress_counts_to_the_end(records)
 
 
 def test_the_transform_takes_the_value_range(records, tmp_path):
-    options = {"modes": ("sample",), "factors": (0.2,), "guard": "off", "out": tmp_path / "out"}
-    (whole,) = measure_box_fidelity(records, BrighteningVAE(), **options)
-    (part,) = measure_box_fidelity(records, BrighteningVAE(), value_range=(0, 40), **options)
+    measured = Subset(records, "train"), BrighteningVAE()
+    options = {"modes": ("sample",), "out": tmp_path / "out"}
+    (whole,) = measure_box_fidelity(*measured, Sweep((0.2,), guard="off"), **options)
+    sweep = Sweep((0.2,), guard="off", value_range=(0, 40))
+    (part,) = measure_box_fidelity(*measured, sweep, **options)
     # Brighter by a share of 40 instead of 255.
     assert part.lowest > whole.lowest
     written = json.loads((tmp_path / "out" / "fidelity.json").read_text())
@@ -84,7 +88,7 @@ def test_the_transform_takes_the_value_range(records, tmp_path):
 
 def test_a_limit_spaces_images_evenly(records):
     (row,) = measure_box_fidelity(
-        records, BrighteningVAE(), modes=("sample",), factors=(0.1,), limit=2
+        Subset(records, "train", 2), BrighteningVAE(), Sweep((0.1,)), modes=("sample",)
     )
     assert row.boxes == 1  # images 0 and 1 have no box and one
     assert row.guarded == 0
@@ -98,7 +102,10 @@ def test_a_split_without_content_is_an_error(tmp_path):
     write_records([example], tmp_path / "records", "train", label_names=LABELS)
     with pytest.raises(RecordError, match="has no box that can be judged"):
         measure_box_fidelity(
-            tmp_path / "records", BrighteningVAE(), modes=("sample",), factors=(0.1,)
+            Subset(tmp_path / "records", "train"),
+            BrighteningVAE(),
+            Sweep((0.1,)),
+            modes=("sample",),
         )
 
 
@@ -106,6 +113,6 @@ def test_a_split_without_content_is_an_error(tmp_path):
 def test_the_command_fails_if_a_box_is_harmed(records, monkeypatch, guard, status):
     monkeypatch.setattr(calls, "load_checkpoint", lambda name: ErasingVAE())
     options = ["--mode", "sample", "--factor", "1", "--guard", guard]
-    result = CliRunner().invoke(cli.app, ["fidelity", str(records), *options])
+    result = CliRunner().invoke(cli.app, ["evaluate", "fidelity", str(records), *options])
     assert result.exit_code == status
     assert "sample" in result.stdout

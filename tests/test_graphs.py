@@ -13,16 +13,9 @@ from vae_aug.engines import graphs
 from vae_aug.engines.graphs import Graph, find_graph, keep_graph
 from vae_aug.errors import CheckpointError
 from vae_aug.model import checkpoint as checkpoints
-from vae_aug.model.checkpoint import load_checkpoint, save_checkpoint
+from vae_aug.model.checkpoint import load_checkpoint
 
 ELEMENT = {"image": tf.cast(tf.reshape(tf.range(32 * 32) % 251, [32, 32, 1]), tf.uint8)}
-
-
-@pytest.fixture(scope="module")
-def checkpoint(short_vae, tmp_path_factory):
-    path = tmp_path_factory.mktemp("graphs") / "short.keras"
-    save_checkpoint(short_vae, path)
-    return path
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +34,9 @@ def list_networks(folder):
 def forget():
     """Forget networks and engines, as a new process has none."""
     for shared in (
-        checkpoints._load_stamped,
-        checkpoints._open_stamped,
-        transform._share_engine,
+        checkpoints.load_stamped,
+        checkpoints.open_stamped,
+        transform.share_engine,
     ):
         shared.cache_clear()
 
@@ -116,7 +109,7 @@ def test_an_altered_checkpoint_is_refused_although_its_graph_is_kept(checkpoint,
 
 def test_other_code_or_versions_have_another_graph(checkpoint, monkeypatch, folder):
     augment_anew(checkpoint)
-    monkeypatch.setattr(graphs, "_describe_versions", lambda: ("another",))
+    monkeypatch.setattr(graphs, "describe_versions", lambda: ("another",))
     augment_anew(checkpoint)
     assert len(list_networks(folder)) == 2
 

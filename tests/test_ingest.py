@@ -28,11 +28,7 @@ from vae_aug.records.records import read_info, read_records
 HEIGHT, WIDTH = 40, 80
 
 
-@pytest.fixture(autouse=True)
-def config_home(tmp_path, monkeypatch):
-    """No test may touch the real home."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("VAE_AUG_SALT", raising=False)
+pytestmark = pytest.mark.usefixtures("config_home")
 
 
 def make_noise(seed, channels=1, dtype=np.uint8):

@@ -11,7 +11,7 @@ from fake_vae import vary
 
 from vae_aug.config import ModelConfig
 from vae_aug.model.checkpoint import load_checkpoint, save_checkpoint
-from vae_aug.model.ladder import LEVELS, LadderVAE, _code, _count_noise, _double_to
+from vae_aug.model.ladder import LEVELS, LadderVAE, count_noise, double_to, spread_over_bins
 from vae_aug.model.noise import sample_batch_noise
 from vae_aug.model.style import STYLE_DIM, apply_style
 from vae_aug.phantoms.phantom import make_phantom
@@ -95,9 +95,11 @@ def test_what_was_read_passes_through_the_latents_alone(ladder):
         z = tf.random.normal([1, CONFIG.latent_dim // 2])
         outputs = []
         for seed in 1, 2:
-            features = ladder._read(tf.random.stateless_uniform([1, 32, 32, 1], [seed, 1]), False)
+            features = ladder.read_features(
+                tf.random.stateless_uniform([1, 32, 32, 1], [seed, 1]), False
+            )
             features = features._replace(pixels=tf.zeros_like(features.pixels))
-            outputs.append(ladder._decode(features, z, None)[0])
+            outputs.append(ladder.decode_features(features, z, None)[0])
     finally:
         for layer, weights in saved:
             layer.set_weights(weights)
@@ -106,7 +108,7 @@ def test_what_was_read_passes_through_the_latents_alone(ladder):
 
 def test_a_value_is_shared_by_its_two_nearest_bins():
     # Nine bins lie 1/8 apart: 0.3 is 2.4 of them, so bin 2 holds 0.6 of it and bin 3 holds 0.4.
-    coded = _code(tf.constant([[0.3, 1.0]]), 9).numpy().reshape(2, 9)
+    coded = spread_over_bins(tf.constant([[0.3, 1.0]]), 9).numpy().reshape(2, 9)
     np.testing.assert_allclose(coded[0], [0, 0, 0.6, 0.4, 0, 0, 0, 0, 0], atol=1e-6)
     np.testing.assert_array_equal(coded[1], [0, 0, 0, 0, 0, 0, 0, 0, 1])
 
@@ -114,14 +116,14 @@ def test_a_value_is_shared_by_its_two_nearest_bins():
 @pytest.mark.parametrize("side", [3, 4])
 def test_a_map_is_doubled_whether_its_side_was_rounded_up_or_down(side):
     half = tf.reshape(tf.range(side, dtype=tf.float32), [1, side, 1, 1])
-    doubled = _double_to(half, tf.zeros([1, 7, 1, 5]))
+    doubled = double_to(half, tf.zeros([1, 7, 1, 5]))
     expected = {3: [0, 0, 1, 1, 2, 2, 2], 4: [0, 0, 1, 1, 2, 2, 3]}[side]
     np.testing.assert_array_equal(doubled[0, :, 0, 0], expected)
 
 
 def test_noise_is_told_by_counts_over_the_image():
     """Flat grey: all values in bin 0.5 * 31 = 15.5, so half in two, and all steps in bin 0."""
-    counts = _count_noise(tf.fill([1, 32, 64, 1], 0.5)).numpy()[0]
+    counts = count_noise(tf.fill([1, 32, 64, 1], 0.5)).numpy()[0]
     values, steps = counts[:32], counts[32:]
     np.testing.assert_allclose(values[[15, 16]], 5.0, atol=1e-4)
     assert values.sum() == pytest.approx(10) and steps.sum() == pytest.approx(10)
@@ -164,7 +166,9 @@ def test_moving_takes_the_others_global_latent(ladder):
     np.testing.assert_allclose(reconstruction, ladder.reconstruct(images), atol=1e-6)
     _, moved = ladder.move_towards(images, z_other, tf.ones(2))
     drawn = tf.clip_by_value(
-        ladder._decode(ladder._read(images, training=False), z_other, None)[0], 0.0, 1.0
+        ladder.decode_features(ladder.read_features(images, training=False), z_other, None)[0],
+        0.0,
+        1.0,
     )
     expected = apply_style(drawn, (z_other - z_mean)[:, :STYLE_DIM])
     np.testing.assert_allclose(moved, expected, atol=1e-5)

@@ -56,7 +56,7 @@ def make_one(index, name):
         boxes=BOXES[:index],
         labels=[i % 2 for i in range(index)],
         label_names=LABELS,
-        is_crowd=[i == 1 for i in range(index)],
+        flags={"is_crowd": [i == 1 for i in range(index)]},
     )
 
 

@@ -60,8 +60,8 @@ def test_parts_and_views_do_not_change_what_is_found(measure, monkeypatch):
     queries = rng.random((5, 2, 4, 4)).astype(np.float32)
     references = rng.random((11, 4, 4)).astype(np.float32)
     whole = find_neighbours(queries, references, measure)
-    monkeypatch.setattr(module, "_CHUNK", 3)
-    monkeypatch.setattr(module, "_QUERIES", 2)
+    monkeypatch.setattr(module, "CHUNK", 3)
+    monkeypatch.setattr(module, "QUERIES", 2)
     parts = find_neighbours(queries, references, measure)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other)

@@ -165,23 +165,62 @@ def test_a_wrong_checksum_is_named(tmp_path):
         read_grid(path, "axial")
 
 
-def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
-    """What lies behind the declared size is never read."""
-    path = write_volume(tmp_path / "a.nii", np.zeros(SHAPE, np.uint8))
-    bomb = tmp_path / "bomb.nii.gz"
-    bomb.write_bytes(gzip.compress(path.read_bytes() + bytes(50_000_000)))
-    unpacked = []
+@pytest.fixture
+def unpacked(monkeypatch):
+    """How many bytes each read of a gzip file gave."""
+    counts = []
     read = gzip.GzipFile.read
 
     def count(file, size=-1):
         data = read(file, size)
-        unpacked.append(len(data))
+        counts.append(len(data))
         return data
 
     monkeypatch.setattr(gzip.GzipFile, "read", count)
+    return counts
+
+
+def test_a_bomb_is_not_unpacked(tmp_path, unpacked):
+    """What lies behind the declared size is never read."""
+    path = write_volume(tmp_path / "a.nii", np.zeros(SHAPE, np.uint8))
+    bomb = tmp_path / "bomb.nii.gz"
+    bomb.write_bytes(gzip.compress(path.read_bytes() + bytes(50_000_000)))
     assert read_grid(bomb, "axial").slices == 6
     assert read_slice(bomb, "axial", 0).shape == (5, 4, 1)
     assert 0 < sum(unpacked) < 100_000
+
+
+LARGE = np.arange(64**3, dtype=np.int16).reshape(64, 64, 64)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_a_large_volume_is_unpacked_once(tmp_path, monkeypatch, unpacked, name):
+    path = write_volume(tmp_path / name, LARGE)
+    monkeypatch.setattr(nifti, "MAX_CHECKED_BYTES", 10_000)
+    assert read_grid(path, "axial").slices == 64
+    assert sum(unpacked) < 1000
+    assert len({read_slice(path, "axial", index).tobytes() for index in range(64)}) == 64
+    assert sum(unpacked) < 1.1 * LARGE.nbytes
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(VAEAugError, match=r"cut short|damaged or not readable"):
+        read_grid(path, "axial")
+
+
+def test_what_is_wrong_within_a_large_volume_is_told_of_its_slices(tmp_path, monkeypatch, unpacked):
+    path = write_volume(tmp_path / "in" / "a.nii.gz", LARGE)
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1  # in the CRC-32
+    path.write_bytes(data)
+    monkeypatch.setattr(nifti, "MAX_CHECKED_BYTES", 10_000)
+    write_volume(tmp_path / "in" / "b.nii", LARGE[:32, :32, :2])
+    report = ingest(tmp_path / "in", tmp_path / "out", keep_ids=True)
+    assert (report.images, report.unannotated) == (0, 2)
+    skipped = [(p.file, p.reason) for p in report.problems if p.effect == "skipped"]
+    assert skipped == [
+        ("a.nii.gz", f"slice {index}: damaged or not readable (BadGzipFile)") for index in range(64)
+    ]
+    # Once to tell its values from labels, and once for all its slices.
+    assert sum(unpacked) < 2.1 * LARGE.nbytes
 
 
 def test_the_decathlon(tmp_path):
@@ -314,8 +353,8 @@ def test_records_of_volumes(tmp_path, monkeypatch):
     for name in ("doe", "roe"):
         write_volume(tmp_path / "in" / f"{name}.nii.gz", volume)
     write_volume(tmp_path / "in" / "doe_seg.nii.gz", mark(value_1=(0, 4, 5)))
-    read, reads = nifti._read_volume, []
-    monkeypatch.setattr(nifti, "_read_volume", lambda *a: reads.append(a) or read(*a))
+    read, reads = nifti.read_volume, []
+    monkeypatch.setattr(nifti, "read_volume", lambda *a: reads.append(a) or read(*a))
     report = ingest(
         tmp_path / "in", tmp_path / "out", salt="s", window=(2000, 4001), unannotated="negative"
     )

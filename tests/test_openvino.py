@@ -101,13 +101,13 @@ def test_sizes_that_follow_each_other(tiny_ladder):
 
 def test_sizes_are_compiled_for_only_where_few_can_be(tiny_ladder, monkeypatch):
     compiled = []
-    make_requests = module._make_requests
+    make_requests = module.make_requests
 
     def note(model, precision, shapes):
         compiled.append(dict(shapes)["images:0"][:2] if shapes else None)
         return make_requests(model, precision, shapes)
 
-    monkeypatch.setattr(module, "_make_requests", note)
+    monkeypatch.setattr(module, "make_requests", note)
     engine = OpenVINOEngine(tiny_ladder, AugmentConfig(**SAMPLE))
     for height, width in [(32, 48), (33, 48), (32, 50), (48, 32), (32, 48), (41, 57)]:
         engine(tf.zeros([1, height, width, 1]), SEEDS[:1])
@@ -138,11 +138,11 @@ def test_a_failure_takes_no_request_away(monkeypatch):
     idle = queue.SimpleQueue()
     idle.put(Broken())
     idle.put(Broken())
-    monkeypatch.setattr(module, "_make_requests", lambda *_: idle)
+    monkeypatch.setattr(module, "make_requests", lambda *_: idle)
     pixels = operations.parameter([-1, 4, 4, 1], np.float32)
     pixels.output(0).set_names({"images:0"})
     model = module.openvino.Model([operations.relu(pixels)], [pixels])
-    infer = module._Inference(model, ["images:0"], whole=False, precision="f32")
+    infer = module.Inference(model, ["images:0"], whole=False, precision="f32")
     with pytest.raises(RuntimeError, match="broken"):
         infer(np.zeros([5, 4, 4, 1], np.float32))
     assert idle.qsize() == 2
@@ -152,9 +152,9 @@ def test_requests_go_with_what_made_them():
     pixels = operations.parameter([-1, 4, 4, 1], np.float32)
     pixels.output(0).set_names({"images:0"})
     model = module.openvino.Model([operations.relu(pixels)], [pixels])
-    infer = module._Inference(model, ["images:0"], whole=False, precision="f32")
+    infer = module.Inference(model, ["images:0"], whole=False, precision="f32")
     assert infer(np.ones([2, 4, 4, 1], np.float32)).all()
-    requests = weakref.ref(infer._get_requests)
+    requests = weakref.ref(infer.get_requests)
     del infer
     assert requests() is None
 
@@ -288,17 +288,17 @@ def test_fewer_bits_are_as_near_as_promised(vector, engine, mode, detail):
 def test_a_network_in_two_parts_computes_what_it_did(encoder, monkeypatch):
     network = VAE(ModelConfig(encoder=encoder, image_size=64, decoder_repeats=1))
     graphs = []
-    keep = module._keep
-    monkeypatch.setattr(module, "_keep", lambda graph: graphs.append(graph) or keep(graph))
+    keep = module.keep_model
+    monkeypatch.setattr(module, "keep_model", lambda graph: graphs.append(graph) or keep(graph))
     images = tf.random.stateless_uniform([3, 64, 64, 1], [1, 1])
     expected = OpenVINOEngine(network, AugmentConfig(mode="denoise"))(images, SEEDS[:3])
-    early, late = graphs[0].cut_at(graphs[0].find_layer(module._EARLY_END))
+    early, late = graphs[0].cut_at(graphs[0].find_layer(module.EARLY_END))
     parts = [
-        module._Inference(keep(part), part.inputs, whole=False, precision="f32")
+        module.Inference(keep(part), part.inputs, whole=False, precision="f32")
         for part in (early, late)
     ]
     assert parts[0](images.numpy()).shape == (3, 8, 8, 40)
-    np.testing.assert_allclose(module._chain(parts)(images.numpy()), expected, atol=1e-6)
+    np.testing.assert_allclose(module.chain(parts)(images.numpy()), expected, atol=1e-6)
 
 
 REPORTING = """

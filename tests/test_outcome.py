@@ -16,6 +16,7 @@ from vae_aug.evaluate.outcome import Difference, Outcome, judge_training
 from vae_aug.phantoms.phantom import make_phantom
 from vae_aug.records.records import make_example, write_records
 from vae_aug.train.corrupt import corrupt
+from vae_aug.train.recipe import Recipe
 from vae_aug.train.run_files import TrainingError
 from vae_aug.train.train import train
 
@@ -51,7 +52,7 @@ def judged(records, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         shorten_stages(patch)
         stand_still(patch)
-        train([records], out, model=MODEL, config=CONFIG)
+        train([records], out, Recipe(MODEL, CONFIG))
         return out, judge_training([records], out, config=CONFIG)
 
 
@@ -94,12 +95,12 @@ def test_a_run_that_was_validated_on_other_images_is_not_compared(judged, record
 
 def test_differences_are_paired_and_patients_are_drawn():
     # One patient of two images and another of two: means of draws are -1, 1 or 3.
-    found = module._compare(np.array([3.0, 3.0, -1.0, -1.0]), ["a", "a", "b", "b"])
+    found = module.judge_differences(np.array([3.0, 3.0, -1.0, -1.0]), ["a", "a", "b", "b"])
     assert (found.mean, found.low, found.high) == (1.0, -1.0, 3.0)
     assert found.judgement == "unclear"
-    assert module._compare(np.array([0.1, 0.2]), ["a", "b"]).judgement == "better"
-    assert module._compare(np.array([-0.1, -0.2]), ["a", "b"]).judgement == "worse"
-    assert module._compare(np.array([0.1]), ["a"]).judgement == "unclear"
+    assert module.judge_differences(np.array([0.1, 0.2]), ["a", "b"]).judgement == "better"
+    assert module.judge_differences(np.array([-0.1, -0.2]), ["a", "b"]).judgement == "worse"
+    assert module.judge_differences(np.array([0.1]), ["a"]).judgement == "unclear"
 
 
 BETTER = Difference(0.07, 0.05, 0.09, "better")
@@ -122,7 +123,7 @@ def make_outcome(gain, floor=BETTER, clean=BETTER, **values):
         sheet="run/sheet.png",
         code="",
     )
-    return outcome, module._describe(outcome)
+    return outcome, module.describe_outcome(outcome)
 
 
 def test_a_gain_is_said_with_its_size_and_images():
@@ -133,11 +134,9 @@ def test_a_gain_is_said_with_its_size_and_images():
         "Better than the best classical filter (tv, tuned on these images): SSIM +0.070 (95% "
         "interval +0.050 to +0.090).",
     ]
-    assert module._advise(outcome, True) == []
+    assert module.advise(outcome, True) == []
     config = TrainConfig(start_from="demo")
-    assert (
-        module._write_code(outcome, config, "run") == "dataset = dataset.apply(VAEAugment('run'))"
-    )
+    assert module.write_code(outcome, config, "run") == "dataset = dataset.apply(VAEAugment('run'))"
 
 
 @pytest.mark.parametrize(
@@ -151,22 +150,22 @@ def test_a_gain_is_said_with_its_size_and_images():
 def test_what_is_not_better_is_not_recommended(difference, first):
     outcome, verdict = make_outcome(difference)
     assert verdict[0].startswith(first)
-    advice = module._advise(outcome, True)
+    advice = module.advise(outcome, True)
     assert advice[0] == "Keep 'demo' for now." and "--steps 2000" in advice[1]
     config = TrainConfig(start_from="demo")
-    assert "VAEAugment('demo')" in module._write_code(outcome, config, "run")
+    assert "VAEAugment('demo')" in module.write_code(outcome, config, "run")
     assert ("one image" in verdict[0]) == (difference is NONE)
 
 
 def test_an_early_best_asks_for_a_lower_rate():
     outcome, _ = make_outcome(UNCLEAR, step=100)
-    assert "step 100 of 200: take a lower --learning-rate" in module._advise(outcome, True)[1]
+    assert "step 100 of 200: take a lower --learning-rate" in module.advise(outcome, True)[1]
 
 
 def test_a_filter_that_does_better_is_said_and_demo_is_offered():
     outcome, verdict = make_outcome(BETTER, floor=WORSE, start="random weights")
     assert verdict[1].startswith("NOT better than the best classical filter (tv")
-    assert module._advise(outcome, False)[0].startswith("Leave --profile out")
+    assert module.advise(outcome, False)[0].startswith("Leave --profile out")
 
 
 def test_what_clean_images_lose_is_said_if_it_matters():

@@ -21,15 +21,6 @@ SETTINGS = {"mode": "sample", "factor": 0.5, "seed": 3, "value_range": (0, 255),
 
 
 @pytest.fixture(scope="module")
-def checkpoint(short_vae, tmp_path_factory):
-    path = tmp_path_factory.mktemp("pickle") / "tiny.keras"
-    save_checkpoint(short_vae, path)
-    with pytest.MonkeyPatch.context() as patch:
-        shorten_stages(patch)  # it is loaded again by every pickle
-        yield path
-
-
-@pytest.fixture(scope="module")
 def augment(checkpoint):
     return VAEAugment(checkpoint, **SETTINGS)
 
@@ -53,7 +44,7 @@ def test_a_pickle_comes_back_with_the_same_settings_and_bytes(augment):
 
 def test_a_relative_path_is_found_from_another_folder(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(checkpoint.parent)
-    data = pickle.dumps(VAEAugment("tiny.keras", **SETTINGS))
+    data = pickle.dumps(VAEAugment(checkpoint.name, **SETTINGS))
     monkeypatch.chdir(tmp_path)
     assert pickle.loads(data).vae.digest
 

@@ -10,7 +10,7 @@ from vae_aug.figures.plot import (
     PLOT_PX,
     Chart,
     Curve,
-    _find_limits,
+    find_limits,
     find_ticks,
     make_histogram,
     write_plots,
@@ -35,11 +35,11 @@ def test_ticks_are_round_and_few(low, high, expected):
 def test_limits_leave_outliers_out_of_many_values_only():
     values = np.concatenate([np.linspace(0, 1, 199), [1000.0]])
     # The percentiles 1 and 99 lie among the first values; a twentieth of room is added.
-    low, high = _find_limits(values, whole=False)
+    low, high = find_limits(values, whole=False)
     assert -0.06 < low < 0 and 1.0 < high < 1.06
-    assert _find_limits(values, whole=True) == pytest.approx((-50, 1050))
-    assert _find_limits(values[-10:], whole=False)[1] > 1000
-    assert _find_limits(np.array([2.0, 2.0]), whole=False) == pytest.approx((1.9, 2.1))
+    assert find_limits(values, whole=True) == pytest.approx((-50, 1050))
+    assert find_limits(values[-10:], whole=False)[1] > 1000
+    assert find_limits(np.array([2.0, 2.0]), whole=False) == pytest.approx((1.9, 2.1))
 
 
 def test_a_histogram_counts_and_keeps_what_is_outside():

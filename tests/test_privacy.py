@@ -9,13 +9,7 @@ import pytest
 from vae_aug.errors import VAEAugError
 from vae_aug.ingest.privacy import get_salt_path, hash_identifier, read_salt
 
-
-@pytest.fixture(autouse=True)
-def config_home(tmp_path, monkeypatch):
-    """No test may touch the real home."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("VAE_AUG_SALT", raising=False)
-    return tmp_path / "config"
+pytestmark = pytest.mark.usefixtures("config_home")
 
 
 def test_argument_then_variable_then_file(monkeypatch, config_home):

@@ -175,6 +175,30 @@ def test_what_is_marked_in_another_column_is_no_negative(tmp_path, column, value
     assert summarize(read_csv(tmp_path)) == {"a.png": (state, []), "b.png": ("complete", [BOX])}
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "label", "state"),
+    [
+        ("mass", "71.5 62", "nodule", "complete"),
+        ("Patient_Mass", "71,5 104", "nodule", "complete"),
+        ("mass (kg)", "12 62", "nodule", "complete"),
+        ("mass", "1 0", "nodule", "faulty"),
+        ("mass", "3 90", "nodule", "faulty"),  # a count or grade
+        ("mass", "12.5 21", "nodule", "faulty"),  # rather mm
+        ("mass", "71.5 -", "nodule", "faulty"),
+        ("mass", "71.5 large", "nodule", "faulty"),
+        ("mass", "71.5 62", "Mass", "faulty"),
+        ("num_masses", "71.5 62", "nodule", "faulty"),
+        ("lesion", "71.5 62", "nodule", "faulty"),
+    ],
+)
+def test_the_mass_of_a_body_is_no_finding(tmp_path, column, values, label, state):
+    one, two = values.split()
+    rows = [f"{HEADER},{column}", f'a.png,,,,,,"{one}"', f"b.png,10,12,30,20,{label},{two}"]
+    write(tmp_path, "\n".join(rows), "a.png", "b.png")
+    found = {name: said for name, (said, _) in summarize(read_csv(tmp_path)).items()}
+    assert found == {"a.png": state, "b.png": "complete"}
+
+
 @pytest.mark.parametrize(("value", "state"), [("1", "faulty"), ("0", "complete")])
 def test_a_column_with_the_name_of_a_class_that_says_yes_is_no_negative(tmp_path, value, state):
     text = f"{HEADER},left_stone\na.png,,,,,,{value}\nb.png,10,12,30,20,Left stone,1\n"

@@ -340,7 +340,7 @@ def test_frames_that_cannot_be_told_are_refused(tmp_path, names, meta, message):
 
 
 def test_tracks_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("vae_aug.ingest.formats.cvat_video._MOST_UNLISTED", 10)
+    monkeypatch.setattr("vae_aug.ingest.formats.cvat_video.MOST_UNLISTED", 10)
     write_frames(tmp_path, range(6))
     tracks = [make_track((0, 10, 0), (5, 10, 0))] * 3
     write(tmp_path, *tracks, meta=make_meta())

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import unicodedata
 
 import cv2
@@ -125,13 +126,13 @@ def test_equal_regions_of_two_masks_count_once(tmp_path):
 def test_a_mask_never_becomes_an_image(tmp_path):
     for name in "ade":
         write_image(tmp_path / f"{name}.png")
-    for name in ("a_mask.png", "b_mask.png", "e_lesion.png", "c_lesion.png"):
+    for name in ("a_mask.png", "b_mask.png", "e_label.png", "c_label.png"):
         write_mask(tmp_path / name)
     found = read_masks(tmp_path)
     # A mask that lost its image may be that of any image without one.
     expected = {f"{name}.png": ("complete", 1) for name in "ae"}
     assert states(found) == {**expected, "d.png": ("faulty", 0)}
-    expected = [(name, "a mask whose image is missing") for name in ("b_mask.png", "c_lesion.png")]
+    expected = [(name, "a mask whose image is missing") for name in ("b_mask.png", "c_label.png")]
     assert list_reasons(found) == expected
 
 
@@ -153,6 +154,13 @@ def test_words_that_may_be_of_images(tmp_path):
         assert not is_mask_name(tmp_path / name, tmp_path) or "with_mask" in name
     with pytest.raises(AnnotationError, match="none of its 4 images has a mask"):
         read_masks(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["no_lesion", "sin_lesion", "sans_lesion"])
+def test_folders_of_images_without_a_lesion_hold_no_masks(tmp_path, folder):
+    for name in ("images/a.png", f"{folder}/a.png"):
+        write_image(tmp_path / name)
+    assert not is_mask_name(tmp_path / folder / "a.png", tmp_path)
 
 
 def test_a_mask_of_another_patient_is_not_taken(tmp_path):
@@ -189,6 +197,22 @@ def test_splits(tmp_path):
     assert list(states(read_masks(tmp_path, "validation"))) == ["images/Val/Val.png"]
     with pytest.raises(AnnotationError, match="no folder for the split 'test'; it has train, val"):
         read_masks(tmp_path, "test")
+
+
+@pytest.mark.parametrize("other", ["test", "Testing"])
+def test_all_splits_at_once(tmp_path, other):
+    """Images of one name keep to the masks of their split."""
+    small = [40, 30, 50, 40]
+    for split, masks, box in (("train", "train", BOX), ("test", other, small)):
+        write_image(tmp_path / "images" / split / "a.png")
+        write_mask(tmp_path / "lung_masks" / masks / "a.png", make_mask(255, box))
+    found = read_masks(tmp_path, "all")
+    assert [list_boxes(image) for image in found.images] == [[("object", small)], [("object", BOX)]]
+    write_image(tmp_path / "images" / "test" / "b.png")
+    write_mask(tmp_path / "lesion_masks" / other / "b.png")
+    assert len(read_masks(tmp_path, "train").images) == 1
+    with pytest.raises(AnnotationError, match="different things"):
+        read_masks(tmp_path, "all")
 
 
 def test_images_in_a_folder_that_the_user_named(tmp_path):
@@ -589,24 +613,41 @@ def test_inverted_masks_are_refused(tmp_path):
     }
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("lung_mask/a.png", "lesion_mask/a.png"),
-        ("masks/Lung/a.png", "masks/Lesion/a.png"),
-        ("masks/a.png", "tumorMasks/a.png"),
-        ("masks/a_mask.png", "masks/a_lesion.png"),
-    ],
-)
-def test_masks_of_different_things_with_one_value_are_refused(tmp_path, first, second):
-    write_image(tmp_path / "images" / "a.png")
-    write_mask(tmp_path / first)
-    write_mask(tmp_path / second, make_mask(255, [40, 30, 50, 40]))
+DIFFERENT = [
+    ("lung_mask/{}.png", "lesion_mask/{}.png"),
+    ("masks/Lung/{}.png", "masks/Lesion/{}.png"),
+    ("masks/{}.png", "tumorMasks/{}.png"),
+    ("masks/{}_mask.png", "masks/{}_lesion.png"),
+]
+
+
+@pytest.mark.parametrize("names", ["aa", "ab", "aba"])
+@pytest.mark.parametrize("places", DIFFERENT)
+def test_masks_of_different_things_with_one_value_are_refused(tmp_path, places, names):
+    """Of one image, of two, or two of which one has both."""
+    small = [40, 30, 50, 40]
+    masks = [place.format(name) for place, name in zip(places * 2, names, strict=False)]
+    for name, mask, box in zip(names, masks, (BOX, small, small), strict=False):
+        write_image(tmp_path / "images" / f"{name}.png")
+        write_mask(tmp_path / mask, make_mask(255, box))
     with pytest.raises(AnnotationError, match="named as of different things, and use the same val"):
         read_masks(tmp_path)
-    write_mask(tmp_path / first, make_mask(1))
-    write_mask(tmp_path / second, make_mask(2, [40, 30, 50, 40]))
-    assert sorted(read_masks(tmp_path).images[0].labels) == ["1", "2"]
+    for mask, value in zip(masks, (1, 2, 1), strict=False):
+        write_mask(tmp_path / mask, make_mask(value, BOX if value == 1 else small))
+    found = read_masks(tmp_path).images
+    assert {label for image in found for label in image.labels} == {"1", "2"}
+
+
+@pytest.mark.parametrize("places", DIFFERENT)
+def test_an_empty_mask_says_nothing_of_other_things(tmp_path, places):
+    """`b` may have a lesion, whose mask is missing."""
+    for name, place, value in (("a", places[1], 255), ("b", places[0], 0)):
+        write_image(tmp_path / "images" / f"{name}.png")
+        write_mask(tmp_path / place.format(name), make_mask(value))
+    found = read_masks(tmp_path)
+    assert [state for state, _ in states(found).values()] == ["complete", "none"]
+    write_mask(tmp_path / places[1].format("b"), make_mask(0))
+    assert states(read_masks(tmp_path))["images/b.png"] == ("complete", 0)
 
 
 @pytest.mark.parametrize(
@@ -628,11 +669,47 @@ def test_masks_of_one_thing_count_together(tmp_path, first, second):
     assert all(set(image.labels) == {"object"} for image in read_masks(tmp_path).images)
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("masks/p1/{}", "masks/p2/{}"),
+        ("masks/batch_1/{}", "masks/first_part/{}"),
+        ("masks/site_a/{}", "masks/site_b/{}"),
+        ("Lung_masks/train/{}", "Lung_masks/{}"),
+        ("Lung/masks/{}", "Heart/masks/{}", "Lung/images/{}", "Heart/images/{}"),
+        ("berlin_masks/{}", "paris_masks/{}", "berlin_images/{}", "paris_images/{}"),
+        ("masks/Berlin/{}", "masks/Paris/{}", "images/Berlin/{}", "images/Paris/{}"),
+    ],
+)
+def test_other_words_of_folders_are_no_things(tmp_path, places):
+    """As COVID-19 Radiography has it, whose `Normal/masks` and `COVID/masks` mark the lungs."""
+    images = places[2:] or ("images/{}", "images/{}")
+    if "train" in places[0]:
+        images = ("images/train/{}", "images/train/{}")
+    for name, mask, image in zip(("a.png", "b.png"), places, images, strict=False):
+        write_image(tmp_path / image.format(name))
+        write_mask(tmp_path / mask.format(name))
+    assert set(states(read_masks(tmp_path)).values()) == {("complete", 1)}
+
+
+def test_images_elsewhere_share_the_things_of_their_masks(tmp_path):
+    for place in ("set/images/a.png", "elsewhere/b.png"):
+        write_image(tmp_path / place)
+    for name in "ab":
+        write_mask(tmp_path / "set" / "lung_masks" / f"{name}.png")
+    found = read_masks(tmp_path / "set", "train", ReaderOptions(images=tmp_path / "elsewhere"))
+    assert set(states(found).values()) == {("complete", 1)}
+
+
 def test_a_copy_of_a_mask_is_no_other_thing(tmp_path):
     write_image(tmp_path / "images" / "a.png")
-    for name in ("masks/a.png", "masks_backup/a.png"):
+    write_image(tmp_path / "images" / "b.png")
+    for name in ("masks/a.png", "masks_backup/a.png", "masks/b.png"):
         write_mask(tmp_path / name)
-    assert list_boxes(read_masks(tmp_path).images[0]) == [("object", BOX)]
+    assert set(states(read_masks(tmp_path)).values()) == {("complete", 1)}
+    write_mask(tmp_path / "masks_backup/a.png", make_mask(255, [40, 30, 50, 40]))
+    with pytest.raises(AnnotationError, match="different things"):
+        read_masks(tmp_path)
 
 
 # --- Depths, palettes and colours
@@ -709,6 +786,32 @@ def test_palettes_whose_numbers_mean_other_colours_are_refused(tmp_path, values,
     text = "".join(f"c{i}:{r},{g},{b}::\n" for i, (r, g, b) in enumerate(palettes[0][1:]))
     (tmp_path / "labelmap.txt").write_text(text)
     assert read_masks(tmp_path).images[0].labels == (f"c{values[0] - 1}",)
+
+
+@pytest.mark.parametrize(
+    ("classes", "lines"),
+    [
+        (
+            "nodule\ncyst",
+            "`nodule:0,128,0::`, `cyst:128,0,0::`, or by the numbers of Pascal VOC "
+            "`cyst:0,128,0::`, `nodule:128,0,0::`",
+        ),
+        ("", "`name:0,128,0::`, `name:128,0,0::`"),
+    ],
+)
+def test_a_refused_palette_names_the_lines_that_tell_what_it_means(tmp_path, classes, lines):
+    both = make_mask(2, [40, 30, 50, 40], make_mask(1))
+    (tmp_path / "classes.txt").write_text(classes) if classes else None
+    with pytest.raises(AnnotationError) as refusal:
+        save(tmp_path, make_palette(both, MIXED))
+    assert str(refusal.value).endswith(
+        "2 colours besides black, and nothing says which classes these are (entry 1 of their "
+        "palette has the colour of Pascal VOC's class 2, so that classes.txt may number either); "
+        f"write labelmap.txt, one line a colour: {lines}."
+    )
+    (tmp_path / "labelmap.txt").write_text("\n".join(re.findall("`(.*?)`", lines)[:2]))
+    names = ("nodule", "cyst") if classes else ("name", "name")
+    assert read_masks(tmp_path).images[0].labels == names
 
 
 def test_numbers_of_pascal_voc():

@@ -713,7 +713,7 @@ def test_a_volume_is_in_memory_once_and_as_it_is_stored(tmp_path, monkeypatch):
     with pytest.raises(VAEAugError, match="120 voxels of 2 bytes; at most 239 bytes"):
         read_grid(path, "axial")
     path = write(tmp_path / "b.nii", make_labels())
-    assert nifti._read_volume(path, "axial").slices.dtype == np.uint8
+    assert nifti.read_volume(path, "axial").slices.dtype == np.uint8
 
 
 def test_values_are_counted_up_to_those_of_labels(tmp_path):

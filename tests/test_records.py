@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from vae_aug.codecs.images import EncodedImage
 from vae_aug.errors import RecordError
 from vae_aug.records.check import check_records
 from vae_aug.records.records import (
-    find_records,
     get_split_name,
     make_example,
     parse_example,
@@ -54,7 +52,8 @@ def list_names(folder):
 
 
 def test_example_follows_the_schema():
-    example = make_one(2, patient="ab12", difficult=[True, False], extra={"augment/factor": 0.5})
+    flags = {"difficult": [True, False]}
+    example = make_one(2, patient="ab12", flags=flags, extra={"augment/factor": 0.5})
     feature = example.features.feature
     encoded = feature["image/encoded"].bytes_list.value[0]
     expected = {
@@ -115,7 +114,8 @@ def test_extra_takes_numbers_texts_and_arrays():
         ({"boxes": np.zeros((2, 4)), "labels": [0]}, r"got \(2, 4\) and \(1,\) for 's0'"),
         ({"boxes": np.zeros((1, 4)), "labels": [2]}, r"labels must be in \[0, 2\); got \[2\]"),
         ({"boxes": np.zeros((1, 4)), "labels": [-1]}, r"got \[-1\]"),
-        ({"is_crowd": [1]}, "is_crowd must have one value a box; got 1"),
+        ({"flags": {"is_crowd": [1]}}, "is_crowd must have one value a box, 0; got 1"),
+        ({"flags": {"crowd": []}}, "flags must be among is_crowd, difficult, .*; got crowd"),
     ],
 )
 def test_example_checks_its_arguments(settings, message):
@@ -371,93 +371,3 @@ def test_what_cannot_be_found_is_named(tmp_path):
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(RecordError, match=r"dataset\.json: not the description"):
         read_records(tmp_path, "test")
-
-
-# --- Checking
-
-
-def test_damage_is_named_with_file_and_index(tmp_path):
-    write_records(map(make_one, range(5)), tmp_path, "train", label_names=LABELS)
-    path = tmp_path / "train-00000-of-00001.tfrecord"
-    whole = path.read_bytes()
-    for damage in (whole[:-3], whole[:-30] + b"X" + whole[-29:]):
-        path.write_bytes(damage)
-        with pytest.raises(RecordError, match=r"train-00000-of-00001\.tfrecord, record 4: damaged"):
-            check_records(tmp_path)
-    with tf.io.TFRecordWriter(os.fspath(path)) as writer:
-        writer.write(b"no example")
-    with pytest.raises(RecordError, match=r"record 0: no tf\.train\.Example"):
-        check_records(path)
-
-
-def set_floats(key, *values):
-    def change(example):
-        example.features.feature[key].float_list.value[:] = values
-
-    return change
-
-
-def set_ints(key, *values):
-    def change(example):
-        example.features.feature[key].int64_list.value[:] = values
-
-    return change
-
-
-def set_bytes(key, *values):
-    def change(example):
-        example.features.feature[key].bytes_list.value[:] = values
-
-    return change
-
-
-def remove(key):
-    return lambda example: example.features.feature.pop(key)
-
-
-@pytest.mark.parametrize(
-    ("change", "key", "message"),
-    [
-        (remove("image/encoded"), "image/encoded", "missing or of another type"),
-        (set_bytes("image/encoded", b"x"), "image/encoded", "neither PNG nor JPEG"),
-        (remove("image/source_id"), "image/source_id", "missing"),
-        (set_ints("image/height", 13), "image/height", "expected 14 .*; got 13"),
-        (set_bytes("image/key/sha256", b"0"), "image/key/sha256", "was altered"),
-        (set_floats("image/object/bbox/xmin", 0.4, 0), "image/object/bbox/xmin", "0.4.* >= 0.4"),
-        (set_floats("image/object/bbox/ymin", 0.5, 0), "image/object/bbox/ymin", "must be below"),
-        (set_floats("image/object/bbox/xmax", 0.4, 1.5), "image/object/bbox/xmax", "got 1.5"),
-        (set_floats("image/object/bbox/xmax", 0.4, float("nan")), "bbox/xmax", "got nan"),
-        (set_floats("image/object/bbox/xmax", 0.4), "bbox/xmax", "one value a label, 2; got 1"),
-        (set_bytes("image/object/class/text", b"lesion"), "class/text", "label without text"),
-        (set_bytes("image/object/class/text", b"lesion", b""), "class/text", "without text"),
-        (set_ints("image/object/class/label", 2, 0), "class/label", "count from 1; got 0"),
-        (set_ints("image/object/class/label", 2, 2), "class/label", r"2 \('stone'\) is not in"),
-        (set_ints("image/object/class/label", 2, 9), "class/label", r"9 \('stone'\) is not in"),
-    ],
-)
-def test_faults_are_named_with_file_index_and_key(tmp_path, change, key, message):
-    bad = make_one(2)
-    change(bad)
-    write_records([make_one(0), bad], tmp_path, "train", label_names=LABELS)
-    expected = rf"train-00000-of-00001\.tfrecord, record 1, \S*{key}: .*{message}"
-    with pytest.raises(RecordError, match=expected):
-        check_records(tmp_path)
-
-
-def test_check_counts_and_tells(tmp_path):
-    write_records(map(make_one, range(3)), tmp_path, "train", label_names=LABELS)
-    seen = []
-    assert check_records(tmp_path, progress=seen.append) == 3
-    assert seen == [1, 2, 3]
-    content = json.loads((tmp_path / "dataset.json").read_text())
-    content["splits"]["train"]["examples"] = 4
-    (tmp_path / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(RecordError, match=r"tells of 4 records in .*; the file holds 3"):
-        check_records(tmp_path)
-
-
-def test_find_records_gives_shards_in_order(tmp_path):
-    write_records(map(make_one, range(3)), tmp_path, "train", 3, label_names=LABELS)
-    files, info = find_records(tmp_path)
-    assert [path.name[:11] for path in files] == ["train-00000", "train-00001", "train-00002"]
-    assert info.label_names == LABELS and info.channels == 1

@@ -7,7 +7,6 @@ import json
 
 import pytest
 import tensorflow as tf
-from conftest import shorten_stages
 from test_augment_records import LABELS, SIZES, make_image
 from typer.testing import CliRunner
 
@@ -20,15 +19,6 @@ from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.records.records import find_records, iterate_examples, make_example, write_records
 
 RUN = CliRunner()
-
-
-@pytest.fixture(scope="module")
-def checkpoint(short_vae, tmp_path_factory):
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.keras"
-    save_checkpoint(short_vae, path)
-    with pytest.MonkeyPatch.context() as patch:
-        shorten_stages(patch)  # it is loaded again by every replay
-        yield path
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from vae_aug.figures import sheet as module
 from vae_aug.figures.drawing import make_legible, wrap_text
 from vae_aug.figures.sheet import (
     GAP_PX,
-    HEADING_PX,
     MARGIN_PX,
     Panel,
     find_crop,
@@ -22,7 +21,7 @@ from vae_aug.figures.sheet import (
 
 YELLOW, CYAN = (255, 210, 0), (0, 220, 255)
 CELL = 40
-TOP = MARGIN_PX + HEADING_PX + GAP_PX
+TOP = MARGIN_PX + 16 + GAP_PX  # below a line of text of 12 pixels
 """Row of the sheet at which the images of its first row begin."""
 
 

@@ -105,7 +105,7 @@ def test_a_process_ends_with_its_status(end, status, tmp_path):
 
 @pytest.fixture
 def gate(monkeypatch):
-    monkeypatch.setattr(shutdown, "_end_iterators", lambda: None)  # those of other tests
+    monkeypatch.setattr(shutdown, "end_iterators", lambda: None)  # those of other tests
     return shutdown.Gate()
 
 
@@ -146,7 +146,7 @@ def test_calls_under_way_are_waited_for(gate):
     called.wait()
     closer = threading.Thread(target=gate.close)
     closer.start()
-    closer.join(10 * shutdown._QUIET_S)
+    closer.join(10 * shutdown.QUIET_S)
     assert closer.is_alive()
     go_on.set()
     closer.join()
@@ -155,8 +155,8 @@ def test_calls_under_way_are_waited_for(gate):
 
 
 def test_a_call_that_does_not_end_is_named(gate, monkeypatch, logged):
-    monkeypatch.setattr(shutdown, "_GRACE_S", 0.1)
-    monkeypatch.setattr(shutdown, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(shutdown, "GRACE_S", 0.1)
+    monkeypatch.setattr(shutdown, "PATIENCE_S", 0.1)
     wrapped = gate.wrap(lambda: 0)
     with gate.count_call():
         gate.close()
@@ -175,7 +175,7 @@ def test_iterators_end(monkeypatch):
     kept = iter(tf.data.Dataset.range(3))
     other = iter(tf.data.Dataset.range(3))
     monkeypatch.setattr(shutdown.gc, "get_objects", lambda: [kept, np.zeros(1)])
-    shutdown._end_iterators()
+    shutdown.end_iterators()
     with pytest.raises(AttributeError):
         next(kept)
     assert next(other) == 0

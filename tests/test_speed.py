@@ -13,7 +13,7 @@ from vae_aug.evaluate.speed import WAYS, list_engines, measure_engines
 @pytest.fixture
 def short_passes(monkeypatch):
     """Let four images be under way, in place of 64: the guard takes each a while."""
-    monkeypatch.setattr(module, "_UNDER_WAY", 4)
+    monkeypatch.setattr(module, "UNDER_WAY", 4)
 
 
 def hide_openvino(monkeypatch):
@@ -73,7 +73,7 @@ def test_a_failure_in_a_later_round_counts_and_is_not_tried_again(monkeypatch):
             )
         return 1.0
 
-    monkeypatch.setattr(module, "_measure_rate", measure)
+    monkeypatch.setattr(module, "measure_rate", measure)
     speeds, [failure] = measure_engines(FakeVAE(), ["tensorflow"], image_size=48, rounds=2)
     assert (failure.ways, failure.reason) == (WAYS[:1], "Boom: it broke")
     assert {speed.way: speed.rates for speed in speeds} == {way: (1.0, 1.0) for way in WAYS[1:]}
@@ -97,7 +97,7 @@ def test_a_rate_leaves_out_how_a_pass_starts(monkeypatch):
             now[0] += 10.0 if index <= 64 else 0.5
             yield index
 
-    assert module._measure_rate(yield_slowly(), 128) == 2.0
+    assert module.measure_rate(yield_slowly(), 128) == 2.0
     assert now[0] == 65 * 10.0 + 128 * 0.5, "the pass goes on after the clock has stopped"
 
 

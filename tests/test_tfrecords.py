@@ -552,8 +552,10 @@ def make_ours(index):
         labels=[i % 2 for i in range(index)],
         label_names=("z", "a"),
         patient=f"p{index // 2}",
-        is_crowd=[i == 1 for i in range(index)],
-        truncated=[i == 0 for i in range(index)],
+        flags={
+            "is_crowd": [i == 1 for i in range(index)],
+            "truncated": [i == 0 for i in range(index)],
+        },
     )
 
 

@@ -9,22 +9,20 @@ import shutil
 import types
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import shorten_stages
+from conftest import shorten_stages, write_phantoms
 
 from vae_aug.atomic import lock_folder
 from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.errors import RecordError
 from vae_aug.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
-from vae_aug.phantoms.embedded import read_embedded
 from vae_aug.records.records import make_example, write_records
 from vae_aug.train import train as train_module
 from vae_aug.train.objective import compute_loss
-from vae_aug.train.run_files import TrainingError, cut_log, read_start
-from vae_aug.train.state import State, restore
+from vae_aug.train.recipe import Recipe
+from vae_aug.train.run_files import TrainingError, read_start
 from vae_aug.train.train import train
 
 pytestmark = pytest.mark.usefixtures("short_stages")
@@ -37,21 +35,7 @@ LONG = dataclasses.replace(CONFIG, steps=40, validate_every=20, learning_rate=3e
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     """Eight small phantoms to train on and four to validate on."""
-    folder = tmp_path_factory.mktemp("records")
-    for split, count in ("train", 8), ("validation", 4):
-        examples = [
-            make_example(
-                item.image,
-                source_id=item.source_id,
-                boxes=item.boxes,
-                labels=[0] * len(item.labels),
-                label_names=("lesion",),
-                patient=f"hash-{item.patient}",
-            )
-            for item in read_embedded(split, count=count, size=32, real=False)
-        ]
-        write_records(examples, folder, split, 1, label_names=("lesion",))
-    return folder
+    return write_phantoms(tmp_path_factory.mktemp("records"), train=8, validation=4)
 
 
 @dataclasses.dataclass
@@ -84,8 +68,7 @@ def whole(records, tmp_path_factory):
         best = train(
             [records],
             folder,
-            model=MODEL,
-            config=LONG,
+            Recipe(MODEL, LONG),
             progress=watch,
             report=said.append,
         )
@@ -136,7 +119,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(records, whole, tmp_pat
     out = shutil.copytree(whole.killed, tmp_path / "cut")
     assert read_log(out)[-1] == {**read_log(out)[-1], "kind": "validation", "step": 20}
     start = (out / "start.json").read_bytes()
-    resumed = train([records], out, model=MODEL, config=LONG, report=said.append)
+    resumed = train([records], out, Recipe(MODEL, LONG), report=said.append)
     assert resumed == whole.best
     digests = [read_manifest(run / "checkpoint.keras")["digest"] for run in (whole.folder, out)]
     assert digests[0] == digests[1]
@@ -181,7 +164,7 @@ def test_a_run_that_was_killed_after_its_last_step_is_finished(records, whole, t
     (out / ".checkpoint.keras.0123abcd.tmp").mkdir()
 
     said = []
-    again = train([records], out, model=MODEL, config=LONG, progress=forbid, report=said.append)
+    again = train([records], out, Recipe(MODEL, LONG), progress=forbid, report=said.append)
     assert again == whole.best
     digests = [read_manifest(run / "checkpoint.keras")["digest"] for run in (whole.folder, out)]
     assert digests[0] == digests[1]
@@ -190,7 +173,7 @@ def test_a_run_that_was_killed_after_its_last_step_is_finished(records, whole, t
     assert said[-1].startswith("run: is done after step 40 of 40; its best, of step")
     other = dataclasses.replace(LONG, learning_rate=0.5)
     with pytest.raises(ValueError, match=r"learning_rate: 0\.003 before, 0\.5 now"):
-        train([records], out, model=MODEL, config=other)
+        train([records], out, Recipe(MODEL, other))
 
 
 def forbid(step, figures):
@@ -215,7 +198,7 @@ def ladder_run(records, tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         shorten_stages(patch)
-        return folder, train([records], folder, model=LADDER, config=config)
+        return folder, train([records], folder, Recipe(LADDER, config))
 
 
 def test_a_ladder_trains_on_restyled_images(ladder_run):
@@ -232,7 +215,7 @@ def test_a_ladder_goes_on_from_a_checkpoint_at_another_size(records, ladder_run,
     config = dataclasses.replace(CONFIG, start_from=begin, steps=1, ema=0.0)
     larger = dataclasses.replace(LADDER, image_size=64)
     said = []
-    train([records], tmp_path / "second", model=larger, config=config, report=said.append)
+    train([records], tmp_path / "second", Recipe(larger, config), report=said.append)
     assert said[0].endswith(f"squares of 64 px; begins with the weights of {begin!r}")
     before = load_checkpoint(begin)
     after = load_checkpoint(tmp_path / "second" / "checkpoint.keras")
@@ -248,7 +231,7 @@ def test_a_ladder_goes_on_from_a_checkpoint_at_another_size(records, ladder_run,
 
     wider = dataclasses.replace(LADDER, latent_dim=32)
     with pytest.raises(ValueError, match="latent_dim 24, not 32"):
-        train([records], tmp_path / "third", model=wider, config=config)
+        train([records], tmp_path / "third", Recipe(wider, config))
     with pytest.raises(ValueError, match="starts from encoder_weights or from start_from"):
         dataclasses.replace(config, encoder_weights="package")
 
@@ -266,18 +249,18 @@ def test_a_loss_that_is_not_finite_stops_the_run(records, tmp_path, monkeypatch)
         train_module, "make_train_step", lambda state, config: lambda *batch: {"loss": loss}
     )
     with pytest.raises(TrainingError, match="loss is nan at step 0"):
-        train([records], tmp_path / "run", model=MODEL, config=config)
+        train([records], tmp_path / "run", Recipe(MODEL, config))
 
 
 def test_missing_splits_are_named(records, tmp_path):
     only_train = tmp_path / "records"
     write_images(only_train, [("one", "")])
     with pytest.raises(RecordError, match="too few images to hold one back"):
-        train([only_train], tmp_path / "run", model=MODEL, config=CONFIG)
+        train([only_train], tmp_path / "run", Recipe(MODEL, CONFIG))
     with pytest.raises(RecordError, match="has no split 'validation'"):
-        train([records], tmp_path / "run1", model=MODEL, config=CONFIG, validation=[only_train])
+        train([records], tmp_path / "run1", Recipe(MODEL, CONFIG), validation=[only_train])
     with pytest.raises(RecordError, match="nowhere"):
-        train([tmp_path / "nowhere"], tmp_path / "run2", model=MODEL, config=CONFIG)
+        train([tmp_path / "nowhere"], tmp_path / "run2", Recipe(MODEL, CONFIG))
 
 
 def write_images(folder, names):
@@ -308,8 +291,7 @@ def test_a_share_is_held_back_and_patience_that_has_run_out_stays_so(tmp_path, s
     train(
         [tmp_path / "records"],
         tmp_path / "run",
-        model=MODEL,
-        config=PATIENT,
+        Recipe(MODEL, PATIENT),
         progress=lambda step, figures: steps.append(step),
         report=said.append,
     )
@@ -320,7 +302,7 @@ def test_a_share_is_held_back_and_patience_that_has_run_out_stays_so(tmp_path, s
 
     # Steps that change nothing bring nothing after the first validation.
     assert steps == [1, 2]
-    train([tmp_path / "records"], tmp_path / "run", model=MODEL, config=PATIENT, progress=forbid)
+    train([tmp_path / "records"], tmp_path / "run", Recipe(MODEL, PATIENT), progress=forbid)
 
 
 # --- What another run does, or a killed one left -----------------------------------------------
@@ -331,110 +313,15 @@ def test_a_second_run_into_the_same_folder_is_refused_at_once(tmp_path):
         lock_folder(tmp_path / "run"),
         pytest.raises(RecordError, match="run: another run writes to this folder"),
     ):
-        train([tmp_path / "not even records"], tmp_path / "run", model=MODEL, config=CONFIG)
+        train([tmp_path / "not even records"], tmp_path / "run", Recipe(MODEL, CONFIG))
     assert not list((tmp_path / "run").iterdir())
 
 
 def test_a_network_that_no_checkpoint_holds_is_refused_at_once(tmp_path):
     large = dataclasses.replace(MODEL, latent_dim=10**6)
     with pytest.raises(ValueError, match=r"latent_dim 1000000 .* a network has at most"):
-        train([tmp_path], tmp_path / "run", model=large, config=CONFIG)
+        train([tmp_path], tmp_path / "run", Recipe(large, CONFIG))
     assert not (tmp_path / "run").exists()
-
-
-SETTINGS = {"model": MODEL.to_dict(), "train": CONFIG.to_dict(), "sources": ["records"]}
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"{",
-        b"\xff",
-        b"[]",
-        b"{}",
-        b"[" * 10**5,
-        json.dumps({**SETTINGS, "model": None}).encode(),
-        json.dumps({**SETTINGS, "sources": 1}).encode(),
-        json.dumps({**SETTINGS, "train": {"loss": "l1"}}).encode(),
-        json.dumps({**SETTINGS, "train": {"steps": "4"}}).encode(),
-    ],
-)
-def test_damaged_settings_are_named(tmp_path, content):
-    (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(TrainingError, match=r"config\.json: does not hold .* delete this one"):
-        train([tmp_path / "records"], tmp_path, model=MODEL, config=CONFIG)
-
-
-def make_small_state():
-    """Make the state of a network of one layer, with the best validation at 20 dB."""
-    layer = keras.layers.Dense(2)
-    layer.build((None, 3))
-    optimizer = keras.optimizers.Adam()
-    optimizer.build(layer.trainable_variables)
-    averages = [tf.Variable(v.value) for v in layer.trainable_variables]
-    vae = types.SimpleNamespace(weights=layer.weights)
-    return State(vae, optimizer, averages, tf.Variable(7), tf.Variable(20.0), tf.Variable(1))
-
-
-@pytest.fixture
-def stopped(short_vae, tmp_path):
-    """The folder of a run that was stopped after step 7."""
-    make_small_state().make_manager(tmp_path / "state").save(checkpoint_number=7)
-    save_checkpoint(short_vae, tmp_path / "checkpoint.keras")
-    return tmp_path
-
-
-def restore_step(folder):
-    state = make_small_state()
-    state.step.assign(0)
-    restore(state, folder)
-    return int(state.step)
-
-
-def test_the_state_of_a_stopped_run_comes_back(stopped):
-    assert restore_step(stopped) == 7
-    shutil.rmtree(stopped / "state")
-    (stopped / "checkpoint.keras").unlink()
-    state = make_small_state()
-    state.best.assign(-np.inf)
-    restore(state, stopped)  # begins anew
-
-
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("state/checkpoint", b"\xff damaged"),
-        ("state/checkpoint", b""),
-        ("state/ckpt-7.index", b""),
-        ("state/ckpt-7.index", b"\xff damaged"),
-        ("state/ckpt-7.data-00000-of-00001", b""),
-        ("state/ckpt-7.index", None),
-        ("state/ckpt-7.data-00000-of-00001", None),
-        ("checkpoint.keras", b"damaged"),
-        ("checkpoint.keras", None),
-    ],
-)
-def test_a_damaged_state_is_named_and_not_trained_over(stopped, file, content):
-    (stopped / file).unlink()
-    if content is not None:
-        (stopped / file).write_bytes(content)
-    name = file if file == "checkpoint.keras" else r"state(/checkpoint)?: .*damaged"
-    with pytest.raises(TrainingError, match=f"{name}.*delete .*state to train from the first"):
-        restore_step(stopped)
-
-
-def test_the_log_is_cut_to_the_state_that_a_run_goes_on_from(tmp_path):
-    path = tmp_path / "log.jsonl"
-    cut_log(path, 3)
-    assert not path.exists()
-    lines = [b'{"kind": "train", "step": %d}\n' % step for step in (1, 2, 3, 4, 5)]
-    path.write_bytes(b"".join(lines) + b'{"kind": "tra')
-    cut_log(path, 3)
-    assert path.read_bytes() == b"".join(lines[:3])
-    path.write_bytes(lines[0] + b"{\n" + lines[1])
-    with pytest.raises(TrainingError, match=r"log\.jsonl, line 2: is damaged .* Delete this file"):
-        cut_log(path, 3)
 
 
 def test_a_damaged_validation_split_is_not_passed_over(records, tmp_path):
@@ -442,14 +329,4 @@ def test_a_damaged_validation_split_is_not_passed_over(records, tmp_path):
     (path,) = damaged.glob("validation-*")
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(RecordError, match="validation-00000-of-00001"):
-        train([damaged], tmp_path / "out", model=MODEL, config=CONFIG)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"[]", b'{"images": {}}', b'{"images": {"ssim": [1], "psnr": []}}', b"{}"],
-)
-def test_a_damaged_start_is_named(tmp_path, content):
-    (tmp_path / "start.json").write_bytes(content)
-    with pytest.raises(TrainingError, match=r"start\.json: is damaged .* Delete it"):
-        read_start(tmp_path)
+        train([damaged], tmp_path / "out", Recipe(MODEL, CONFIG))

@@ -8,20 +8,21 @@ import re
 import sys
 
 import pytest
+from conftest import write_phantoms
 from typer.testing import CliRunner
 
 from vae_aug import cli
 from vae_aug.atomic import lock_folder
 from vae_aug.config import TRAIN_RECIPES, ModelConfig, TrainConfig
 from vae_aug.errors import MissingPackageError, RecordError, VAEAugError
-from vae_aug.phantoms.embedded import read_embedded
-from vae_aug.records.records import make_example, write_records
 from vae_aug.train import tune as module
+from vae_aug.train.recipe import Recipe
 from vae_aug.train.train import TrainingError
-from vae_aug.train.tune import Trial, apply_values, check_space, make_space, tune
+from vae_aug.train.tune import SearchConfig, Trial, apply_values, check_space, make_space, tune
 
 MODEL = ModelConfig(encoder="efficientnet-lite1", image_size=32, latent_dim=16)
 CONFIG = TrainConfig(batch_size=2, validate_every=2, validation_images=2, steps=50)
+RECIPE = Recipe(MODEL, CONFIG)
 SPACE = {
     "train.learning_rate": {"low": 1e-4, "high": 1e-2, "sampling": "log"},
     "train.loss": ["sigma", "paper"],
@@ -31,20 +32,7 @@ SPACE = {
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     """Four small phantoms to train on and two to validate on."""
-    folder = tmp_path_factory.mktemp("records")
-    for split, count in ("train", 4), ("validation", 2):
-        examples = [
-            make_example(
-                item.image,
-                source_id=item.source_id,
-                boxes=item.boxes,
-                labels=[0] * len(item.labels),
-                label_names=("lesion",),
-            )
-            for item in read_embedded(split, count=count, size=32, real=False)
-        ]
-        write_records(examples, folder, split, 1, label_names=("lesion",))
-    return folder
+    return write_phantoms(tmp_path_factory.mktemp("records"), train=4, validation=2)
 
 
 class FakeTraining:
@@ -54,13 +42,13 @@ class FakeTraining:
         self.calls = []
         self.errors = {}
 
-    def __call__(self, sources, out, *, model, config, validation, progress):
-        self.calls.append((out, model, config))
+    def __call__(self, sources, out, recipe, *, validation, progress):
+        self.calls.append((out, recipe.model, recipe.train))
         progress(1, {"psnr": 10.0, "loss": 1.0})
         if len(self.calls) in self.errors:
             raise self.errors[len(self.calls)]
-        psnr = 1000 * config.learning_rate
-        return {"step": config.steps, "psnr": psnr + 2, "psnr_noisy": psnr, "kl": 3.0}
+        psnr = 1000 * recipe.train.learning_rate
+        return {"step": recipe.train.steps, "psnr": psnr + 2, "psnr_noisy": psnr, "kl": 3.0}
 
 
 @pytest.fixture
@@ -74,9 +62,16 @@ def training(monkeypatch):
 def search(records, tmp_path, training):
     """A random search by the stand-in."""
 
-    def run(**options):
-        settings = {"model": MODEL, "config": CONFIG, "space": SPACE, "oracle": "random"}
-        return tune([records], tmp_path / "out", **{**settings, "trials": 3, "steps": 4, **options})
+    def run(validation=(), progress=None, **options):
+        settings = {"space": SPACE, "oracle": "random", "trials": 3, "steps": 4, **options}
+        return tune(
+            [records],
+            tmp_path / "out",
+            RECIPE,
+            SearchConfig(**settings),
+            validation=validation,
+            progress=progress,
+        )
 
     return run
 
@@ -133,15 +128,14 @@ def test_spaces_that_fit():
             "train.corruptions": [["replace"], ["replace", "rician"]],
             "train.kl_warmup_steps": {"low": 1, "high": 500, "sampling": "log"},
         },
-        ModelConfig(),
-        TrainConfig(),
+        Recipe(),
     )
 
 
 @pytest.mark.parametrize(("profile", "beta"), [("vector", "beta"), ("ladder", "spatial_beta")])
 def test_the_default_space_tunes_the_beta_of_the_profile(profile, beta):
     space = make_space(profile)
-    check_space(space, ModelConfig(profile=profile), TrainConfig())
+    check_space(space, Recipe(ModelConfig(profile=profile)))
     assert [name for name in space if name.endswith("beta")] == [f"train.{beta}"]
 
 
@@ -190,7 +184,7 @@ def test_a_search_keeps_every_trial_and_the_best_settings(search, training, tmp_
     assert set(best) == {"model", "train"}
     assert ModelConfig.from_dict(best["model"]) == MODEL
     # The steps of the settings, not those of a trial.
-    _, expected = apply_values(trials[0].values, MODEL, CONFIG)
+    expected = apply_values(trials[0].values, RECIPE).train
     assert TrainConfig.from_dict(best["train"]) == expected
     assert expected.steps == 50
 
@@ -214,7 +208,8 @@ def test_whole_numbers_stay_within_their_range(search, training):
 
 def test_the_seed_decides_what_is_tried(records, tmp_path, training):
     for name, seed in ("a", 0), ("b", 0), ("c", 1):
-        tune([records], tmp_path / name, oracle="random", trials=2, seed=seed)
+        search = SearchConfig(oracle="random", trials=2, seed=seed)
+        tune([records], tmp_path / name, search=search)
     rates = [config.learning_rate for _, _, config in training.calls]
     assert rates[:2] == rates[2:4] != rates[4:]
 
@@ -244,10 +239,11 @@ def test_an_interrupted_trial_is_taken_up_again(search, training, tmp_path, call
 
 @pytest.mark.parametrize("oracle", ["random", "bayesian"])
 def test_a_search_in_two_parts_tries_what_one_does(records, tmp_path, training, oracle):
-    options = {"model": MODEL, "config": CONFIG, "space": SPACE, "oracle": oracle, "steps": 4}
-    whole = tune([records], tmp_path / "whole", trials=6, **options)
+    search = SearchConfig(SPACE, trials=6, steps=4, oracle=oracle)
+    whole = tune([records], tmp_path / "whole", RECIPE, search)
     for trials in 2, 4, 6:
-        parts = tune([records], tmp_path / "parts", trials=trials, **options)
+        part = dataclasses.replace(search, trials=trials)
+        parts = tune([records], tmp_path / "parts", RECIPE, part)
     assert parts == whole
 
 
@@ -333,8 +329,8 @@ def test_parzen_estimators_find_the_high_rates(search, training):
 def test_a_search_by_trainings_that_leave_their_files(records, tmp_path):
     space = {"train.learning_rate": [1e-3, 1e-2]}
     config = dataclasses.replace(CONFIG, corruptions=("replace",))
-    options = {"model": MODEL, "config": config, "space": space, "oracle": "random", "steps": 2}
-    trials = tune([records], tmp_path / "out", trials=2, **options)
+    search = SearchConfig(space, trials=2, steps=2, oracle="random")
+    trials = tune([records], tmp_path / "out", Recipe(MODEL, config), search)
     assert {trial.values["train.learning_rate"] for trial in trials} == {1e-3, 1e-2}
     for trial in trials:
         folder = tmp_path / "out" / "trials" / str(trial.number)

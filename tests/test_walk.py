@@ -17,6 +17,7 @@ import numpy as np
 import pydicom
 import pytest
 from conftest import ROOT
+from test_cli import split_command
 from test_cli_examples import EXAMPLES, ORDER
 from test_readme import BLOCKS, BY_PATIENT, CHANGED, list_printed_commands, list_scripts
 
@@ -35,12 +36,12 @@ ELSEWHERE = {"demo"}  # brings its own images, and runs by `make demo`
 AFFORDABLE = {
     "train": "--steps 4 --batch-size 2 --config small.json",
     "evaluate": "--limit 2 --corruption replace --size 64",
-    "diversity": "--samples 2 --limit 2 --factor 1",
-    "fidelity": "--mode sample --factor 1 --limit 2",
-    "audit": "--samples 2 --limit 8",
+    "evaluate diversity": "--samples 2 --limit 2 --factor 1",
+    "evaluate fidelity": "--mode sample --factor 1 --limit 2",
+    "evaluate audit": "--samples 2 --limit 8",
     "preview": "--rows 2",
     "tune": "--trials 1 --steps 2",
-    "bench": "--images 1 --size 32 --rounds 1",
+    "evaluate bench": "--images 1 --size 32 --rounds 1",
 }
 PLACES = {
     "RECORDS": "records",
@@ -50,7 +51,7 @@ PLACES = {
 }
 SETS_OF_BENCHMARKS = {"LGG", "KIDNEY"}
 HASH = EXAMPLES["which"].split()[-1]
-TAKES_SPLIT = {"evaluate", "diversity", "fidelity", "audit"}
+TAKES_SPLIT = {"evaluate", "evaluate diversity", "evaluate fidelity", "evaluate audit"}
 
 # A line of TensorFlow's log at the level of errors, what Python prints of an exception, and ours.
 RED = re.compile(
@@ -196,7 +197,12 @@ class Walk:
 def afford(line):
     """Add to a command what makes it affordable."""
     line = line.partition("#")[0].strip()
-    return f"{line} {AFFORDABLE.get(line.split()[1], '')}".strip()
+    return f"{line} {AFFORDABLE.get(find_name(line), '')}".strip()
+
+
+def find_name(line):
+    """Return the words of a printed command, without `vae-aug`."""
+    return split_command(line.split()[1:])[0]
 
 
 TOGETHER = """
@@ -224,7 +230,7 @@ def list_lines(is_dicom, records):
     in_blocks = {line for _, block in BLOCKS for line in block.splitlines()}
     printed = {name: [] for name in ORDER}
     for _, line in list_printed_commands():
-        name, *arguments = shlex.split(line, comments=True)[1:]
+        name, arguments = split_command(shlex.split(line, comments=True)[1:])
         # Other sets, and what a sentence only names.
         if (
             line in in_blocks
@@ -355,7 +361,7 @@ def test_a_new_user_gets_what_the_documents_say(tmp_path, monkeypatch, data_dir,
     (tmp_path / "together.py").write_text(TOGETHER)
     lines = list(list_lines(one_patient, tmp_path / "records"))
     if one_patient:  # whom `demo` was trained on, so that none is left to audit it with
-        audits = [line for line in lines if line.split()[1] == "audit"]
+        audits = [line for line in lines if find_name(line) == "evaluate audit"]
         lines = [line for line in lines if line not in audits]
         for line in audits:
             assert "held-out images are needed" in walk.vae_aug(line, status=1)

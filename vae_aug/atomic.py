@@ -96,7 +96,7 @@ def _open_locked(file: Path, folder: Path) -> int | None:
     for _ in range(_LOCK_ATTEMPTS):
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _lock(descriptor)
+            lock_file(descriptor)
             # A run that ended after this process opened the file removed it: a lock on what has no
             # name any more keeps nobody out.
             if _has_name(descriptor, file):
@@ -119,7 +119,7 @@ def _open_locked(file: Path, folder: Path) -> int | None:
     )
 
 
-def _lock(descriptor: int) -> None:
+def lock_file(descriptor: int) -> None:
     """Lock an open file for this opening of it alone, or raise `OSError` at once."""
     if sys.platform == "win32":
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
@@ -145,19 +145,18 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a whole file by `open_atomic`."""
-    with open_atomic(path, mode=mode) as file:
+    with open_atomic(path) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def open_atomic(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[BinaryIO]:
+def open_atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file for writing, whose name shows the old contents or the new, never a part.
 
     Args:
         path: The file; an existing one is replaced. Its directory must exist.
-        mode: Permissions of the file before the process's umask takes its bits away.
 
     Raises:
         OSError: When the directory or the disk refuses; no temporary file is left behind.
@@ -165,7 +164,7 @@ def open_atomic(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[
     path = Path(path)
     temporary = make_temporary_path(path)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()

@@ -11,6 +11,9 @@ from typing import Any, Literal, Self, get_args
 
 Profile = Literal["vector", "ladder"]
 Encoder = Literal["efficientnet-b1", "efficientnet-lite1"]
+ENCODER_STAGES = 7
+"""Stages of every encoder, from the input on."""
+
 Likelihood = Literal["paper", "sigma", "sigma_each"]
 Mode = Literal["denoise", "sample", "interpolate"]
 Guard = Literal["paste", "keep", "off"]
@@ -25,6 +28,14 @@ BoxFormat = Literal[
     "rel_xywh",
 ]
 """Keras's names of the formats of boxes."""
+Exif = Literal["apply", "ignore"]
+"""Whether pixels are turned as EXIF or the TIFF tag Orientation says, or stay as stored."""
+Unannotated = Literal["keep", "skip", "negative", "error"]
+"""What becomes of images of which the source does not say whether they have boxes."""
+DicomAs = Literal["dicom", "png"]
+"""What denoised DICOM files become."""
+Oracle = Literal["bayesian", "random"]
+"""What chooses the settings of a search's trials."""
 Engine = Literal["tensorflow", "xla", "openvino", "openvino-bfloat16"]
 EXACT_ENGINES: tuple[Engine, ...] = ("tensorflow", "xla", "openvino")
 """Those that compute in float32."""
@@ -188,8 +199,9 @@ class TrainConfig(_Config):
             `[lite1]`), a file, or None for random weights.
         start_from: Checkpoint, or name of a packaged one, whose weights training starts from; its
             architecture has to be the same, only the `image_size` of a ladder may differ.
-        frozen_stages: Stages of the encoder, from the input on, that keep their weights; if any,
-            the first convolution keeps its start too, three copies of the grey image.
+        frozen_stages: Stages of the encoder, from the input on, that keep their weights, 0 to
+            `ENCODER_STAGES`; if any, the first convolution keeps its start too, three copies of the
+            grey image.
         loss: `"paper"`: original_dim * MSE + KLD. `"sigma"`: Gaussian likelihood with the
             analytically optimal variance, whose balance needs no tuning. `"sigma_each"`: the
             same with a variance per image, so that a clean image counts no less than a noisy one.
@@ -247,7 +259,6 @@ class TrainConfig(_Config):
         """Check every field."""
         check_choice("loss", self.loss, Likelihood)
         at_least_0 = (
-            "frozen_stages",
             "ssim_weight",
             "coarse_weight",
             "beta",
@@ -260,6 +271,7 @@ class TrainConfig(_Config):
             check_range(name, getattr(self, name), 0)
         for name in ("batch_size", "steps", "validate_every", "validation_images"):
             check_range(name, getattr(self, name), 1)
+        check_number("frozen_stages", self.frozen_stages, 0, ENCODER_STAGES, whole=True)
         check_range("box_weight", self.box_weight, 0, open_low=True)
         check_range("learning_rate", self.learning_rate, 0, open_low=True)
         check_range("clean_share", self.clean_share, 0, 1)
@@ -379,9 +391,9 @@ def _refuse_range(factor: Any) -> None:
     """Refuse a range of strengths, which Keras's layers take."""
     if isinstance(factor, tuple | list):
         raise TypeError(
-            f"factor must be one number; got {factor!r} ({type(factor).__name__}). A range to draw "
-            "the strength from, as Keras's layers take it, is not offered: with one factor the "
-            "modes 'sample' and 'interpolate' draw how far each example moves. Pass the upper end, "
+            f"factor must be one number; got {factor!r} ({type(factor).__name__}). A range, as "
+            "Keras's layers take it, is not offered: with one factor the modes 'sample' and "
+            "'interpolate' sample how far each example moves. Pass the upper end, "
             f"factor={factor[-1] if factor else 1.0!r}."
         )
 

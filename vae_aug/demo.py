@@ -47,7 +47,7 @@ _KEEP = 0.4
 _NOISES = ("replace", "blend")
 _ROWS, _SHOWN_ROWS = 4, 2
 _DRAWS, _SHOWN_DRAWS = 8, 3
-_BUILDER = "vae_aug_tfds.med_vae_augmented"
+BUILDER = "vae_aug_tfds.med_vae_augmented"
 _SUMMARY_NAME, _SHEET_NAME = "summary.md", "sheet.png"
 
 
@@ -130,7 +130,7 @@ def run_demo(
             for split in annotations
         }
         before = {split: _read_boxes(read_records(records, split)) for split in annotations}
-        checks = {"COCO -> records": _check_source(annotations, before)}
+        checks = {"COCO -> records": check_source(annotations, before)}
     with stage("load the checkpoint"):
         vae = load_checkpoint(checkpoint)
         sample = VAEAugment(vae, mode="sample", seed=0)
@@ -144,7 +144,7 @@ def run_demo(
             figures[f"{name}, images/s with its start"] = len(after) / (time.perf_counter() - began)
             checks[f"records -> {name}"] = _check_equal(name, before["train"], after)
     with stage("build the TFDS dataset and read it back"):
-        built = _build_dataset(out / "tfds", records, checkpoint)
+        built = build_dataset(out / "tfds", records, checkpoint)
         for split in annotations:
             after = _read_boxes(built.as_dataset(split=split))
             checks[f"records -> TFDS {split}"] = _check_equal("TFDS", before[split], after)
@@ -199,7 +199,7 @@ def _check_equal(step: str, before: Boxes, after: Boxes) -> int:
     return sum(len(labels) for _, labels in before.values())
 
 
-def _check_source(annotations: Mapping[Split, Path], records: Mapping[Split, Boxes]) -> int:
+def check_source(annotations: Mapping[Split, Path], records: Mapping[Split, Boxes]) -> int:
     """Return how many boxes there are if the records hold those of the COCO files.
 
     Raises:
@@ -239,7 +239,7 @@ def _show(boxes: tuple[bytes, tuple[int, ...]] | None) -> str:
 # --- The dataset -----------------------------------------------------------------------------
 
 
-def _build_dataset(data_dir: Path, records: Path, checkpoint: str) -> tfds.core.DatasetBuilder:
+def build_dataset(data_dir: Path, records: Path, checkpoint: str) -> tfds.core.DatasetBuilder:
     """Build `med_vae_augmented` from the records, and open what is then on disk.
 
     Raises:
@@ -247,10 +247,10 @@ def _build_dataset(data_dir: Path, records: Path, checkpoint: str) -> tfds.core.
     """
     try:
         # By name: the builder calls this package, and only a demonstration the other way round.
-        module = importlib.import_module(_BUILDER)
+        module = importlib.import_module(BUILDER)
     except ModuleNotFoundError as error:
         raise MissingPackageError(
-            f"{_BUILDER} is not installed; run `pip install -e .` in the repository, or install "
+            f"{BUILDER} is not installed; run `pip install -e .` in the repository, or install "
             "the wheel."
         ) from error
     config_class = type(module.Builder.BUILDER_CONFIGS[0])

@@ -50,6 +50,10 @@ MAX_VOXELS = 2**29
 MAX_VOLUME_BYTES = 2**30
 """Most bytes of the stored values of a volume, which are in memory."""
 
+MAX_CHECKED_BYTES = 2**28
+"""Most bytes of a volume that are read to check it before its slices are, some 1 s of inflating; of
+larger ones only the end is looked at, so that they are inflated once."""
+
 MAX_VOLUME_REGIONS = 2**17
 """Most regions, each a box, in one volume of labels."""
 

@@ -76,7 +76,7 @@ _TUNING_SEED = 1
 
 def list_corruptions(unseen: bool = False) -> list[str]:
     """List the seven corruptions that training may know, or the four artefacts that it must not."""
-    return list(_ARTEFACTS) if unseen else list(CORRUPTIONS)
+    return list(ARTEFACTS) if unseen else list(CORRUPTIONS)
 
 
 def corrupt_samples(images: np.ndarray, name: str, strength: int, seed: int = 0) -> np.ndarray:
@@ -106,14 +106,14 @@ def corrupt_by_dial(images: np.ndarray, name: str, keep: float, seed: int) -> np
     """Corrupt images at `keep` in (0, 1]; arguments as `corrupt_samples`."""
     if not len(images):
         return images
-    rows = [_corrupt(image, name, keep, (seed, index)) for index, image in enumerate(images)]
+    rows = [corrupt_one(image, name, keep, (seed, index)) for index, image in enumerate(images)]
     return np.stack(rows)
 
 
-def _corrupt(image: np.ndarray, name: str, keep: float, seed: tuple[int, int]) -> np.ndarray:
+def corrupt_one(image: np.ndarray, name: str, keep: float, seed: tuple[int, int]) -> np.ndarray:
     if name in CORRUPTIONS:
         return corrupt_image(image, name, tf.constant(keep), tf.constant(seed, tf.int32)).numpy()
-    changed = _ARTEFACTS[name](image[..., 0] / 255.0, keep, np.random.default_rng(seed))
+    changed = ARTEFACTS[name](image[..., 0] / 255.0, keep, np.random.default_rng(seed))
     return np.rint(255 * np.clip(changed, 0, 1)).astype(np.uint8)[..., None]
 
 
@@ -170,7 +170,7 @@ def add_streaks(grey: np.ndarray, keep: float, rng: np.random.Generator) -> np.n
     return grey + _find_noise_ratio(keep) * ray
 
 
-_ARTEFACTS: Mapping[str, Artefact] = {
+ARTEFACTS: Mapping[str, Artefact] = {
     "ringing": add_ringing,
     "ghosts": add_ghosts,
     "spike": add_spike,
@@ -210,11 +210,11 @@ def calibrate(
         )
 
     return {
-        name: tuple(_bisect(functools.partial(measure, name), t) for t in targets) for name in names
+        name: tuple(bisect(functools.partial(measure, name), t) for t in targets) for name in names
     }
 
 
-def _bisect(measure: Callable[[float], float], target: float) -> float:
+def bisect(measure: Callable[[float], float], target: float) -> float:
     """Find where a function that rises on (0, 1] has a value; to four digits."""
     low, high = _LEAST_KEEP, 1.0
     if measure(low) > target:
@@ -269,7 +269,7 @@ def _corrupt_somehow(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     name = list_corruptions()[rng.integers(len(CORRUPTIONS))]
     keep = DIALS[name][rng.integers(len(STRENGTHS))]
     first, second = rng.integers(2**31, size=2)
-    return _corrupt(image, name, keep, (int(first), int(second)))
+    return corrupt_one(image, name, keep, (int(first), int(second)))
 
 
 def make_restorers(

@@ -217,11 +217,11 @@ def detect(model: keras.Model, images: np.ndarray, limit: int = 20) -> list[np.n
         peaks = tf.where(scores == tf.nn.max_pool2d(scores, 3, 1, "SAME"), scores, 0.0)
         sides = tf.exp(tf.clip_by_value(log_sides, -4.0, 5.0))
         for chances, distances in zip(peaks.numpy(), sides.numpy(), strict=True):
-            found.append(_list_boxes(chances, distances, size, limit))
+            found.append(list_boxes(chances, distances, size, limit))
     return found
 
 
-def _list_boxes(chances: np.ndarray, sides: np.ndarray, size: int, limit: int) -> np.ndarray:
+def list_boxes(chances: np.ndarray, sides: np.ndarray, size: int, limit: int) -> np.ndarray:
     best = np.argsort(-chances, axis=None, kind="stable")[: 2 * limit]
     rows, columns, labels = np.unravel_index(best, chances.shape)
     centre = np.stack([rows, columns], 1) + 0.5

@@ -81,6 +81,30 @@ def score(samples: Samples, detections: Sequence[np.ndarray]) -> dict[str, Any]:
     }
 
 
+def drop_tail(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the detections that neither a measure nor a page of pictures depends on.
+
+    What scores below the last hit lowers no precision and raises no sensitivity. It is most of what
+    a detector puts out, and of the size of a run's file.
+
+    Args:
+        result: Of `score`.
+
+    Returns:
+        The result, without detections that score below the last hit and are not among the false
+        positives, one an image, that the page shows.
+    """
+    pairs = [pair for m in result["matches"] for pair in zip(m["scores"], m["hits"], strict=True)]
+    false = sorted((score for score, hit in pairs if not hit), reverse=True)
+    least = min((score for score, hit in pairs if hit), default=float("inf"))
+    least = min([least, *false[result["images"] : result["images"] + 1]])
+    matches = []
+    for match in result["matches"]:
+        kept = [place for place, score in enumerate(match["scores"]) if score >= least]
+        matches.append({**match, **{k: [match[k][i] for i in kept] for k in ("scores", "hits")}})
+    return {**result, "matches": matches}
+
+
 def _mean_valid(precision: np.ndarray) -> float:
     return float(precision[precision > -1].mean()) if (precision > -1).any() else float("nan")
 

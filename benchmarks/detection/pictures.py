@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 _MARGIN_PX, _GAP_PX = 12, 14
 _TITLE_PX, _TEXT_PX = 14, 12
-_AREA_PX, _ROW_PX, _AXIS_PX = 460, 22, 22
+AREA_PX, _ROW_PX, _AXIS_PX = 460, 22, 22
 _SEEDS_WIDTH_PX, _BOTH_WIDTH_PX, _DOT_PX = 5, 1, 4
 _LINE, _FAINT = (120, 120, 120), (55, 55, 55)
-_SEEDS, _BOTH = COLOURS[1], COLOURS[0]
+SEEDS, BOTH = COLOURS[1], COLOURS[0]
 
 _CELL_PX = 208
 """Least width of an image on the page of detections."""
@@ -41,7 +41,7 @@ _CELL_PX = 208
 _IMAGES = 8
 """Rows of the page of detections."""
 
-_KINDS: Mapping[str, Colour] = {
+KINDS: Mapping[str, Colour] = {
     "true box, found": WHITE,
     "true box, missed": (255, 90, 200),
     "hit": (90, 235, 90),
@@ -97,7 +97,7 @@ def draw_forest(report: Values, path: Path) -> np.ndarray:
     limit = _find_limit([row.values for row in rows if row.values], report["margin"])
     left = max((measure_text(row.name, _TEXT_PX) for row in rows), default=0) + 12
     right = max((measure_text(_describe(row), _TEXT_PX) for row in rows), default=0) + 12
-    picture = Image.new("RGB", (left + _AREA_PX + right, _ROW_PX * len(rows) + _AXIS_PX))
+    picture = Image.new("RGB", (left + AREA_PX + right, _ROW_PX * len(rows) + _AXIS_PX))
     draw = ImageDraw.Draw(picture)
     _draw_axis(draw, left, _ROW_PX * len(rows), limit, 100 * report["margin"])
     for number, row in enumerate(rows):
@@ -106,7 +106,7 @@ def draw_forest(report: Values, path: Path) -> np.ndarray:
         draw.text((0, y), row.name, fill=colour, font=load_font(_TEXT_PX), anchor="lm")
         if row.values is not None:
             _draw_interval(draw, row.values, left, y, limit)
-            at = (left + _AREA_PX + 12, y)
+            at = (left + AREA_PX + 12, y)
             draw.text(at, _describe(row), fill=WHITE, font=load_font(_TEXT_PX), anchor="lm")
     title = "Differences of mAP50 in points: right of 0 the arm is better"
     if report["interim"]:
@@ -163,7 +163,7 @@ def _list_ends(values: Values) -> list[float]:
 def _place(points: float, left: int, limit: float) -> float:
     """Return where a value in points lies on the axis, clipped to it."""
     share = (min(max(points, -limit), limit) + limit) / (2 * limit)
-    return left + share * (_AREA_PX - 1)
+    return left + share * (AREA_PX - 1)
 
 
 def _draw_axis(
@@ -178,7 +178,7 @@ def _draw_axis(
         x = _place(points, left, limit)
         for y in range(0, bottom, 6):
             draw.line([(x, y), (x, y + 2)], fill=_LINE)
-    draw.line([(left, bottom), (left + _AREA_PX - 1, bottom)], fill=_LINE)
+    draw.line([(left, bottom), (left + AREA_PX - 1, bottom)], fill=_LINE)
 
 
 def _draw_interval(
@@ -186,8 +186,8 @@ def _draw_interval(
 ) -> None:
     """Draw the intervals, an arrow where one is cut off, and a dot for the mean."""
     pairs = (
-        (values["both"], _BOTH, _BOTH_WIDTH_PX),
-        ([values["low"], values["high"]], _SEEDS, _SEEDS_WIDTH_PX),
+        (values["both"], BOTH, _BOTH_WIDTH_PX),
+        ([values["low"], values["high"]], SEEDS, _SEEDS_WIDTH_PX),
     )
     for ends, colour, width in pairs:
         if ends is None or ends[0] is None:
@@ -397,9 +397,9 @@ def _draw_cell(image: np.ndarray, cell: _Cell, scale: int) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     for box, found in cell.truth:
         kind = "true box, found" if found else "true box, missed"
-        draw.rectangle(_to_corners(box, scale), outline=_KINDS[kind], width=1 if found else 2)
+        draw.rectangle(_to_corners(box, scale), outline=KINDS[kind], width=1 if found else 2)
     marks = [
-        (row, _to_corners(row, scale), _KINDS["hit" if hit else "false alarm"])
+        (row, _to_corners(row, scale), KINDS["hit" if hit else "false alarm"])
         for row, hit in cell.found
     ]
     for _, corners, colour in marks:
@@ -456,7 +456,7 @@ def _draw_legend(width_px: int) -> Image.Image:
     """Write what the colours mean, in the colours."""
     texts = [
         make_text(name, measure_text(name, _TITLE_PX) + 24, _TITLE_PX, colour)
-        for name, colour in _KINDS.items()
+        for name, colour in KINDS.items()
     ]
     line = join(texts, 0, axis=1)
     if line.width > width_px:

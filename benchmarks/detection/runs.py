@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from benchmarks.detection.arms import Arm, iterate_batches
 from benchmarks.detection.detector import detect, make_detector, train_detector
-from benchmarks.detection.metrics import METRICS, score
+from benchmarks.detection.metrics import METRICS, drop_tail, score
 from benchmarks.detection.plans import Plan, choose_training_groups, make_tests
 from benchmarks.detection.samples import Samples, Source, read_samples
 from benchmarks.detection.variants import make_variants, make_view, train_ladder
@@ -137,7 +137,7 @@ def _test(
     results: dict[str, Any] = {}
     for name, test in make_tests(whole, plan.tests, trained).items():
         found = detect(model, test.images)
-        results[name] = score(test, found) | {"shown": list_shown(found)}
+        results[name] = drop_tail(score(test, found)) | {"shown": list_shown(found)}
     for view in plan.views:
         shown = make_view(whole, view, folder)
         for name, test in make_tests(shown, plan.tests, trained).items():

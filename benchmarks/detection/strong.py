@@ -123,18 +123,18 @@ def make_strong(seed: int, gin_p: float = 0.5) -> Augmentation:
         gin_p: Probability of random convolutions; 0 leaves them out.
     """
     move = make_geometry(seed)
-    change = _make_grey(list_strong_parts(gin_p), seed)
+    change = make_grey(list_strong_parts(gin_p), seed)
     return lambda image, boxes, labels: change(*move(image, boxes, labels))
 
 
 def make_gin(seed: int, p: float = 0.5) -> Augmentation:
     """Make random shallow convolutions alone; boxes are untouched."""
-    return _make_grey([Part(apply_gin, p)], seed)
+    return make_grey([Part(apply_gin, p)], seed)
 
 
 def make_style(seed: int, p: float = 0.5) -> Augmentation:
     """Make the hand-written style of the ladder without a network; boxes are untouched."""
-    return _make_grey([Part(apply_random_style, p)], seed)
+    return make_grey([Part(apply_random_style, p)], seed)
 
 
 def make_geometry(seed: int) -> Augmentation:
@@ -165,7 +165,7 @@ def make_geometry(seed: int) -> Augmentation:
         rng = draws()
         if rng.random() < _ELASTIC_P:
             image, boxes = deform(image, boxes, draw_elastic_field(image.shape[0], rng))
-            boxes, labels = _drop_hidden(boxes, labels, image.shape[0])
+            boxes, labels = drop_hidden(boxes, labels, image.shape[0])
         return flip_and_turn(image, boxes, labels)
 
     return move
@@ -209,7 +209,7 @@ def _wrap(transforms: list[A.BasicTransform], seed: int) -> Augmentation:
     return apply
 
 
-def _make_grey(parts: Sequence[Part], seed: int) -> Augmentation:
+def make_grey(parts: Sequence[Part], seed: int) -> Augmentation:
     """Make an augmentation that changes grey values, one part after the other."""
     draws = _iterate_generators(seed, 1)
 
@@ -221,7 +221,7 @@ def _make_grey(parts: Sequence[Part], seed: int) -> Augmentation:
         for part in parts:
             if rng.random() < part.p:
                 grey = part.change(grey, rng)
-        return np.rint(255 * _fit(grey)).astype(np.uint8)[..., None], boxes, labels
+        return np.rint(255 * fit_range(grey)).astype(np.uint8)[..., None], boxes, labels
 
     return change
 
@@ -280,7 +280,7 @@ def deform(
     return moved, np.concatenate(bounds).T.astype(np.float32)
 
 
-def _drop_hidden(boxes: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def drop_hidden(boxes: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut boxes at the image's edge, and drop those of which little is left."""
     cut = np.clip(boxes, 0, size)
     left, whole = (np.prod(each[:, 2:] - each[:, :2], axis=1) for each in (cut, boxes))
@@ -314,7 +314,7 @@ def apply_gin(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if spread < 1e-3:
         return grey
     mean = float(grey.mean())
-    return _fit(spread * convolve_randomly((grey - mean) / spread, rng) + mean)
+    return fit_range(spread * convolve_randomly((grey - mean) / spread, rng) + mean)
 
 
 def convolve_randomly(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -354,10 +354,10 @@ def apply_bias_field(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     # Of the terms y^i x^j, those with i + j up to 3 are on and above the antidiagonal.
     kept = np.tri(terms)[::-1]
     field = np.exp(powers.T @ (coefficients * kept) @ powers)
-    return _fit(grey * field.astype(np.float32))
+    return fit_range(grey * field.astype(np.float32))
 
 
-def _fit(grey: np.ndarray) -> np.ndarray:
+def fit_range(grey: np.ndarray) -> np.ndarray:
     """Shrink grey values linearly into [0, 1] where they leave it, and cut off what is extreme.
 
     The networks of the sources take any number, so that no shift or gain hides a lesion from them;
@@ -382,7 +382,7 @@ def blur(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def scale_brightness(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Multiply the grey values."""
-    return grey * np.float32(_draw_around_one(rng, 0.75, 1.25))
+    return grey * np.float32(draw_around_one(rng, 0.75, 1.25))
 
 
 def shift_brightness(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -392,7 +392,7 @@ def shift_brightness(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def scale_contrast(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Scale the distance from the mean, within the range that the image had."""
-    factor = np.float32(_draw_around_one(rng, 0.75, 1.25))
+    factor = np.float32(draw_around_one(rng, 0.75, 1.25))
     mean = grey.mean()
     return np.clip(mean + factor * (grey - mean), grey.min(), grey.max())
 
@@ -408,7 +408,7 @@ def apply_gamma(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Raise the grey values to a power between their least and highest; mean and SD stay."""
     low, high = float(grey.min()), float(grey.max())
     mean, spread = float(grey.mean()), float(grey.std())
-    gamma = _draw_around_one(rng, 0.7, 1.5)
+    gamma = draw_around_one(rng, 0.7, 1.5)
     if spread < 1e-6:
         return grey
     bent = ((grey - low) / (high - low)) ** np.float32(gamma)
@@ -420,7 +420,7 @@ def apply_negative_gamma(grey: np.ndarray, rng: np.random.Generator) -> np.ndarr
     return 1 - apply_gamma(1 - grey, rng)
 
 
-def _draw_around_one(rng: np.random.Generator, low: float, high: float) -> float:
+def draw_around_one(rng: np.random.Generator, low: float, high: float) -> float:
     """Draw below or above 1 with equal chance, uniformly on either side."""
     return rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high)
 

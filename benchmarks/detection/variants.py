@@ -26,6 +26,7 @@ from vae_aug.atomic import write_atomic
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.ingest.ingest import ingest
+from vae_aug.train.recipe import Recipe
 from vae_aug.train.train import train
 
 RECIPE = Path(__file__).parents[1] / "lgg_ladder.json"
@@ -58,7 +59,7 @@ def make_variants(part: Part, samples: Samples, count: int, folder: Path) -> np.
         [part.kind, settings, count],
         samples,
         folder,
-        lambda: _draw(part.kind, settings, samples, count),
+        lambda: draw_variants(part.kind, settings, samples, count),
     )
 
 
@@ -101,7 +102,7 @@ def _keep(
     return np.load(path, mmap_mode="r")
 
 
-def _draw(kind: str, settings: dict[str, Any], samples: Samples, count: int) -> np.ndarray:
+def draw_variants(kind: str, settings: dict[str, Any], samples: Samples, count: int) -> np.ndarray:
     if kind in ("noisy", "restored"):
         noisy = [draw_noisy(samples.images, seed) for seed in range(count)]
         if kind == "restored":
@@ -163,12 +164,13 @@ def _train_ladder(samples: Samples, folder: Path, steps: int) -> None:
         )
     recipe = json.loads(RECIPE.read_text())
     size = samples.images.shape[1]
+    few = {"steps": steps, "validate_every": steps, "validation_images": 16}
     train(
         [records],
         folder / "run",
-        model=ModelConfig.from_dict({**recipe["model"], "image_size": size}),
-        config=TrainConfig.from_dict(
-            {**recipe["train"], "steps": steps, "validate_every": steps, "validation_images": 16}
+        Recipe(
+            ModelConfig.from_dict({**recipe["model"], "image_size": size}),
+            TrainConfig.from_dict({**recipe["train"], **few}),
         ),
         card="Made by benchmarks/detection.",
         progress=lambda step, figures: step % 50 or print(f"ladder: step {step} of {steps}"),

@@ -94,7 +94,7 @@ def _pick(rng: random.Random, content: dict[str, Any]) -> dict[str, Any]:
 
 def _lose_key(rng: random.Random, content: dict[str, Any]) -> None:
     target = rng.choice((content, _pick(rng, content)))
-    target.pop(rng.choice([*(set(target) - {"description", "tags"}), "description"]), None)
+    target.pop(rng.choice([*sorted(set(target) - {"description", "tags"}), "description"]), None)
 
 
 def _break_value(rng: random.Random, content: dict[str, Any]) -> None:

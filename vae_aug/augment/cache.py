@@ -1,13 +1,13 @@
-"""What a network says of a dataset's images, on disk, so that later passes only sample and decode.
+"""A network's descriptions of images, on disk, so that later passes only sample and decode.
 
 | file | content |
 | --- | --- |
-| `cache.json` | what the descriptions were made with, and their number once all are written |
+| `cache.json` | settings of the descriptions, and their number once all are written |
 | `00000.tfrecord`, ... | `ELEMENTS_PER_FILE` descriptions each, in the order of the dataset |
 
 A description is a `tf.train.Example` of serialised tensors: `fingerprint`, of the image's pixels;
 `reconstruction`, in steps of 1/65535, half a grey level of 16 bits; whatever else the network's
-`describe` returns, float32. A file appears when it is whole, so writing goes on where it stopped.
+`describe` returns, float32. Files appear whole, so an interrupted call goes on with the next file.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ def _check_dataset(dataset: tf.data.Dataset, layout: Layout, checkpoint: str) ->
         )
     if not checkpoint:
         raise ValueError(
-            "cache() wants a network with a digest, which tells its descriptions from another's; "
-            "received one that was never saved. Save it with vae_aug.save_checkpoint first."
+            "cache() wants a network with a digest, which marks its descriptions; received one "
+            "that was never saved. Save it first: vae_aug.model.checkpoint.save_checkpoint."
         )
 
 
 def _read_manifest(folder: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
-    """Read what a cache was made with, None if it is not begun, and refuse another's."""
+    """Read the settings of a cache, None if there is none yet; refuse another transform's."""
     path = folder / _MANIFEST
     if not path.is_file():
         if folder.exists() and any(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""How the network's output changes images, traced once for all transforms of a process.
+"""Apply the network's output to images, in graphs that all transforms of a process share.
 
 The guard is over a thousand operations. Traced anew for every dataset they would take a second,
 and again half of one wherever TensorFlow optimises the function around them.
@@ -65,10 +65,10 @@ def change_images(
     """
     low, high = find_range(images, settings.value_range)
     kind = (images.dtype, images.shape[-1])
-    change = _trace_change(settings, *kind)
-    measure = _trace_contrast(settings.value_range, *kind)
+    change = trace_change(settings, *kind)
+    measure = trace_contrast(settings.value_range, *kind)
     changed, fidelity, guarded = change(images, computed, boxes, chosen, low, high)
-    # A call of its own, which TensorFlow leaves out where nobody reads it, as under `apply`.
+    # A call of its own, which TensorFlow prunes where its output is not used, as under `apply`.
     [contrast] = measure(images, changed, boxes, low, high)
     changed = tf.ensure_shape(changed, images.shape)
     return changed, {"fidelity": fidelity, "contrast": contrast, "guarded": guarded}
@@ -80,7 +80,7 @@ def _find_static_range(images: tf.Tensor, low: Any, high: Any, value_range: _Ran
 
 
 @functools.lru_cache(maxsize=64)
-def _trace_change(settings: ChangeSettings, dtype: tf.DType, channels: int) -> Any:
+def trace_change(settings: ChangeSettings, dtype: tf.DType, channels: int) -> Any:
     """Trace `change_images` but for the contrast: images, fidelity and what was guarded."""
 
     def change(images: Any, computed: Any, boxes: Any, chosen: Any, low: Any, high: Any) -> Any:
@@ -108,7 +108,7 @@ def _trace_change(settings: ChangeSettings, dtype: tf.DType, channels: int) -> A
 
 
 @functools.lru_cache(maxsize=64)
-def _trace_contrast(value_range: _Range, dtype: tf.DType, channels: int) -> Any:
+def trace_contrast(value_range: _Range, dtype: tf.DType, channels: int) -> Any:
     """Trace what measures the contrast of boxes before and after a change."""
 
     def measure(images: Any, changed: Any, boxes: Any, low: Any, high: Any) -> Any:
@@ -121,7 +121,7 @@ def _trace_contrast(value_range: _Range, dtype: tf.DType, channels: int) -> Any:
 
 
 def _keep(function: Callable[..., Any], specs: list[tf.TensorSpec], settings: Iterable[Any]) -> Any:
-    """Return a function as a graph, the one that an earlier start kept if there is one."""
+    """Return the graph of a function, from the cache if it is there."""
 
     def make() -> Graph:
         return Graph.of(tf.function(function, autograph=False).get_concrete_function(*specs))

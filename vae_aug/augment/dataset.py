@@ -1,6 +1,6 @@
-"""The fast path: a whole dataset, with batches inside that nobody sees.
+"""The fast path: a whole dataset, which is batched inside for the network alone.
 
-    element -> (element, question) -> batch -> network -> unbatch -> (element, answer) -> element
+    element -> (element, request) -> batch -> network -> unbatch -> (element, output) -> element
 
 Images of mixed sizes meet as the network's squares. A network that sees them in their own size gets
 those of one size together where `element_spec` promises it, and out of ragged batches on a device
@@ -52,8 +52,8 @@ def augment_dataset(
     Args:
         dataset: Of elements or of batches.
         steps: The transform.
-        described: What the network need not compute again of each element, see
-            `vae_aug.augment.cache.open_cache`; `dataset` is of single elements then.
+        described: Descriptions of the elements, which must be single, from
+            `vae_aug.augment.cache.open_cache`; None if there is no cache.
 
     Returns:
         A dataset with the same `element_spec`, up to static shapes that become known.
@@ -92,7 +92,7 @@ def augment_dataset(
     around = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
     if described is not None:
         numbered = tf.data.Dataset.zip((numbered, described)).map(
-            _do_not_convert(lambda pair, told: (*pair, *told))
+            _do_not_convert(lambda pair, description: (*pair, *description))
         )
     one_size = get_at(dataset.element_spec, layout.image).shape.is_fully_defined()
     prepared = numbered.map(prepare, **around)
@@ -107,7 +107,7 @@ def augment_dataset(
 
 
 def _check_known(element: Any, layout: Layout, fingerprint: tf.Tensor, known: Known) -> Known:
-    """Make sure that a description is of the element that it comes with; add a batch axis."""
+    """Check that a description is of the element that it comes with; add a batch axis."""
     found = hash_content(read_parts(element, layout).images)[0]
     same = tf.debugging.Assert(tf.equal(found, fingerprint), [_MISPLACED])
     with tf.control_dependencies([same]):
@@ -117,7 +117,7 @@ def _check_known(element: Any, layout: Layout, fingerprint: tf.Tensor, known: Kn
 def _keep_cardinality(changed: tf.data.Dataset, source: tf.data.Dataset) -> tf.data.Dataset:
     """Say how many elements there are, which `unbatch` forgets.
 
-    Within `interleave` or `flat_map` the number is a tensor of the graph, which nobody asks for.
+    Within `interleave` or `flat_map` the number is a tensor of the graph, and stays unknown.
     """
     cardinality = source.cardinality()
     if not tf.executing_eagerly() or cardinality == tf.data.UNKNOWN_CARDINALITY:

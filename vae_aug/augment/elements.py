@@ -1,4 +1,4 @@
-"""Where an element keeps its image, boxes and identity, for every layout detectors are fed with.
+"""Find image, boxes and identity in an element, for every layout that detectors are fed with.
 
 | layout | image | boxes |
 | --- | --- | --- |
@@ -40,7 +40,7 @@ class Layout:
     Attributes:
         image: Keys and indices that lead to the image.
         boxes: Likewise to the boxes; None if there are none.
-        source_id: Likewise to what the example is called; None if nothing does.
+        source_id: Likewise to the id of the example; None if it has none.
         epoch: Likewise to the epoch; None if the element has none.
         box_format: Format of the boxes, one of `vae_aug.config.BoxFormat`.
         batched: Whether the element is a batch of examples.
@@ -57,7 +57,7 @@ class Layout:
 
 
 class Parts(NamedTuple):
-    """What the transform looks at, as a batch.
+    """The parts of an element that the transform reads, as a batch.
 
     Attributes:
         images: `[B, H, W, C]`, dense or ragged.
@@ -137,7 +137,7 @@ def replace_at(element: Any, path: Path, value: Any) -> Any:
 
 
 def read_parts(element: Any, layout: Layout) -> Parts:
-    """Read what the transform looks at from an element, as a batch (of one, if it is single)."""
+    """Read the parts that the transform needs, as a batch (of one, if the element is single)."""
 
     def read(path: Path | None) -> Any:
         if path is None:
@@ -215,7 +215,7 @@ def _check_image(image: Any, path: Path) -> tuple[bool, bool]:
 
 
 def make_dense(tensor: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
-    """Return as a plain tensor what is ragged though its rows have one length, as an image's do."""
+    """Make a dense tensor of a ragged one whose rows have one length, as an image's do."""
     return tensor.to_tensor() if isinstance(tensor, tf.RaggedTensor) else tensor
 
 

@@ -1,4 +1,4 @@
-"""Boxes stay true: measure what became of each box's content, and undo what went too far.
+"""The guard: measure how well each box's content is preserved, and undo changes that harm it.
 
 A box is judged with a margin around it, the *window*: what makes a lesion visible is its contrast
 with its surroundings. Windows are whole pixels. A box that is not finite, has no area or does not
@@ -111,7 +111,7 @@ def measure_fidelity(
 
     Args:
         reference: `[B, H, W, 1] float32`, grey.
-        images: `[B, H, W, 1] float32`, what became of it.
+        images: `[B, H, W, 1] float32`, the changed images.
         boxes: `[B, N, 4] float32`, `rel_yxyx`.
         denoised: Whether `images` are `reference` without its noise.
 
@@ -136,7 +136,7 @@ def measure_contrast_ratio(reference: tf.Tensor, images: tf.Tensor, boxes: tf.Te
 
     Args:
         reference: `[B, H, W, 1] float32`, grey in [0, 1].
-        images: `[B, H, W, 1] float32`, what became of it.
+        images: `[B, H, W, 1] float32`, the changed images.
         boxes: `[B, N, 4] float32`, `rel_yxyx`.
 
     Returns:
@@ -189,7 +189,7 @@ def change_guarded(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Change images as far as no box is harmed.
 
-    The guard goes round until no further box fails, since the fading edge around one box can harm
+    The guard repeats until no further box fails, since the fading edge around one box can harm
     another that had passed; each round adds a box, and a box that was added is the original's.
     Boxes are judged in the part of the images where windows are, and again only if a fading edge
     comes near one.

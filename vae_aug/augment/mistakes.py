@@ -1,10 +1,10 @@
-"""Elements that are likely mistaken: refused where that is certain, else said once.
+"""Elements that are likely mistaken: an error where that is certain, else one warning.
 
 Boxes pass bit for bit whatever they hold, so what they hold is no reason to stop; but boxes that
-are read in another format than they have are boxes that the guard does not protect. What can be
-told from keys, dtypes and shapes is told when a dataset is traced. Values are looked at as they
-come: eagerly, and in the functions of `tf.data`, where a kernel of the graph prints to stderr, so
-that the graph stays serialisable. A training step has no such look, since XLA compiles no printing.
+are read in another format than they have are boxes that the guard does not protect. Keys, dtypes
+and shapes are checked when a dataset is traced. Values are checked as they come: eagerly, and in
+the functions of `tf.data`, where an operation prints to stderr, so that the graph stays
+serialisable. A training step checks no values, since XLA compiles no printing.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Notices:
-    """What a transform has told its user, so that it is told once.
+    """The warnings of a transform, each of which is logged once.
 
     Attributes:
-        said: Keys of what was told.
+        said: Keys of the warnings so far.
     """
 
     said: set[str] = dataclasses.field(default_factory=set)
@@ -55,7 +55,7 @@ class Notices:
 
 
 def check_element(element: Any, layout: Layout, config: AugmentConfig, notices: Notices) -> None:
-    """Check what keys, dtypes and shapes of an element tell.
+    """Check keys, dtypes and shapes of an element.
 
     Args:
         element: An element, or its `element_spec`.
@@ -64,7 +64,7 @@ def check_element(element: Any, layout: Layout, config: AugmentConfig, notices: 
         notices: Of the transform.
 
     Raises:
-        ValueError: If there are boxes under a key that is not looked at, while the guard is on, or
+        ValueError: If there are boxes under a key that the guard does not read, or
             the value range leaves an integer dtype nothing between black and white.
     """
     if config.value_range is not None:
@@ -107,7 +107,7 @@ def _check_value_range(dtype: Any, value_range: tuple[float, float], notices: No
 
 
 def _check_missing_boxes(element: Any, layout: Layout, notices: Notices) -> None:
-    """Refuse boxes under a key that is not looked at; say it if there is no key of boxes."""
+    """Refuse boxes under a key that the guard does not read; warn if no key holds boxes."""
     known = (
         "'bbox' (rel_yxyx) or 'boxes' (xyxy), beside the image, in the dict that follows it, or in "
         "'objects' or 'bounding_boxes' there"
@@ -183,7 +183,7 @@ def watch_boxes(
     width: Any,
     notices: Notices,
 ) -> None:
-    """Say once if a box cannot be in the format that it is read in.
+    """Warn once of a box that cannot be in the format that it is read in.
 
     A box with a negative value or one that is not finite is padding, and passed over.
 
@@ -217,7 +217,7 @@ def watch_boxes(
 def watch_values(
     images: tf.Tensor, value_range: tuple[float, float] | None, notices: Notices
 ) -> None:
-    """Say once if the values of an image do not look as if in the range that the user says.
+    """Warn once of an image whose values hardly fit the range that the user gave.
 
     Args:
         images: `[B, H, W, C]`.

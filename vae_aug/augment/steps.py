@@ -27,14 +27,14 @@ from vae_aug.letterbox import letterbox, unletterbox
 
 
 class Request(NamedTuple):
-    """What the network gets of each example.
+    """The network's input, for a batch of examples.
 
     Attributes:
-        images: What it sees, float32: squares `[B, S, S, 1]`, or grey images of their own size
+        images: Grey, float32 in [0, 1]: squares `[B, S, S, 1]`, or images of their own size
             `[B, H, W, 1]`, ragged if the batch is.
         seeds: `[B, 2] int32`.
         chosen: `[B] bool`, whether the example is augmented at all.
-        known: What the network need not compute again, see its `describe`; mostly nothing.
+        known: From the network's `describe`, which it need not compute again; mostly empty.
     """
 
     images: tf.Tensor | tf.RaggedTensor
@@ -45,12 +45,12 @@ class Request(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """Prepare, compute, finish.
+    """The three steps of the transform: prepare, compute, finish.
 
     Attributes:
         config: Settings of the transform.
         engine: The network.
-        notices: What was said of elements that are likely mistaken.
+        notices: Warnings of elements that are likely mistaken.
     """
 
     config: AugmentConfig
@@ -118,14 +118,14 @@ class Steps:
             element: As for `run`.
             layout: As for `run`.
             epoch: As for `run`.
-            known: What was described before, of as many images.
+            known: Descriptions of as many images; None without a cache.
 
         Returns:
             The request.
         """
         parts = read_parts(element, layout)
         if known and self.engine.image_size is not None:
-            images = known["reconstruction"]  # the network will not look
+            images = known["reconstruction"]  # the network does not read them
         else:
             images = self._make_input(parts.images)
         count = tf.shape(parts.boxes)[0]
@@ -222,7 +222,7 @@ class Steps:
         return replace_at(element, layout.image, images), report
 
     def _make_input(self, images: tf.Tensor | tf.RaggedTensor) -> tf.Tensor | tf.RaggedTensor:
-        """Make what the network sees of a batch."""
+        """Make the network's images from those of a batch."""
         if not isinstance(images, tf.RaggedTensor):
             return self._make_dense_input(images)
 

@@ -18,7 +18,7 @@ from vae_aug.model.checkpoint import StoredNetwork, open_checkpoint
 from vae_aug.model.network import Network
 
 
-def _make_engine(vae: Network | StoredNetwork, config: AugmentConfig) -> TensorFlowEngine:
+def make_engine(vae: Network | StoredNetwork, config: AugmentConfig) -> TensorFlowEngine:
     """Make the engine that the settings name."""
     if config.engine.startswith("openvino"):
         # An extra, which only those who ask for it need to have.
@@ -29,13 +29,13 @@ def _make_engine(vae: Network | StoredNetwork, config: AugmentConfig) -> TensorF
 
 
 @functools.lru_cache(maxsize=4)
-def _share_engine(vae: StoredNetwork, config: AugmentConfig) -> TensorFlowEngine:
+def share_engine(vae: StoredNetwork, config: AugmentConfig) -> TensorFlowEngine:
     """Make the engine of settings once, which saves later transforms their traces."""
-    return _make_engine(vae, config)
+    return make_engine(vae, config)
 
 
 def _check_device(device: str) -> None:
-    """Refuse a device that this machine does not have, for which TensorFlow would take another."""
+    """Refuse a device that this machine does not have, since TensorFlow would use another."""
     try:
         wanted = tf.DeviceSpec.from_string(device)
     except ValueError as error:
@@ -58,7 +58,7 @@ def _check_device(device: str) -> None:
 
 
 def _restore(name: str, digest: str, settings: dict[str, Any]) -> VAEAugment:
-    """Make a transform of what its pickle holds; the checkpoint must be the same."""
+    """Make the transform of a pickle; the checkpoint must be the same."""
     augment = VAEAugment(name, **settings)
     found = augment.checkpoint.digest
     if found != digest:
@@ -192,7 +192,7 @@ class VAEAugment:
 
     @property
     def vae(self) -> Network:
-        """The network itself; nobody may train on the one of a checkpoint, which others share.
+        """The network. That of a checkpoint is shared, so it must not be trained.
 
         Raises:
             CheckpointError: If it has to be loaded for this, and cannot be.
@@ -208,11 +208,11 @@ class VAEAugment:
         """
         config = self.config
         if self._name is None or config.engine.startswith("openvino"):
-            return _make_engine(self.checkpoint, config)
+            return make_engine(self.checkpoint, config)
         seed = None if config.seed is None else 0
         same = {key: getattr(config, key) for key in ("mode", "factor", "detail", "device")}
         shared = AugmentConfig(**same, seed=seed, engine=config.engine)
-        return _share_engine(self.checkpoint, shared)
+        return share_engine(self.checkpoint, shared)
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, *element: Any) -> Any:

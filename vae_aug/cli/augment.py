@@ -24,6 +24,7 @@ from vae_aug.cli.console import (
 from vae_aug.cli.entry import command, warn_of_former
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_file, require_records, require_source, require_split
+from vae_aug.config import DicomAs
 from vae_aug.errors import VAEAugError
 from vae_aug.records.shards import find_records
 from vae_aug.words import plural
@@ -98,6 +99,8 @@ def augment(
         engine=engine,
         batch_size=batch_size,
     )
+    if strict:
+        calls.count_seen_patients(records, transform, strict=True)
     with show_counts("images") as progress:
         report = calls.augment_records(
             records,
@@ -105,7 +108,6 @@ def augment(
             transform,
             splits=split,
             augment_evaluation=augment_evaluation,
-            strict=strict,
             allow_damaged=allow_damaged,
             shards=shards,
             progress=progress,
@@ -231,7 +233,7 @@ def denoise(
         bool, typer.Option("--strict", help="Fail at the first image that cannot be denoised.")
     ] = False,
     dicom_as: Annotated[
-        options.DicomAs,
+        DicomAs,
         typer.Option(help="What DICOM files become: derived DICOM, or PNG of the same depth."),
     ] = "dicom",
     window: options.Window = "auto",

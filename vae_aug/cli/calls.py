@@ -6,14 +6,20 @@ from vae_aug.augment.transform import VAEAugment
 from vae_aug.codecs.extent import join_extents
 from vae_aug.demo import run_demo
 from vae_aug.evaluate.audit import audit_memorisation
-from vae_aug.evaluate.denoising import evaluate_denoising
+from vae_aug.evaluate.denoising import Corruptions, evaluate_denoising
 from vae_aug.evaluate.diversity import measure_diversity
 from vae_aug.evaluate.fidelity import measure_box_fidelity
 from vae_aug.evaluate.outcome import OUTCOME_NAME, judge_training
 from vae_aug.evaluate.preview import choose_rows, write_preview
 from vae_aug.evaluate.report import print_denoising, print_diversity, write_report
 from vae_aug.evaluate.speed import WAYS, Speed, list_engines, measure_engines
-from vae_aug.extras.augment_records import augment_records, summarize_records
+from vae_aug.evaluate.subset import Subset
+from vae_aug.evaluate.sweep import Sweep
+from vae_aug.extras.augment_records import (
+    augment_records,
+    count_seen_patients,
+    summarize_records,
+)
 from vae_aug.extras.denoise_files import denoise_files
 from vae_aug.extras.replay import read_provenance, replay_record
 from vae_aug.ingest.ingest import ingest, ingest_by_patient
@@ -25,4 +31,4 @@ from vae_aug.records.records import read_records
 from vae_aug.train.pace import format_duration
 from vae_aug.train.run_files import CURVES_NAME
 from vae_aug.train.train import train
-from vae_aug.train.tune import BEST_NAME, TABLE_NAME, tune
+from vae_aug.train.tune import BEST_NAME, TABLE_NAME, SearchConfig, tune

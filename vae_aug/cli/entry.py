@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, get_args
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from vae_aug.cli.choices import shorten_choices
 from vae_aug.cli.console import answer, warn
@@ -29,6 +29,9 @@ _FORMER = {
     "audit": {"--held-out-split": "--split"},
 }
 """Options that changed their names, by command. Accepted until 0.3."""
+
+_MOVED = {"audit", "bench", "diversity", "fidelity"}
+"""Commands of `evaluate` that were commands of `vae-aug` itself. Accepted as such until 0.3."""
 
 _JSON = inspect.Parameter(
     "json",
@@ -73,9 +76,11 @@ def _main(
 
 
 class _Command(TyperCommand):
-    """A command that still takes the former names of its options."""
+    """A command that still takes former names: those of its options, and, hidden, its own."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if self.hidden and not ctx.resilient_parsing:
+            warn_of_former(f"vae-aug {self.name}", f"vae-aug evaluate {self.name}")
         former = _FORMER.get(self.name or "", {})
         try:
             return super().parse_args(ctx, [_rename(argument, former) for argument in args])
@@ -93,6 +98,30 @@ class _Command(TyperCommand):
         return [*([self.options_metavar] if self.options_metavar else []), *pieces]
 
 
+class _Group(TyperGroup):
+    """A command with arguments, in the place of which a command of the group may stand."""
+
+    # Without one, arguments are parsed as those of any command.
+    allow_extra_args = False
+    allow_interspersed_args = True
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in self.commands:
+            return super().parse_args(ctx, args)
+        ctx.args = args
+        return args
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named, or, without one, the group's own."""
+        if not ctx.args:
+            return super().invoke(ctx)
+        name, *rest = ctx.args
+        named = self.commands[name]
+        # Beside the group: below it, a line of usage would show the group's arguments.
+        with named.make_context(f"{self.name} {name}", rest, parent=ctx.parent) as context:
+            return named.invoke(context)
+
+
 def _rename(argument: str, former: dict[str, str]) -> str:
     name, equals, value = argument.partition("=")
     if name not in former:
@@ -106,7 +135,9 @@ def warn_of_former(former: str, present: str) -> None:
     warn(f"note: write {present} in the place of {former}, which the next version does not take.")
 
 
-def command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    example: str, of: typer.Typer = app
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function a command of its name, with the option `--json`.
 
     Before it runs, its options are checked by the functions that their annotations hold, none of
@@ -115,27 +146,60 @@ def command(example: str) -> Callable[[Callable[..., None]], Callable[..., None]
     Args:
         example: A call of the command that works in the order of the help of `vae-aug`, from a
             folder `scans`.
+        of: What it is a command of: `vae-aug` itself or a group.
 
     Returns:
         The decorator.
     """
 
     def register(body: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(body, eval_str=True)
-        parameters = list(signature.parameters.values())
-
-        @functools.wraps(body)
-        def run(json: bool, **options: Any) -> None:
-            with answer(json), _turn_into_status(options):
-                for parameter in parameters:
-                    _check(parameter, options[parameter.name])
-                body(**options)
-
-        shown = [*map(shorten_choices, parameters), _JSON]
-        run.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
-        return app.command(cls=_Command, epilog=f"Example: `{example}`")(run)
+        run, epilog = _make_callback(body), f"Example: `{example}`"
+        if body.__name__ in _MOVED:
+            app.command(cls=_Command, epilog=epilog, hidden=True)(run)
+        return of.command(cls=_Command, epilog=epilog)(run)
 
     return register
+
+
+def command_group(example: str) -> Callable[[Callable[..., None]], typer.Typer]:
+    """Make a function a command as `command` does, and a group that takes further commands.
+
+    Args:
+        example: As `command`.
+
+    Returns:
+        The decorator, which returns the group.
+    """
+
+    def register(body: Callable[..., None]) -> typer.Typer:
+        commands = typer.Typer(name=body.__name__)
+        commands.callback(
+            cls=_Group,
+            invoke_without_command=True,
+            subcommand_metavar="| COMMAND [ARGS]...",
+            epilog=f"Example: `{example}`",
+        )(_make_callback(body))
+        app.add_typer(commands)
+        return commands
+
+    return register
+
+
+def _make_callback(body: Callable[..., None]) -> Callable[..., None]:
+    """Make what typer calls: the function, with `--json`, checks, and a status for exceptions."""
+    signature = inspect.signature(body, eval_str=True)
+    parameters = list(signature.parameters.values())
+
+    @functools.wraps(body)
+    def run(json: bool, **options: Any) -> None:
+        with answer(json), _turn_into_status(options):
+            for parameter in parameters:
+                _check(parameter, options[parameter.name])
+            body(**options)
+
+    shown = [*map(shorten_choices, parameters), _JSON]
+    run.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+    return run
 
 
 def _check(parameter: inspect.Parameter, value: Any) -> None:
@@ -156,13 +220,13 @@ def _turn_into_status(options: dict[str, Any]) -> Iterator[None]:
         warn(f"interrupted{': ' + str(interrupt) if str(interrupt) else ''}")
         raise typer.Exit(_INTERRUPTED) from None
     except Exception as error:
-        if not _is_expected(error):
+        if not is_expected(error):
             raise
-        warn(f"error: {_name_options(_describe(error), options)}")
+        warn(f"error: {name_options(describe_error(error), options)}")
         raise typer.Exit(_FAILED) from None
 
 
-def _is_expected(error: Exception) -> bool:
+def is_expected(error: Exception) -> bool:
     """Tell what input, disk or arguments can cause from a fault of the program."""
     if isinstance(error, VAEAugError | ValueError | OSError):
         return True
@@ -171,7 +235,7 @@ def _is_expected(error: Exception) -> bool:
     return isinstance(tensorflow, types.ModuleType) and isinstance(error, tensorflow.errors.OpError)
 
 
-def _describe(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Return what an error says, in one line."""
     text = str(getattr(error, "message", None) or error) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
@@ -181,7 +245,7 @@ def _describe(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _name_options(text: str, options: dict[str, Any]) -> str:
+def name_options(text: str, options: dict[str, Any]) -> str:
     """Put options in the place of the arguments of Python that a message names."""
     for name in options:
         option = f"--{name.replace('_', '-')}"

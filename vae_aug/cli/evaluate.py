@@ -1,4 +1,4 @@
-"""`evaluate`, `diversity`, `fidelity`, `audit` and `bench`: what is measured of a network."""
+"""`evaluate` and its commands: what is measured of a network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from vae_aug.cli import options
 from vae_aug.cli.console import get_out, make_table, name_damage, publish, say, show, show_counts
-from vae_aug.cli.entry import command, warn_of_former
+from vae_aug.cli.entry import command, command_group, warn_of_former
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_checkpoint, require_records, require_split
 from vae_aug.config import EXACT_ENGINES, Engine, Mode
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from vae_aug.evaluate.speed import Failure, Speed
 
 
-@command("vae-aug evaluate records --ckpt run --ckpt demo --limit 48")
+@command_group("vae-aug evaluate records --ckpt run --ckpt demo --limit 48")
 def evaluate(
-    records: options.Records,
+    records: options.RecordsOrCommand,
     ckpt: options.Checkpoints = ["demo"],  # noqa: B006 - typer reads the default and never changes it
     split: options.Split = "validation",
     keep: Annotated[
@@ -53,10 +53,14 @@ def evaluate(
     ] = None,
     seed: options.Seed = 0,
 ) -> None:
-    """Measure denoising: SSIM, PSNR and R2, beside classical filters on the same images.
+    """Measure denoising; by a further command diversity, memorisation, speed or harmed boxes.
 
-    On the whole image, the body and inside boxes, with 95% intervals over patients, or over images
-    if fewer than two patients are known.
+    Without a further command: SSIM, PSNR and R2 of networks and classical filters on the same
+    images; on the whole image, the body and inside boxes, with 95% intervals over patients, or over
+    images if fewer than two patients are known.
+
+    A further command stands first, and has a help of its own: vae-aug evaluate diversity --help.
+    Records in a folder of its name are written ./diversity.
     """
     require_split(records, split)
     limits = options.parse_value_range(value_range)
@@ -65,16 +69,13 @@ def evaluate(
     networks = {name_checkpoint(one): calls.load_checkpoint(one) for one in ckpt}
     with name_damage(records), show_counts("images and noises") as progress:
         table = calls.evaluate_denoising(
-            records,
+            calls.Subset(records, split, limit),
             networks,
-            split=split,
-            keep=keep,
-            corruptions=corruption,
-            limit=limit,
+            calls.Corruptions(corruption, keep),
             size=size,
             value_range=limits,
-            out=out,
             seed=seed,
+            out=out,
             progress=progress,
         )
     publish(table.to_dict())
@@ -86,7 +87,7 @@ def evaluate(
         say(f"{out}")
 
 
-@command("vae-aug diversity records --ckpt run --limit 16")
+@command("vae-aug evaluate diversity records --ckpt run --limit 16", of=evaluate)
 def diversity(
     records: options.Records,
     ckpt: options.Checkpoint = "demo",
@@ -108,17 +109,12 @@ def diversity(
     network = calls.load_checkpoint(ckpt)
     with name_damage(records), show_counts("images") as progress:
         rows = calls.measure_diversity(
-            records,
+            calls.Subset(records, split, limit),
             network,
-            split=split,
+            calls.Sweep(factor, guard, value_range=limits, seed=seed),
             mode=mode,
-            factors=factor,
             samples=samples,
-            limit=limit,
-            guard=guard,
-            value_range=limits,
             out=out,
-            seed=seed,
             progress=progress,
         )
     publish(rows)
@@ -127,7 +123,7 @@ def diversity(
         say(f"{out}")
 
 
-@command("vae-aug audit records --ckpt run --limit 256")
+@command("vae-aug evaluate audit records --ckpt run --limit 256", of=evaluate)
 def audit(
     records: Annotated[
         list[Path], typer.Argument(help="Folders of the records that it was trained on.")
@@ -185,14 +181,12 @@ def audit(
     with name_damage(*records, *held_out or []), show_counts("images") as progress:
         found = calls.audit_memorisation(
             network,
-            records,
-            held_out or None,
-            held_out_split=split,
+            calls.Subset(records, "train", limit),
+            calls.Subset(held_out or records, split, limit),
             samples=samples,
             quantile=quantile,
-            limit=limit,
-            out=out,
             seed=seed,
+            out=out,
             progress=progress,
         )
     publish(found)
@@ -217,7 +211,7 @@ def _print_audit(title: str, audit: Audit) -> None:
         show(table)
 
 
-@command("vae-aug bench --ckpt run --size 256")
+@command("vae-aug evaluate bench --ckpt run --size 256", of=evaluate)
 def bench(
     ckpt: options.Checkpoint = "demo",
     mode: options.TransformMode = "sample",
@@ -268,7 +262,7 @@ def bench(
         raise VAEAugError(f"{names}: could not be measured; the reason stands above the table.")
 
 
-@command("vae-aug fidelity records --ckpt run --split train")
+@command("vae-aug evaluate fidelity records --ckpt run --split train", of=evaluate)
 def fidelity(
     records: options.Records,
     ckpt: options.Checkpoint = "demo",
@@ -292,17 +286,11 @@ def fidelity(
     network = calls.load_checkpoint(ckpt)
     with name_damage(records), show_counts("images") as progress:
         rows = calls.measure_box_fidelity(
-            records,
+            calls.Subset(records, split, limit),
             network,
-            split=split,
+            calls.Sweep(factor, guard, min_fidelity, limits, seed),
             modes=mode or get_args(Mode),
-            factors=factor,
-            guard=guard,
-            min_fidelity=min_fidelity,
-            value_range=limits,
-            limit=limit,
             out=out,
-            seed=seed,
             progress=progress,
         )
     publish(rows)

@@ -22,6 +22,7 @@ from vae_aug.cli.console import (
 from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_source
+from vae_aug.config import Exif, Unannotated
 from vae_aug.errors import VAEAugError
 from vae_aug.records.shards import UNANNOTATED, read_info
 from vae_aug.words import plural
@@ -65,7 +66,7 @@ def ingest(
         ),
     ] = False,
     unannotated: Annotated[
-        options.Unannotated | None,
+        Unannotated | None,
         typer.Option(
             help="What becomes of images of which the source does not say whether they have "
             "boxes. keep (the default): they go to shards of their own, which vae-aug train reads "
@@ -82,7 +83,7 @@ def ingest(
     ] = False,
     images: options.Images = None,
     exif: Annotated[
-        options.Exif,
+        Exif,
         typer.Option(
             help="apply turns images as their EXIF orientation says, which is what annotation "
             "tools show; ignore takes pixels as stored."

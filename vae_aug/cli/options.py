@@ -34,13 +34,9 @@ Format = Literal[
     "tfds",
     "images",
 ]
-"""Keys of `vae_aug.ingest.formats.READERS`, whose module loads TensorFlow; so does that of each
-choice below."""
-Unannotated = Literal["keep", "skip", "negative", "error"]
-Exif = Literal["apply", "ignore"]
+"""Keys of `vae_aug.ingest.formats.READERS`, whose module loads TensorFlow; so do those of the axes
+and corruptions."""
 Axis = Literal["axial", "coronal", "sagittal"]
-DicomAs = Literal["dicom", "png"]
-Oracle = Literal["bayesian", "random"]
 Corruption = Literal[
     "replace", "blend", "gaussian", "rician", "poisson_gaussian", "speckle", "missing_lines"
 ]
@@ -65,6 +61,12 @@ def repeat(choices: Any, text: str) -> Any:
 def complete_checkpoint(incomplete: str) -> list[str]:
     """Return the packaged checkpoints that begin so; the shell adds no files to them."""
     return [name for name in list_packaged() if name.startswith(incomplete)]
+
+
+def complete_command(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the commands of a group that begin so; if none does, the shell completes folders."""
+    names: list[str] = context.command.list_commands(context)  # type: ignore[attr-defined]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def complete_split(incomplete: str) -> list[str]:
@@ -97,10 +99,10 @@ StartFrom = Annotated[
     ),
     require_checkpoint,
 ]
-Records = Annotated[
-    Path,
-    typer.Argument(help="Folder of records, as `vae-aug ingest` writes it."),
-    require_records,
+_RECORDS = "Folder of records, as `vae-aug ingest` writes it."
+Records = Annotated[Path, typer.Argument(help=_RECORDS), require_records]
+RecordsOrCommand = Annotated[
+    Path, typer.Argument(help=_RECORDS, autocompletion=complete_command), require_records
 ]
 TrainingRecords = Annotated[
     list[Path],

@@ -21,7 +21,7 @@ from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_file
 from vae_aug.cli.training import describe_interruption, print_outcome, watch_steps
-from vae_aug.config import Encoder, Likelihood, Profile
+from vae_aug.config import Encoder, Likelihood, Oracle, Profile
 from vae_aug.errors import VAEAugError
 from vae_aug.model.stored import BEST_CHECKPOINT
 from vae_aug.train.recipe import make_recipe
@@ -119,24 +119,13 @@ def train(
         say_reason()
         say(line)
 
-    shared: dict[str, Any] = {
-        "config": recipe.train,
-        "validation": validation or [],
-        "allow_damaged": allow_damaged,
-    }
+    shared: dict[str, Any] = {"validation": validation or [], "allow_damaged": allow_damaged}
     try:
         with name_damage(*records, *validation or []):
             with watch_steps(recipe.train.steps) as show:
-                calls.train(
-                    *(records, out),
-                    **shared,
-                    model=recipe.model,
-                    card=text,
-                    progress=show,
-                    report=report,
-                )
+                calls.train(records, out, recipe, card=text, progress=show, report=report, **shared)
             say("comparing it with what it started from and with classical filters ...")
-            outcome = calls.judge_training(records, out, **shared)
+            outcome = calls.judge_training(records, out, config=recipe.train, **shared)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(describe_interruption(out, recipe.train.steps)) from None
     publish({"checkpoint": out / BEST_CHECKPOINT, **outcome.to_dict()})
@@ -164,7 +153,7 @@ def tune(
     trials: Annotated[int, typer.Option(min=1, help="Trials in all.")] = 12,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of every trial.")] = 300,
     oracle: Annotated[
-        options.Oracle,
+        Oracle,
         typer.Option(
             help="What chooses the values: bayesian, Parzen estimators after a third of the "
             "trials was chosen at random; or random throughout."
@@ -204,15 +193,10 @@ def tune(
             done = calls.tune(
                 records,
                 out,
-                model=recipe.model,
-                config=recipe.train,
-                space=space,
-                trials=trials,
-                steps=steps,
+                recipe,
+                calls.SearchConfig(space, trials, steps, oracle, seed),
                 validation=validation or [],
                 progress=show_trial,
-                oracle=oracle,
-                seed=seed,
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(

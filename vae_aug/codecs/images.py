@@ -14,7 +14,6 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -34,11 +33,9 @@ from vae_aug.codecs.jpeg import (
 )
 from vae_aug.codecs.png import PNG_SIGNATURE, strip_png_metadata
 from vae_aug.codecs.tiff import decode_tiff, is_tiff, parse_tiff_size
+from vae_aug.config import Exif
 from vae_aug.errors import VAEAugError
 from vae_aug.limits import MAX_IMAGE_BYTES, check_decoded_size, read_bounded
-
-Exif = Literal["apply", "ignore"]
-"""Whether pixels are turned as EXIF or the TIFF tag Orientation says, or stay as stored."""
 
 # Differences from the row above, of which only runs and frequencies are coded: on CT and MR slices
 # a third of the time of TensorFlow's level 3 to write, and two thirds to nine tenths to read, for

@@ -1,1 +1,1 @@
-"""What runs a network: TensorFlow, XLA or OpenVINO, and the graphs that they share."""
+"""Engines, which run a network on TensorFlow, XLA or OpenVINO, and the graphs that they share."""

@@ -21,7 +21,7 @@ from vae_aug.model.noise import Noise, NoiseSpec, Side, sample_noise
 from vae_aug.model.profiles import PROFILES
 
 Known = dict[str, tf.Tensor]
-"""What a network's `describe` returns."""
+"""Tensors by their name, as a network's `describe` returns them."""
 
 MAX_PIXELS = 2**19
 """Most pixels of a batch that a network sees at once. On a device that the user names, squares of
@@ -54,14 +54,14 @@ class TensorFlowEngine:
     """
 
     _finish: Callable[[Any], Graph] = staticmethod(optimize)
-    """Makes the graph that is kept of a traced network."""
+    """Turns a traced network into the graph that is stored in the cache."""
 
     def __init__(self, vae: Network | StoredNetwork, config: AugmentConfig) -> None:
         """Copy the weights; graphs are made when first needed.
 
         Args:
             vae: The network, or anything with its `config`, `list_noise` and `vary`; or a stored
-                one, which is loaded only if its graph was not kept by an earlier start.
+                one, which is loaded only if its graph is not in the cache.
             config: Mode, factor, detail and device.
 
         Raises:
@@ -72,7 +72,7 @@ class TensorFlowEngine:
         self._config = config
         self._frozen: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
         kept = self._find_kept()
-        # Unlike a path's own method, it does not fail on a folder of somebody else's.
+        # Unlike `Path.is_dir`, it does not raise in a folder that this user may not read.
         if kept is None or not os.path.isdir(kept.parent):
             _ = self._weights  # as they are now, if they can be read at all
 
@@ -91,8 +91,8 @@ class TensorFlowEngine:
     ) -> tf.Tensor:
         """Compute what the network adds to each image.
 
-        With reconstruction r, variant v and detail d: `v - r + (1 - d) r`. Whoever applies it
-        takes away `(1 - d) x` in native resolution, which a square has lost. For `"denoise"`
+        With reconstruction r, variant v and detail d: `v - r + (1 - d) r`. The caller subtracts
+        `(1 - d) x` in native resolution, which a square has lost. For `"denoise"`
         v = r, and the whole is scaled by `factor`.
 
         Args:
@@ -194,7 +194,7 @@ class TensorFlowEngine:
         )
 
     def _get_frozen(self, *key: Any) -> Callable[..., tf.Tensor]:
-        """Return what `_freeze` makes, which is made once."""
+        """Return the graph that `_freeze` makes, once for each key."""
         if key not in self._frozen:
             self._frozen[key] = self._freeze(*key)
         return self._frozen[key]
@@ -253,11 +253,11 @@ class TensorFlowEngine:
         specs: Sequence[Any],
         *key: Any,
     ) -> Graph:
-        """Return the graph of a function: the one that was kept, or trace and finish it."""
+        """Read the graph of a function from the cache, or trace and finish it."""
 
         def make() -> Graph:
             with tf.init_scope():
-                _ = self._weights  # which a trace cannot load
+                _ = self._weights  # a trace cannot load them
                 traced = tf.function(function, autograph=False).get_concrete_function(*specs)
                 return finish(traced)
 

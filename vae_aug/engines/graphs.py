@@ -1,7 +1,7 @@
-"""Graphs that stand for themselves, and the folder in which they are kept from start to start.
+"""Graphs without variables, and their cache on disk.
 
-To build a network, load its weights, trace it and fold its constants takes seconds; to read the
-graph that comes out takes half of one.
+Building a network, loading its weights, tracing it and folding its constants takes seconds; reading
+the resulting graph takes half a second.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from vae_aug.errors import VAEAugError
 from vae_aug.version import __version__
 
 MAX_KEPT_BYTES = 2**30
-"""Bytes of all graphs that are kept; where a new one would be too much, those go that were not used
-for longest."""
+"""Most bytes of all graphs in the cache; a new one displaces those that were unused for longest."""
 
 _AS_IT_IS = tf.compat.v1.ConfigProto(
     graph_options=tf.compat.v1.GraphOptions(rewrite_options={"disable_meta_optimizer": True})
 ).SerializeToString()
-"""Has TensorFlow run a function without optimising it."""
+"""Settings with which TensorFlow runs a function without optimising it."""
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -43,9 +42,9 @@ class Graph(NamedTuple):
 
     Attributes:
         definition: The nodes.
-        inputs: Names of the tensors that are given.
-        outputs: Names of the tensors that are wanted.
-        keys: What the traced function called its outputs, if it returned a dictionary.
+        inputs: Names of the input tensors.
+        outputs: Names of the output tensors.
+        keys: Keys of the outputs, if the traced function returned a dictionary.
     """
 
     definition: tf.compat.v1.GraphDef
@@ -64,7 +63,7 @@ class Graph(NamedTuple):
         return cls(traced.graph.as_graph_def(), inputs, outputs, keys)
 
     def make_function(self) -> Any:
-        """Return a concrete function of the inputs, one after the other; it returns a list."""
+        """Return a concrete function of the inputs, by position, that returns a list of outputs."""
         return self._import().prune(list(self.inputs), list(self.outputs))
 
     def make_call(self) -> Callable[..., list[tf.Tensor]]:
@@ -73,7 +72,7 @@ class Graph(NamedTuple):
         Otherwise it would optimise the graph again in every pass over a dataset, and for every size
         of images into another one, whose floats differ in their last bits.
         """
-        # What calls functions of its own, as control flow does, is not inlined anyway.
+        # TensorFlow does not inline a graph that calls functions, as control flow does.
         calls = bool(self.definition.library.function)
         function = self.make_function() if calls else self._make_sealed()
         types = [tensor.dtype for tensor in function.outputs]
@@ -104,18 +103,18 @@ class Graph(NamedTuple):
         )
 
     def find_layer(self, name: str) -> str | None:
-        """Return the tensor in which a Keras layer ends, by the layer's name; None without it."""
+        """Return the name of a Keras layer's last tensor; None if there is no such layer."""
         # Keras numbers the calls of a layer from the second on.
         layer = re.compile(rf"/{name}(_\d+)?/")
         nodes = [node.name for node in self.definition.node if layer.search(node.name)]
         return f"{nodes[-1]}:0" if nodes else None
 
     def cut_at(self, tensor: str) -> tuple[Graph, Graph]:
-        """Cut the graph in two at a tensor that all ways from the first input lead through.
+        """Cut the graph in two at a tensor that all paths from the first input pass.
 
         Returns:
-            A graph of the first input, which ends in the tensor; and a graph of the tensor and of
-            all other inputs, with this graph's outputs.
+            A graph from the first input to the tensor; and one from the tensor and all other inputs
+            to this graph's outputs.
         """
         whole = self._import()
         first, *others = self.inputs
@@ -132,7 +131,7 @@ class Graph(NamedTuple):
 
     @classmethod
     def unpack(cls, packed: bytes) -> Graph | None:
-        """Read what `pack` wrote; None if the bytes are not those that were written."""
+        """Parse the bytes that `pack` wrote; None if they do not match their digest."""
         digest, content = packed[:_DIGEST_BYTES], packed[_DIGEST_BYTES:]
         if hashlib.sha256(content).digest() != digest:
             return None
@@ -142,10 +141,10 @@ class Graph(NamedTuple):
 
 
 def get_cache_dir() -> Path:
-    """Return the folder of what can be made again, `$XDG_CACHE_HOME/vae-aug` or in `~/.cache`.
+    """Return the cache folder, `$XDG_CACHE_HOME/vae-aug` or `~/.cache/vae-aug`.
 
-    Nothing says that it can be read or written. A user without a home directory, as containers have
-    them, gets a folder that cannot.
+    It need not exist, be readable or be writable. A user without a home directory, as containers
+    have them, gets a folder that cannot exist.
 
     Reference:
         XDG Base Directory Specification: a relative path in the variable is to be ignored.
@@ -159,21 +158,21 @@ def get_cache_dir() -> Path:
 
 
 def find_graph(network: str, key: Sequence[Any]) -> Path:
-    """Return the file that a graph is kept in, which need not be there.
+    """Return the file of a graph in the cache, which need not exist.
 
     Args:
-        network: SHA-256 of the checkpoint, whose folder is there if it could be loaded once; or
-            `"transform"` for what is around networks.
+        network: SHA-256 of the checkpoint, whose folder exists once it could be loaded; or
+            `"transform"` for graphs around networks.
         key: All else that the graph depends on beside versions, devices and this package's code.
     """
     devices = sorted({device.device_type for device in tf.config.list_physical_devices()})
-    known = [*key, *_describe_versions(), devices, os.environ.get("TF_ENABLE_ONEDNN_OPTS")]
+    known = [*key, *describe_versions(), devices, os.environ.get("TF_ENABLE_ONEDNN_OPTS")]
     digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     return get_cache_dir() / "graphs" / network / f"{digest}.graph"
 
 
 def keep_graph(path: Path, make: Callable[[], Graph]) -> Graph:
-    """Read a graph, or make it and keep it. A folder that cannot be written is done without.
+    """Read a graph from the cache, or make it and try to store it.
 
     Args:
         path: From `find_graph`.
@@ -185,12 +184,12 @@ def keep_graph(path: Path, make: Callable[[], Graph]) -> Graph:
     try:
         graph = Graph.unpack(path.read_bytes())
         if graph is not None:
-            with contextlib.suppress(OSError):  # others may own what they share
+            with contextlib.suppress(OSError):  # a shared file may have another owner
                 os.utime(path)
             return graph
         _logger.warning("%s: is damaged; it is made again.", path)
     except OSError:
-        pass  # there is none, or none that can be read
+        pass  # no file, or none that this user may read
     graph = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -218,8 +217,8 @@ def _make_room(folder: Path, size: int) -> None:
 
 
 @functools.cache
-def _describe_versions() -> tuple[str, ...]:
-    """Return the versions, and the digest of the code, that a graph comes from."""
+def describe_versions() -> tuple[str, ...]:
+    """Return the versions, and the digest of the code, that a graph depends on."""
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
         code.update(path.read_bytes())

@@ -1,6 +1,6 @@
-"""The network on OpenVINO: on a CPU faster than TensorFlow, but a graph that cannot travel.
+"""The engine OpenVINO: faster than TensorFlow on a CPU, but its graphs cannot be serialised.
 
-The network is converted once, kept in the user's cache, and called from TensorFlow's graph.
+The network is converted once, stored in the user's cache, and called from TensorFlow's graph.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ _FIXED_MULTIPLE = 16
 second and runs 1.3 to 1.7 times as fast. It is the size alone that decides, since the two differ in
 the last bits; sets of all sizes, as cameras and cropping make them, hold few such."""
 
-_EARLY_END = "block3a_project_bn"
+EARLY_END = "block3a_project_bn"
 """Layer of an encoder that ends the early part, at an eighth of the image's side. Rounding the
 first maps of an image moves its latent most: with them in bfloat16 `vector` restores 46 dB from
 float32, without at 63 (ADR 0009)."""
 
 _KEPT_SIZES = 4
-"""Compiled networks in memory at a time."""
+"""Most compiled networks in memory at a time."""
 
 _Infer = Callable[..., np.ndarray]
 
@@ -79,10 +79,10 @@ class OpenVINOEngine(TensorFlowEngine):
     """
 
     _finish = staticmethod(Graph.of)
-    _goes_one_by_one = False  # it does so by itself
+    _goes_one_by_one = False  # `Inference` infers images one by one
 
     def __init__(self, vae: Network | StoredNetwork, config: AugmentConfig) -> None:
-        """Check the processor and packages, then as `TensorFlowEngine`.
+        """Check the processor, and copy the weights; see `TensorFlowEngine`.
 
         Raises:
             EngineError: If bfloat16 is asked of a processor without it.
@@ -98,7 +98,7 @@ class OpenVINOEngine(TensorFlowEngine):
 
     @property
     def _goes_in_parts(self) -> bool:
-        """Whether it may infer whole batches, which need room."""
+        """Whether whole batches are inferred, so that large ones need parts."""
         return self._config.mode == "interpolate"
 
     @property
@@ -113,17 +113,17 @@ class OpenVINOEngine(TensorFlowEngine):
 
     def _make_runnable(self, network: Graph, alone: bool) -> Callable[..., tf.Tensor]:
         """Convert and compile a network; see `TensorFlowEngine`."""
-        end = network.find_layer(_EARLY_END) if self._divides else None
+        end = network.find_layer(EARLY_END) if self._divides else None
         parts = [(network, self._precision)]
         if end is not None:
             parts = list(zip(network.cut_at(end), ("f32", self._precision), strict=True))
         inferences = []
         for graph, precision in parts:
-            model = _keep(graph)
+            model = keep_model(graph)
             if alone:
                 model.reshape({port: [1, *port.partial_shape[1:]] for port in model.inputs})
-            inferences.append(_Inference(model, graph.inputs, not alone, precision))
-        infer = end_at_exit(_chain(inferences))
+            inferences.append(Inference(model, graph.inputs, not alone, precision))
+        infer = end_at_exit(chain(inferences))
 
         def run(images: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
             computed = tf.numpy_function(infer, [images, *others], tf.float32, stateful=False)
@@ -132,24 +132,36 @@ class OpenVINOEngine(TensorFlowEngine):
         return run
 
 
-class _Inference:
-    """A model as a function of arrays, safe to call from several threads."""
+class Inference:
+    """A model as a function of arrays, safe to call from several threads.
+
+    Attributes:
+        get_requests: Returns the idle inference requests of input shapes, compiled if they are new.
+    """
 
     def __init__(
         self, model: openvino.Model, names: Sequence[str], whole: bool, precision: str
     ) -> None:
+        """Compile nothing yet, since the shapes come with the first call.
+
+        Args:
+            model: The converted network.
+            names: Name of the tensor that each argument of a call is.
+            whole: Whether a batch is inferred at once, not image by image.
+            precision: `"f32"` or `"bf16"`.
+        """
         self._model = model
-        # A network need not use all that it is given.
+        # A network need not use all of its inputs.
         used = {name for port in model.inputs for name in port.get_names()}
         self._names = [name if name in used else None for name in names]
         self._whole = whole
         # Not a method, which would hold this object, and both until the garbage is collected.
-        make_requests = functools.partial(_make_requests, model, precision)
-        self._get_requests = functools.lru_cache(_KEPT_SIZES)(make_requests)
+        make = functools.partial(make_requests, model, precision)
+        self.get_requests = functools.lru_cache(_KEPT_SIZES)(make)
         self._lock = threading.Lock()
 
     def __call__(self, images: np.ndarray, *others: np.ndarray) -> np.ndarray:
-        """Return float32 for as many images, or maps: of their shape if the model has no other."""
+        """Infer images, or maps; the output has their shape unless the model has one of its own."""
         given = zip(self._names, (images, *others), strict=True)
         used = {name: part for name, part in given if name is not None}
         fixed = not self._whole and not any(n % _FIXED_MULTIPLE for n in images.shape[1:3])
@@ -161,22 +173,22 @@ class _Inference:
         under_way: collections.deque[tuple[openvino.InferRequest, np.ndarray]] = collections.deque()
         try:
             with self._lock:  # Calls start their images in turn, and end side by side.
-                idle = self._get_requests(shapes)
+                idle = self.get_requests(shapes)
                 for start in range(0, len(images), at_once or 1):
-                    if under_way and idle.empty():  # other calls may have the rest
+                    if under_way and idle.empty():  # other calls may hold the rest
                         _finish(*under_way.popleft(), idle)
                     rows = slice(start, start + at_once)
                     request = idle.get()
                     under_way.append((request, computed[rows]))
                     request.start_async({name: part[rows] for name, part in used.items()})
         finally:
-            with contextlib.ExitStack() as stack:  # whatever fails, all are given back
+            with contextlib.ExitStack() as stack:  # every request goes back, also after a failure
                 for request, rest in under_way:
                     stack.callback(_finish, request, rest, idle)
         return computed
 
 
-def _make_requests(
+def make_requests(
     model: openvino.Model, precision: str, shapes: tuple[tuple[str, tuple[int, ...]], ...] | None
 ) -> queue.SimpleQueue[openvino.InferRequest]:
     """Compile a model, for inputs of these shapes if there are any; return idle requests."""
@@ -196,7 +208,7 @@ def _finish(
     computed: np.ndarray,
     idle: queue.SimpleQueue[openvino.InferRequest],
 ) -> None:
-    """Wait for a request, copy its result, and give it back."""
+    """Wait for a request, copy its result, and put it back among the idle ones."""
     try:
         request.wait()
         computed[...] = request.get_output_tensor(0).data
@@ -204,8 +216,8 @@ def _finish(
         idle.put(request)
 
 
-def _chain(parts: Sequence[_Infer]) -> _Infer:
-    """Compute images by each in turn; the last is also given all that is not an image."""
+def chain(parts: Sequence[_Infer]) -> _Infer:
+    """Chain functions of images; the last one also takes the other arguments."""
     *first, last = parts
 
     def infer(images: np.ndarray, *others: np.ndarray) -> np.ndarray:
@@ -216,16 +228,16 @@ def _chain(parts: Sequence[_Infer]) -> _Infer:
     return infer
 
 
-def _keep(graph: Graph) -> openvino.Model:
+def keep_model(graph: Graph) -> openvino.Model:
     """Read a converted graph from the user's cache, or convert it and keep it there.
 
     The file's name is the digest of all that the model depends on, weights and OpenVINO's version
-    included, so that nothing stale or foreign is ever taken for it. A cache that cannot be written
-    is done without.
+    included, so that no stale or foreign file is ever read. A cache that cannot be written brings a
+    warning.
     """
     digest = hashlib.sha256(openvino.__version__.encode() + graph.pack()).hexdigest()
     path = get_cache_dir() / "openvino" / f"{digest}.xml"
-    # Unlike a path's own method, it does not fail on a folder of somebody else's.
+    # Unlike `Path.is_file`, it does not raise in a folder that this user may not read.
     if os.path.isfile(path) and os.path.isfile(path.with_suffix(".bin")):
         return openvino.Core().read_model(path)
     model = _convert(graph)
@@ -241,7 +253,7 @@ def _keep(graph: Graph) -> openvino.Model:
 
 
 def _convert(graph: Graph) -> openvino.Model:
-    """Convert what the outputs of a graph need."""
+    """Convert the part of a graph that its outputs depend on."""
     needed = graph.make_function()
     return openvino.convert_model(needed.graph, output=[t.name for t in needed.outputs])
 

@@ -1,4 +1,4 @@
-"""A traced network made ready for inference: constants folded, nothing computed twice."""
+"""Optimise a traced network for inference: fold constants, compute nothing twice."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ Nodes = dict[str, tf.compat.v1.NodeDef]
 def optimize(traced: Any) -> Graph:
     """Fold constants and merge operations once, instead of wherever the graph will run.
 
-    TensorFlow does it for a function that is called eagerly and hardly for one inside `tf.data`,
-    whose kernels then differ, and with them the last bits. The result runs on any device.
+    TensorFlow optimises a function that is called eagerly, but hardly one inside `tf.data`: their
+    kernels, and with them the last bits, would differ. The result runs on any device.
 
     Args:
-        traced: Concrete function of tensors that captures nothing.
+        traced: A concrete function that captures no variables.
 
     Returns:
-        A graph that computes the same of tensors with the same names.
+        A graph with the same inputs, outputs and results.
     """
     graph = Graph.of(traced)
     meta = tf.compat.v1.train.export_meta_graph(graph_def=graph.definition, graph=traced.graph)
-    # What is listed as a training operation is what the optimiser has to keep.
+    # The optimiser keeps operations that are listed as training operations.
     meta.collection_def["train_op"].node_list.value.extend([*graph.inputs, *graph.outputs])
     optimized = tf_optimizer.OptimizeGraph(tf.compat.v1.ConfigProto(), meta)
     return graph._replace(definition=fold_batch_norms(optimized))
 
 
 def fold_batch_norms(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
-    """Fold what TensorFlow's own optimiser leaves of batch norms after convolutions.
+    """Fold the parts of batch norms that TensorFlow's own optimiser leaves after convolutions.
 
     It folds a scale into the filters of a convolution, but not of a depthwise one, and leaves the
     shift as an addition of maps, which takes a CPU longer than adding a bias.
 
     Args:
-        graph: Frozen; it is changed.
+        graph: A frozen graph, which is changed in place.
 
     Returns:
         The graph, with the same names for the same values.
@@ -64,7 +64,7 @@ def fold_batch_norms(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
             scaled_filters = filters * value.reshape(filters.shape[2:])
             scaled = _make_constant(f"{node.name}/filters", scaled_filters)
             folded.add(convolution.name)
-            convolution.name = node.name  # which nothing else goes by
+            convolution.name = node.name  # so that users of the scale read the convolution
             convolution.input[1] = scaled.name
             nodes.update({scaled.name: scaled, node.name: convolution})
     kept = [node for name, node in nodes.items() if name not in folded]

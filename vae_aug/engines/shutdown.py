@@ -1,9 +1,9 @@
-"""Python functions in TensorFlow's graphs, and their end, which comes before the interpreter's.
+"""End the Python functions in TensorFlow's graphs before the interpreter ends.
 
-An iterator reads ahead on threads of TensorFlow's, which outlive the script if it does. Python ends
-any thread that asks for its lock while the interpreter is finalised. TensorFlow does not expect
-that of its own: it aborts the process, or waits for the call's result for ever. It looks whether
-there still is an interpreter before it asks, but one that is on its way out looks alive. See
+An iterator reads ahead on TensorFlow's threads, which run on after the end of the script. Python
+ends any thread that asks for its lock while the interpreter is finalised. TensorFlow does not
+expect that of its threads: it aborts the process, or waits for the call's result for ever. It
+checks that the interpreter exists before it asks, but one that is being finalised passes. See
 `PyGILState_Ensure` in the C API of Python, and `PyFuncOp` in TensorFlow's `py_func.cc`.
 """
 
@@ -24,20 +24,20 @@ from typing import Any
 
 import tensorflow as tf
 
-_QUIET_S = 0.05
-"""Time without a call after which none is expected, nor on its way back into TensorFlow."""
+QUIET_S = 0.05
+"""Time without a call after which none is expected to come, or to be returning to TensorFlow."""
 
-_GRACE_S = 2.0
-"""Time in which what reads on is left to end by itself."""
+GRACE_S = 2.0
+"""Time in which threads that read ahead may end by themselves."""
 
-_PATIENCE_S = 30.0
+PATIENCE_S = 30.0
 """Time after which calls under way are no longer waited for."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Gate:
-    """Functions that TensorFlow's threads call, until it is closed."""
+    """A gate before functions that TensorFlow's threads call; when closed, it refuses calls."""
 
     def __init__(self) -> None:
         """Open the gate, for this process alone."""
@@ -56,21 +56,21 @@ class Gate:
     def close(self) -> None:
         """End iterators, wait for calls under way, and replace the functions by `_refuse`.
 
-        Nothing then holds the functions, nor their compiled networks. A forked child, in which
+        Nothing then refers to the functions and their compiled networks. A forked child, in which
         TensorFlow has no threads to wait for, leaves all as it is.
         """
         if os.getpid() != self._process or not self._functions:
             return
-        _end_iterators()
+        end_iterators()
         # A thread that waits for a batch gets it, and then finds its iterator ended.
-        self._wait(_GRACE_S)
+        self._wait(GRACE_S)
         for wrapped in list(self._functions):
             wrapped.function = _refuse
-        if not self._wait(_PATIENCE_S):
+        if not self._wait(PATIENCE_S):
             _logger.warning(
                 "TensorFlow still calls Python %.0f s after the end of the script; the process may "
                 "abort or hang. Delete the iterators of tf.data before the script ends.",
-                _PATIENCE_S,
+                PATIENCE_S,
             )
 
     @contextlib.contextmanager
@@ -90,7 +90,7 @@ class Gate:
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             calls = self._calls
-            time.sleep(_QUIET_S)
+            time.sleep(QUIET_S)
             if not self._under_way and self._calls == calls:
                 return True
         return False
@@ -109,12 +109,12 @@ class _Function:
 
 
 def _refuse(*_: Any) -> Any:
-    """Raise what is to TensorFlow the end of a sequence, and the one thing that it does not log."""
+    """Raise the one exception that TensorFlow takes for the end of a sequence and does not log."""
     raise StopIteration("The process is about to end.")
 
 
-def _end_iterators() -> None:
-    """Take its resource from every iterator of `tf.data` in this process.
+def end_iterators() -> None:
+    """Delete the resource of every iterator of `tf.data` in this process.
 
     TensorFlow then cancels the iterator's threads and waits for the calls under way.
     """
@@ -136,7 +136,7 @@ def end_at_exit(function: Callable[..., Any]) -> Callable[..., Any]:
         function: Takes and returns NumPy arrays, in several threads at once.
 
     Returns:
-        A function that does the same until the script ends. Whoever calls it must not hold the
-        original, so that what that holds is released then.
+        A function that does the same until the script ends. The caller must not keep the original
+        function, so that its resources are released then.
     """
     return _gate.wrap(function)

@@ -47,11 +47,11 @@ from vae_aug.evaluate.neighbours import (
 )
 from vae_aug.evaluate.preview import describe_network
 from vae_aug.evaluate.probe import Probe, Progress, Samples, make_samples
-from vae_aug.evaluate.spacing import space_out, take_places
+from vae_aug.evaluate.subset import Subset, take_places
 from vae_aug.evaluate.verdict import LEVEL, Comparison, compare, judge
 from vae_aug.figures.sheet import make_panels, write_sheet
 from vae_aug.model.network import Network
-from vae_aug.records.records import get_split_name, read_info, read_records
+from vae_aug.records.records import read_info, read_records
 from vae_aug.train.feed import fit
 from vae_aug.version import __version__
 
@@ -70,8 +70,6 @@ _WAYS = {
     "control": "variants around training images; where they are not suspect, a copy is not either",
     "interpolated": "held-out images, global latent moved towards a sample of the prior",
 }
-
-_Records = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,15 +174,12 @@ class _Images(NamedTuple):
 
 def audit_memorisation(
     network: Network,
-    train_records: _Records,
-    held_out_records: _Records | None = None,
+    training: Subset,
+    held_out: Subset | None = None,
     *,
-    train_split: str = "train",
-    held_out_split: str = "validation",
     samples: int = 256,
     quantile: float = 0.01,
     seed: int = 0,
-    limit: int | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Audit:
@@ -206,16 +201,13 @@ def audit_memorisation(
 
     Args:
         network: The network.
-        train_records: Folder, or folders, of the records that it was trained on, all of them.
-        held_out_records: Folder or folders of images of other patients, alike in kind. None for
-            `train_records`, where they have the split.
-        train_split: Split of `train_records`.
-        held_out_split: Split of `held_out_records`.
+        training: The images that the network was trained on, all of them, at about 50 KB of memory
+            each. Copies of those that a limit, at least 2, leaves out are not found.
+        held_out: Images of other patients, alike in kind. None for the validation images of those
+            folders of `training` that have some, within its limit.
         samples: Most samples of each way; of `"prior"` exactly as many.
         quantile: Share of held-out images below the threshold, in (0, 0.5].
         seed: Of the samples, from 0.
-        limit: Most images of each set, evenly spaced; copies of training images that are left out
-            are not found. None for all, at about 50 KB of memory each.
         out: Folder for `audit.json` and `audit.png`, a sheet of the most suspicious samples beside
             their nearest training images. The sheet shows patients' images, small as they are:
             keep it where the records are kept. None writes nothing.
@@ -231,62 +223,38 @@ def audit_memorisation(
     check_range("samples", samples, 1)
     check_range("quantile", quantile, 0.0, 0.5, open_low=True)
     check_range("seed", seed, 0, 2**31 - 1)
-    if limit is not None:
-        check_range("limit", limit, 2)
-    size = network.config.image_size
-    train_folders = _list_folders(train_records)
-    held_out_folders = (
-        _find_folders(train_folders, held_out_split)
-        if held_out_records is None
-        else _list_folders(held_out_records)
+    held_out = held_out or _find_held_out(training)
+    for subset in (training, held_out):
+        if subset.limit is not None:
+            check_range("limit", subset.limit, 2)
+    train_source, held_out_source = (
+        _open(subset, network.config.image_size) for subset in (training, held_out)
     )
-    train_images = _open(train_folders, train_split, size)
-    held_out_images = _open(held_out_folders, held_out_split, size)
-    chosen = [space_out(_count(dataset), limit) for dataset in (train_images, held_out_images)]
     samples_alone = network.config.profile != "ladder"
     ways = ("prior", "variants") if samples_alone else ("variants", "interpolated")
-    report = Progress(progress, ways, len(chosen[0]), len(chosen[1]), samples)
+    counts = len(train_source.places), len(held_out_source.places)
+    report = Progress(progress, ways, *counts, samples)
     probe = Probe(network, seed)
-    training = _read(train_images, chosen[0], probe, report, f"the split {train_split!r}")
-    everything = _read(held_out_images, chosen[1], probe, report, f"the split {held_out_split!r}")
-    held_out = everything.select(_find_strangers(training, everything))
-    if len(held_out.grids) < 2:
-        raise RecordError(
-            f"the split {held_out_split!r}: at least 2 held-out images are needed that are not in "
-            f"the training set, nor of its patients; got {len(held_out.grids)} of "
-            f"{len(everything.grids)}. Pass records of other patients."
-        )
-    sets = _Sets(train_images, held_out_images, training, held_out)
+    sets = _read_sets(train_source, held_out_source, probe, report)
     found = {way: _compare_way(way, probe, sets, samples, quantile, report) for way in ways}
-    comparisons = [row for one in found.values() for row in one.rows]
-    controls = [row for one in found.values() for row in one.controls]
     suspects = [suspect for one in found.values() for suspect in one.suspects]
     suspects = sorted(suspects, key=lambda pair: pair[0].relative)[:_LISTED]
-    signs, verdict = judge(comparisons, controls)
     settings = {
-        **_count_images(training, held_out, everything),
-        "train_split": train_split,
-        "held_out_split": held_out_split,
+        **sets.describe(),
+        "train_split": training.split,
+        "held_out_split": held_out.split,
         "samples": samples,
         "quantile": quantile,
         "seed": seed,
-        "limit": limit,
+        "limit": training.limit,
+        "held_out_limit": held_out.limit,
         "level": LEVEL,
-        "grid_px": training.grids.shape[1],
+        "grid_px": probe.grid,
         "profile": network.config.profile,
         "digest": network.digest,
         "version": __version__,
     }
-    audit = Audit(
-        signs,
-        verdict,
-        tuple(_list_notes(ways, settings, comparisons)),
-        tuple(comparisons),
-        tuple(controls),
-        tuple(suspect for suspect, _ in suspects),
-        {way: one.smoothing_px for way, one in found.items()},
-        settings,
-    )
+    audit = _conclude(found, [suspect for suspect, _ in suspects], settings)
     if out is not None:
         _write(Path(out), audit, network, [pictures for _, pictures in suspects])
     report.finish()
@@ -296,57 +264,96 @@ def audit_memorisation(
 # --- Images ----------------------------------------------------------------------
 
 
-def _list_folders(records: _Records) -> list[str]:
-    several = [records] if isinstance(records, str | os.PathLike) else records
-    if not several:
-        raise ValueError("records must be a folder or several; got none.")
-    return [os.fspath(folder) for folder in several]
+class _Source(NamedTuple):
+    """A split, the places of its images that are compared, and what messages call it."""
+
+    images: tf.data.Dataset
+    places: np.ndarray
+    name: str
 
 
-def _find_folders(folders: Sequence[str], split: str) -> list[str]:
-    """Return the folders that have a split."""
-    name = get_split_name(split)
-    found = [folder for folder in folders if name in read_info(folder).image_splits]
+class _Sets(NamedTuple):
+    """The images that samples are made of, and what is kept of them for comparisons.
+
+    Attributes:
+        train_images: Squares of the training split, and patients.
+        held_out_images: Those of the held-out split.
+        training: What is kept of the training images.
+        held_out: Of the held-out images that are neither in the training set nor of its patients.
+        left_out: Number of the other held-out images.
+    """
+
+    train_images: tf.data.Dataset
+    held_out_images: tf.data.Dataset
+    training: _Images
+    held_out: _Images
+    left_out: int
+
+    def describe(self) -> dict[str, int]:
+        """Count images and patients."""
+        return {
+            "training_images": len(self.training.grids),
+            "training_patients": _count_patients(self.training),
+            "held_out_images": len(self.held_out.grids),
+            "held_out_patients": _count_patients(self.held_out),
+            "held_out_images_left_out": self.left_out,
+        }
+
+
+def _find_held_out(training: Subset) -> Subset:
+    """Find the validation images of the folders that have some."""
+    split = "validation"
+    found = [folder for folder in training.folders if split in read_info(folder).image_splits]
     if not found:
         raise RecordError(
-            f"{', '.join(folders)}: no split {name!r}; pass records of held-out images."
+            f"{', '.join(training.folders)}: no split {split!r}; pass records of held-out images."
         )
-    return found
+    return dataclasses.replace(training, records=found, split=split)
 
 
-def _open(folders: Sequence[str], split: str, size: int) -> tf.data.Dataset:
+def _open(subset: Subset, size: int) -> _Source:
     """Open a split of all folders, one after the other: square `[S, S, 1]` and patient."""
 
     def prepare(element: dict[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
         return fit(element, size, box_weight=1.0)[0], element["image/patient"]
 
     datasets = [
-        read_records(folder, split, unannotated=True).map(
+        read_records(folder, subset.split, unannotated=True).map(
             prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        for folder in folders
+        for folder in subset.folders
     ]
-    return functools.reduce(lambda one, other: one.concatenate(other), datasets)
+    images = functools.reduce(lambda one, other: one.concatenate(other), datasets)
+    return _Source(images, subset.choose(images), f"the split {subset.split!r}")
 
 
-def _count(dataset: tf.data.Dataset) -> int:
-    """Count elements, by reading them only if nothing tells their number."""
-    known = int(dataset.cardinality())
-    return known if known >= 0 else sum(1 for _ in dataset)
+def _read_sets(training: _Source, held_out: _Source, probe: Probe, report: Progress) -> _Sets:
+    """Read both sets; of the held-out images those that the network cannot have seen."""
+    seen, everything = (_read(source, probe, report) for source in (training, held_out))
+    unseen = everything.select(_find_strangers(seen, everything))
+    if len(unseen.grids) < 2:
+        raise RecordError(
+            f"{held_out.name}: at least 2 held-out images are needed that are not in the training "
+            f"set, nor of its patients; got {len(unseen.grids)} of {len(everything.grids)}. Pass "
+            "records of other patients."
+        )
+    left_out = len(everything.grids) - len(unseen.grids)
+    return _Sets(training.images, held_out.images, seen, unseen, left_out)
 
 
-def _read(
-    dataset: tf.data.Dataset, places: np.ndarray, probe: Probe, report: Progress, name: str
-) -> _Images:
-    """Read the images at places of a dataset, and keep them small."""
-    if len(places) < 2:
-        raise RecordError(f"{name}: an audit needs at least 2 images; got {len(places)}.")
+def _read(source: _Source, probe: Probe, report: Progress) -> _Images:
+    """Read the images that are compared, and keep them small."""
+    if len(source.places) < 2:
+        raise RecordError(
+            f"{source.name}: an audit needs at least 2 images; got {len(source.places)}."
+        )
     grids, patients = [], []
-    for squares, hashes in take_places(dataset, places).batch(probe.batch).prefetch(1):
+    chosen = take_places(source.images, source.places)
+    for squares, hashes in chosen.batch(probe.batch).prefetch(1):
         grids.append(probe.shrink(squares).numpy())
         patients.append(hashes.numpy())
         report.advance(len(grids[-1]))
-    return _Images(np.concatenate(grids), places, np.concatenate(patients).astype(object))
+    return _Images(np.concatenate(grids), source.places, np.concatenate(patients).astype(object))
 
 
 def _find_strangers(training: _Images, held_out: _Images) -> np.ndarray:
@@ -359,17 +366,6 @@ def _find_strangers(training: _Images, held_out: _Images) -> np.ndarray:
             for patient, distance in zip(held_out.patients, distances[:, 0], strict=True)
         ]
     )
-
-
-def _count_images(training: _Images, held_out: _Images, everything: _Images) -> dict[str, Any]:
-    """Count images and patients; `everything` are the held-out images before any was left out."""
-    return {
-        "training_images": len(training.grids),
-        "training_patients": _count_patients(training),
-        "held_out_images": len(held_out.grids),
-        "held_out_patients": _count_patients(held_out),
-        "held_out_images_left_out": len(everything.grids) - len(held_out.grids),
-    }
 
 
 def _count_patients(images: _Images) -> int:
@@ -397,15 +393,6 @@ def _find_all(
         ]
         near["features"] = [find_neighbours(part, known * scale, "features") for part in told]
     return near
-
-
-class _Sets(NamedTuple):
-    """The images that samples are made of, and what is kept of them for comparisons."""
-
-    train_images: tf.data.Dataset
-    held_out_images: tf.data.Dataset
-    training: _Images
-    held_out: _Images
 
 
 class _Found(NamedTuple):
@@ -495,6 +482,25 @@ def _compute_scale(features: np.ndarray) -> np.ndarray:
 # --- Output ----------------------------------------------------------------------------------
 
 
+def _conclude(
+    found: Mapping[str, _Found], suspects: Sequence[Suspect], settings: Mapping[str, Any]
+) -> Audit:
+    """Judge what was found of all ways."""
+    comparisons = [row for one in found.values() for row in one.rows]
+    controls = [row for one in found.values() for row in one.controls]
+    signs, verdict = judge(comparisons, controls)
+    return Audit(
+        signs,
+        verdict,
+        tuple(_list_notes(tuple(found), settings, comparisons)),
+        tuple(comparisons),
+        tuple(controls),
+        tuple(suspects),
+        {way: one.smoothing_px for way, one in found.items()},
+        settings,
+    )
+
+
 def _list_notes(
     ways: Sequence[str], settings: Mapping[str, Any], comparisons: Sequence[Comparison]
 ) -> Iterator[str]:
@@ -528,9 +534,10 @@ def _list_notes(
             f"{1 / (settings['held_out_images'] + 1):.1%} of samples are expected below it."
         )
     if settings["limit"] is not None:
+        same = settings["limit"] == settings["held_out_limit"]
         yield (
-            f"At most {settings['limit']} images of each set were compared; copies of others are "
-            "not found."
+            f"At most {settings['limit']} {'images of each set' if same else 'training images'} "
+            "were compared; copies of others are not found."
         )
     if not any(row.measure == "features" for row in comparisons):
         yield "The encoder tells no two training images apart, so features were not compared."

@@ -43,7 +43,7 @@ def _filter_bm3d(plane: np.ndarray, sigma: float) -> np.ndarray:
     return bm3d.bm3d(plane, sigma_psd=sigma)
 
 
-_METHODS: dict[str, tuple[Callable[[np.ndarray, float], np.ndarray], str, tuple[float, ...]]] = {
+METHODS: dict[str, tuple[Callable[[np.ndarray, float], np.ndarray], str, tuple[float, ...]]] = {
     "median": (_filter_median, "window_px", (3, 5, 9, 13)),
     "tv": (_filter_tv, "weight", (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)),
     "nlm": (_filter_nlm, "h", (0.1, 0.2, 0.4, 0.8, 1.2, 1.6)),
@@ -69,18 +69,18 @@ class Filter:
 
     def __call__(self, plane: np.ndarray) -> np.ndarray:
         """Filter an image: `[H, W]` in [0, 1] to `[H, W] float64` in [0, 1]."""
-        function, _, _ = _METHODS[self.method]
+        function, _, _ = METHODS[self.method]
         stretched = (np.asarray(plane, np.float64) - 0.5) / self.stretch + 0.5
         return np.clip(function(stretched, self.strength), 0.0, 1.0)
 
     def to_dict(self) -> dict[str, float]:
         """Return the parameters by name, JSON values."""
-        return {_METHODS[self.method][1]: self.strength, "contrast_undone": 1 / self.stretch}
+        return {METHODS[self.method][1]: self.strength, "contrast_undone": 1 / self.stretch}
 
 
 def list_methods() -> list[str]:
     """List the methods that are installed; BM3D only if the user has the package `bm3d`."""
-    methods = list(_METHODS)
+    methods = list(METHODS)
     if importlib.util.find_spec("bm3d") is None:
         methods.remove("bm3d")
     return methods
@@ -88,7 +88,7 @@ def list_methods() -> list[str]:
 
 def describe_grids() -> dict[str, dict[str, list[float]]]:
     """Return the strengths that are tried, by method and parameter, JSON values."""
-    return {method: {_METHODS[method][1]: list(_METHODS[method][2])} for method in list_methods()}
+    return {method: {METHODS[method][1]: list(METHODS[method][2])} for method in list_methods()}
 
 
 def make_grid(method: str, corruption: str, keep: float) -> list[Filter]:
@@ -103,7 +103,7 @@ def make_grid(method: str, corruption: str, keep: float) -> list[Filter]:
         The filters.
     """
     stretches = (1.0, keep) if corruption in GREY_PULLING and keep < 1 else (1.0,)
-    strengths = _METHODS[method][2]
+    strengths = METHODS[method][2]
     return [Filter(method, strength, stretch) for strength in strengths for stretch in stretches]
 
 

@@ -29,6 +29,7 @@ from vae_aug.evaluate.metrics import (
     make_box_mask,
     measure_regions,
 )
+from vae_aug.evaluate.subset import Subset, space_out
 from vae_aug.figures.sheet import Panel, make_panels, write_sheet
 from vae_aug.grey import compute_grey, find_range
 from vae_aug.letterbox import compute_content, letterbox, letterbox_boxes, unletterbox
@@ -42,9 +43,31 @@ MEASURES = ("ssim", "psnr", "r2")
 INPUT = "input"
 
 _BATCH = 16
-_DEFAULT_SIZE, _MIN_SIZE = 224, 32
+DEFAULT_SIZE, _MIN_SIZE = 224, 32
 _TUNING_IMAGES = 6
 _FIGURE_IMAGES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Corruptions:
+    """What is done to the images that are to be restored.
+
+    Attributes:
+        names: Keys of `vae_aug.train.corrupt.CORRUPTIONS`; one that is named twice counts once.
+        keep: Share of the information that each of them leaves, in (0, 1]. 1 measures what the
+            methods do to clean images.
+
+    Raises:
+        ValueError: If there is no corruption of a name, or the share is out of its range.
+    """
+
+    names: Sequence[str] = ("replace", "blend")
+    keep: float = 0.4
+
+    def __post_init__(self) -> None:
+        check_names(self.names)
+        check_range("keep", self.keep, 0, 1, open_low=True)
+        object.__setattr__(self, "names", tuple(dict.fromkeys(self.names)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,20 +148,17 @@ class DenoisingTable:
 
 
 def evaluate_denoising(
-    source_records: str | os.PathLike[str],
+    subset: Subset,
     networks: Mapping[str, Network],
+    corruptions: Corruptions | None = None,
     *,
-    split: str = "validation",
-    keep: float = 0.4,
-    corruptions: Sequence[str] = ("replace", "blend"),
-    limit: int | None = None,
     size: int | None = None,
     value_range: tuple[float, float] | None = None,
+    seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
-    seed: int = 0,
 ) -> DenoisingTable:
-    """Corrupt the images of a data set, restore them by every method, and compare.
+    """Corrupt images, restore them by every method, and compare.
 
     Images are seen as a network sees them: grey, letterboxed into a square. The profile `ladder`
     and the filters run on that square as it is. The profile `vector`, where its own square is
@@ -151,22 +171,17 @@ def evaluate_denoising(
     their best, see `vae_aug.evaluate.classical`.
 
     Args:
-        source_records: Folder of records, as `read_records` takes it.
+        subset: The images.
         networks: Names to networks; may be empty. A name must not be that of another method.
-        split: The split.
-        keep: Share of the information that the corruption leaves, in (0, 1]. 1 measures what
-            the methods do to clean images.
-        corruptions: Keys of `vae_aug.train.corrupt.CORRUPTIONS`; one that is named twice counts
-            once.
-        limit: Most images, evenly spaced over the split; None for all.
+        corruptions: What is done to the images; None for those of `Corruptions()`.
         size: Side of the square in pixels, at least 32; None for the largest `image_size` of the
             networks, that of their training, or 224 without any.
         value_range: Values of black and white, as `VAEAugment` takes them; None for the whole range
             of the images' dtype.
+        seed: Of noise and bootstrap.
         out: Folder for `denoising.json` and, for each corruption, `denoising_<name>.png`: clean,
             noisy and restored images with their boxes and errors. None writes nothing.
         progress: Called with (steps done, steps in all).
-        seed: Of noise and bootstrap.
 
     Returns:
         The table.
@@ -176,11 +191,6 @@ def evaluate_denoising(
         TypeError: If `value_range` is no pair.
         RecordError: If the records cannot be read or the split is empty.
     """
-    check_names(corruptions)
-    corruptions = tuple(dict.fromkeys(corruptions))
-    check_range("keep", keep, 0, 1, open_low=True)
-    if limit is not None:
-        check_range("limit", limit, 1)
     if size is not None:
         check_range("size", size, _MIN_SIZE)
     taken = sorted({INPUT, "clean", "noisy", *list_methods()} & set(networks))
@@ -188,21 +198,10 @@ def evaluate_denoising(
         raise ValueError(f"a network must not be named {taken[0]!r}, which is another method.")
     if size is None:
         sizes = [network.config.image_size for network in networks.values()]
-        size = max(sizes, default=_DEFAULT_SIZE)
+        size = max(sizes, default=DEFAULT_SIZE)
     if value_range is not None:
         value_range = check_value_range(value_range)
-    run = _Run(
-        source_records,
-        networks,
-        split,
-        keep,
-        corruptions,
-        limit,
-        size,
-        value_range,
-        seed,
-        progress,
-    )
+    run = _Run(subset, networks, corruptions or Corruptions(), size, value_range, seed, progress)
     values, figures = run.measure()
     table = DenoisingTable(run.summarize(values), run.describe(), run.extent)
     if out is not None:
@@ -249,29 +248,25 @@ class _Run:
 
     def __init__(
         self,
-        source: str | os.PathLike[str],
+        subset: Subset,
         networks: Mapping[str, Network],
-        split: str,
-        keep: float,
-        corruptions: tuple[str, ...],
-        limit: int | None,
+        corruptions: Corruptions,
         size: int,
         value_range: tuple[float, float] | None,
         seed: int,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self._dataset = read_records(source, split, unannotated=True)
-        self.label_names = read_info(source).label_names
-        self._source, self._split = source, split
-        self._networks = networks
-        self._keep, self._corruptions, self._seed = keep, corruptions, seed
+        self._dataset = read_records(subset.folder, subset.split, unannotated=True)
+        self.label_names = read_info(subset.folder).label_names
+        self._subset, self._networks = subset, networks
+        self._keep, self._corruptions, self._seed = corruptions.keep, corruptions.names, seed
         self.size = size
         self.extent = Extent()
         self._value_range = value_range
         self._restorers = {name: _make_restorer(vae) for name, vae in networks.items()}
         self._filters: dict[str, Mapping[str, Filter]] = {}
         patients, box_counts = self._scan()
-        chosen = _spread(range(len(patients)), limit or len(patients))
+        chosen = space_out(len(patients), subset.limit).tolist()
         self._groups, self._unit = choose_groups([patients[index] for index in chosen])
         self._tuned_on = _spread(chosen, _TUNING_IMAGES)
         with_boxes = [index for index in chosen if box_counts[index]]
@@ -279,7 +274,7 @@ class _Run:
         self._chosen = chosen
         self._progress = progress
         self._done = 0
-        self._steps = (len(chosen) + len(self._tuned_on)) * len(corruptions)
+        self._steps = (len(chosen) + len(self._tuned_on)) * len(corruptions.names)
 
     def measure(self) -> tuple[_Values, _Figures]:
         """Measure every method on every image, and keep what the figures show."""
@@ -314,8 +309,8 @@ class _Run:
         """Say what was done, as JSON takes it."""
         by_patient = self._unit == "patients"
         return {
-            "source": os.fspath(self._source),
-            "split": self._split,
+            "source": self._subset.folder,
+            "split": self._subset.split,
             "images": len(self._chosen),
             "patients": len(set(self._groups)) if by_patient else None,
             "keep": self._keep,
@@ -377,7 +372,7 @@ class _Run:
             patients.append(element["image/patient"].numpy().decode())
             box_counts.append(int(element["objects"]["bbox"].shape[0]))
         if not patients:
-            raise RecordError(f"{self._source}: the split {self._split!r} is empty.")
+            raise RecordError(f"{self._subset.folder}: the split {self._subset.split!r} is empty.")
         return patients, box_counts
 
     def _read(self, indices: Iterable[int]) -> Iterator[_Picture]:
@@ -504,8 +499,7 @@ def _estimate(values: Sequence[float], groups: Sequence[str], seed: int) -> Esti
 
 def _spread(indices: Sequence[int], count: int) -> list[int]:
     """Choose at most `count`, evenly spaced, in order."""
-    count = min(count, len(indices))
-    return [indices[position * len(indices) // count] for position in range(count)]
+    return [indices[place] for place in space_out(len(indices), count)]
 
 
 def _to_json(estimate: Estimate) -> dict[str, float | int | None]:

@@ -15,16 +15,17 @@ import tensorflow as tf
 from vae_aug.atomic import write_atomic
 from vae_aug.augment.guard import MIN_NOISE, MIN_RING_PX, RING
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.config import check_range
+from vae_aug.config import Mode, check_range
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.metrics import find_body, make_box_mask, ssim_map
 from vae_aug.evaluate.preview import describe_network, make_variants, write_preview
-from vae_aug.evaluate.spacing import space_out, take_places
+from vae_aug.evaluate.subset import Subset, take_places
+from vae_aug.evaluate.sweep import Sweep
 from vae_aug.figures.sheet import Panel, make_panels, write_sheet
 from vae_aug.grey import compute_grey, find_range
 from vae_aug.letterbox import letterbox_boxes
 from vae_aug.model.network import Network
-from vae_aug.records.records import get_split_name, read_info, read_records
+from vae_aug.records.records import read_info, read_records
 from vae_aug.train.feed import fit
 from vae_aug.words import plural
 
@@ -64,33 +65,23 @@ class Diversity:
 
 
 def measure_diversity(
-    source_records: str | os.PathLike[str],
+    subset: Subset,
     network: Network,
+    sweep: Sweep | None = None,
     *,
-    split: str = "validation",
-    mode: str = "sample",
-    factors: Sequence[float] = (0.5, 1.0, 2.0),
+    mode: Mode = "sample",
     samples: int = 16,
-    limit: int | None = 32,
-    guard: str = "paste",
-    value_range: tuple[float, float] | None = None,
-    seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Diversity, ...]:
     """Make samples of every image with `detail=1` and measure them.
 
     Args:
-        source_records: Folder of records, as `read_records` takes it.
+        subset: The images.
         network: The network.
-        split: The split.
+        sweep: Strengths and settings of the transform; None for those of `Sweep()`.
         mode: `"sample"` or `"interpolate"`, as `VAEAugment`.
-        factors: Strengths, at least 0.
         samples: Samples of each image, at least 2.
-        limit: Most images, evenly spaced over the split; None for all.
-        guard: As `VAEAugment`.
-        value_range: As `VAEAugment`; grey is measured on it, too.
-        seed: Of the samples.
         out: Folder for `diversity.json`, for each factor `samples_<factor>.png`, and
             `interpolation.png`. None writes nothing.
         progress: Called with (images done, images in all).
@@ -103,23 +94,14 @@ def measure_diversity(
         RecordError: If the records cannot be read or the split is empty.
     """
     check_range("samples", samples, 2)
-    augments = {
-        factor: VAEAugment(
-            network,
-            mode=mode,  # type: ignore[arg-type]
-            factor=factor,
-            guard=guard,  # type: ignore[arg-type]
-            value_range=value_range,
-            seed=seed,
-        )
-        for factor in factors
-    }
-    dataset = read_records(source_records, split)
-    images = read_info(source_records).splits[get_split_name(split)].examples
-    elements = list(take_places(dataset, space_out(images, limit)))
+    sweep = sweep or Sweep()
+    label_names = read_info(subset.folder).label_names
+    augments = {augment.config.factor: augment for augment in sweep.make_transforms(network, mode)}
+    dataset = read_records(subset.folder, subset.split)
+    elements = list(take_places(dataset, subset.choose(dataset)))
     if not elements:
-        raise RecordError(f"{source_records}: the split {split!r} is empty.")
-    measured: dict[float, list[dict[str, list[float]]]] = {factor: [] for factor in factors}
+        raise RecordError(f"{subset.folder}: the split {subset.split!r} is empty.")
+    measured: dict[float, list[dict[str, list[float]]]] = {factor: [] for factor in augments}
     for number, element in enumerate(elements, start=1):
         for factor, augment in augments.items():
             measured[factor].append(_measure_image(augment, element, samples))
@@ -128,19 +110,16 @@ def measure_diversity(
     table = tuple(_summarize(factor, values) for factor, values in measured.items())
     if out is not None:
         settings = {
-            "source": os.fspath(source_records),
-            "split": split,
+            "source": subset.folder,
+            "split": subset.split,
             "images": len(elements),
             "mode": mode,
             "samples": samples,
-            "guard": guard,
-            "value_range": value_range,
-            "seed": seed,
+            **sweep.describe(),
             "digest": network.digest,
         }
-        names = read_info(source_records).label_names
-        _write(Path(out), table, settings, augments, elements, names)
-        _write_pairs(Path(out) / "interpolation.png", network, elements, names)
+        _write(Path(out), table, settings, augments, elements, label_names)
+        _write_pairs(Path(out) / "interpolation.png", network, elements, label_names)
     return table
 
 

@@ -20,12 +20,13 @@ from vae_aug.errors import RecordError
 from vae_aug.evaluate.diversity import CONTRAST_TOLERANCE, measure_contrast
 from vae_aug.evaluate.metrics import make_box_mask
 from vae_aug.evaluate.preview import describe_network
-from vae_aug.evaluate.spacing import space_out, take_places
+from vae_aug.evaluate.subset import Subset, take_places
+from vae_aug.evaluate.sweep import Sweep
 from vae_aug.figures.drawing import make_legible
 from vae_aug.figures.plot import Chart, make_histogram, write_plots
 from vae_aug.grey import compute_grey, find_range
 from vae_aug.model.network import Network
-from vae_aug.records.records import get_split_name, read_info, read_records
+from vae_aug.records.records import read_info, read_records
 from vae_aug.words import plural
 
 _BINS, _SHOWN_LABELS = 40, 12
@@ -60,33 +61,21 @@ class BoxFidelity:
 
 
 def measure_box_fidelity(
-    source_records: str | os.PathLike[str],
+    subset: Subset,
     network: Network,
+    sweep: Sweep | None = None,
     *,
-    split: str = "train",
     modes: Sequence[Mode] = MODES,
-    factors: Sequence[float] = (0.5, 1.0, 2.0),
-    guard: str = "paste",
-    min_fidelity: float = 0.8,
-    value_range: tuple[float, float] | None = None,
-    limit: int | None = None,
-    seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[BoxFidelity, ...]:
-    """Run a split through the transform and look at every box that comes out.
+    """Run images through the transform and look at every box that comes out.
 
     Args:
-        source_records: Folder of records.
+        subset: The images.
         network: The network.
-        split: The split.
+        sweep: Strengths and settings of the transform; None for those of `Sweep()`.
         modes: Modes of `VAEAugment`, each with its own default of `detail`.
-        factors: Strengths, at least 0.
-        guard: As of `VAEAugment`.
-        min_fidelity: As of `VAEAugment`.
-        value_range: As of `VAEAugment`.
-        limit: Most images, evenly spaced over the split; None for all.
-        seed: Of the transform.
         out: Folder for `fidelity.json` and `fidelity.png`, histograms for each label and mode; None
             writes nothing.
         progress: Called with (images done, images in all).
@@ -98,51 +87,44 @@ def measure_box_fidelity(
         ValueError: If an argument is out of its range.
         RecordError: If the records cannot be read, or the split has no box that can be judged.
     """
-    info = read_info(source_records)
-    dataset = read_records(source_records, split)
-    places = space_out(info.splits[get_split_name(split)].examples, limit)
+    sweep = sweep or Sweep()
+    label_names = read_info(subset.folder).label_names
+    dataset = read_records(subset.folder, subset.split)
+    places = subset.choose(dataset)
     dataset, images = take_places(dataset, places), len(places)
-    settings = [(mode, factor) for mode in modes for factor in factors]
+    passes = len(modes) * len(sweep.factors)
+    transforms = (augment for mode in modes for augment in sweep.make_transforms(network, mode))
     rows, fidelities = [], []
-    for number, (mode, factor) in enumerate(settings):
-        augment = VAEAugment(
-            network,
-            mode=mode,
-            factor=factor,
-            guard=guard,  # type: ignore[arg-type]
-            min_fidelity=min_fidelity,
-            value_range=value_range,
-            seed=seed,
-        )
+    for number, augment in enumerate(transforms):
 
         def report(done: int, before: int = number * images) -> None:
             if progress is not None:
-                progress(before + done, len(settings) * images)
+                progress(before + done, passes * images)
 
         row, found = _measure(augment, dataset, report)
         rows.append(row)
         fidelities.append(found)
     if not any(row.boxes for row in rows):
-        raise RecordError(f"{source_records}: the split {split!r} has no box that can be judged.")
+        raise RecordError(
+            f"{subset.folder}: the split {subset.split!r} has no box that can be judged."
+        )
     if out is not None:
         _write(
             Path(out),
             rows,
-            source=os.fspath(source_records),
-            split=split,
+            source=subset.folder,
+            split=subset.split,
             images=images,
-            guard=guard,
-            min_fidelity=min_fidelity,
-            value_range=value_range,
-            seed=seed,
+            **sweep.describe(),
             digest=network.digest,
         )
         caption = (
-            f"Checkpoint {describe_network(network)}, guard {guard} below {min_fidelity:g}, seed "
-            f"{seed}, {plural(images, 'image')} of the split {split}. Fidelity is the SSIM of a "
-            "box with its margin to the input, in what is put out; 1 keeps everything."
+            f"Checkpoint {describe_network(network)}, guard {sweep.guard} below "
+            f"{sweep.min_fidelity:g}, seed {sweep.seed}, {plural(images, 'image')} of the split "
+            f"{subset.split}. Fidelity is the SSIM of a box with its margin to the input, in what "
+            "is put out; 1 keeps everything."
         )
-        charts = _make_charts(rows, fidelities, info.label_names, min_fidelity)
+        charts = make_charts(rows, fidelities, label_names, sweep.min_fidelity)
         write_plots(Path(out) / "fidelity.png", charts, caption, columns=len(modes))
     return tuple(rows)
 
@@ -186,7 +168,7 @@ def _measure(
     return measured, fidelities
 
 
-def _make_charts(
+def make_charts(
     rows: Sequence[BoxFidelity],
     fidelities: Sequence[Mapping[int, Sequence[float]]],
     label_names: Sequence[str],

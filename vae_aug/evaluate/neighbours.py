@@ -12,10 +12,10 @@ from scipy import ndimage
 MEASURES = ("pixels", "correlation", "features")
 """Distances in which neighbours are sought; see `find_neighbours`."""
 
-_CHUNK = 512
+CHUNK = 512
 """Training images that distances are computed to at a time: 16 MB in float64."""
 
-_QUERIES = 128
+QUERIES = 128
 
 _MOST_SMOOTHING = 0.25
 """Largest standard deviation of the smoothing, as a share of the grid's side."""
@@ -79,8 +79,8 @@ def find_neighbours(queries: np.ndarray, references: np.ndarray, measure: str) -
             f"{queries.shape[2:]}; got {references.shape}."
         )
     parts = [
-        _find_neighbours(queries[start : start + _QUERIES], references, _VECTORS[measure])
-        for start in range(0, len(queries), _QUERIES)
+        _find_neighbours(queries[start : start + QUERIES], references, _VECTORS[measure])
+        for start in range(0, len(queries), QUERIES)
     ]
     return Neighbours(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
@@ -154,8 +154,8 @@ def _find_neighbours(
     our_squares = np.sum(ours**2, axis=1, keepdims=True)
     best = np.full((count, 2), np.inf)
     indices, seen = np.zeros((2, count, 2), np.int64)
-    for start in range(0, len(references), _CHUNK):
-        theirs = vectorize(references[start : start + _CHUNK])
+    for start in range(0, len(references), CHUNK):
+        theirs = vectorize(references[start : start + CHUNK])
         squares = our_squares + np.sum(theirs**2, axis=1) - 2.0 * ours @ theirs.T
         squares = squares.reshape(count, views, -1)
         places = np.broadcast_to(np.arange(start, start + len(theirs)), (count, len(theirs)))

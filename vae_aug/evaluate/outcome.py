@@ -152,7 +152,7 @@ def judge_training(
     noisy, best_filter, filtered = _measure_classical(feed)
     groups, unit = choose_groups(patients)
     against_start, against_filter, clean_against_start = (
-        _compare(trained[name] - other[name], groups)
+        judge_differences(trained[name] - other[name], groups)
         for name, other in (("ssim_noisy", start), ("ssim_noisy", filtered), ("ssim", start))
     )
     begun = config.start_from or "random weights"
@@ -176,9 +176,9 @@ def judge_training(
     )
     outcome = dataclasses.replace(
         outcome,
-        verdict=tuple(_describe(outcome)),
-        advice=tuple(_advise(outcome, bool(config.start_from))),
-        code=_write_code(outcome, config, out),
+        verdict=tuple(describe_outcome(outcome)),
+        advice=tuple(advise(outcome, bool(config.start_from))),
+        code=write_code(outcome, config, out),
     )
     write_json(out / OUTCOME_NAME, outcome.to_dict())
     return outcome
@@ -212,7 +212,8 @@ def _summarize(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     return average({name: values[name] for name in IMAGE_FIGURES if name in values})
 
 
-def _compare(differences: np.ndarray, groups: Sequence[str]) -> Difference:
+def judge_differences(differences: np.ndarray, groups: Sequence[str]) -> Difference:
+    """Average differences `[N]`, with an interval that resamples `groups`, and judge the mean."""
     low, high = bootstrap_interval(differences, groups)
     judgement: Judgement = "better" if low > 0 else "worse" if high < 0 else "unclear"
     return Difference(float(np.mean(differences)), low, high, judgement)
@@ -221,7 +222,7 @@ def _compare(differences: np.ndarray, groups: Sequence[str]) -> Difference:
 # --- Words -----------------------------------------------------------------------------------
 
 
-def _describe(outcome: Outcome) -> list[str]:
+def describe_outcome(outcome: Outcome) -> list[str]:
     """Say how the network compares, with what it started from first."""
     over = plural(outcome.images, "image")
     if outcome.unit == "patients":
@@ -259,7 +260,7 @@ def _say_figures(difference: Difference) -> str:
     return f"{difference.mean:+.3f} (95% interval {difference.low:+.3f} to {difference.high:+.3f})"
 
 
-def _advise(outcome: Outcome, is_begun: bool) -> list[str]:
+def advise(outcome: Outcome, is_begun: bool) -> list[str]:
     """Say what to do if the training did not bring what it could."""
     gain = outcome.against_start.judgement == "better"
     if gain and outcome.against_filter.judgement == "better":
@@ -286,7 +287,7 @@ def _advise(outcome: Outcome, is_begun: bool) -> list[str]:
     return advice
 
 
-def _write_code(outcome: Outcome, config: TrainConfig, out: Path) -> str:
+def write_code(outcome: Outcome, config: TrainConfig, out: Path) -> str:
     """Write the line that uses the network, or its start if that is to be kept."""
     keep_start = config.start_from and outcome.against_start.judgement != "better"
     checkpoint = str(config.start_from) if keep_start else os.fspath(out)

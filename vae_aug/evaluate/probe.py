@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.engines.engine import find_batch_size
-from vae_aug.evaluate.spacing import space_out, take_places
+from vae_aug.evaluate.subset import space_out, take_places
 from vae_aug.model.network import Network
 from vae_aug.model.noise import sample_noise
 

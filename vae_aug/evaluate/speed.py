@@ -25,7 +25,7 @@ from vae_aug.phantoms.phantom import KINDS, make_phantom
 WAYS = ("apply", "apply, seed", "cache, seed")
 """Ways to use an engine: fresh randomness, reproducible, and with descriptions on disk."""
 
-_UNDER_WAY = 64
+UNDER_WAY = 64
 """Images that `apply` works on at once: two batches."""
 
 
@@ -112,8 +112,8 @@ def measure_engines(
     check_choice("mode", mode, Mode)
     for engine in engines:
         check_engine(engine)
-    images += -images % _UNDER_WAY
-    dataset = _make_phantoms(images + 2 * _UNDER_WAY, image_size)
+    images += -images % UNDER_WAY
+    dataset = _make_phantoms(images + 2 * UNDER_WAY, image_size)
     results = _Results(report)
     with tempfile.TemporaryDirectory() as folder:
         pipelines: dict[tuple[str, str], tf.data.Dataset] = {}
@@ -124,7 +124,7 @@ def measure_engines(
             if not results.has_failed(engine, way):
                 rate = 0.0
                 with results.catch(engine, way):
-                    rate = _measure_rate(pipeline, images)
+                    rate = measure_rate(pipeline, images)
                 if rate and index:  # the round before the first is not counted
                     results.add(engine, way, rate)
             if progress is not None:
@@ -210,7 +210,7 @@ def _make_phantoms(count: int, size: int) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices({"image": images, "objects": {"bbox": boxes}})
 
 
-def _measure_rate(dataset: tf.data.Dataset, images: int) -> float:
+def measure_rate(dataset: tf.data.Dataset, images: int) -> float:
     """Iterate over a dataset: images per second.
 
     As many are under way when the clock stops as when it starts. What is still under way then is
@@ -219,8 +219,8 @@ def _measure_rate(dataset: tf.data.Dataset, images: int) -> float:
     start = now = 0.0
     for index, _ in enumerate(dataset):
         now = time.perf_counter()
-        if index == _UNDER_WAY:
+        if index == UNDER_WAY:
             start = now
-        elif index == _UNDER_WAY + images:
+        elif index == UNDER_WAY + images:
             break
     return images / (now - start)

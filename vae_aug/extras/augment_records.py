@@ -153,7 +153,6 @@ def augment_records(
     *,
     splits: Sequence[str] = (_TRAIN,),
     augment_evaluation: bool = False,
-    strict: bool = False,
     allow_damaged: bool = False,
     shards: int | None = None,
     progress: Progress | None = None,
@@ -172,7 +171,6 @@ def augment_records(
         augment: The transform; must have a `seed`, so that the result can be made again.
         splits: Splits to augment; all others are copied byte for byte.
         augment_evaluation: Must be true for `splits` to name another split than `"train"`.
-        strict: Whether a network that was trained on a patient of an evaluation split is refused.
         allow_damaged: Whether a split to augment is read of which shards are damaged or not as
             `dataset.json` says; what is lost stands in the new `dataset.json`.
         shards: Files of each augmented split; None for as many as the source has.
@@ -184,8 +182,7 @@ def augment_records(
     Raises:
         ValueError: If the transform has no seed, a split is not in the source, or an evaluation
             split is named without `augment_evaluation`.
-        RecordError: If the source is damaged or was augmented before, `out` is not empty, or under
-            `strict` an evaluation split has patients whom the network was trained on.
+        RecordError: If the source is damaged or was augmented before, or `out` is not empty.
         OSError: If the result cannot be written.
     """
     source, out = Path(source), Path(out)
@@ -197,7 +194,7 @@ def augment_records(
         part: find_records(source, part, allow_damaged=allow_damaged and part in names)[0]
         for part in info.parts
     }
-    seen = count_seen_patients(source, augment, strict=strict)
+    seen = count_seen_patients(source, augment)
     copied = [path for part in info.parts if part not in names for path in files[part]]
     reports = {split: SplitReport() for split in names}
     total = sum(info.splits[split].examples for split in names)

@@ -16,7 +16,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,7 +31,7 @@ from vae_aug.codecs.exif import find_orientation
 from vae_aug.codecs.extent import Extent, join_extents, measure_extent
 from vae_aug.codecs.images import parse_image_header, read_image
 from vae_aug.codecs.tiff import is_tiff
-from vae_aug.config import check_choice
+from vae_aug.config import DicomAs, check_choice
 from vae_aug.errors import VAEAugError
 from vae_aug.ingest.dicom.derived import derive_dicom, read_picture
 from vae_aug.ingest.dicom.file import is_dicom
@@ -41,8 +41,6 @@ from vae_aug.ingest.formats.source import describe_fault
 from vae_aug.ingest.hounsfield import find_stored_limits
 from vae_aug.limits import MAX_IMAGE_BYTES, read_bounded
 from vae_aug.model.network import Network
-
-DicomAs = Literal["dicom", "png"]
 
 _Restore = Callable[[np.ndarray], np.ndarray]
 """Image `[H, W, 1 or 3]` to its reconstruction, same size and dtype."""

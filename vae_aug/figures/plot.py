@@ -135,7 +135,7 @@ def find_ticks(low: float, high: float) -> list[float]:
     return [step * number for number in range(first, last + 1)]
 
 
-def _find_limits(values: np.ndarray, *, whole: bool) -> tuple[float, float]:
+def find_limits(values: np.ndarray, *, whole: bool) -> tuple[float, float]:
     """Find the range of an axis: that of the values, with a little room, but not of outliers."""
     all_of_them = whole or len(values) < _MIN_POINTS
     low, high = np.percentile(values, (0.0, 100.0) if all_of_them else _OUTLIERS)
@@ -147,8 +147,8 @@ def _draw_chart(chart: Chart, colours: Mapping[str, Colour]) -> Image.Image:
     """Draw title, legend, axes and curves."""
     xs = np.concatenate([np.asarray(curve.x, float) for curve in chart.curves])
     ys = np.concatenate([np.asarray(curve.y, float) for curve in chart.curves])
-    x_limits = _find_limits(np.concatenate([xs, list(chart.marks.values())]), whole=True)
-    y_limits = _find_limits(ys, whole=chart.whole)
+    x_limits = find_limits(np.concatenate([xs, list(chart.marks.values())]), whole=True)
+    y_limits = find_limits(ys, whole=chart.whole)
     area = _draw_area(chart, colours, x_limits, y_limits)
     width, height = PLOT_PX
     bottom = _TOP_PX + height

@@ -25,7 +25,6 @@ from vae_aug.figures.drawing import (
 
 CELL_PX = 224
 MARGIN_PX, GAP_PX, ROW_GAP_PX = 8, 4, 14
-HEADING_PX = 16
 """Height of the line of headings over the images of a row."""
 
 _TEXT_PX, _NOTE_PX, _NAME_PX = 12, 11, 11

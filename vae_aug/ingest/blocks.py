@@ -134,7 +134,7 @@ def _make_blocks(
         return
     if workers == 1 or len(parts) < 2:
         for path, part in parts.items():
-            _make_block(path, part, conversion)
+            make_block(path, part, conversion)
             yield
         return
     # A fork would copy TensorFlow's threads in a state that can hang.
@@ -142,7 +142,7 @@ def _make_blocks(
     pending: collections.deque[Future[None]] = collections.deque()
     try:
         for path, part in parts.items():
-            pending.append(pool.submit(_make_block, path, part, conversion))
+            pending.append(pool.submit(make_block, path, part, conversion))
             if len(pending) > 2 * workers:
                 pending.popleft().result()
                 yield
@@ -167,7 +167,7 @@ def _make_blocks_on(
         for path, part in parts.items()
     ]
     if tasks:
-        run_on_beam(_make_block, tasks, *runner)
+        run_on_beam(make_block, tasks, *runner)
     lost = [path for path in parts if not path.is_file()]
     if lost:
         raise RecordError(
@@ -176,7 +176,8 @@ def _make_blocks_on(
         )
 
 
-def _make_block(path: Path, images: Sequence[AnnotatedImage], conversion: Conversion) -> None:
+def make_block(path: Path, images: Sequence[AnnotatedImage], conversion: Conversion) -> None:
+    """Convert images and write the block of them, whole or not at all."""
     index = []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

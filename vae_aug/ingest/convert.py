@@ -22,6 +22,7 @@ from vae_aug.ingest.formats.source import (
 )
 from vae_aug.ingest.items import View
 from vae_aug.ingest.privacy import hash_identifier
+from vae_aug.records.check import BOX_FLAGS
 from vae_aug.records.records import make_example
 
 ANNOTATION_KEY = "image/annotation"
@@ -143,9 +144,7 @@ def convert_image(annotated: AnnotatedImage, conversion: Conversion) -> Converte
         labels=labels,
         label_names=conversion.label_names,
         patient=patient,
-        is_crowd=[annotated.is_crowd[index] for index in kept],
-        difficult=[annotated.difficult[index] for index in kept],
-        truncated=[annotated.truncated[index] for index in kept],
+        flags={name: [getattr(annotated, name)[index] for index in kept] for name in BOX_FLAGS},
         extra=None if annotation == "complete" else {ANNOTATION_KEY: annotation},
     )
     return Converted(

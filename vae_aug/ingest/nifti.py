@@ -20,7 +20,13 @@ import numpy as np
 
 from vae_aug.errors import MissingPackageError, VAEAugError
 from vae_aug.ingest.dicom.values import Window, apply_window, quantize
-from vae_aug.limits import MAX_PIXELS, MAX_VOLUME_BYTES, MAX_VOXELS, check_regular
+from vae_aug.limits import (
+    MAX_CHECKED_BYTES,
+    MAX_PIXELS,
+    MAX_VOLUME_BYTES,
+    MAX_VOXELS,
+    check_regular,
+)
 
 AXES = ("axial", "coronal", "sagittal")
 """Planes of slices. Up is anterior in axial ones and superior in the others; left in the image is
@@ -145,6 +151,9 @@ def check_axis(axis: str) -> str:
 def read_grid(path: str | os.PathLike[str], axis: str) -> Grid:
     """Read the header of a volume, and check that its data are all there, in constant memory.
 
+    Large ones, which take seconds to inflate, are only looked at where they end: what is wrong
+    within is found when they are read.
+
     Args:
         path: `.nii` or `.nii.gz`, of two to four dimensions.
         axis: Of `AXES`.
@@ -158,8 +167,9 @@ def read_grid(path: str | os.PathLike[str], axis: str) -> Grid:
     """
     with _reading(path):
         header = _read_header(Path(path))
-        for _ in _iterate_stored(Path(path), header):
-            pass
+        if not _ends_as_declared(Path(path), header):
+            for _ in _iterate_stored(Path(path), header):
+                pass
         return _make_grid(header, axis)
 
 
@@ -275,7 +285,8 @@ def _check_labels(values: np.ndarray) -> str:
         raise VAEAugError("has values beyond 32 bits; expected numbers of classes")
     if not values.any():
         return ""
-    return "whole" if (np.abs(values) > _ROUNDING).any() else "small"
+    is_whole = values.dtype.kind != "f" or (np.abs(values) > _ROUNDING).any()
+    return "whole" if is_whole else "small"
 
 
 def _iterate_slices(stored: _Stored, slices: np.ndarray) -> Iterator[LabelSlice]:
@@ -348,8 +359,8 @@ def read_slice(
     Raises:
         VAEAugError: As `read_grid`, or if there is no such slice.
     """
+    volume = _get_volume(Path(path), axis)
     with _reading(path):
-        volume = _get_volume(Path(path), axis)
         count = volume.slices.shape[2]
         if not 0 <= index < count:
             raise VAEAugError(f"has {count} slices; got the index {index}")
@@ -418,6 +429,21 @@ def _read_header(path: Path) -> Any:
     if not 0 <= header["vox_offset"] <= _MOST_EXTENSION_BYTES:
         raise VAEAugError(f"its data begin at byte {header['vox_offset']}; that is no header's end")
     return header
+
+
+def _ends_as_declared(path: Path, header: Any) -> bool:
+    """Tell whether a large file ends where its header says; False of small ones.
+
+    Reference:
+        RFC 1952, GZIP file format: the last four bytes are the size of what was compressed.
+    """
+    offset = int(header["vox_offset"]) or header.single_vox_offset
+    size = offset + math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+        file.seek(-4, os.SEEK_END)
+        end = int.from_bytes(file.read(), "little") if is_gzip else file.tell()
+    return size > MAX_CHECKED_BYTES and end == (size % 2**32 if is_gzip else size)
 
 
 def _iterate_stored(path: Path, header: Any) -> Iterator[np.ndarray]:
@@ -491,20 +517,33 @@ def _orient(values: np.ndarray, affine: np.ndarray, axis: str) -> np.ndarray:
     return load_nibabel().orientations.apply_orientation(values, _find_transform(affine, axis))
 
 
-_loaded: dict[tuple[Path, str, int, int], _Volume] = {}
+_loaded: dict[tuple[Path, str, int, int], _Volume | str] = {}
 
 
 def _get_volume(path: Path, axis: str) -> _Volume:
-    """Return a volume, the one in memory where it is that: slices of one are asked for in turn."""
-    status = path.stat()
+    """Return a volume, the one in memory where it is that: slices of one are asked for in turn.
+
+    Raises:
+        VAEAugError: As `read_grid`; again at once for each slice of what could not be read.
+    """
+    with _reading(path):
+        status = path.stat()
     key = (path, axis, status.st_size, status.st_mtime_ns)
     if key not in _loaded:
         _loaded.clear()
-        _loaded[key] = _read_volume(path, axis)
-    return _loaded[key]
+        try:
+            with _reading(path):
+                _loaded[key] = read_volume(path, axis)
+        except VAEAugError as error:
+            _loaded[key] = str(error)
+    volume = _loaded[key]
+    if isinstance(volume, str):
+        raise VAEAugError(volume)
+    return volume
 
 
-def _read_volume(path: Path, axis: str) -> _Volume:
+def read_volume(path: Path, axis: str) -> _Volume:
+    """Read a volume as it is stored, with its axes turned and the range of its values."""
     stored = _read_stored(path, _read_header(path))
     full = _find_range(stored)
     # An odd step does not fall into step with rows of even length.

@@ -7,10 +7,8 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
-from vae_aug.codecs.images import Exif
-from vae_aug.config import check_choice
+from vae_aug.config import Exif, Unannotated, check_choice
 from vae_aug.errors import AnnotationError
 from vae_aug.ingest.blocks import Runner
 from vae_aug.ingest.convert import Conversion
@@ -22,9 +20,6 @@ from vae_aug.ingest.items import View
 from vae_aug.ingest.nifti import check_axis
 from vae_aug.ingest.privacy import read_salt
 from vae_aug.ingest.stacks import Distance, parse_neighbours
-
-Unannotated = Literal["keep", "skip", "negative", "error"]
-"""What becomes of images of which the source does not say whether they have boxes."""
 
 _MOST_SHARDS = 99999
 """What the five digits in a shard's name can count."""

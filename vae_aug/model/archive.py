@@ -1,4 +1,4 @@
-"""Members of a checkpoint, read from its folder or its ZIP archive within stated bounds."""
+"""Read members of a checkpoint from its folder or its ZIP archive, within stated bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vae_aug.limits import read_bounded
 
 _CHUNK_BYTES = 2**20
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Those that Python inflates piece by piece; a piece of the others may become gigabytes."""
+"""Compression methods that Python inflates piece by piece; a piece of another may be gigabytes."""
 
 _ENCRYPTED = 0x1
 """General purpose bit 0, see PKWARE's APPNOTE.TXT, section 4.4.4."""
@@ -36,9 +36,9 @@ _DAMAGE = (
 
 
 class _BoundedFile(io.FileIO):
-    """A file of which one read gives a megabyte at most, so that no field makes a larger one.
+    """A file that refuses to read more than a megabyte at once, whatever size a field states.
 
-    `zipfile` reads the whole directory of an archive at once, however long its end says it is.
+    `zipfile` reads the directory of an archive at once, in the length that the archive states.
     """
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -57,7 +57,7 @@ def read_member(path: Path, name: str, max_bytes: int, members: Sequence[str]) -
         members: All that an archive may hold. A folder may hold other files too.
 
     Returns:
-        Its contents, of an archive those that fit the CRC.
+        Its contents; those from an archive match its CRC.
 
     Raises:
         CheckpointError: If the path or the member is missing, damaged, no regular file or too
@@ -114,7 +114,10 @@ def _find_member(
             + (hint if {"config.json", "metadata.json"} <= set(names) else "")
         )
     if len(names) > len(set(names)):
-        raise CheckpointError(f"{path}: a member is there twice; {', '.join(names)}.")
+        raise CheckpointError(
+            f"{path}: a member is there twice; {', '.join(names)}. Copy the file again from its "
+            "source."
+        )
     member = archive.getinfo(name)
     if member.flag_bits & _ENCRYPTED:
         raise CheckpointError(f"{path}: {name} is encrypted; store it without a password.")
@@ -132,7 +135,7 @@ def _find_member(
 
 def _read_from_folder(folder: Path, name: str, max_bytes: int) -> bytes:
     """Read a file of a checkpoint's folder."""
-    # Whatever is no regular file is an error of its own kind, that of a missing one has a cause.
+    # A missing file gets a message with its likely cause; `read_bounded` names all other faults.
     if not os.path.lexists(folder / name):
         raise CheckpointError(
             f"{folder}: is no checkpoint of vae_aug: it has no {name}{_say_what_it_is(folder)}."
@@ -144,7 +147,7 @@ def _read_from_folder(folder: Path, name: str, max_bytes: int) -> bytes:
 
 
 def _say_what_it_is(folder: Path) -> str:
-    """Tell which other folder of this package it is that was named, if any."""
+    """Name the kind of folder that this package writes, if it is one of another kind."""
     if (folder / "state").exists():
         return ". It is the folder of a training without a validation yet; run the training again"
     if (folder / "tuning.json").exists():

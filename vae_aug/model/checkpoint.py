@@ -157,10 +157,10 @@ class StoredNetwork:
     Attributes:
         path: Of the file or folder.
         config: The architecture.
-        digest: SHA-256 of the manifest, by which records know the network.
+        digest: SHA-256 of the manifest, which records store.
         checkpoint_name: As a network has it.
         patients: As a network has them.
-        content: SHA-256 of all that the checkpoint holds, by which graphs of it are kept.
+        content: SHA-256 of all members, which names the folder of its cached graphs.
     """
 
     path: Path
@@ -171,14 +171,14 @@ class StoredNetwork:
     content: str
 
     def load(self) -> Network:
-        """Load the network, which others may have, too: nobody may train on it.
+        """Load the network. Others share the object, so it must not be trained.
 
         Raises:
             CheckpointError: As `load_checkpoint`, or if the files are no longer what they were.
         """
         if open_checkpoint(self.path) != self:
             raise CheckpointError(f"{self.path}: was changed since it was opened. Open it again.")
-        return _load_stamped(self.path, _stamp(self.path))
+        return load_stamped(self.path, _stamp(self.path))
 
 
 def open_checkpoint(checkpoint: str | Path) -> StoredNetwork:
@@ -188,14 +188,14 @@ def open_checkpoint(checkpoint: str | Path) -> StoredNetwork:
         checkpoint: As for `load_checkpoint`.
 
     Raises:
-        CheckpointError: If it is missing or damaged, as far as a look at its files tells.
+        CheckpointError: If it is missing, or a member is missing, damaged or too large.
     """
     path = find_checkpoint(checkpoint).absolute()
-    return _open_stamped(path, _stamp(path))
+    return open_stamped(path, _stamp(path))
 
 
 def _stamp(path: Path) -> tuple[Any, ...]:
-    """Return the files of a checkpoint with what changes if they do: inodes, sizes and times."""
+    """Return the files of a checkpoint, each with its inode, size and time of change."""
     try:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         stats = [file.stat() for file in files]
@@ -206,8 +206,8 @@ def _stamp(path: Path) -> tuple[Any, ...]:
 
 
 @functools.lru_cache(maxsize=8)
-def _open_stamped(path: Path, stamps: tuple[Any, ...]) -> StoredNetwork:
-    """Describe the files that had these stamps."""
+def open_stamped(path: Path, stamps: tuple[Any, ...]) -> StoredNetwork:
+    """Describe a checkpoint, once for the same stamps of its files."""
     content = read_text(path, MANIFEST_NAME)
     manifest = parse_manifest(path, content)
     members = hashlib.sha256()
@@ -225,8 +225,8 @@ def _open_stamped(path: Path, stamps: tuple[Any, ...]) -> StoredNetwork:
 
 
 @functools.lru_cache(maxsize=2)
-def _load_stamped(path: Path, stamps: tuple[Any, ...]) -> Network:
-    """Load the files that had these stamps."""
+def load_stamped(path: Path, stamps: tuple[Any, ...]) -> Network:
+    """Load a checkpoint, once for the same stamps of its files."""
     return load_checkpoint(path)
 
 
@@ -247,7 +247,7 @@ def _write_members(
         "variables": {v.path: describe_variable(v) for v in vae.weights},
     }
     content = json.dumps(manifest, indent=1, sort_keys=True).encode()
-    # What could not be loaded again is not written.
+    # A manifest that could not be read again must not be written.
     parse_manifest(path, content)
     if len(content) > MAX_TEXT_BYTES:
         raise CheckpointError(f"{path}: the manifest would have more than {MAX_TEXT_BYTES} bytes.")
@@ -263,10 +263,10 @@ def _write_members(
 
 
 def _replace_folder(path: Path, folder: Path, former: Path) -> None:
-    """Put a checkpoint's folder in the place of a former one, and of nothing else.
+    """Put a checkpoint's folder in the place of a former one; refuse any other folder.
 
-    Between two renames there is none; a process that is killed just there leaves the former one in
-    its hidden folder.
+    Between the two renames `path` does not exist; a process that is killed there leaves the former
+    checkpoint in the hidden folder.
     """
     for file in folder.iterdir():
         sync_file(file)
@@ -301,7 +301,8 @@ def _check_keras_config(path: Path, vae: Network) -> None:
         if found.get(key, {}) != value:
             raise CheckpointError(
                 f"{path}: {KERAS_CONFIG}, {key} must be {value!r}; got "
-                f"{reprlib.repr(found.get(key))}. The file is another program's, or was altered."
+                f"{reprlib.repr(found.get(key))}. The file is another program's, or was altered; "
+                "copy it again from its source."
             )
 
 

@@ -1,4 +1,4 @@
-"""From the latent vector back to an image: the encoder's stages, read backwards."""
+"""The decoder: the encoder's stages in reverse order, from the latent vector to an image."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from vae_aug.model.encoder import STAGES, Stage
 _STEM_CHANNELS = 32
 _TOTAL_STRIDE = 32
 _NORM_MOMENTUM = 0.9
-"""At 0.99 running statistics need five hundred steps to forget their start, and a stack of twenty
-layers with statistics of the start shows nothing at all."""
+"""At 0.99 running statistics need five hundred steps to forget their initial values, with which a
+stack of twenty layers puts out nothing like an image."""
 
 _SEED_CHANNELS = 64
-"""Channels of the map that the latent vector is first laid out in, before it is widened."""
+"""Channels of the first map, which a dense layer computes from the latent vector."""
 
 
 class Conv2DTranspose(keras.layers.Conv2DTranspose):
     """Keras's layer for filters of 4 by 4 pixels and a stride of 2, computed twice as fast.
 
-    The four pixels that a place of the map becomes are channels of one convolution of 2 by 2
-    places, laid out afterwards. Checkpoints find weights by the name of their layer's class, so it
-    goes by the name of Keras's.
+    One convolution of 2 by 2 places computes the four pixels that a place of the map becomes as
+    channels, which are then laid out as pixels. Keras names weights in a file by the class of their
+    layer, so this class has the name of Keras's.
 
     Reference: Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient
     Sub-Pixel Convolutional Neural Network (2016), for channels laid out as pixels.
@@ -59,8 +59,8 @@ def make_decoder(config: ModelConfig) -> keras.Model:
     """Make the mirror of the encoder.
 
     Every stage of the encoder appears in reverse order with its kernel, its expansion and its
-    stride turned into up-sampling; it ends at the width that the encoder's stage began with. The
-    mirror of the stem is a transposed convolution to three channels.
+    stride turned into up-sampling; it ends with as many channels as the encoder's stage began with.
+    The mirror of the stem is a transposed convolution to three channels.
 
     Args:
         config: Encoder, image size, latent length and blocks per stage.
@@ -89,7 +89,7 @@ def _mirror_stage(
     for index in range((repeats or stage.repeats) - 1):
         y = _inverted_residual(x, stage, stage.channels, f"{name}_block{index}")
         x = keras.layers.Add(name=f"{name}_block{index}_add")([x, y])
-    # The widened map is kept at the lower resolution, where it costs a quarter.
+    # Before up-sampling the widened map costs a quarter.
     x = _inverted_residual(x, stage, channels, f"{name}_last")
     if stage.stride > 1:
         x = keras.layers.UpSampling2D(stage.stride, interpolation="bilinear", name=f"{name}_up")(x)

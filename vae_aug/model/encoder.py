@@ -1,4 +1,4 @@
-"""The backbones: images to the pooled features that feed the latent layer."""
+"""Backbones, which compute the pooled features that feed the latent layer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import keras
 import numpy as np
 
+from vae_aug.config import ENCODER_STAGES, check_number
 from vae_aug.errors import CheckpointError
 from vae_aug.model import lite1
 from vae_aug.model.lite1 import Stage
@@ -171,7 +172,7 @@ def _load_b1(image_size: int | None, weights: str | None) -> keras.Model:
 
 
 def _read_statistics(published: keras.Model) -> list[np.ndarray]:
-    """Mean and standard deviation with which a loaded Keras B1 standardises its input."""
+    """Return mean and standard deviation with which a loaded Keras B1 standardises its input."""
     normalization = next(
         layer for layer in published.layers if isinstance(layer, keras.layers.Normalization)
     )
@@ -184,7 +185,7 @@ def _read_statistics(published: keras.Model) -> list[np.ndarray]:
 def _skips(
     network: keras.Model, stages: tuple[Stage, ...], layer_name: str
 ) -> list[keras.KerasTensor]:
-    """Outputs of the last block at each of `SKIP_STRIDES`; blocks end in layers `layer_name`."""
+    """Return the last block's output at each of `SKIP_STRIDES`; blocks end in `layer_name`."""
     last: dict[int, str] = {}
     stride = 2  # of the stem
     for number, stage in enumerate(stages, start=1):
@@ -201,9 +202,14 @@ def freeze_stages(encoder: keras.Model, count: int) -> None:
     normalisation keeps its statistics, as Keras does for every frozen layer.
 
     Args:
-        encoder: What `make_encoder` made, without skips.
-        count: How many stages; 0 leaves all trainable.
+        encoder: From `make_encoder`.
+        count: How many stages, 0 to `ENCODER_STAGES`; 0 leaves all trainable.
+
+    Raises:
+        TypeError: If `count` is no integer.
+        ValueError: If there are not so many stages.
     """
+    check_number("count", count, 0, ENCODER_STAGES, whole=True)
     if count == 0:
         return
     nested = [layer for layer in encoder.layers if isinstance(layer, keras.Model)]

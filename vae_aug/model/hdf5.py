@@ -30,7 +30,7 @@ _SHARED = 0x02
 _MAX_RANK = 8
 _MAX_NAME_BYTES = 256
 _MAX_PATH = 1000
-"""Most characters of a path; those of Keras's weights have about fifty."""
+"""Most characters of a path; paths of Keras's weights have about fifty."""
 
 _NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 """Names of attributes and layers in Python, and numbers."""
@@ -60,7 +60,7 @@ def read_arrays(content: bytes, max_reads: int) -> dict[str, np.ndarray]:
 
 
 class _Reader:
-    """A file and how much of it may still be read."""
+    """A reader of one file, which counts the structures that it may still read."""
 
     def __init__(self, content: bytes, max_reads: int) -> None:
         self.content, self.reads_left = content, max_reads
@@ -99,7 +99,7 @@ class _Reader:
             raise CheckpointError(f"{where or 'root'}: it has more structures than its arrays need")
 
     def take(self, start: int, size: int, where: str) -> bytes:
-        """Return bytes of the file, which must be there."""
+        """Return `size` bytes from `start` on; refuse to read beyond the end."""
         self.spend(1, where)
         if start + size > len(self.content):
             raise CheckpointError(f"{where or 'root'}: lies beyond the end of the file")
@@ -136,7 +136,7 @@ class _Reader:
         return messages
 
     def list_group(self, path: str, table: bytes) -> Iterator[tuple[str, int]]:
-        """Yield the names in a group and the addresses of what they stand for."""
+        """Yield the names in a group, each with the address of its object header."""
         tree, heap = self.unpack_from("<QQ", table, path)
         # III.D. Local Heaps
         magic, _, heap_bytes, _, names = self.unpack("<4sIQQQ", heap, path)

@@ -1,4 +1,4 @@
-"""The ladder: a hierarchical VAE whose skips are latent maps, so lesions pass and variety lives."""
+"""The ladder: a hierarchical VAE whose skips are latent maps, so that small lesions pass."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ _FINE = (2, 4, 8)
 """Strides at which the ladder reads the image itself; beyond them it reads the backbone too."""
 
 _BINS = 9
-"""Soft bins in which grey values are read. A convolution of raw values averages what it sees; one
-of bins counts, so it finds what most of a neighbourhood agrees on, however far the others lie."""
+"""Number of soft bins that a grey value is spread over. A convolution of raw values averages a
+neighbourhood; one of bins counts its values, so that outliers hardly move the result."""
 
 _NOISE_BINS, _NOISE_STEP_BINS, _NOISE_STRIDE = 32, 17, 4
-"""Bins of grey values and of steps between neighbours by which the kind and the strength of noise
-are told, and the stride of the pixels that are counted: a sixteenth of them is plenty."""
+"""Bins of grey values and of steps between neighbours, whose counts show the kind and the strength
+of noise, and the stride of the pixels that are counted: a sixteenth of them is enough."""
 
 _NOISE_CODE = 64
 """Length of the description of the noise by which layers are modulated."""
 
 _START_LOG_VAR = -6.0
-"""Where posteriors begin: so narrow that the maps carry what is read from the very first step.
-Begun wide, they are noise, which the levels learn to ignore before they learn to use them."""
+"""Log variance of untrained posteriors, so narrow that the maps carry features from the first step.
+Wide ones would be noise, which the levels learn to ignore before they learn to use them."""
 
 _MAX_STYLE_MOVE = 3.0
-"""Standard deviations by which interpolating changes a value of the style at most: a window level
-that is moved further swallows what is dark."""
+"""Most standard deviations by which interpolation changes a value of the style: a window level that
+is moved further turns dark tissue black."""
 
 _FIRST_LEVEL_NOISE = 3
 """Purpose of the first level's noise; that of each other level is one more."""
 
 
-class _Features(NamedTuple):
-    """What is read from an image, once, for any number of variants.
+class Features(NamedTuple):
+    """Features of images, computed once for any number of variants.
 
     Attributes:
         skips: Stride to `[B, H / stride, W / stride, C] float32`.
@@ -76,12 +76,12 @@ class LadderVAE(Network):
     backbone, whose weights come from clean photographs, reads that restoration at half size and
     adds strides 16, 32 and 64 and the global latent of appearance. Downwards: at strides 16, 8,
     4 and 2 a map of latent variables is sampled around a prior that the levels above predict. The
-    last of them are pixels: the posterior begins as the coarse restoration, and the sample is
-    put out with a gain and an offset. What was read reaches the output through those samples alone:
-    there is no plain skip that could starve them.
+    last of them are pixels: the posterior begins as the coarse restoration, and the output is the
+    sample with a gain and an offset. Features reach the output through those samples alone: with a
+    deterministic skip the network would learn to ignore them.
 
     The first `STYLE_DIM` values of the global latent are the style of `vae_aug.model.style`, as
-    measured on the coarse restoration: moving it restyles the output, which leaves anatomy where it
+    measured on the coarse restoration: moving it restyles the output and leaves anatomy where it
     is. The other values are learned and reach every level.
 
     Reference: Sonderby et al., Ladder Variational Autoencoders (2016); Vahdat and Kautz, NVAE
@@ -125,18 +125,18 @@ class LadderVAE(Network):
 
     def encode(self, images: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Describe images by the posterior over their global latent; see `Network`."""
-        features = self._read(_pad(images), training)
+        features = self.read_features(_pad(images), training)
         return features.z_mean, features.z_log_var
 
     @staticmethod
     def list_noise(
         config: ModelConfig, mode: str, height: Side = None, width: Side = None
     ) -> dict[str, NoiseSpec]:
-        """List the noise that is needed; see `Network`.
+        """List the noise that the network takes; see `Network`.
 
         Returns:
-            As of every network, and for `"sample"` `"level16"` to `"level2"` `[h, w, c]`, standard
-            normal, for the latent map of each level.
+            That of every network, and for `"sample"` also `"level16"` to `"level2"` `[h, w, c]`,
+            standard normal, for the latent map of each level.
         """
         specs = Network.list_noise(config, mode)
         if mode == "sample":
@@ -152,11 +152,11 @@ class LadderVAE(Network):
         self, images: tf.Tensor, noise: Noise | None = None, *, training: bool = False
     ) -> Decoded:
         """Encode and decode images in their own style, unclipped in training; see `Network`."""
-        features = self._read(_pad(images), training)
+        features = self.read_features(_pad(images), training)
         z = features.z_mean
         if noise is not None:
             z = sample_posterior(z, features.z_log_var, noise["z"])
-        image, kls = self._decode(features, z, noise)
+        image, kls = self.decode_features(features, z, noise)
         coarse = tf.nn.depth_to_space(features.pixels, 2)
         image, coarse = (_crop(x, images) for x in (image, coarse))
         # The style is measured, not learned.
@@ -179,12 +179,12 @@ class LadderVAE(Network):
 
         `"sample"` takes the style from its prior around the image's own and everything else from
         the posterior; `"interpolate"` moves the global latent towards another image's, its style
-        by three standard deviations at most. The maps of anatomy are the image's own in all modes.
+        by three standard deviations at most. The latent maps stay the image's own in all modes.
 
-        Alone, an image moves its style around its own, and the rest towards the aggregate
-        posterior. See `Network`.
+        With `alone`, the style is sampled around the image's own, and the rest of the global latent
+        moves towards the aggregate posterior. See `Network`.
         """
-        features = self._read(_pad(images), training=False)
+        features = self.read_features(_pad(images), training=False)
         reconstruction = self._finish(features, None, None, images)
         if mode == "denoise":
             return reconstruction, reconstruction
@@ -193,7 +193,7 @@ class LadderVAE(Network):
     def describe(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Compute the reconstruction; see `Network`.
 
-        What the levels read is left out: at 224 pixels it is 2.7 MB an image.
+        The features are left out: at 224 pixels they take 2.7 MB an image.
         """
         return {"reconstruction": self.reconstruct(images)}
 
@@ -208,19 +208,19 @@ class LadderVAE(Network):
     ) -> tf.Tensor:
         """Make a variant of each described image without the reconstruction; see `Network`."""
         images = known["image"]
-        features = self._read(_pad(images), training=False)
+        features = self.read_features(_pad(images), training=False)
         return self._vary(features, images, noise, mode, factor, alone)
 
     def _vary(
         self,
-        features: _Features,
+        features: Features,
         images: tf.Tensor,
         noise: Noise,
         mode: str,
         factor: float | tf.Tensor,
         alone: bool,
     ) -> tf.Tensor:
-        """Make a variant of what was read, as `vary` says: `[B, H, W, 1] float32 in [0, 1]`."""
+        """Make a variant from features, see `vary`: `[B, H, W, 1] float32 in [0, 1]`."""
         z_mean = features.z_mean
         if mode == "sample":
             style = tf.ones_like(z_mean[:, :STYLE_DIM])
@@ -238,30 +238,30 @@ class LadderVAE(Network):
         self, images: tf.Tensor, z_other: tf.Tensor, share: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Move the global latent of images some of the way to another; see `Network`."""
-        features = self._read(_pad(images), training=False)
+        features = self.read_features(_pad(images), training=False)
         z = features.z_mean + share[:, None] * (z_other - features.z_mean)
         z = _limit_style(features.z_mean, z)
         reconstruction = self._finish(features, None, None, images)
         return reconstruction, self._finish(features, z, None, images)
 
-    def _read(self, images: tf.Tensor, training: bool) -> _Features:
-        """Go upwards through padded images."""
+    def read_features(self, images: tf.Tensor, training: bool) -> Features:
+        """Compute the features of padded images."""
         fine, pixels = self.fine(images)
-        # The backbone may be frozen: nothing is asked of the coarse restoration on its behalf.
+        # The backbone may be frozen, so no gradient of it reaches the coarse restoration.
         restored = tf.clip_by_value(tf.stop_gradient(pixels), 0.0, 1.0)
-        # At half size the backbone costs a quarter, and what is fine is read by other layers.
+        # At half size the backbone costs a quarter, and other layers read the details.
         halved = tf.reduce_mean(restored, axis=-1, keepdims=True)
         *_, at16, at32, at64, pooled = self.backbone(self.first(halved), training=training)
         skips = self.bridge(fine, [at16, at32, at64])
         pooled = tf.concat([pooled, tf.reduce_mean(fine[-1], axis=(1, 2))], axis=-1)
         z_mean, z_log_var = split_latent(self.latent(pooled))
         z_mean = tf.concat([measure_style(restored), z_mean[:, STYLE_DIM:]], axis=-1)
-        return _Features(skips, z_mean, z_log_var, pixels)
+        return Features(skips, z_mean, z_log_var, pixels)
 
-    def _decode(
-        self, features: _Features, z: tf.Tensor, noise: Noise | None
+    def decode_features(
+        self, features: Features, z: tf.Tensor, noise: Noise | None
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Go downwards: the padded image, unclipped, and the KL of every level."""
+        """Decode to the padded image, unclipped, and the KL of every level."""
         state, kls = None, []
         for level in self.levels:
             state, latent, kl = level(
@@ -276,13 +276,13 @@ class LadderVAE(Network):
         return tf.nn.depth_to_space(latent * (1.0 + gain) + offset, 2), kls
 
     def _finish(
-        self, features: _Features, z: tf.Tensor | None, noise: Noise | None, images: tf.Tensor
+        self, features: Features, z: tf.Tensor | None, noise: Noise | None, images: tf.Tensor
     ) -> tf.Tensor:
-        """Decode a global latent to an image, as far from the image's own style as that lies.
+        """Decode a global latent, and apply the difference of its style to the image's own.
 
-        Without a latent it is the image's own, whose style changes nothing.
+        Without a latent, decode the image's own, whose style changes nothing.
         """
-        decoded, _ = self._decode(features, features.z_mean if z is None else z, noise)
+        decoded, _ = self.decode_features(features, features.z_mean if z is None else z, noise)
         image = tf.clip_by_value(_crop(decoded, images), 0.0, 1.0)
         return image if z is None else apply_style(image, (z - features.z_mean)[:, :STYLE_DIM])
 
@@ -300,7 +300,7 @@ def _name_noise(stride: int) -> str:
 
 
 class _Level(keras.layers.Layer):
-    """One rung: predict, look, sample, and hand down.
+    """One level: predict the prior from above and the posterior with the skip, and sample.
 
     Args:
         stride: Pixels of the image per pixel of the map.
@@ -352,9 +352,9 @@ class _Level(keras.layers.Layer):
         """Make this level's latent map.
 
         Args:
-            skip: `[B, h, w, C] float32`, what was read from the image at this stride.
+            skip: `[B, h, w, C] float32`, features of the image at this stride.
             z: `[B, d] float32`, the global latent without its style.
-            state: `[B, h / 2, w / 2, C'] float32`, what the level above handed down.
+            state: `[B, h / 2, w / 2, C'] float32` of the level above; None for the first.
             pixels: `[B, h, w, c] float32` around which the posterior begins; None for the prior.
             noise: `[B, h, w, c] float32`, standard normal; None takes the posterior's mean.
 
@@ -383,17 +383,17 @@ class _Level(keras.layers.Layer):
         state += _keep_apart(self.take(latent))
         if self.body is not None:
             state = self.body(state)
-        # Relative to the prior, the prior is N(0, 1).
+        # Mean and variance are relative to the prior, which is N(0, 1) in these units.
         return state, latent, kl_divergence(mean, log_var)
 
 
 class _Fine(keras.layers.Layer):
-    """Read the image itself: features at the strides `_FINE`, and a first restoration.
+    """Compute features of the image at the strides `_FINE`, and a first restoration.
 
-    It looks twice. The first look goes down to stride 8 and restores the image roughly; the second
-    reads how far every pixel lies from what is restored so far, so it knows which pixels to
-    believe, and corrects. Kind and strength of the noise are the same everywhere, so they are told
-    from counts over the whole image, and scale and shift what every layer reads.
+    It has two passes. The first goes down to stride 8 and restores the image roughly; the second
+    reads how far every pixel lies from that restoration, which marks outliers, and corrects it.
+    Kind and strength of the noise are the same everywhere, so they are estimated from counts over
+    the whole image, and modulate the maps that every layer reads.
 
     Reference: Felsberg, Forssen and Scharr, Channel Smoothing (2006), for bins; Perez et al., FiLM
     (2018), for the modulation.
@@ -435,17 +435,17 @@ class _Fine(keras.layers.Layer):
 
     def call(self, images: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Turn `[B, H, W, 1]` into the features and the restoration `[B, H / 2, W / 2, 4]`."""
-        noise = self.tell_noise(_count_noise(images))
-        # Four pixels are the channels of one, so that no look has to fold its maps again.
+        noise = self.tell_noise(count_noise(images))
+        # Four pixels become channels of one place, once for both passes.
         pixels = tf.nn.space_to_depth(images, 2)
-        at2 = self.look(tf.concat([pixels, _code(pixels, _BINS)], axis=-1))
+        at2 = self.look(tf.concat([pixels, spread_over_bins(pixels, _BINS)], axis=-1))
         at2 = _modulate(at2, self.modulate[0], noise)
         at4 = self.body[1](_modulate(self.shrink[0](at2), self.modulate[1], noise))
         at8 = self.body[2](_modulate(self.shrink[1](at4), self.modulate[2], noise))
         up = tf.nn.depth_to_space(self.enlarge[0](at8), 2) + at4
         at2 += tf.nn.depth_to_space(self.enlarge[1](up), 2)
         restored = self.correct(tf.nn.relu(at2))
-        away = _code(_spread_small(pixels - restored), _BINS)
+        away = spread_over_bins(_spread_small(pixels - restored), _BINS)
         at2 += self.look_again(tf.concat([restored, away], axis=-1))
         at2 = self.body[0](_modulate(at2, self.modulate[3], noise))
         restored += self.correct_again(tf.nn.relu(at2))
@@ -476,7 +476,7 @@ class _Bridge(keras.layers.Layer):
     def call(self, fine: list[tf.Tensor], deep: list[tf.Tensor]) -> dict[int, tf.Tensor]:
         """Join the maps of the image (strides 2, 4, 8) and of the backbone (16, 32, 64)."""
         at16, at32, at64 = (layer(x) for layer, x in zip(self.read, deep, strict=True))
-        at16 += self.shrink(fine[2]) + _double_to(at32 + _double_to(at64, at32), at16)
+        at16 += self.shrink(fine[2]) + double_to(at32 + double_to(at64, at32), at16)
         return {2: fine[0], 4: fine[1], 8: fine[2], 16: at16}
 
 
@@ -511,7 +511,7 @@ class _Residual(keras.layers.Layer):
 
 
 def _keep_apart(x: tf.Tensor) -> tf.Tensor:
-    """Return the output of a convolution so that it is not fused with the sum that it goes into.
+    """Keep TensorFlow from fusing a convolution with the sum that follows it.
 
     Where such sums follow on each other, the remapper of TensorFlow 2.21 fails, reports that as an
     error (INVALID_ARGUMENT) and fuses nothing at all. Values and time are the same with it.
@@ -530,12 +530,12 @@ def _modulation(channels: int, name: str) -> keras.layers.Dense:
 
 
 def _modulate(x: tf.Tensor, layer: keras.layers.Dense, code: tf.Tensor) -> tf.Tensor:
-    """Scale and shift the channels of `[B, h, w, C]` by what a layer makes of a code `[B, d]`."""
+    """Scale and shift the channels of `[B, h, w, C]` as a layer computes from a code `[B, d]`."""
     scale, offset = tf.split(layer(code)[:, None, None], 2, axis=-1)
     return x * (1.0 + scale) + offset
 
 
-def _code(values: tf.Tensor, bins: int) -> tf.Tensor:
+def spread_over_bins(values: tf.Tensor, bins: int) -> tf.Tensor:
     """Spread values in [0, 1] over the two nearest bins: `[..., c]` to `[..., c * bins]`."""
     centres = tf.tile(tf.linspace(0.0, 1.0, bins), [values.shape[-1]])
     distance = tf.abs(tf.repeat(values, bins, axis=-1) - centres)
@@ -547,16 +547,16 @@ def _spread_small(differences: tf.Tensor) -> tf.Tensor:
     return 0.5 + 0.5 * differences * tf.math.rsqrt(tf.abs(differences) + 1e-3)
 
 
-def _count_noise(images: tf.Tensor) -> tf.Tensor:
+def count_noise(images: tf.Tensor) -> tf.Tensor:
     """Count grey values and steps to the next pixel: `[B, H, W, 1]` to `[B, bins]`, near 1."""
     values = images[:, ::_NOISE_STRIDE, ::_NOISE_STRIDE]
     steps = tf.abs(images[:, ::_NOISE_STRIDE, 1::_NOISE_STRIDE] - values)
     counted = ((values, _NOISE_BINS), (tf.sqrt(steps + 1e-6), _NOISE_STEP_BINS))
-    shares = [tf.reduce_mean(_code(x, bins), axis=(1, 2)) for x, bins in counted]
+    shares = [tf.reduce_mean(spread_over_bins(x, bins), axis=(1, 2)) for x, bins in counted]
     return 10.0 * tf.concat(shares, axis=-1)
 
 
-def _double_to(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+def double_to(x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """Double height and width by repeating pixels, to those of `like`.
 
     Where `like` has an odd side, backbones round its half up or down: a row is cut or repeated.

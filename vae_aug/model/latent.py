@@ -1,4 +1,4 @@
-"""The latent vector: halves, samples of the posterior, and moves towards other images."""
+"""Split latents in mean and log variance, sample their posterior, interpolate between them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def split_latent(latent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         latent: `[B, n] float32`.
 
     Returns:
-        `z_mean` and `z_log_var`, each `[B, n / 2] float32`. The log variance is held in
-        [-12, 6] so that its exponential neither vanishes nor overflows in half precision.
+        `z_mean` and `z_log_var`, each `[B, n / 2] float32`. The log variance is clipped
+        to [-12, 6] so that its exponential neither vanishes nor overflows in half precision.
     """
     z_mean, z_log_var = tf.split(latent, 2, axis=-1)
     return z_mean, tf.clip_by_value(z_log_var, -12.0, 6.0)
@@ -27,14 +27,14 @@ def sample_posterior(
 
 
 def interpolate(z_mean: tf.Tensor, given: tf.Tensor, share: tf.Tensor, *, alone: bool) -> tf.Tensor:
-    """Move latents towards others: of the images beside them, or given ones.
+    """Move latents towards those of their neighbours in the batch, or towards given ones.
 
     Args:
         z_mean: `[B, d] float32`.
         given: `[B, d] float32`, e.g. from the training set's aggregate posterior.
         share: `[B] float32`, 0 for the image's own latent, 1 for the other.
-        alone: Whether to move towards the given ones; else towards the neighbour, which one place
-            on is somebody else's image in any batch of two or more.
+        alone: Whether to move towards the given ones; else each image moves towards the one before
+            it in the batch, which is another in any batch of two or more.
 
     Returns:
         `[B, d] float32`.

@@ -23,7 +23,7 @@ _DTYPES: dict[str, np.dtype] = {"FloatStorage": np.dtype("<f4"), "LongStorage": 
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickler that knows four names and imports nothing.
+    """An unpickler that resolves four names and imports nothing.
 
     A tensor becomes (key of its storage, offset, shape, strides), counted in elements.
     """
@@ -50,14 +50,15 @@ def read_legacy_torch(path: str | os.PathLike[str], sha256: str) -> dict[str, np
 
     Args:
         path: The file.
-        sha256: Expected SHA-256 digest, lower-case hex. Nothing is read of another file.
+        sha256: Expected SHA-256 digest, lower-case hex. A file of another digest is not
+            parsed.
 
     Returns:
         Parameter name to array (float32 or int64), each with its own memory.
 
     Raises:
-        CheckpointError: If the file is missing, none that ends (a named pipe, a device), too large
-            or another one, or names anything to import or call beyond tensors and ordered dicts.
+        CheckpointError: If the file is missing, no regular file, too large or of another digest, or
+            its pickles name anything but tensors and ordered dictionaries.
     """
     data = _read_pinned(path, sha256)
     stream = io.BytesIO(data)

@@ -1,4 +1,4 @@
-"""The objective: how well an image is explained, and what its description costs.
+"""Terms of the objective: likelihood of images, KL divergence of latents, SSIM.
 
 All terms are in nats per image, so the two sides of the balance are comparable.
 """
@@ -107,8 +107,8 @@ def sigma_reconstruction(mse: tf.Tensor, original_dim: int) -> tf.Tensor:
 def sigma_each_reconstruction(mse: tf.Tensor, original_dim: int) -> tf.Tensor:
     """Compute `sigma_reconstruction` with the best variance of each image, not of the batch.
 
-    Up to a constant it is the mean PSNR over images, so a clean image, whose error is small, pulls
-    as hard as a noisy one; with one variance for the batch the noisiest image decides.
+    Up to a constant it is the mean PSNR over images, so a clean image, whose error is small, weighs
+    as much as a noisy one; with one variance for the batch the noisiest image decides.
 
     Args:
         mse: `[B] float32`.
@@ -129,7 +129,7 @@ RECONSTRUCTIONS = {
 
 
 def structural_similarity(images: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """Compute the mean SSIM of each image, made for gradients on a CPU.
+    """Compute the mean SSIM of each image, fast with gradients on a CPU.
 
     The Gaussian window (standard deviation 1.5, 11 pixels, cut off at the border) is applied as
     two products with a banded matrix, several times faster than a convolution of one channel.

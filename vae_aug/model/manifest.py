@@ -32,7 +32,7 @@ MAX_VARIABLES = 2**12
 _MAX_DEPTH = 64
 _MAX_IMAGE_SIZE = 2**13
 _MAX_DECODER_REPEATS = 4
-"""In all stages; the encoders have three blocks a stage on average."""
+"""Most decoder blocks per stage; encoders have three on average."""
 
 _MAX_MESSAGE = 500
 """Most characters of a message that repeats a value."""
@@ -124,7 +124,8 @@ def check_size(config: ModelConfig) -> None:
     for name, most in (("image_size", _MAX_IMAGE_SIZE), ("decoder_repeats", _MAX_DECODER_REPEATS)):
         if getattr(config, name) > most:
             raise ValueError(f"{name} must be at most {most}; got {getattr(config, name)}.")
-    # 1280 features before it; after it half of it meets 64 channels of a map of a 32nd the size.
+    # The layer before the latent reads 1280 features; the one after it reads half of the latent and
+    # writes 64 channels at stride 32.
     places = 32 * (config.image_size // 32) ** 2 if config.profile == "vector" else 0
     weights = config.latent_dim * (1280 + places)
     if weights > MAX_WEIGHTS:
@@ -135,7 +136,7 @@ def check_size(config: ModelConfig) -> None:
 
 
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of what JSON lists, unless a key is there twice."""
+    """Make an object from its keys and values; refuse a key that is there twice."""
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError("an object names a key twice")
@@ -143,7 +144,7 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _list_children(value: Any) -> list[Any]:
-    """List what a JSON value holds."""
+    """List the values inside a JSON value."""
     if isinstance(value, dict):
         return list(value.values())
     return value if isinstance(value, list) else []
@@ -164,7 +165,7 @@ def _check_type(path: Path, field: str, value: Any, kind: type) -> None:
 
 
 def _check_training(path: Path, training: Mapping[str, Any]) -> None:
-    """Check the parts of the training's settings and figures that others read."""
+    """Check the settings and figures of the training."""
     for name in ("validation", "config"):
         _check_type(path, f"training.{name}", training.get(name, {}), dict)
     for name, value in training.get("validation", {}).items():
@@ -177,7 +178,7 @@ def _check_training(path: Path, training: Mapping[str, Any]) -> None:
 
 
 def _check_fingerprint(path: Path, fingerprint: Mapping[str, Any]) -> None:
-    """Check what is said of the images and patients that the network was trained on."""
+    """Check number of images, hashes of patients and digest of the start of the training."""
     _check_type(path, "fingerprint.patients", fingerprint.get("patients", []), list)
     for patient in fingerprint.get("patients", []):
         _check_type(path, "fingerprint.patients", patient, str)

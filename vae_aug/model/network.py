@@ -1,4 +1,4 @@
-"""What every network declares, whatever its profile."""
+"""The base class of the networks of all profiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vae_aug.model.noise import Noise, NoiseSpec, Side
 
 
 class Decoded(NamedTuple):
-    """What a network makes of a batch.
+    """A batch as a network decodes it, with everything that a loss needs.
 
     Attributes:
         reconstruction: `[B, H, W, C] float32`.
@@ -36,13 +36,13 @@ class Network(keras.Model):
         config: The `ModelConfig`.
         digest: Hex digest of the checkpoint it was loaded from, "" for a fresh network.
         checkpoint_name: Name of that checkpoint, without its folder.
-        patients: Salted hashes of the patients it was trained on, as far as its checkpoint knows.
+        patients: Salted hashes of the patients it was trained on, from its checkpoint.
         aggregate_mean: `[d] float32`, mean of the posterior means over the training set.
         aggregate_std: `[d] float32`, standard deviation of samples over the training set.
     """
 
     def __init__(self, config: ModelConfig, name: str) -> None:
-        """Make what all networks have; those of a profile add their layers."""
+        """Make the variables of all networks; the profiles add their layers."""
         super().__init__(name=name)
         self.config = config
         self.digest = self.checkpoint_name = ""
@@ -70,8 +70,8 @@ class Network(keras.Model):
             width: Of the images, likewise.
 
         Returns:
-            Standard normal `"z"` `[d]`, from which the global latent is made; for `"interpolate"`
-            also uniform `"share"` `[]`, how far it moves; and what a profile needs beside them.
+            Standard normal `"z"` `[d]`, which moves the global latent; for `"interpolate"` also
+            uniform `"share"` `[]`, how far it moves; and the noise that a profile adds.
         """
         specs = {"z": NoiseSpec(0, (config.latent_dim // 2,)), "share": NoiseSpec(1, (), True)}
         names = {"denoise": (), "sample": ("z",), "interpolate": ("z", "share")}[mode]
@@ -100,7 +100,7 @@ class Network(keras.Model):
             training: Whether batch normalisation uses the batch's statistics.
 
         Returns:
-            What the posterior decodes to.
+            The decoded batch.
         """
         raise NotImplementedError
 
@@ -125,7 +125,7 @@ class Network(keras.Model):
 
         Args:
             images: `[B, H, W, 1] float32 in [0, 1]`.
-            noise: As `list_noise` says; rows belong to images.
+            noise: As `list_noise` says, a row for each image.
             mode: `"denoise"`, `"sample"` or `"interpolate"`.
             factor: Strength from 0; 1 is the posterior's own spread, or the other image.
             alone: For `"interpolate"`: the image has no neighbours in the batch, so it moves
@@ -157,7 +157,7 @@ class Network(keras.Model):
         factor: float | tf.Tensor,
         alone: bool = False,
     ) -> tf.Tensor:
-        """Make a variant of each described image, as `vary` does, without what is known.
+        """Make a variant of each image, as `vary` does, from what `describe` computed.
 
         Args:
             known: From `describe`, and `"image"` `[B, H, W, 1] float32 in [0, 1]`.

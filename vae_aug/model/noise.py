@@ -1,4 +1,4 @@
-"""The noise that a network takes as an argument: which it needs, and how it is made from seeds."""
+"""The noise that a network takes as an argument, and how it is sampled from seeds."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple, TypeAlias
 import tensorflow as tf
 
 Side: TypeAlias = int | tf.Tensor | None
-"""A height or width in pixels; None where only the running graph knows it."""
+"""A height or width in pixels; None if it is unknown until the graph runs."""
 
 Noise: TypeAlias = dict[str, tf.Tensor]
 """Noise by its name, each `[B, ...] float32`."""
 
 
 class NoiseSpec(NamedTuple):
-    """What a network needs of one kind of noise, for one image.
+    """Shape and distribution of one kind of noise, for one image.
 
     Attributes:
         purpose: A number that no other noise of the network has; it is folded into the seed.

@@ -1,4 +1,4 @@
-"""What a checkpoint on disk says of itself, read without TensorFlow: seconds that checks save."""
+"""Read manifest and model card of a checkpoint without TensorFlow, which takes seconds to load."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vae_aug.model.manifest import MANIFEST_NAME, parse_manifest
 
 WEIGHTS_NAME = "model.weights.h5"
 BEST_CHECKPOINT = "checkpoint.keras"
-"""What the best checkpoint of a training is called in the folder of its run."""
+"""Name of the best checkpoint in the folder of a training."""
 
 CARD_NAME = "MODEL_CARD.md"
 KERAS_CONFIG, KERAS_METADATA = "config.json", "metadata.json"
 MEMBERS = (MANIFEST_NAME, WEIGHTS_NAME, CARD_NAME, KERAS_CONFIG, KERAS_METADATA)
 MAX_TEXT_BYTES = 2**23
-"""Room for the hashes of three hundred thousand patients."""
+"""Most bytes of a member of text; the hashes of three hundred thousand patients fit."""
 
 
 def read_manifest(checkpoint: str | Path) -> dict[str, Any]:
@@ -92,5 +92,5 @@ def read_text(path: Path, name: str) -> bytes:
 
 
 def digest_manifest(content: bytes) -> str:
-    """Return what a checkpoint is known by in records and caches."""
+    """Return the SHA-256, in hex, that names a checkpoint in records and caches."""
     return hashlib.sha256(content).hexdigest()

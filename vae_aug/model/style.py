@@ -7,7 +7,7 @@ import math
 import tensorflow as tf
 
 STYLE_SPREADS = {"gamma": 0.04, "level": 0.03, "gain": 0.1, "tilt_y": 0.03, "tilt_x": 0.03}
-"""What a style holds, in this order, and the standard deviation of each: log exponent, window
+"""Values of a style, in this order, with the standard deviation of each: log exponent, window
 level in parts of the grey range, log gain, and log gain of a half cosine down and across."""
 
 STYLE_DIM = len(STYLE_SPREADS)
@@ -58,14 +58,14 @@ def apply_style(images: tf.Tensor, style: tf.Tensor) -> tf.Tensor:
 
 
 def measure_style(images: tf.Tensor) -> tf.Tensor:
-    """Tell the style of images from the mean m and the standard deviation s of their bodies.
+    """Estimate the style of images from the mean m and the standard deviation s of their bodies.
 
-    The gain is log s, and the level what m has beyond the 2 s that come with it. So the difference
-    of two images' styles, laid over the first by `apply_style`, gives it about the mean and the
-    spread of the second. Gamma and tilts cannot be told from anatomy; their place holds 0.
+    The gain is log s and the level m - 2 s, since a gain moves the mean along. So the difference of
+    two images' styles, laid over the first by `apply_style`, gives it about the mean and the spread
+    of the second. Gamma and tilts cannot be separated from anatomy; they are 0.
 
     Args:
-        images: `[B, H, W, C] float32 in [0, 1]`; channels are counted like places.
+        images: `[B, H, W, C] float32 in [0, 1]`; channels count as pixels.
 
     Returns:
         `[B, STYLE_DIM] float32`, in standard deviations of a style.
@@ -77,8 +77,10 @@ def measure_style(images: tf.Tensor) -> tf.Tensor:
     mean = tf.reduce_sum(body * images, axis=places, keepdims=True) / count
     variance = tf.reduce_sum(body * tf.square(images - mean), axis=places, keepdims=True) / count
     spread = tf.maximum(tf.sqrt(variance), _MIN_SPREAD)
-    told = {"gain": tf.math.log(spread), "level": mean - _MEAN_TO_SPREAD * spread}
-    values = [told.get(name, tf.zeros_like(mean)) / STYLE_SPREADS[name] for name in STYLE_SPREADS]
+    measured = {"gain": tf.math.log(spread), "level": mean - _MEAN_TO_SPREAD * spread}
+    values = [
+        measured.get(name, tf.zeros_like(mean)) / STYLE_SPREADS[name] for name in STYLE_SPREADS
+    ]
     return tf.concat([tf.reshape(value, [-1, 1]) for value in values], axis=-1)
 
 

@@ -47,7 +47,7 @@ class VAE(Network):
         self.latent = keras.layers.Dense(config.latent_dim, name="latent")
         self.latent.build(self.backbone.output_shape)
         self.decoder = make_decoder(config)
-        _ = self._trunk  # made during a trace, it would leave its mark on the graph's names
+        _ = self._trunk  # built during a trace, it would change the names in the graph
         self.built = True
 
     def encode(self, images: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
@@ -70,8 +70,7 @@ class VAE(Network):
     def _decode_grey(self, z: tf.Tensor) -> tf.Tensor:
         """Average the channels of `decode`: `[B, latent_dim / 2]` to `[B, S, S, 1]`.
 
-        They are averaged before the last layer lays them out as pixels, which is a third of the
-        work then.
+        They are averaged before they are laid out as pixels, which then costs a third.
         """
         blocks = self.decoder.get_layer("stem").compute_blocks(self._trunk(z))
         coloured = tf.sigmoid(tf.cast(blocks, tf.float32))  # three channels for each of four pixels
@@ -81,8 +80,8 @@ class VAE(Network):
 
     @functools.cached_property
     def _trunk(self) -> keras.Model:
-        """The decoder up to its last layer; as a cached property, not one of the layers to save."""
-        # The name is in every traced graph, and so in the digest that a converted one is kept by.
+        """The decoder up to its last layer; a cached property, so that Keras does not save it."""
+        # The name is part of every traced graph, whose digest names the converted one in the cache.
         stem = self.decoder.get_layer("stem")
         return keras.Model(self.decoder.input, stem.input, name="decoder_trunk")
 
@@ -148,7 +147,7 @@ class VAE(Network):
         factor: float | tf.Tensor,
         alone: bool,
     ) -> tf.Tensor:
-        """Move latent vectors, as `vary` says: `[B, latent_dim / 2] float32`."""
+        """Move latent vectors, see `vary`: `[B, latent_dim / 2] float32`."""
         if mode == "sample":
             return sample_posterior(z_mean, z_log_var, noise["z"], factor)
         other = self.aggregate_mean + self.aggregate_std * noise["z"]

@@ -1,4 +1,4 @@
-"""Weights of a network in Keras's HDF5 layout: halved when stored, known by digest when loaded."""
+"""Store weights in Keras's HDF5 layout, mostly as float16, and load them by their digests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Key = tuple[tuple[int, ...], str]
 
 _READS_PER_VARIABLE = 128
 _HDF5_BYTES_PER_VARIABLE = 2**14
-"""The most that the file may have beside its arrays, five times what Keras's groups need."""
+"""Most bytes, per variable, beside the arrays: five times what Keras's groups need."""
 
 
 def halve_weights(weights: Path) -> None:
@@ -100,7 +100,7 @@ def load_weights(path: Path, vae: Network, content: bytes, variables: Mapping[st
         wanted.setdefault(key, []).append(variable)
     pairs = []
     for name, array in arrays.items():
-        # Of variables that are alike, each takes one array.
+        # Variables with the same values get one array each.
         alike = wanted.get((array.shape, _digest(array.astype(np.float32))))
         if not alike:
             raise CheckpointError(

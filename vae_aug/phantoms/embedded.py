@@ -29,14 +29,12 @@ __all__ = [
     "LABELS",
     "SPLITS",
     "EmbeddedItem",
-    "Modality",
     "Split",
     "read_embedded",
     "write_embedded",
 ]
 
 Split = Literal["train", "validation", "test"]
-Modality = Literal["MR", "CT"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 DEFAULT_COUNTS: dict[Split, int] = {"train": 48, "validation": 12, "test": 12}
 """Phantoms of each split, unless another count is asked for."""
@@ -44,7 +42,7 @@ DEFAULT_COUNTS: dict[Split, int] = {"train": 48, "validation": 12, "test": 12}
 _SLICES_PER_PATIENT = 2
 # Patients of a split are numbered from its index times this, so no count makes splits overlap.
 _MOST_PATIENTS = 1_000_000
-_KINDS: dict[Modality, Kind] = {"MR": "head_mr", "CT": "abdomen_ct"}
+_KINDS: tuple[Kind, ...] = ("head_mr", "abdomen_ct")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,22 +70,20 @@ class _RealSlice:
 
     name: str
     split: Split
-    modality: Modality
     window: Window
 
 
 _REAL_SLICES = (
-    _RealSlice("J2K_pixelrep_mismatch", "train", "CT", "bone"),  # head, 512 x 512
-    _RealSlice("CT_small", "train", "CT", "soft-tissue"),  # spine, 128 x 128
-    _RealSlice("examples_overlay", "validation", "MR", "auto"),  # abdomen, 300 x 484
-    _RealSlice("MR_small", "test", "MR", "auto"),  # 64 x 64
+    _RealSlice("J2K_pixelrep_mismatch", "train", "bone"),  # CT of a head, 512 x 512
+    _RealSlice("CT_small", "train", "soft-tissue"),  # CT of a spine, 128 x 128
+    _RealSlice("examples_overlay", "validation", "auto"),  # MR of an abdomen, 300 x 484
+    _RealSlice("MR_small", "test", "auto"),  # MR, 64 x 64
 )
 
 
 def read_embedded(
     split: Split,
     *,
-    modality: Modality | None = None,
     count: int | None = None,
     size: int = 224,
     dtype: type[np.unsignedinteger] = np.uint8,
@@ -97,7 +93,6 @@ def read_embedded(
 
     Args:
         split: `"train"`, `"validation"` or `"test"`.
-        modality: `"MR"` (heads), `"CT"` (abdomens), or None for both, patient by patient.
         count: Phantoms, two slices a patient; None for `DEFAULT_COUNTS[split]`. The real slices
             come on top, after them.
         size: Side of the phantoms in pixels. Real slices keep their own size.
@@ -117,33 +112,29 @@ def read_embedded(
         ('head_mr-0000000-0', (64, 64, 1))
     """
     check_choice("split", split, Split)
-    if modality is not None:
-        check_choice("modality", modality, Modality)
     count = DEFAULT_COUNTS[split] if count is None else count
     check_range("count", count, 0, _SLICES_PER_PATIENT * _MOST_PATIENTS)
-    return _generate(split, modality, count, size, dtype, real)
+    return _generate(split, count, size, dtype, real)
 
 
 def _generate(
     split: Split,
-    modality: Modality | None,
     count: int,
     size: int,
     dtype: type[np.unsignedinteger],
     real: bool,
 ) -> Iterator[EmbeddedItem]:
     """Do what `read_embedded` says, whose arguments are checked before the first item."""
-    kinds = tuple(_KINDS.values()) if modality is None else (_KINDS[modality],)
     first = SPLITS.index(split) * _MOST_PATIENTS
     for index in range(count):
         patient, level = divmod(index, _SLICES_PER_PATIENT)
-        kind, seed = kinds[patient % len(kinds)], first + patient
+        kind, seed = _KINDS[patient % len(_KINDS)], first + patient
         position = (level + 0.5) / _SLICES_PER_PATIENT
         phantom = make_phantom(kind, seed, position=position, size=size, dtype=dtype)
         name = f"{kind}-{seed:07d}"
         yield EmbeddedItem(phantom.image, f"{name}-{level}", name, phantom.boxes, phantom.labels)
     for entry in _REAL_SLICES if real else ():
-        if entry.split == split and modality in (None, entry.modality):
+        if entry.split == split:
             yield _read_real(entry, dtype)
 
 
@@ -162,7 +153,6 @@ def _read_real(entry: _RealSlice, dtype: type[np.unsignedinteger]) -> EmbeddedIt
 def write_embedded(
     directory: str | os.PathLike[str],
     *,
-    modality: Modality | None = None,
     counts: dict[Split, int] | None = None,
     size: int = 224,
     dtype: type[np.unsignedinteger] = np.uint8,
@@ -175,7 +165,6 @@ def write_embedded(
 
     Args:
         directory: Where to; made if missing. Files of the same name are replaced.
-        modality: As `read_embedded`.
         counts: Phantoms of each split to write; None for `DEFAULT_COUNTS`.
         size: As `read_embedded`.
         dtype: As `read_embedded`; `np.uint16` writes PNG of 16 bits.
@@ -192,9 +181,7 @@ def write_embedded(
     (directory / "images").mkdir(parents=True, exist_ok=True)
     paths = {}
     for split, count in (DEFAULT_COUNTS if counts is None else counts).items():
-        items = read_embedded(
-            split, modality=modality, count=count, size=size, dtype=dtype, real=real
-        )
+        items = read_embedded(split, count=count, size=size, dtype=dtype, real=real)
         annotations = _make_coco(items, directory / "images")
         paths[split] = directory / f"{split}.json"
         write_atomic(paths[split], json.dumps(annotations, indent=1).encode())

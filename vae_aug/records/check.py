@@ -1,7 +1,7 @@
-"""What is wrong with records: named by file, index and key.
+"""Check records, and name a fault by file, index and key.
 
-`check_records` looks at everything; `check_boxes` at boxes alone, fast enough to be done before
-every reading.
+`check_records` checks everything; `check_boxes` checks boxes alone, fast enough to run before every
+reading.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from vae_aug.records.shards import (
 from vae_aug.records.tfrecord import get_values
 
 DAMAGE = (tf.errors.OpError, UnicodeDecodeError)
-"""What TensorFlow raises at a damaged record; the second where it quotes bytes in its message."""
+"""Exceptions of TensorFlow at a damaged record; the second if its message quotes bytes."""
 
 BOX_KEYS = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
+BOX_FLAGS = ("is_crowd", "difficult", "truncated")
+"""Yes or no for each box, under `image/object/`: the first from COCO, the others from VOC."""
 
 CHECKED_BYTES = 2**28
-"""Sets of more bytes are not read through before their first element; these take about a second."""
+"""Most bytes of a set whose boxes are checked before its first element, in about a second."""
 
 _CHECKED_AT_ONCE = 256
 
@@ -57,7 +59,9 @@ def iterate_examples(path: str | os.PathLike[str]) -> Iterator[tuple[int, tf.tra
             try:
                 yield index, tf.train.Example.FromString(serialized)
             except DecodeError as error:
-                raise RecordError(f"{path}, record {index}: no tf.train.Example.") from error
+                raise RecordError(
+                    f"{path}, record {index}: no tf.train.Example; write it again."
+                ) from error
             index += 1
     except tf.errors.DataLossError as error:
         raise RecordError(
@@ -155,7 +159,9 @@ def _check_objects(
         if bad.any():
             refuse(low, f"must be below {high}; got {sides[low][bad][0]} >= {sides[high][bad][0]}.")
     if len(texts) != len(labels) or not all(texts):
-        refuse("image/object/class/text", f"label without text: {labels} and {texts}.")
+        refuse(
+            "image/object/class/text", f"expected a text for each label of {labels}; got {texts}."
+        )
     for label, text in zip(labels, texts, strict=True):
         if label < 1:
             refuse("image/object/class/label", f"labels count from 1; got {label}.")
@@ -183,7 +189,10 @@ def get_feature(
     """
     values = get_values(example, key, kind)
     if not values:
-        raise RecordError(f"{path}, record {index}, {key}: missing or of another type.")
+        raise RecordError(
+            f"{path}, record {index}, {key}: missing or of another type; expected a {kind}. Write "
+            "the records again."
+        )
     return values
 
 
@@ -196,7 +205,7 @@ def parse_header(encoded: bytes, path: Path, index: int) -> tuple[int, int, int,
 
 
 def check_boxes(files: Sequence[Path]) -> None:
-    """Look for boxes that cannot be any, by TensorFlow's fast parser where there are none.
+    """Check boxes, by TensorFlow's fast parser as long as it finds no fault.
 
     Args:
         files: The shards.
@@ -217,7 +226,7 @@ def _iterate_doubtful(path: Path) -> Iterator[tuple[int, tf.train.Example]]:
         if all(_are_plausible(batch) for batch in serialized):
             return
     except DAMAGE:
-        pass  # The slow way tells which record it is.
+        pass  # The slow parser names the record.
     yield from iterate_examples(path)
 
 

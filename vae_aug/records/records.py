@@ -1,4 +1,4 @@
-"""TFRecords in the TF Object Detection schema: made, written, read, checked.
+"""Make, write and read TFRecords in the TF Object Detection schema.
 
 Labels count from 1 on disk (0 is the background there) and from 0 in elements and arguments.
 A data set is a folder: `<split>-00000-of-00004.tfrecord` and so on, `label_map.pbtxt`, and
@@ -35,6 +35,7 @@ from vae_aug.autotune import leave_untuned
 from vae_aug.codecs.images import EncodedImage, encode_image
 from vae_aug.errors import RecordError
 from vae_aug.records.check import (
+    BOX_FLAGS,
     BOX_KEYS,
     CHECKED_BYTES,
     check_boxes,
@@ -75,9 +76,7 @@ def make_example(
     labels: Sequence[int] | np.ndarray,
     label_names: Sequence[str],
     patient: str = "",
-    is_crowd: Sequence[bool] | None = None,
-    difficult: Sequence[bool] | None = None,
-    truncated: Sequence[bool] | None = None,
+    flags: Mapping[str, Sequence[bool]] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> tf.train.Example:
     """Make one record.
@@ -89,9 +88,7 @@ def make_example(
         labels: `[N]` integers from 0, indices into `label_names`.
         label_names: Names of all labels.
         patient: Hash of the patient's identifier; `""` if unknown.
-        is_crowd: `[N]`, COCO's mark of a box around many objects; default none.
-        difficult: `[N]`, Pascal VOC's mark; default none.
-        truncated: `[N]`, Pascal VOC's mark; default none.
+        flags: Names from `BOX_FLAGS` to `[N]` booleans; False for every box by default.
         extra: Further features by key, e.g. `augment/mode`: a number, string, bytes, or a
             sequence or array of them (stored flat).
 
@@ -99,7 +96,8 @@ def make_example(
         The record.
 
     Raises:
-        ValueError: If shapes disagree, a label has no name, or a key of `extra` is taken.
+        ValueError: If shapes disagree, a label has no name, a flag is unknown, or a key of `extra`
+            is taken.
         TypeError: On an image of another dtype or an extra value of another type.
     """
     if not isinstance(image, EncodedImage):
@@ -135,15 +133,8 @@ def make_example(
         "image/object/class/label": labels + 1,
         "image/object/area": (ymax - ymin) * (xmax - xmin) * image.height * image.width,
     }
-    for name, flags in (
-        ("is_crowd", is_crowd),
-        ("difficult", difficult),
-        ("truncated", truncated),
-    ):
-        flags = [False] * len(boxes) if flags is None else list(flags)
-        if len(flags) != len(boxes):
-            raise ValueError(f"{name} must have one value a box; got {len(flags)}.")
-        features[f"image/object/{name}"] = np.asarray(flags, np.int64)
+    for name, values in _complete_flags(flags or {}, len(boxes)).items():
+        features[f"image/object/{name}"] = values
     taken = sorted(set(features) & set(extra or {}))
     if taken:
         raise ValueError(f"extra must not replace {', '.join(taken)}.")
@@ -151,6 +142,17 @@ def make_example(
     return tf.train.Example(
         features=tf.train.Features(feature={k: _make_feature(k, v) for k, v in features.items()})
     )
+
+
+def _complete_flags(flags: Mapping[str, Sequence[bool]], count: int) -> dict[str, np.ndarray]:
+    """Check the flags of `count` boxes, and add those that are not given."""
+    unknown = sorted(set(flags) - set(BOX_FLAGS))
+    if unknown:
+        raise ValueError(f"flags must be among {', '.join(BOX_FLAGS)}; got {', '.join(unknown)}.")
+    for name, values in flags.items():
+        if len(values) != count:
+            raise ValueError(f"{name} must have one value a box, {count}; got {len(values)}.")
+    return {name: np.asarray(flags.get(name, [False] * count), np.int64) for name in BOX_FLAGS}
 
 
 def _make_feature(key: str, value: Any) -> tf.train.Feature:
@@ -236,7 +238,7 @@ def parse_example(
 def _decode(
     encoded: tf.Tensor, source_id: tf.Tensor, image_dtype: tf.DType, channels: int
 ) -> tf.Tensor:
-    """Decode a PNG or JPEG, told apart by their first byte."""
+    """Decode a PNG or JPEG, which differ in their first byte."""
     is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 1), b"\xff")
 
     def decode_jpeg() -> tf.Tensor:
@@ -278,7 +280,7 @@ def write_records(
     Examples go to the shards in turn. Every shard is written under a temporary name, forced to
     disk, and renamed when all are whole; then the split's former shards are gone. Whatever
     interrupts the writing, no part of a new shard stays, and the former ones are untouched
-    unless the renaming itself had begun. What a killed process left goes with the next writing.
+    unless the renaming itself had begun. The next writing removes what a killed process left.
 
     Args:
         examples: The records; their number need not be known.
@@ -287,8 +289,8 @@ def write_records(
         num_shards: Number of files, 1 to 99999.
         label_names: If given, `dataset.json` and `label_map.pbtxt` are written too; an existing
             `dataset.json` keeps its other splits.
-        expected: Examples that the source listed; what damage left of them unread is then told
-            in `dataset.json`.
+        expected: Number of examples that the source lists; `dataset.json` counts those that are
+            missing as `lost`.
 
     Returns:
         What was written.
@@ -329,7 +331,9 @@ def write_split(
     """
     name = get_split_name(name)
     if name.endswith(UNANNOTATED):
-        raise ValueError(f"a split must not be called {name!r}: names in {UNANNOTATED!r} are kept.")
+        raise ValueError(
+            f"a split must not be called {name!r}: names in {UNANNOTATED!r} are reserved."
+        )
     parts = list_parts(name)
     named = ((parts[not is_annotated], example) for example, is_annotated in examples)
     written = _write_parts(named, Path(directory), parts, num_shards, label_names)
@@ -344,7 +348,7 @@ def _write_parts(
     label_names: Sequence[str] | None,
     expected: int | None = None,
 ) -> dict[str, SplitInfo]:
-    """Write the shards of some names, of which former ones go, and return what each holds."""
+    """Write the shards of some names, in place of former ones, and return what each holds."""
     if not 1 <= num_shards <= 99999:
         raise ValueError(f"num_shards must be in [1, 99999]; got {num_shards!r}.")
     refuse = functools.partial(_as_record_error, directory, names[0])
@@ -381,7 +385,7 @@ def _as_record_error(directory: Path, name: str) -> Iterator[None]:
 
 
 class _Tally:
-    """Counts what passes through to the shards."""
+    """Counts the examples of a split, their boxes and classes."""
 
     def __init__(self) -> None:
         self.examples = self.boxes = 0
@@ -545,22 +549,22 @@ def read_records(
     The dtype and channels of the images come from `dataset.json` beside the records, else from
     the first record. Above 64 shards the order is fixed, but another than that of writing.
 
-    Shards are held against `dataset.json` before the first element. Sets of up to 256 MiB are also
-    read through once, in a second or less, so that a box that cannot be one is named by its file;
-    in larger ones it raises `tf.errors.InvalidArgumentError` when its record is reached.
+    Shards are checked against `dataset.json` before the first element. Sets of up to 256 MiB are
+    also read through once, in a second or less, so that an invalid box is named by its file; in
+    larger sets it raises `tf.errors.InvalidArgumentError` when its record is reached.
 
     Args:
         source: Folder of a data set; a file or pattern of files; or a list of files.
         split: The split of a folder; not needed if there is only one.
         num_parallel_calls: Records decoded in parallel; None for `tf.data.AUTOTUNE`.
-        unannotated: Whether the split's unannotated images come, too, as images without boxes:
-            for what looks at images alone. A detector would take them for negatives.
-        allow_damaged: Whether a set is read of which shards or records are damaged; each shard is
-            then read up to its first damaged record.
+        unannotated: Whether to read the split's unannotated images, too, without boxes, e.g. to
+            train an autoencoder. A detector would take them for negatives.
+        allow_damaged: Whether to read a set with damaged shards or records; each shard is then read
+            up to its first damaged record.
 
     Returns:
-        Elements as `parse_example` yields them. The number of elements is set where
-        `dataset.json` tells it. tf.data's tuner is switched off, see `read_serialized`.
+        Elements as `parse_example` yields them. The number of elements is set if
+        `dataset.json` has it. tf.data's tuner is switched off, see `read_serialized`.
 
     Raises:
         RecordError: If there are no such records, a shard is missing, or, unless `allow_damaged`, a
@@ -592,8 +596,8 @@ def read_serialized(files: Sequence[str | os.PathLike[str]]) -> tf.data.Dataset:
         files: The shards, in the order of their numbers.
 
     Returns:
-        Scalar strings, one `tf.train.Example` each. tf.data's tuner is switched off for them and
-        for all that is made of them, see `vae_aug.autotune`.
+        Scalar strings, one `tf.train.Example` each. tf.data's tuner is switched off for this
+        dataset and all that are derived from it, see `vae_aug.autotune`.
     """
     names = [os.fspath(path) for path in files]
     if len(names) == 1:
@@ -612,7 +616,7 @@ def read_serialized(files: Sequence[str | os.PathLike[str]]) -> tf.data.Dataset:
 def _describe_images(
     files: Sequence[Path], info: DatasetInfo | None
 ) -> tuple[str, int, int | None]:
-    """Return dtype, channels and number of the images in shards, None where it is not told."""
+    """Return dtype, channels and number of the images in shards, None if it is unknown."""
     if info is None:
         return *_peek(files), None
     names = {path.name.rpartition("-of-")[0][:-6] for path in files}
@@ -622,7 +626,7 @@ def _describe_images(
 
 
 def _peek(files: Sequence[Path]) -> tuple[str, int]:
-    """Tell dtype and channels from the first record."""
+    """Read dtype and channels from the first record."""
     for path in files:
         for index, example in iterate_examples(path):
             encoded = get_feature(example, path, index, "image/encoded", "bytes_list")[0]

@@ -1,8 +1,8 @@
-"""Shards of a data set: their names, `dataset.json`, and whether all are there and whole.
+"""Find the shards of a data set, and check them against its `dataset.json`.
 
 A split is `<split>-00000-of-00004.tfrecord` and so on. Images of which the source does not say
 whether they have boxes lie beside it in `<split>_unannotated-*`: an autoencoder learns from them, a
-detector would take them for negatives, so they are read only by who asks for them.
+detector would take them for negatives, so they are read on request only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vae_aug.errors import RecordError
 
 INFO_FILE, LABEL_FILE = "dataset.json", "label_map.pbtxt"
 UNANNOTATED = "_unannotated"
-"""What the name of a split's unannotated shards ends in."""
+"""Suffix of the names of a split's unannotated shards."""
 
 SHARD_NAME = re.compile(r"^(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.tfrecord$")
 _SPLIT_SYNONYMS = {"val": "validation", "valid": "validation"}
@@ -42,7 +42,7 @@ class SplitInfo:
         channels: 1, or 3 if any image is in colour.
         class_counts: Boxes per label name, in the order of the labels.
         shard_bytes: Size of each file; empty in sets of earlier versions.
-        lost: Images of the source that damage kept from being read.
+        lost: Images of the source that could not be read, since they were damaged.
     """
 
     examples: int
@@ -203,8 +203,8 @@ def find_records(
     Args:
         source: Folder of a data set; a file or pattern of files; or a list of files.
         split: The split of a folder; not needed if there is only one.
-        unannotated: Whether the split's unannotated images are wanted, too.
-        allow_damaged: Whether shards that are damaged, short, long or unlisted are taken.
+        unannotated: Whether to find the split's unannotated images, too.
+        allow_damaged: Whether to accept shards that are damaged, short, long or unlisted.
 
     Returns:
         The shards in order, and the contents of `dataset.json` if there is one beside them.
@@ -282,13 +282,13 @@ def _list_complete(directory: Path, name: str) -> list[Path]:
 
 
 def count_listed(files: Sequence[Path], info: DatasetInfo) -> int | None:
-    """Return the number of examples that `dataset.json` tells of shards, None if not of all."""
+    """Return the number of examples that `dataset.json` has for shards; None unless it has all."""
     counts = [_count_listed(path, info) for path in files]
     return None if None in counts else sum(count or 0 for count in counts)
 
 
 def _count_listed(path: Path, info: DatasetInfo) -> int | None:
-    """Return the examples of a shard: they went to the shards in turn."""
+    """Return the number of examples in a shard, to which the split's were dealt in turn."""
     match = SHARD_NAME.match(path.name)
     part = info.parts.get(match["name"]) if match else None
     if match is None or part is None or part.shards != int(match["count"]):
@@ -300,7 +300,7 @@ def _verify(files: Sequence[Path], info: DatasetInfo) -> None:
     """Check sizes and counts of shards against `dataset.json`."""
     for path in files:
         match = SHARD_NAME.match(path.name)
-        if match is None:  # a file of the user's own naming, of which nothing is promised
+        if match is None:  # a file that the user named, which `dataset.json` does not list
             continue
         expected = _count_listed(path, info)
         way_out = (
@@ -317,7 +317,7 @@ def _verify(files: Sequence[Path], info: DatasetInfo) -> None:
         size, listed = path.stat().st_size, sizes[int(match["index"])] if sizes else None
         if found != expected or (listed is not None and size != listed):
             raise RecordError(
-                f"{path}: {INFO_FILE} tells of {expected} records"
+                f"{path}: {INFO_FILE} lists {expected} records"
                 + (f" in {listed} bytes" if listed is not None else "")
                 + f"; the file holds {found} in {size}. {way_out}"
             )

@@ -1,4 +1,4 @@
-"""TFRecord files read by the place of a record, so that one can be found again without the others.
+"""Read TFRecord files by the offset of a record, so that it can be read again without the others.
 
 Reference:
     TensorFlow, "TFRecord and tf.train.Example", TFRecords format details: a record is its length
@@ -30,7 +30,7 @@ _NAME = re.compile(
     r"\.(tfrecords?|tfrec|records?)(-(?P<last>\d{5})-of-(?P<last_count>\d{5}))?",
     re.IGNORECASE,
 )
-# The second byte of zlib tells how hard it was pressed.
+# The second byte of zlib is the level of compression.
 _GZIP, _ZLIB = b"\x1f\x8b\x08", (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
@@ -41,7 +41,7 @@ def is_tfrecord(path: Path) -> bool:
 
 
 def parse_shard_name(path: Path) -> tuple[str, int]:
-    """Return what the shards of a file have in common, and how many there should be; 1 if unsaid.
+    """Return the stem of a shard's name and the number of shards that it states, else 1.
 
     Example:
         >>> parse_shard_name(Path("a/train-00002-of-00004.tfrecord"))
@@ -54,14 +54,14 @@ def parse_shard_name(path: Path) -> tuple[str, int]:
 
 
 def iterate_places(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes | RecordError]]:
-    """Iterate over the records of a file, beyond damaged ones where their length is to be trusted.
+    """Iterate over the records of a file, also after damaged ones whose length fits the file.
 
     Args:
         path: The file, not compressed.
 
     Yields:
         `(offset, data)`: the byte at which the record begins, and its data; where these are
-        damaged, the error that says so.
+        damaged, the error.
 
     Raises:
         RecordError: If the file cannot be read, is no regular file, or is compressed.

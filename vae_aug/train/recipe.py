@@ -27,9 +27,13 @@ class Recipe:
         reason: Why it begins where it does, a sentence; empty if that was chosen.
     """
 
-    model: ModelConfig
-    train: TrainConfig
-    reason: str
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as the `config.json` of a run has them."""
+        return {"model": self.model.to_dict(), "train": self.train.to_dict()}
 
 
 def make_recipe(

@@ -15,6 +15,7 @@ from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.errors import VAEAugError
 from vae_aug.limits import read_bounded
 from vae_aug.model.checkpoint import BEST_CHECKPOINT, read_manifest
+from vae_aug.train.recipe import Recipe
 
 Figures = dict[str, float]
 
@@ -41,15 +42,9 @@ def clean_up(out: Path) -> None:
         remove_temporaries(out / name)
 
 
-def keep_config(
-    path: Path, model: ModelConfig, config: TrainConfig, sources: Sequence[str | Path]
-) -> None:
+def keep_config(path: Path, recipe: Recipe, sources: Sequence[str | Path]) -> None:
     """Write the settings of a new run; refuse to go on with other ones."""
-    settings = {
-        "model": model.to_dict(),
-        "train": config.to_dict(),
-        "sources": [str(source) for source in sources],
-    }
+    settings = {**recipe.to_dict(), "sources": [str(source) for source in sources]}
     settings = json.loads(json.dumps(settings))
     if not path.exists():
         write_json(path, settings)

@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.errors import CheckpointError
 from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
 from vae_aug.model.encoder import freeze_stages
 from vae_aug.model.network import Network
 from vae_aug.model.profiles import make_vae
+from vae_aug.train.recipe import Recipe
 from vae_aug.train.run_files import STATE_NAME, TrainingError
 
 _WARMUP_SHARE = 0.05
@@ -68,9 +68,10 @@ class State:
             average.assign(decay * average + (1.0 - decay) * variable.value)
 
 
-def make_state(model: ModelConfig, config: TrainConfig) -> State:
+def make_state(recipe: Recipe) -> State:
     """Make the state before the first step."""
-    vae = make_vae(model, encoder_weights=config.encoder_weights)
+    config = recipe.train
+    vae = make_vae(recipe.model, encoder_weights=config.encoder_weights)
     if config.start_from:
         _take_weights(vae, config.start_from)
     freeze_stages(vae.backbone, config.frozen_stages)

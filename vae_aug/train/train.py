@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.atomic import lock_folder
-from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.config import TrainConfig
 from vae_aug.model.checkpoint import (
     BEST_CHECKPOINT,
     load_checkpoint,
@@ -43,6 +43,7 @@ from vae_aug.train.plan import (
     describe_position,
     describe_scores,
 )
+from vae_aug.train.recipe import Recipe
 from vae_aug.train.run_files import (
     BEST_NAME,
     CONFIG_NAME,
@@ -73,9 +74,8 @@ _AGGREGATE_IMAGES = 512
 def train(
     sources: Sequence[str | Path],
     out: str | Path,
+    recipe: Recipe | None = None,
     *,
-    model: ModelConfig | None = None,
-    config: TrainConfig | None = None,
     validation: Sequence[str | Path] = (),
     card: str = "",
     allow_damaged: bool = False,
@@ -95,8 +95,7 @@ def train(
     Args:
         sources: Folders of records, as `vae-aug ingest` writes them, with a split `train`.
         out: Folder of the run.
-        model: The architecture.
-        config: The settings of the run.
+        recipe: The architecture and the settings of the run.
         validation: Folders whose split `validation` is validated on; by default those of
             `sources` that have one. If none has, a tenth of the training images is held back, see
             `vae_aug.train.holdout.hold_back`.
@@ -123,14 +122,14 @@ def train(
         TrainingError: If the loss stops being finite, or what a former run left in `out` is
             damaged; the message names the file.
     """
-    model, config, out = model or ModelConfig(), config or TrainConfig(), Path(out)
-    check_size(model)
+    out, recipe = Path(out), recipe or Recipe()
+    check_size(recipe.model)
     with lock_folder(out) as locked:
         if locked:
             clean_up(out)
-        keep_config(out / CONFIG_NAME, model, config, sources)
+        keep_config(out / CONFIG_NAME, recipe, sources)
         parts = open_sources(sources, validation, allow_damaged=allow_damaged)
-        return _train(parts, out, model, config, card, progress, report or _say_nothing)
+        return _train(parts, out, recipe, card, progress, report or _say_nothing)
 
 
 def _say_nothing(sentence: str) -> None:
@@ -140,8 +139,7 @@ def _say_nothing(sentence: str) -> None:
 def _train(
     parts: Holdout,
     out: Path,
-    model: ModelConfig,
-    config: TrainConfig,
+    recipe: Recipe,
     card: str,
     progress: Progress | None,
     report: Report,
@@ -149,10 +147,11 @@ def _train(
     """Do what `train` says in a folder that no other run writes to."""
     if parts.description:
         report(parts.description)
+    config, size = recipe.train, recipe.model.image_size
     keras.utils.set_random_seed(config.seed)
-    run = _Run(make_state(model, config), parts, config, out, card, report)
+    run = _Run(make_state(recipe), parts, config, out, card, report)
     if not run.is_complete:
-        feed = make_training_feed(parts.training, model.image_size, config, start=run.step)
+        feed = make_training_feed(parts.training, size, config, start=run.step)
         for step, figures in _iterate(make_train_step(run.state, config), feed, run):
             run.log("train", step, figures)
             if progress is not None:
@@ -161,7 +160,7 @@ def _train(
                 run.validate(step)
             if run.is_complete:
                 break
-    return run.finish(model.image_size)
+    return run.finish(size)
 
 
 def make_train_step(state: State, config: TrainConfig) -> Callable[..., Figures]:

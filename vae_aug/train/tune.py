@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vae_aug.atomic import LOCK_NAME, lock_folder, remove_temporaries, write_atomic
-from vae_aug.config import ModelConfig, Profile, TrainConfig, check_choice, check_range
+from vae_aug.config import ModelConfig, Oracle, Profile, TrainConfig, check_choice, check_range
 from vae_aug.errors import MissingPackageError, VAEAugError
 from vae_aug.limits import read_bounded
 from vae_aug.train.feed import open_source
+from vae_aug.train.recipe import Recipe
 from vae_aug.train.train import Figures, TrainingError, train
 from vae_aug.version import __version__
 from vae_aug.words import plural
 
-Oracle = Literal["bayesian", "random"]
 Status = Literal["finished", "failed", "unfinished"]
 Space = Mapping[str, Any]
 Values = dict[str, Any]
@@ -66,6 +66,35 @@ class Trial:
     message: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """How settings are searched for.
+
+    Attributes:
+        space: Field names (`"train.learning_rate"`, `"model.encoder"`, ...) to a list of choices
+            or to `{"low": ..., "high": ..., "sampling": "linear" or "log"}`, ends included.
+            None for `make_space`.
+        trials: Trials in all.
+        steps: Optimiser steps of every trial.
+        oracle: What chooses the values: `"bayesian"`, a tree of Parzen estimators after a third of
+            the trials was chosen at random, or `"random"` throughout.
+        seed: Of the oracle: with the trials before, it decides the values of a trial. All trials
+            train with the seed of the recipe, so that they differ in the values alone.
+    """
+
+    space: Space | None = None
+    trials: int = 12
+    steps: int = 300
+    oracle: Oracle = "bayesian"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every field but the space, which depends on the recipe."""
+        check_range("trials", self.trials, 1)
+        check_range("steps", self.steps, 1)
+        check_choice("oracle", self.oracle, Oracle)
+
+
 def make_space(profile: Profile) -> dict[str, Any]:
     """Make the search space that `tune` takes by default.
 
@@ -87,15 +116,10 @@ def make_space(profile: Profile) -> dict[str, Any]:
 def tune(
     sources: Sequence[str | Path],
     out: str | Path,
+    recipe: Recipe | None = None,
+    search: SearchConfig | None = None,
     *,
-    model: ModelConfig | None = None,
-    config: TrainConfig | None = None,
-    space: Space | None = None,
-    trials: int = 12,
-    steps: int = 300,
-    oracle: Oracle = "bayesian",
     validation: Sequence[str | Path] = (),
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Trial]:
     """Search for the settings with which a training restores images best.
@@ -110,18 +134,10 @@ def tune(
     Args:
         sources: Folders of records with a split `train`, as for `train`.
         out: Folder of the search.
-        model: The architecture; the space replaces some of its fields.
-        config: The settings of a training, likewise. Its `steps` go into `best.json`.
-        space: Field names (`"train.learning_rate"`, `"model.encoder"`, ...) to a list of choices
-            or to `{"low": ..., "high": ..., "sampling": "linear" or "log"}`, ends included.
-            None for `make_space`.
-        trials: Trials in all.
-        steps: Optimiser steps of every trial.
-        oracle: What chooses the values: `"bayesian"`, a tree of Parzen estimators after a third of
-            the trials was chosen at random, or `"random"` throughout.
+        recipe: The architecture and the settings of a training, some fields of which the search
+            replaces. Its `steps` go into `best.json`.
+        search: The space, the number and length of the trials, and what chooses their values.
         validation: As for `train`.
-        seed: Of the oracle: with the trials before, it decides the values of a trial. All trials
-            train with the seed of `config`, so that they differ in the values alone.
         progress: Called with a trial's number and values, its step and that step's figures; at
             step 0 without figures.
 
@@ -140,26 +156,23 @@ def tune(
         Bergstra et al., Algorithms for Hyper-Parameter Optimization (2011); Akiba et al., Optuna
         (2019).
     """
-    model, config, out = model or ModelConfig(), config or TrainConfig(), Path(out)
+    out, recipe, search = Path(out), recipe or Recipe(), search or SearchConfig()
     _load_optuna()
-    space = make_space(model.profile) if space is None else dict(space)
-    check_range("trials", trials, 1)
-    check_range("steps", steps, 1)
-    check_choice("oracle", oracle, Oracle)
-    check_space(space, model, config)
+    space = make_space(recipe.model.profile) if search.space is None else search.space
+    check_space(space, recipe)
     for source in sources:
         open_source(source, "train")
     for source in validation:
         open_source(source, "validation")
     space = json.loads(json.dumps(space))  # as the table has it
-    search = _Search(sources, out, model, config, space, steps, oracle, validation, seed, progress)
+    run = _Search(sources, out, recipe, space, search, validation, progress)
     with lock_folder(out) as locked:
         if locked:
             for name in (TABLE_NAME, BEST_NAME):
                 remove_temporaries(out / name)
-        search.read_out()
-        search.run(trials)
-    ranked = search.rank()
+        run.read_out()
+        run.run()
+    ranked = run.rank()
     if ranked[0].status != "finished":
         raise VAEAugError(
             f"All of {plural(len(ranked), 'trial')} failed; the first: {ranked[0].message}"
@@ -167,7 +180,7 @@ def tune(
     return ranked
 
 
-def check_space(space: Space, model: ModelConfig, config: TrainConfig) -> None:
+def check_space(space: Space, recipe: Recipe) -> None:
     """Check a search space against the fields, their types and the ranges they allow.
 
     Raises:
@@ -193,39 +206,36 @@ def check_space(space: Space, model: ModelConfig, config: TrainConfig) -> None:
                     f"{value!r}."
                 )
             try:
-                apply_values({name: value}, model, config)
+                apply_values({name: value}, recipe)
             except ValueError as error:
                 raise ValueError(f"{name} in the search space: {error}") from error
         if isinstance(part, Mapping):
             _check_ends(name, part)
 
 
-def apply_values(
-    values: Mapping[str, Any], model: ModelConfig, config: TrainConfig
-) -> tuple[ModelConfig, TrainConfig]:
+def apply_values(values: Mapping[str, Any], recipe: Recipe) -> Recipe:
     """Replace fields of the settings.
 
     Args:
         values: Field names such as `"train.beta"` to values.
-        model: The architecture.
-        config: The settings of a training.
+        recipe: The settings.
 
     Returns:
-        Both with their fields replaced.
+        The settings with their fields replaced.
 
     Raises:
         ValueError: If a value is refused.
 
     Example:
-        >>> _, config = apply_values({"train.beta": 0.5}, ModelConfig(), TrainConfig())
-        >>> config.beta
+        >>> apply_values({"train.beta": 0.5}, Recipe()).train.beta
         0.5
     """
-    parts = {"model": model.to_dict(), "train": config.to_dict()}
+    parts = recipe.to_dict()
     for name, value in values.items():
         part, _, field = name.partition(".")
         parts[part][field] = value
-    return ModelConfig.from_dict(parts["model"]), TrainConfig.from_dict(parts["train"])
+    model, train = ModelConfig.from_dict(parts["model"]), TrainConfig.from_dict(parts["train"])
+    return dataclasses.replace(recipe, model=model, train=train)
 
 
 def compute_score(figures: Figures) -> float:
@@ -246,13 +256,10 @@ class _Search:
 
     sources: Sequence[str | Path]
     out: Path
-    model: ModelConfig
-    config: TrainConfig
+    recipe: Recipe
     space: Space
-    steps: int
-    oracle: Oracle
+    config: SearchConfig
     validation: Sequence[str | Path]
-    seed: int
     progress: Progress | None
     trials: list[Trial] = dataclasses.field(default_factory=list)
 
@@ -275,13 +282,13 @@ class _Search:
                 "Give another output folder, or delete this one."
             )
 
-    def run(self, count: int) -> None:
-        """Finish an interrupted trial, then try values until there are `count` trials."""
+    def run(self) -> None:
+        """Finish an interrupted trial, then try values until there are as many as asked for."""
         self._write()
         if self.trials and self.trials[-1].status == "unfinished":
             self._try(self.trials.pop().values)
-        while len(self.trials) < count:
-            values = _propose(self.space, self.trials, self.oracle, max(count // 3, 3), self.seed)
+        while len(self.trials) < self.config.trials:
+            values = _propose(self.space, self.config, self.trials)
             if values is None:
                 return
             self._try(values)
@@ -310,7 +317,8 @@ class _Search:
         self._write()
 
     def _train(self, number: int, values: Values) -> Figures:
-        model, config = apply_values(values, self.model, self.config)
+        recipe = apply_values(values, self.recipe)
+        config = dataclasses.replace(recipe.train, steps=self.config.steps)
 
         def show(step: int, figures: Figures) -> None:
             if self.progress is not None:
@@ -320,8 +328,7 @@ class _Search:
         return train(
             self.sources,
             self.out / _TRIALS_NAME / str(number),
-            model=model,
-            config=dataclasses.replace(config, steps=self.steps),
+            dataclasses.replace(recipe, train=config),
             validation=self.validation,
             progress=show,
         )
@@ -338,19 +345,16 @@ class _Search:
         }
         _write_json(self.out / TABLE_NAME, table)
         if trials and trials[0].status == "finished":
-            model, config = apply_values(trials[0].values, self.model, self.config)
-            _write_json(self.out / BEST_NAME, {"model": model.to_dict(), "train": config.to_dict()})
+            best = apply_values(trials[0].values, self.recipe)
+            _write_json(self.out / BEST_NAME, best.to_dict())
 
     def _list_settings(self) -> dict[str, Any]:
         settings = {
             "sources": [str(source) for source in self.sources],
             "validation": [str(source) for source in self.validation],
-            "model": self.model.to_dict(),
-            "train": self.config.to_dict(),
+            **self.recipe.to_dict(),
             "space": self.space,
-            "steps": self.steps,
-            "oracle": self.oracle,
-            "seed": self.seed,
+            **{name: getattr(self.config, name) for name in ("steps", "oracle", "seed")},
         }
         return json.loads(json.dumps(settings))
 
@@ -370,27 +374,19 @@ def _load_optuna() -> Any:
     return optuna
 
 
-def _propose(
-    space: Space, trials: Sequence[Trial], oracle: Oracle, initial: int, seed: int
-) -> Values | None:
-    """Choose values for the next trial that no trial had; None if none are found.
+def _propose(space: Space, config: SearchConfig, trials: Sequence[Trial]) -> Values | None:
+    """Choose values for the next trial that none of `trials` had; None if none are found.
 
     What is chosen depends on the arguments alone, so no state has to be kept beside the table.
-
-    Args:
-        space: Of the search.
-        trials: All trials so far.
-        oracle: What chooses.
-        initial: Finished trials before which it chooses at random.
-        seed: Of the search.
     """
     optuna = _load_optuna()
     ranges = _make_distributions(optuna, space)
+    initial = max(config.trials // 3, 3)
     for attempt in range(_ATTEMPTS):
-        bits = random.Random(f"{seed} {len(trials)} {attempt}").getrandbits(32)
+        bits = random.Random(f"{config.seed} {len(trials)} {attempt}").getrandbits(32)
         sampler = (
             optuna.samplers.RandomSampler(bits)
-            if oracle == "random"
+            if config.oracle == "random"
             else optuna.samplers.TPESampler(n_startup_trials=initial, seed=bits)
         )
         study = optuna.create_study(direction="maximize", sampler=sampler)

@@ -54,13 +54,11 @@ class StoredBits(NamedTuple):
     """Where a stored value lies in its cell, PS3.5 8.1.1.
 
     Attributes:
-        allocated: (0028,0100) Bits Allocated, the cell.
         stored: (0028,0101) Bits Stored, the value.
         high: (0028,0102) High Bit, the value's highest bit, from 0.
         is_signed: (0028,0103) Pixel Representation, whether that bit is a sign.
     """
 
-    allocated: int
     stored: int
     high: int
     is_signed: bool
@@ -99,7 +97,7 @@ def get_stored_bits(dataset: Dataset) -> StoredBits:
     if get_integer(dataset, "PixelRepresentation") is None:
         raise DicomError(f"{name_element('PixelRepresentation')} is missing.")
     is_signed = require_integer(dataset, "PixelRepresentation", least=0, most=1) == 1
-    return StoredBits(allocated, stored, high, is_signed)
+    return StoredBits(stored, high, is_signed)
 
 
 def place_bits(cells: np.ndarray, bits: StoredBits) -> np.ndarray:

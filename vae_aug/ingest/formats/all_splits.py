@@ -20,7 +20,7 @@ from vae_aug.words import plural
 ALL = "all"
 """What stands for every split in the place of a split's name."""
 
-_NATIVE = frozenset({"cvat", "records", "tfds", "voc"})
+_NATIVE = frozenset({"cvat", "masks", "records", "tfds", "voc"})
 """Formats whose readers know `ALL` themselves, where the source names its splits."""
 
 _BY_NAMES = frozenset(

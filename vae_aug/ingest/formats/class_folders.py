@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vae_aug.ingest.formats.layout import SPLIT_WORDS, fold_name
@@ -13,18 +13,27 @@ from vae_aug.ingest.formats.statements import is_free_of_findings
 _REASON = "has no boxes, and lies beside the folder {!r} in one that says something else"
 
 
-def doubt_class_folders(annotations: Annotations) -> Annotations:
+def doubt_class_folders(annotations: Annotations, roots: Sequence[Path]) -> Annotations:
     """Mark images without boxes as faulty that lie beside a folder such as `normal`, and not in it.
 
     Args:
         annotations: What was read.
+        roots: The source, and a further folder of images, links resolved. They lie beside each
+            other, and so do the folders in them.
 
     Returns:
         The same, with a problem for each image that was marked.
     """
-    parents = dict.fromkeys(image.path.parent for image in annotations.images)
-    top = Path(os.path.commonpath(parents)) if parents else Path()
-    folders = {parent: list(_list_folders(parent, top)) for parent in parents}
+    places = {
+        folder: _locate(folder, roots)
+        for folder in dict.fromkeys(image.path.parent for image in annotations.images)
+    }
+    top = Path(os.path.commonpath([place for _, place in places.values()] or [Path()]))
+    has_one_root = len({root for root, _ in places.values()}) == 1
+    folders = {
+        folder: [*_list_folders(place, top), *([] if has_one_root else [Path("..", root)])]
+        for folder, (root, place) in places.items()
+    }
     beside = {
         folder.parent: folder.name
         for found in folders.values()
@@ -44,6 +53,14 @@ def doubt_class_folders(annotations: Annotations) -> Annotations:
     }
     problems = [Problem(key, _REASON.format(name), "unread") for key, name in doubted.items()]
     return annotations.doubt(doubted, problems)
+
+
+def _locate(folder: Path, roots: Sequence[Path]) -> tuple[str, Path]:
+    """Return the name of the root that a folder lies in, and its path from there."""
+    paths = (Path(os.path.abspath(folder)), Path(os.path.realpath(folder)))
+    inside = ((path, root) for path in paths for root in roots if path.is_relative_to(root))
+    path, root = next(inside, (paths[0], Path(paths[0].anchor)))
+    return root.name, path.relative_to(root)
 
 
 def _find_contradiction(folders: Iterable[Path], beside: Mapping[Path, str]) -> str:

@@ -42,7 +42,7 @@ _Id = int | str
 
 _KEYS = ("images", "annotations", "categories")
 
-_LARGE_BYTES = 2**26
+LARGE_BYTES = 2**26
 # Detectron2's number of [x, y, width, height] in pixels.
 _XYWH = 1
 # Annotation tools round to whole pixels.
@@ -185,7 +185,7 @@ def is_coco_file(path: Path) -> bool:
 def is_large_coco(path: Path) -> bool:
     """Tell whether a file has COCO's keys and is so large that parsing would take gigabytes."""
     check_inside(path)
-    if path.stat().st_size <= _LARGE_BYTES:
+    if path.stat().st_size <= LARGE_BYTES:
         return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         images, *others = (

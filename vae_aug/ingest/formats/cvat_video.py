@@ -22,7 +22,7 @@ from vae_aug.ingest.formats.source import Box, Fault, parse_number, parse_size
 _FRAME = re.compile(r"frame_(\d{1,9})", re.IGNORECASE)
 _STEP = re.compile(r"(?:step\s*=\s*([1-9]\d{0,5}))?")
 # Most boxes that tracks may have in frames that they do not list.
-_MOST_UNLISTED = 10**6
+MOST_UNLISTED = 10**6
 
 
 def find_task(file: Path, root: ET.Element) -> ET.Element:
@@ -150,9 +150,9 @@ def place_tracks(
         if not placed:
             unplaced.append(f"track {index}: has no shape in any frame")
         unlisted += len(placed.keys() - shapes.keys())
-        if unlisted > _MOST_UNLISTED:
+        if unlisted > MOST_UNLISTED:
             raise AnnotationError(
-                f"{file}: its tracks leave out more than {_MOST_UNLISTED} boxes; export the task "
+                f"{file}: its tracks leave out more than {MOST_UNLISTED} boxes; export the task "
                 "again, which lists every frame."
             )
         for frame, box in placed.items():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from vae_aug.errors import AnnotationError, VAEAugError
 from vae_aug.ingest.formats.coco import is_coco, is_large_coco
 from vae_aug.ingest.formats.cvat import is_cvat, is_cvat_video
 from vae_aug.ingest.formats.labelme import is_labelme
-from vae_aug.ingest.formats.layout import fold_name, list_beginnings
+from vae_aug.ingest.formats.layout import fold_name
 from vae_aug.ingest.formats.lidc import is_lidc
+from vae_aug.ingest.formats.mask_files import is_called_mask
 from vae_aug.ingest.formats.mask_pixels import read_mask
 from vae_aug.ingest.formats.masks import MASK_FILE_SUFFIXES, is_mask_name
 from vae_aug.ingest.formats.source import describe_fault
@@ -28,12 +30,12 @@ from vae_aug.ingest.formats.text import load_json, load_yaml, parse_xml
 from vae_aug.ingest.formats.via import is_via, is_via_table
 from vae_aug.ingest.formats.voc import is_voc
 from vae_aug.ingest.formats.yolo import find_yolo_names, is_darknet, is_yolo_text
-from vae_aug.limits import MAX_ANNOTATION_BYTES
+from vae_aug.limits import MAX_ANNOTATION_BYTES, MAX_TEXT_BYTES
 
 _T = TypeVar("_T")
 
 # Files of one kind that are looked into before the others are taken to be alike.
-_SAMPLES = 60
+SAMPLES = 60
 # To tell whether one is a mask may take a look at its whole folder.
 _MASK_SAMPLES = 10
 
@@ -74,7 +76,7 @@ class Findings:
         """Look into the suspects of `files`, which lie below the folder `root`."""
         self.found: dict[str, Path] = {}
         self.broken: set[Path] = set()
-        self._root, self._names = root, files.names
+        self._root, self._names, self._suspects = root, files.names, files.suspects
         dicom = set(files.dicom)
         self._pictures = [path for path in files.images if path not in dicom]
         self._unread: dict[Path, str] = {}
@@ -153,26 +155,42 @@ class Findings:
     def find_two_valued(self) -> Path | None:
         """Find an image of those of two values, as masks of any name are.
 
-        They are all images of a folder, or those of a folder that are named after another, as
-        `a_1stHO.png` beside `a.png`. Other images must have more values. Of many folders only some
-        are looked into.
+        They are all images of a folder, or those that are named after others in one way, as
+        `a_1stHO.png` beside `a.png`, unless annotations describe some of these. Other images must
+        have more values. Of many folders and ways only some are looked into.
         """
         pictures = [path for path in self._pictures if path.suffix.lower() in MASK_FILE_SUFFIXES]
-        stems = {(path.parent, fold_name(path.stem)) for path in pictures}
-        groups: dict[tuple[Path, bool], list[Path]] = collections.defaultdict(list)
-        for path in pictures:
-            # Where boxes are there, it may be an image of edges as well.
-            is_derived = not self.found and any(
-                (path.parent, beginning) in stems
-                for beginning in list_beginnings(fold_name(path.stem))
-            )
-            groups[path.parent, is_derived].append(path)
-        if len(groups) < 2:
+        groups = _group_by_name([path for path in pictures if not self._is_called_mask(path)])
+        folders = [way for way in groups if not way.is_derived]
+        derived = sorted((way for way in groups if way.is_derived), key=lambda w: -len(groups[w]))
+        chosen = [*_spread(folders, _MASK_SAMPLES), *derived[:_MASK_SAMPLES]]
+        plain = [way for way in chosen if not is_mask_name(groups[way][0], self._root)]
+        if len(plain) < 2:
             return None
-        chosen = _spread(list(groups.values()), _MASK_SAMPLES)
-        plain = [paths for paths in chosen if not is_mask_name(paths[0], self._root)]
-        found = [paths[0] for paths in plain if _are_two_valued(paths)]
-        return found[0] if found and len(found) < len(plain) else None
+        found = [way for way in plain if _are_two_valued(groups[way])]
+        if len(found) == len(plain):
+            return None
+        masks = (way for way in found if not (way.is_derived and self._describes(way, groups)))
+        return next((groups[way][0] for way in masks), None)
+
+    def _is_called_mask(self, path: Path) -> bool:
+        may_be = _MAY_BE_MASK.search(path.relative_to(self._root).as_posix())
+        return may_be is not None and is_called_mask(path, self._root)
+
+    def _describes(self, way: _Way, groups: Mapping[_Way, Sequence[Path]]) -> bool:
+        """Tell whether a file bears the name of an image of a way, or annotations hold it."""
+        images = [path for other in groups if other[1:] == way[1:] for path in groups[other]]
+        # Where two images have one stem, it may mean the other.
+        names = {name for path in images for name in (path.name, path.stem)[: 2 - bool(way.suffix)]}
+        if not {fold_name(path.stem) for path in self._suspects}.isdisjoint(map(fold_name, names)):
+            return True
+        encoded = {name.encode() for name in names}
+        files = (path for path in self.found.values() if path.suffix.lower() in _TELLERS)
+        return any(
+            not encoded.isdisjoint(re.split(rb"[\"',;|\t\r\n/\\<>]+", path.read_bytes()))
+            for path in files
+            if path.stat().st_size <= MAX_TEXT_BYTES
+        )
 
     def explain_yolo(self) -> str:
         """Return what is missing for YOLO."""
@@ -199,9 +217,51 @@ class Findings:
         return dict(sorted(unread.items()))
 
 
-def _spread(items: Sequence[_T], count: int = _SAMPLES) -> Sequence[_T]:
+def _spread(items: Sequence[_T], count: int = SAMPLES) -> Sequence[_T]:
     """Return some items from all over a sequence, all if it is short."""
     return items[:: max(1, len(items) // count)]
+
+
+class _Way(NamedTuple):
+    """How images of a folder are named after others.
+
+    Attributes:
+        folder: Theirs.
+        words: What their names have more, before or behind those of the others, without numbers.
+        suffix: Theirs, if it tells them from others of the same stem; else `""`.
+    """
+
+    folder: Path
+    words: str
+    suffix: str
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether they are named after others at all."""
+        return bool(self.words or self.suffix)
+
+
+def _group_by_name(images: Iterable[Path]) -> dict[_Way, list[Path]]:
+    """Group images by folder and the way in which they are named after others."""
+    suffixes: dict[tuple[Path, str], set[str]] = collections.defaultdict(set)
+    for path in images:
+        suffixes[path.parent, fold_name(path.stem)].add(path.suffix.lower())
+    stems = {stem for _, stem in suffixes}
+    groups: dict[_Way, list[Path]] = collections.defaultdict(list)
+    for path in images:
+        stem = fold_name(path.stem)
+        is_one = len(suffixes[path.parent, stem]) == 1
+        words = _find_words(stem, stems)
+        groups[_Way(path.parent, words, "" if is_one else path.suffix.lower())].append(path)
+    return groups
+
+
+def _find_words(stem: str, stems: Set[str]) -> str:
+    """Return what a name has more than the longest other that it begins or ends with, or `""`."""
+    marks = [(match.start(), match.end()) for match in re.finditer(r"[\W_]+", stem)]
+    behind = (stem[start:] for start, _ in reversed(marks) if stem[:start] in stems)
+    before = (stem[:end] for _, end in marks if stem[end:] in stems)
+    return re.sub(r"\d", "", next(itertools.chain(behind, before), ""))
 
 
 def _are_two_valued(paths: Sequence[Path]) -> bool:

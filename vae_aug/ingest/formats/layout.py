@@ -9,7 +9,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
-from vae_aug.codecs.images import Exif, read_image_size
+from vae_aug.codecs.images import read_image_size
+from vae_aug.config import Exif
 from vae_aug.errors import MissingSplitError
 from vae_aug.ingest.dicom.file import is_dicom
 from vae_aug.ingest.dicom.image import read_header

@@ -12,6 +12,7 @@ from vae_aug.errors import MissingSplitError
 from vae_aug.ingest.formats.borders import is_inside
 from vae_aug.ingest.formats.layout import (
     IMAGE_SUFFIXES,
+    SPLIT_NAMES,
     SPLIT_WORDS,
     fold_name,
     list_images,
@@ -30,12 +31,15 @@ _UNSURE = frozenset(
 )
 _IMAGE = frozenset({"image", "images", "img", "imgs", "input", "inputs", "original", "originals"})
 _OBJECTS = "segmentationobject"
-# What says which side, split or kind of file a folder of masks holds, and not what they mark.
+# What says whose, of which side, or what kind of files a folder of masks holds, not what they mark.
 _SIDES = frozenset({"left", "right", "od", "os", "lh", "rh"})
 _KINDS = frozenset(
     {
         *("png", "tif", "tiff", "jpg", "jpeg", "bmp", "binary", "bin", "bw", "class", "all", "new"),
         *("annotator", "annotators", "reader", "rater", "observer", "expert", "final", "fixed"),
+        *("corrected", "cleaned", "resized", "cropped", "extra", "old", "first", "second"),
+        *("data", "dataset", "set", "batch", "part", "fold", "version", "slice", "slices"),
+        *("site", "center", "centre", "hospital", "patient", "case", "study", "series", "scan"),
     }
 )
 _NO_SUBJECT = (
@@ -45,8 +49,8 @@ _NO_SUBJECT = (
 _SIDECARS = frozenset({".txt", ".md", ".xml", ".xmp", ".csv", ".pgw", ".tfw", ".jgw", ".md5"})
 # What a network made is no annotation.
 _PREDICTED = frozenset({"pred", "preds", "predicted", "prediction", "predictions", "heatmaps"})
-# Folders of sets about face masks.
-_NEGATED = frozenset({"with", "without", "no", "non"})
+# Folders of sets about face masks, and of images without a lesion.
+_NEGATED = frozenset({"with", "without", "no", "non", "sans", "sin"})
 
 _WORD = "|".join(sorted(_SURE | _UNSURE | {"ground[ _-]truth"}, key=len, reverse=True))
 _BEHIND = re.compile(rf"^(?P<stem>.+?)[ _.-]+(?P<word>{_WORD})(?P<number>[ _.-]*\(?\d*\)?)$")
@@ -146,7 +150,7 @@ def pair_masks(source: Path, split: str, images: Path | None = None) -> Pairing:
 
     Args:
         source: The data set's folder.
-        split: Which split.
+        split: Which split, or `"all"`.
         images: A further folder of images; None for none.
 
     Returns:
@@ -167,7 +171,7 @@ def pair_masks(source: Path, split: str, images: Path | None = None) -> Pairing:
     objects = [mask for mask in masks if _OBJECTS in map(fold_name, mask.path.parts)]
     masks = [mask for mask in masks if mask not in objects]
     found = _select_split(source, found, split)
-    others = SPLIT_WORDS - set(list_split_names(split))
+    others = SPLIT_WORDS - set(list_split_names(split)) if split != "all" else set()
     pairing = Pairing({file.path: [] for file in found}, {}, [], {}, {}, links, predictions)
     index = _Index(found)
     for mask in objects:
@@ -240,18 +244,30 @@ def find_mask_folder(mask: Path) -> Path | None:
     return next((path for path in mask.parents if _get_words(path.name) & (_SURE | _UNSURE)), None)
 
 
-def name_subject(mask: Path, image: Path) -> frozenset[str]:
+def name_subject(mask: Path, image: Path, root: Path) -> frozenset[str]:
     """Return the words that say what a mask marks: `lung` of `lung_masks/a.png`; often none.
 
     Args:
         mask: The mask.
-        image: Its image; words of its folders do not count.
+        image: Its image; folders of both do not count, nor those that are called alike, as
+            `site_images` and `site_masks`.
+        root: The data set's folder.
     """
-    folders = set(mask.parent.parts) - set(image.parent.parts)
-    parts = [re.sub(r"\d+(?:st|nd|rd|th)?|(?<=[a-z])(?=[A-Z])", " ", folder) for folder in folders]
-    words = {fold_name(word) for part in parts for word in re.findall(r"[^\W\d_]{2,}", part)}
+    own, others = (
+        set((path.relative_to(root) if path.is_relative_to(root) else path).parent.parts)
+        for path in (mask, image)
+    )
+    words, alike = (_list_subjects(folders) for folders in (own - others, others - own))
+    words = set() if words == alike else words
     words |= {word for word, _ in split_name(fold_name(mask.stem))}
     return frozenset(words - _NO_SUBJECT)
+
+
+def _list_subjects(folders: Iterable[str]) -> set[str]:
+    """Return the words of folders that may say what a mask marks."""
+    parts = [re.sub(r"\d+(?:st|nd|rd|th)?|(?<=[a-z])(?=[A-Z])", " ", folder) for folder in folders]
+    words = {fold_name(word) for part in parts for word in re.findall(r"[^\W\d_]{2,}", part)}
+    return words - _NO_SUBJECT
 
 
 def _is_sure(file: _File) -> bool:
@@ -297,8 +313,13 @@ class _Index:
 
     def _fit(self, mask: _File, files: Sequence[_File]) -> list[_File]:
         """Return the files whose folders fit those of the mask; those that lie alike first."""
+        files = [file for file in files if _name_splits(file) == _name_splits(mask)] or files
         alike = [file for file in files if file.folders == mask.folders]
         return alike or [file for file in files if _is_within(file.folders, mask.folders)]
+
+
+def _name_splits(file: _File) -> list[str]:
+    return [name for name in SPLIT_NAMES if file.splits.intersection(list_split_names(name))]
 
 
 def _is_within(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
@@ -335,7 +356,7 @@ def _select_split(source: Path, files: list[_File], split: str) -> list[_File]:
     """Keep the images of a split, all where there are no folders of splits."""
     names = set(list_split_names(split))
     present = frozenset().union(*(file.splits for file in files))
-    if not present:
+    if not present or split == "all":
         return files
     if not present & names:
         raise MissingSplitError(

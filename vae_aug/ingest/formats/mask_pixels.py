@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from vae_aug.codecs.images import Exif, read_image, read_orientation
+from vae_aug.codecs.images import read_image, read_orientation
+from vae_aug.config import Exif
 from vae_aug.errors import VAEAugError
 from vae_aug.limits import MAX_IMAGE_BYTES, read_bounded
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from vae_aug.errors import AnnotationError, VAEAugError
 from vae_aug.ingest.formats.mask_levels import MAX_CLASSES, LevelCounter, Levels
 from vae_aug.ingest.formats.mask_pixels import Mask
+from vae_aug.words import plural
 
 VOID = 0xE0E0C0
 """The colour around objects in Pascal VOC's masks, entry 255 of the palette; it is no class."""
@@ -112,11 +113,8 @@ class Survey:
             self._has_colour = True
             self._colours |= set(np.unique(mask.values).tolist())
         elif mask.palette is not None:
-            for number, colour in mask.palette.items():
-                # Grey is in many palettes.
-                is_moved = VOC_NUMBERS.get(colour, number) != number and bool(colour % 0x010101)
-                if is_moved or bool(number) != bool(colour):
-                    self._has_one_palette = False
+            if any(bool(number) != bool(colour) for number, colour in mask.palette.items()):
+                self._has_one_palette = False
             for number, colour in mask.stored.items():
                 self._palette.setdefault(number, set()).add(colour)
             self._colours |= set(mask.palette.values())
@@ -149,7 +147,7 @@ class Survey:
             return _name_colours(colours)
         is_grey = bool(self._numbers or self._levels.values)
         is_one = self._has_one_palette and all(len(self._palette[n]) == 1 for n in self._numbers)
-        if not is_one or (self._has_colour and not is_grey):
+        if not is_one or self._find_moved() or (self._has_colour and not is_grey):
             grey = {value * 0x010101 for value in self._levels.values}
             return self._take_colour(root, (self._colours | grey) - {0, VOID}, classes)
         try:
@@ -166,16 +164,46 @@ class Survey:
             _check_unnamed(root, found, levels)
         return Scheme(name_found(found, classes), levels)
 
+    def _find_moved(self) -> dict[int, int]:
+        """Return Pascal VOC's colours that masks use under other numbers, by these."""
+        return {
+            number: colour
+            for number in sorted(self._numbers)
+            for colour in self._palette.get(number, ())
+            # Grey is in many palettes.
+            if VOC_NUMBERS.get(colour, number) != number and colour % 0x010101
+        }
+
+    def _explain_palette(self) -> str:
+        """Return why the numbers of a palette's entries do not count; `""` without a palette."""
+        for number, colour in self._find_moved().items():
+            return (
+                f" (entry {number} of their palette has the colour of Pascal VOC's class "
+                f"{VOC_NUMBERS[colour]}, so that classes.txt may number either)"
+            )
+        return " (numbers of a palette do not, if palettes differ)" if self._numbers else ""
+
+    def _suggest_lines(self, colours: Iterable[int], classes: Mapping[int, str]) -> str:
+        """Return lines of labelmap.txt, for both readings of a palette whose colours were moved."""
+        entries = {colour: n for n, stored in self._palette.items() for colour in stored}
+        readings = (
+            ", ".join(
+                f"`{classes.get(numbers.get(colour, 0), 'name')}:{_format_colour(colour)}::`"
+                for colour in sorted(colours)[:_SHOWN]
+            )
+            for numbers in ((entries, VOC_NUMBERS) if self._find_moved() else ({},))
+        )
+        return ", or by the numbers of Pascal VOC ".join(dict.fromkeys(readings))
+
     def _take_colour(
         self, root: Path, colours: set[int], classes: Mapping[int, str] | None
     ) -> Scheme:
         """Take the only colour besides black for the only class."""
         if len(colours) > 1 or len(classes or ()) > 1:
             raise AnnotationError(
-                f"{root}: the masks hold {len(colours)} colours besides black, and nothing says "
-                "which classes these are (numbers of a palette do not, if palettes differ or have "
-                "Pascal VOC's colours in another order); write labelmap.txt, one line "
-                "`name:red,green,blue::` a colour."
+                f"{root}: the masks hold {plural(len(colours), 'colour')} besides black, and "
+                f"nothing says which classes these are{self._explain_palette()}; write "
+                f"labelmap.txt, one line a colour: {self._suggest_lines(colours, classes or {})}."
             )
         numbers = dict.fromkeys((0, VOID), 0) | dict.fromkeys(colours, 1)
         return Scheme(name_found({1}, classes), Levels(frozenset()), numbers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, islice
 from pathlib import Path
 
@@ -65,13 +65,13 @@ def read_masks(
     cut at half. Of a palette in colour the numbers of its entries count (without Pascal VOC's entry
     255, `void`); colours are named by CVAT's `labelmap.txt`, or are one besides black, `object`.
 
-    An image is a negative if its masks are empty, and lie in as many folders as those of other
-    images. Images without a mask are unannotated, and those whose mask is of another size or cannot
-    be read, or whose it is not certain, are faulty.
+    An image is a negative if its masks are empty, and lie in as many folders, and mark as many
+    things, as those of other images. Images without a mask are unannotated, and those whose mask is
+    of another size or cannot be read, or whose it is not certain, are faulty.
 
     Args:
         source: The data set's folder.
-        split: Which split.
+        split: Which split; `"all"` compares the masks of all.
         options: How it is read.
 
     Returns:
@@ -80,8 +80,8 @@ def read_masks(
     Raises:
         AnnotationError: If the folder is missing or holds no image with a mask; if values or
             colours cannot be told; if all masks are white at their borders, as inverted ones, or
-            each is that of a field of view; if masks of an image mark different things with one
-            value, as `lung_masks/a.png` and `lesion_masks/a.png` do.
+            each is that of a field of view; if masks mark different things with one value, as
+            `lung_masks/a.png` and `lesion_masks/b.png` do.
     """
     source = Path(source)
     if not source.is_dir():
@@ -119,6 +119,12 @@ class _Reader:
         self._pairing = pairing
         self._faults: dict[Path, str] = {}
         self._folders = _find_needed_folders(pairing)
+        self._subjects = {
+            mask: name_subject(mask, image, collector.root)
+            for image, masks in pairing.images.items()
+            for mask in masks
+        }
+        self._needed = {*self._subjects.values()}
         self._framing: list[set[int]] = []
         self._fields: dict[tuple[str, str], list[bool]] = {}
         self._boxes: dict[Path, list[tuple[int, list[float]]]] = {}
@@ -162,12 +168,19 @@ class _Reader:
             found |= {mask: faults for mask in objects if (faults := self._find_objects(mask))}
         faulty = (mask for mask, entries in found.items() if not _are_boxes(entries))
         entries = dict.fromkeys(entry for entries in found.values() for entry in entries)
-        missing = sorted(self._folders - {fold_name(n) for m in masks for n in m.parent.parts})
+        missing = self._list_missing(masks)
         if missing and not entries:
-            reason = f"has no mask in {', '.join(missing)}, as other images have"
+            reason = f"has no mask {', '.join(missing)}, as other images have"
             self._collector.report(path, reason, "unannotated")
         known = None if (missing or not found) and not entries else entries
         self._collector.add(path, known, file=next(faulty, next(iter(found), None)), size=size)
+
+    def _list_missing(self, masks: Sequence[Path]) -> list[str]:
+        """Return the folders and things of which other images have a mask, and one has not."""
+        folders = self._folders - {fold_name(n) for mask in masks for n in mask.parent.parts}
+        subjects = self._needed - {self._subjects[mask] for mask in masks} if masks else set()
+        named = sorted(" ".join(sorted(subject)) or "another name" for subject in subjects)
+        return [f"in {name}" for name in sorted(folders)] or [f"of {name}" for name in named]
 
     def _find_boxes(self, path: Path, size: tuple[int, int], scheme: Scheme) -> list[Box | Fault]:
         if path in self._faults:
@@ -220,30 +233,40 @@ class _Reader:
             )
 
     def check_subjects(self) -> None:
-        """Refuse masks of an image that mark different things, as their names say, with one value.
+        """Refuse masks that mark different things, as their names say, with one value.
+
+        They may be those of different images. Masks of two names are copies if they are equal
+        wherever an image has both.
 
         Raises:
             AnnotationError: If there are such.
         """
+        subjects: dict[frozenset[str], dict[Path, list[Path]]] = {}
         for image, masks in self._pairing.images.items():
-            subjects: dict[frozenset[str], list[Path]] = {}
-            for mask in masks:
-                subjects.setdefault(name_subject(mask, image), []).append(mask)
-            for one, other in combinations(subjects.values(), 2):
-                values = [set[int]().union(*map(self._get_values, part)) for part in (one, other)]
-                is_copy = self._boxes.get(one[0]) == self._boxes.get(other[0])
-                if set.intersection(*values) and not is_copy:
-                    first, second = (self._collector.relate(part[0]) for part in (one, other))
-                    raise AnnotationError(
-                        f"{self._collector.root}: {first!r} and {second!r} are masks of one image, "
-                        "named as of different things, and use the same value; give each thing a "
-                        "value of its own and name these in classes.txt, or move the masks that "
-                        "are not meant elsewhere."
-                    )
+            for mask in filter(self._boxes.get, masks):
+                parts = subjects.setdefault(self._subjects[mask], {})
+                parts.setdefault(image, []).append(mask)
+        for one, other in combinations(subjects.values(), 2):
+            both = one.keys() & other.keys()
+            first, second = self._find_values(one), self._find_values(other)
+            shared = first.keys() & second.keys()
+            is_copy = both and all(self._are_alike(one[image], other[image]) for image in both)
+            if shared and not is_copy:
+                names = (self._collector.relate(found[min(shared)]) for found in (first, second))
+                raise AnnotationError(
+                    f"{self._collector.root}: {' and '.join(map(repr, names))} are masks named as "
+                    "of different things, and use the same value; give each thing a value of its "
+                    "own and name these in classes.txt, move the masks that are not meant "
+                    "elsewhere, or call the folders of masks of one thing alike."
+                )
 
-    def _get_values(self, mask: Path) -> set[int]:
-        """Return the class values of a mask; none of one that could not be read."""
-        return {value for value, _ in self._boxes.get(mask, ())}
+    def _find_values(self, masks: Mapping[Path, Iterable[Path]]) -> dict[int, Path]:
+        """Return the class values of masks, those of each image, each with a mask of it."""
+        paths = (path for of_image in masks.values() for path in of_image)
+        return {value: path for path in paths for value, _ in self._boxes[path]}
+
+    def _are_alike(self, one: Iterable[Path], other: Iterable[Path]) -> bool:
+        return [self._boxes[path] for path in one] == [self._boxes[path] for path in other]
 
     def check_fields_of_view(self, *, are_named: bool) -> None:
         """Refuse masks of one kind of which each is that of nearly the whole image.
@@ -348,11 +371,17 @@ def find_regions(mask: np.ndarray) -> Iterator[tuple[int, list[float]]]:
     Yields:
         `(value, xyxy)` in pixels, the far edge exclusive, by the first pixel in reading order.
     """
+    marked = [np.flatnonzero(mask.any(axis)) for axis in (0, 1)]
+    if not len(marked[0]):
+        return
+    # The background around them takes most of the time.
+    left, top = (int(places[0]) for places in marked)
+    mask = mask[top : marked[1][-1] + 1, left : marked[0][-1] + 1]
     regions = label_regions(mask, background=0, connectivity=2)
     values = np.zeros(regions.max() + 1, np.int64)
     values[regions] = mask
     for value, (rows, columns) in zip(values[1:], find_objects(regions), strict=True):
-        xyxy = (columns.start, rows.start, columns.stop, rows.stop)
+        xyxy = (left + columns.start, top + rows.start, left + columns.stop, top + rows.stop)
         yield int(value), [float(side) for side in xyxy]
 
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from vae_aug.codecs.images import Exif
+from vae_aug.config import Exif
 from vae_aug.errors import AnnotationError, VAEAugError
 from vae_aug.ingest.formats.borders import is_inside, keep_inside, list_borders
 from vae_aug.ingest.hounsfield import Hounsfield

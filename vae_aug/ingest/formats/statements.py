@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from vae_aug.ingest.formats.layout import fold_name
@@ -80,20 +81,44 @@ _ABSENT = re.compile(
 )
 
 
-_FREE = re.compile(
-    rf"(?:normals?|healthy|negatives?|no[nt]?(?:{_DISEASE}|findings?|dr|covid))"
-    r"(?:control|case|image|patient|scan|slice|img)*s?"
+# English, German, French, Spanish, Italian, Portuguese, Russian; accents are taken off.
+_WHOSE = (
+    r"(?:(?:control|case|image|img|patient|scan|slice)s?|patienten|probanden|kontrollen|fa(?:e)?lle"
+    r"|bilder|aufnahmen|cas|sujets|casos?|pacientes?|controles|sujetos|imagen(?:es|s)|casi|pazienti"
+    r"|controlli|soggetti|immagini|pacienty|snimki|пациенты|снимки|случаи)*"
 )
-"""Folders of images without findings, by their letters: `normal_images`, `notumor`, `NonCOVID`."""
+_HEALTHY = (
+    r"(?:normals?|healthy|negatives?|normale[nrs]?|gesunde?[nrs]?|negativ(?:e[nrs])?"
+    r"|unauffa(?:e)?llige?[nrs]?|normaux|saine?s?|negatifs?|normales|san[ao]s?|negativ[ao]s?"
+    r"|saludables?|normali|san[ie]|negativi|normais|saudave(?:l|is)|sadi[ao]s?"
+    r"|norma|normaln[a-z]+|zdorov[a-z]*|otri(?:c|ts)ateln[a-z]+|норма|нормальн\w+|здоров\w*"
+    r"|отрицательн\w+)"
+)
+_WITHOUT = (
+    r"(?:ohne|keine?[nr]?|nicht|sans|aucune?|pasde?|sin|senza|nessuna?|non|sem|nenhuma?|nao|bez|без"
+    r"|нет)"
+    r"(?:befund|auffa(?:e)?llig|tum|la?esi|lesa|leso|path?olog|anomal|particular|hallazg|repert|achad"
+    r"|alterac|krank|krebs|canc[er]|carcinom|kar[cz]inom|malad|malat|enferm|doen[ct]|nodul"
+    r"|pol[iy]p|fra[ck]?t|opuk?hol|izmenen|zabolevan|nak?hod|патолог|опухол|изменен|заболеван"
+    r"|наход)\w*"
+)
+_FREE = re.compile(
+    rf"{_WHOSE}(?:{_HEALTHY}|(?:no[nt]?|without)(?:{_DISEASE}|findings?|dr|covid)|{_WITHOUT}"
+    rf"|(?:{_DISEASE}|befund)(?:free|freie?[nrs]?)){_WHOSE}"
+)
+"""Folders of images without findings, by their letters: `normal_images`, `notumor`, `NonCOVID`,
+`ohne_Befund`, `sains`, `sin_hallazgos`."""
 
 
 def is_free_of_findings(folder: str) -> bool:
     """Tell whether a folder is called as one of images without findings.
 
     Args:
-        folder: Its name; digits and what parts words do not count.
+        folder: Its name; digits, accents and what parts words do not count.
     """
-    return _FREE.fullmatch("".join(re.findall(r"[^\W\d_]+", fold_name(folder)))) is not None
+    # A letter and its accent are parted, and the accent is no letter.
+    parted = unicodedata.normalize("NFD", fold_name(folder))
+    return _FREE.fullmatch("".join(re.findall(r"[^\W\d_]+", parted))) is not None
 
 
 def says_something(value: object) -> bool:

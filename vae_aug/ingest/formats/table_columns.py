@@ -81,6 +81,10 @@ _SYSTEMS = (
 HEADERLESS = ("filename", "xmin", "ymin", "xmax", "ymax", "label")
 """The columns of keras-retinanet's tables, which have no header."""
 
+_BODY_MASS = re.compile(r"(?:patient|subject)?mass")
+_MOST_GRADE = 5
+_BODY_KG = 30
+
 _ONE_CELL = re.compile(
     r"(?:bbox|boxes|box|boundingbox|bboxes)?(xywh|xyxy|xminyminxmaxymax|x1y1x2y2|xminyminwidthheight)"
 )
@@ -251,6 +255,28 @@ def find_columns(file: Path, header: Sequence[str]) -> Dialect:
         )
 
     return Dialect(system.columns if len(system.columns) == 4 else (), convert)
+
+
+def drop_body_mass(records: Sequence[Record], header: Sequence[str]) -> Sequence[Record]:
+    """Leave out a column `mass` that has numbers as the mass of a body in kg has.
+
+    Every row must have one, which no flag, count or grade of a finding reaches; the size of a
+    finding is missing where there is none. Nothing else in the table may speak of a mass.
+
+    Args:
+        records: All rows.
+        header: Folded names of the columns.
+    """
+    names = {name for name in header if _BODY_MASS.fullmatch(name)}
+    numbers = [parse_number(r.cells.get(n, "").replace(",", ".")) for r in records for n in names]
+    is_body = bool(numbers) and min(numbers) > _MOST_GRADE and np.median(numbers) >= _BODY_KG
+    cells = (text for record in records if is_body for text in record.cells.values())
+    if not is_body or any("mass" in text.casefold() for text in cells):
+        return records
+    return [
+        record._replace(cells={n: text for n, text in record.cells.items() if n not in names})
+        for record in records
+    ]
 
 
 def denies(name: str, value: object, *, is_empty: bool) -> bool:

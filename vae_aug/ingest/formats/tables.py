@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vae_aug.codecs.images import Exif
+from vae_aug.config import Exif
 from vae_aug.errors import AnnotationError, MissingSplitError, VAEAugError
 from vae_aug.ingest.formats.layout import (
     fold_name,
@@ -30,6 +30,7 @@ from vae_aug.ingest.formats.source import (
 from vae_aug.ingest.formats.table_columns import (
     HEADERLESS,
     Row,
+    drop_body_mass,
     exceeds,
     is_headerless,
     list_missing,
@@ -176,7 +177,8 @@ def _read_rows(file: Path) -> list[Row]:
         records = make_records(file, lines[1:], header, len(lines[0].cells))
     else:
         records = make_records(file, lines, header, len(header))
-    rows = list(map(dialect.convert, settle_decimal(file, records, dialect.numbers)))
+    records = settle_decimal(file, records, dialect.numbers)
+    rows = list(map(dialect.convert, drop_body_mass(records, header)))
     if sum(bool(row.broken) for row in rows) > _MAX_BROKEN:
         raise AnnotationError(
             f"{file}: more than {_MAX_BROKEN} rows have another number of cells than the header; "

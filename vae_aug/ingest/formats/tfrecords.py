@@ -32,6 +32,7 @@ from vae_aug.ingest.formats.source import (
 )
 from vae_aug.ingest.formats.walk import walk
 from vae_aug.ingest.items import Record
+from vae_aug.records.check import BOX_FLAGS
 from vae_aug.records.tfrecord import (
     get_values,
     has_values,
@@ -44,11 +45,10 @@ from vae_aug.words import plural
 
 IMAGE_KEY = "image/encoded"
 _SIDES = ("bbox/xmin", "bbox/ymin", "bbox/xmax", "bbox/ymax")
-_FLAGS = ("is_crowd", "difficult", "truncated")
 _KINDS = (
     dict.fromkeys(_SIDES, "float_list")
     | {"class/text": "bytes_list", "class/label": "int64_list"}
-    | dict.fromkeys(_FLAGS, "int64_list")
+    | dict.fromkeys(BOX_FLAGS, "int64_list")
 )
 """What is read of `image/object/`, and as which list a feature holds it."""
 
@@ -236,7 +236,7 @@ class _Reader:
         boxes = convert_boxes(relative, "rel_xyxy", "xyxy", height=height, width=width)
         texts = columns["class/text"] or [b""] * count
         numbers = columns["class/label"] or [None] * count
-        marks = [list(map(bool, columns[flag])) or [False] * count for flag in _FLAGS]
+        marks = [list(map(bool, columns[flag])) or [False] * count for flag in BOX_FLAGS]
         entries: list[Box | Fault] = []
         for index, (box, text, number, *rest) in enumerate(
             zip(boxes.tolist(), texts, numbers, *marks, strict=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vae_aug.errors import AnnotationError, VAEAugError
 from vae_aug.ingest.formats.all_splits import SplitsRead, read_splits
-from vae_aug.ingest.formats.borders import note_opened
+from vae_aug.ingest.formats.borders import list_borders, note_opened
 from vae_aug.ingest.formats.class_folders import doubt_class_folders
 from vae_aug.ingest.formats.copies import doubt_copies
 from vae_aug.ingest.formats.labelme import parse_labelme
@@ -77,7 +77,8 @@ def read_with_doubts(
         else []
     )
     root = source if source.is_dir() else source.parent
-    annotations = doubt_class_folders(doubt_copies(annotations))
+    annotations = doubt_copies(annotations)
+    annotations = doubt_class_folders(annotations, list_borders(source, options.images))
     annotations = _doubt(annotations, root, format, named, unopened)
     read = SplitsRead(annotations, files)
     return doubt_contradicted(read, format, source, split, options, is_told=is_told)

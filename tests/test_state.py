@@ -1,0 +1,75 @@
+"""The state of a training comes back from its files, or is named where they are damaged."""
+
+from __future__ import annotations
+
+import shutil
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vae_aug.model.checkpoint import save_checkpoint
+from vae_aug.train.run_files import TrainingError
+from vae_aug.train.state import State, restore
+
+pytestmark = pytest.mark.usefixtures("short_stages")
+
+
+def make_small_state():
+    """Make the state of a network of one layer, with the best validation at 20 dB."""
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(layer.trainable_variables)
+    averages = [tf.Variable(v.value) for v in layer.trainable_variables]
+    vae = types.SimpleNamespace(weights=layer.weights)
+    return State(vae, optimizer, averages, tf.Variable(7), tf.Variable(20.0), tf.Variable(1))
+
+
+@pytest.fixture
+def stopped(short_vae, tmp_path):
+    """The folder of a run that was stopped after step 7."""
+    make_small_state().make_manager(tmp_path / "state").save(checkpoint_number=7)
+    save_checkpoint(short_vae, tmp_path / "checkpoint.keras")
+    return tmp_path
+
+
+def restore_step(folder):
+    state = make_small_state()
+    state.step.assign(0)
+    restore(state, folder)
+    return int(state.step)
+
+
+def test_the_state_of_a_stopped_run_comes_back(stopped):
+    assert restore_step(stopped) == 7
+    shutil.rmtree(stopped / "state")
+    (stopped / "checkpoint.keras").unlink()
+    state = make_small_state()
+    state.best.assign(-np.inf)
+    restore(state, stopped)  # begins anew
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("state/checkpoint", b"\xff damaged"),
+        ("state/checkpoint", b""),
+        ("state/ckpt-7.index", b""),
+        ("state/ckpt-7.index", b"\xff damaged"),
+        ("state/ckpt-7.data-00000-of-00001", b""),
+        ("state/ckpt-7.index", None),
+        ("state/ckpt-7.data-00000-of-00001", None),
+        ("checkpoint.keras", b"damaged"),
+        ("checkpoint.keras", None),
+    ],
+)
+def test_a_damaged_state_is_named_and_not_trained_over(stopped, file, content):
+    (stopped / file).unlink()
+    if content is not None:
+        (stopped / file).write_bytes(content)
+    name = file if file == "checkpoint.keras" else r"state(/checkpoint)?: .*damaged"
+    with pytest.raises(TrainingError, match=f"{name}.*delete .*state to train from the first"):
+        restore_step(stopped)
