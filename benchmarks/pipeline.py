@@ -23,8 +23,9 @@ from flops import freeze
 from throughput import RESULTS, count_rate, describe, describe_machine, spend_pass, take_turns
 
 from vae_aug.atomic import write_atomic
-from vae_aug.augment.elements import find_layout
-from vae_aug.augment.steps import Request, Steps
+from vae_aug.augment.batches import Request
+from vae_aug.augment.elements import find_layout, read_example, replace_at
+from vae_aug.augment.steps import Steps
 from vae_aug.augment.transform import VAEAugment, make_engine
 from vae_aug.config import AugmentConfig
 from vae_aug.model.checkpoint import load_checkpoint
@@ -57,7 +58,7 @@ def make_requests(steps: Steps, elements: tf.data.Dataset) -> tf.data.Dataset:
     layout = find_layout(elements.element_spec, None)
 
     def prepare(element: Any) -> Request:
-        return tf.nest.map_structure(lambda part: part[0], steps.prepare(element, layout))
+        return steps.prepare(read_example(element, layout))
 
     return elements.map(prepare)
 
@@ -135,8 +136,8 @@ def make_steps(
     seeded = make_transform(vae, AugmentConfig(mode=mode, seed=0))
     requests = keep(make_requests(fresh, elements))
     batches = keep(requests.batch(_AT_ONCE)).repeat()
-    squares = keep(requests.map(lambda request: request.images).batch(1)).repeat()
-    computed = keep(requests.map(lambda request: (0.01 * request.images, request.chosen))).repeat()
+    squares = keep(requests.map(lambda request: request.image).batch(1)).repeat()
+    computed = keep(requests.map(lambda request: (0.01 * request.image, request.chosen))).repeat()
     serialized, elements, without_boxes = (
         source.repeat() for source in (serialized, elements, without_boxes)
     )
@@ -176,8 +177,8 @@ def _finish(steps: Steps, source: tf.data.Dataset) -> Callable[..., Any]:
     layout = find_layout(source.element_spec, None)
 
     def finish(element: Any, computed: tuple[tf.Tensor, tf.Tensor]) -> Any:
-        change, chosen = computed
-        return steps.finish(element, layout, change[None], chosen[None])[0]
+        image, _ = steps.finish(layout, read_example(element, layout), *computed)
+        return replace_at(element, layout.image, image)
 
     return finish
 

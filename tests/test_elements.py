@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vae_aug.augment.elements import find_layout, get_at, read_parts, replace_at
+from vae_aug.augment.elements import find_layout, get_at, read_example, replace_at
 
 IMAGE = np.zeros((6, 5, 1), np.uint8)
 BOXES = np.array([[0.1, 0.2, 0.3, 0.4]], np.float32)
@@ -40,7 +40,7 @@ class Pair(NamedTuple):
 def test_layouts(element, image, boxes, box_format):
     layout = find_layout(element)
     assert (layout.image, layout.boxes, layout.box_format) == (image, boxes, box_format)
-    assert not layout.batched and not layout.ragged
+    assert not layout.batched
 
 
 def test_format_given_by_the_user_wins():
@@ -60,8 +60,7 @@ def test_identity_of_objects_is_not_the_image_s():
 
 def test_specs_and_batches():
     spec = {"image": tf.RaggedTensorSpec([4, None, None, 3], tf.uint16, 2)}
-    layout = find_layout(spec)
-    assert layout.batched and layout.ragged
+    assert find_layout(spec).batched
     assert find_layout(tf.TensorSpec([None, None, None, 1], tf.float16)).batched
 
 
@@ -109,20 +108,25 @@ def test_replacing_a_bare_image():
     assert replace_at(IMAGE, (), 3) == 3
 
 
-def test_parts_of_a_single_element_are_a_batch_of_one():
+def test_an_example_is_what_the_transform_looks_at():
     element = {"image": IMAGE, "objects": {"bbox": BOXES}, "id": 7, "epoch": 2}
-    parts = read_parts(element, find_layout(element))
-    assert parts.images.shape == (1, 6, 5, 1)
-    np.testing.assert_array_equal(parts.boxes, BOXES[None])
-    assert parts.ids.numpy().tolist() == [b"7"] and parts.epochs.numpy().tolist() == [2]
+    example = read_example(element, find_layout(element))
+    assert example.image.shape == (6, 5, 1)
+    np.testing.assert_array_equal(example.boxes, BOXES)
+    assert (example.source_id.numpy(), int(example.epoch)) == (b"7", 2)
+    example = read_example({"image": IMAGE}, find_layout({"image": IMAGE}), epoch=5)
+    assert (example.source_id.numpy(), int(example.epoch)) == (b"", 5)
 
 
-def test_ragged_boxes_are_read_with_nan_where_a_row_ended():
+def test_a_batch_is_read_with_a_batch_axis():
     ragged = tf.RaggedTensor.from_row_lengths(tf.ones([3, 4]), [1, 0, 2])
-    element = {"image": np.zeros((3, 6, 5, 1), np.uint8), "bbox": ragged}
-    read = read_parts(element, find_layout(element)).boxes.numpy()
-    assert read.shape == (3, 2, 4)
-    assert np.isnan(read[..., 0]).tolist() == [[False, True], [True, True], [False, False]]
+    element = {"image": np.zeros((3, 6, 5, 1), np.uint8), "bbox": ragged, "id": [7, 8, 9]}
+    batch = read_example(element, find_layout(element), epoch=5)
+    assert batch.boxes.shape == (3, 2, 4)
+    ended = np.isnan(batch.boxes[..., 0])  # where a row of boxes ended
+    assert ended.tolist() == [[False, True], [True, True], [False, False]]
+    assert batch.source_id.numpy().tolist() == [b"7", b"8", b"9"]
+    assert batch.epoch.numpy().tolist() == [5, 5, 5]
 
 
 @pytest.mark.parametrize("empty", [[], np.zeros((0, 4), np.float32), np.zeros((0,), np.float32)])
@@ -132,4 +136,4 @@ def test_no_boxes_in_any_spelling(empty):
         with pytest.raises(ValueError, match=r"\[N, 4\]"):
             find_layout(element)
     else:
-        assert read_parts(element, find_layout(element)).boxes.shape == (1, 0, 4)
+        assert read_example(element, find_layout(element)).boxes.shape == (0, 4)

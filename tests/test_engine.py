@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from vae_aug import VAEAugment
 from vae_aug.config import AugmentConfig
-from vae_aug.engines.engine import TensorFlowEngine, XLAEngine
+from vae_aug.engines.engine import TensorFlowEngine, XLAEngine, join_results
 from vae_aug.errors import MissingPackageError
 
 IMAGES = tf.random.stateless_uniform([3, 32, 32, 1], [3, 3])
@@ -48,6 +48,22 @@ def test_xla_computes_from_the_same_draws(profile, short_vae, tiny_ladder):
     np.testing.assert_allclose(computed, expected, atol=TOLERANCE)
     again = engine(IMAGES[:2], SEEDS[:2])
     np.testing.assert_array_equal(again, computed[:2])
+
+
+@pytest.mark.parametrize(("count", "ranges"), [(0, []), (1, []), (3, [0, 0, 1])])
+def test_results_of_any_length_are_joined(count, ranges):
+    specs = {"a": tf.TensorSpec([None], tf.int32), "b": tf.TensorSpec([None, 2], tf.float32)}
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
+    def join(count):
+        def make(index):
+            return {"a": tf.range(index), "b": tf.fill([1, 2], tf.cast(index, tf.float32))}
+
+        return join_results(make, count, specs)
+
+    joined = join(tf.constant(count))
+    assert joined["a"].numpy().tolist() == ranges
+    assert joined["b"].numpy().tolist() == [[float(index)] * 2 for index in range(count)]
 
 
 def test_engines_are_freed(short_vae):

@@ -88,6 +88,14 @@ def test_a_slope_survives_there_and_back(height, width):
     np.testing.assert_allclose(back, image, atol=bound)
 
 
+def test_an_image_is_fitted_as_a_batch_of_it():
+    image = tf.random.stateless_uniform([9, 20, 1], [1, 2])
+    square = letterbox(image, 32)
+    np.testing.assert_array_equal(square, letterbox(image[None], 32)[0])
+    back = unletterbox(square, 9, 20)
+    np.testing.assert_array_equal(back, unletterbox(square[None], 9, 20)[0])
+
+
 def test_unknown_sizes_in_a_graph():
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1])])
     def both(image):

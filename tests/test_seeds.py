@@ -1,25 +1,30 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_dataset import run_elsewhere
 
+from vae_aug.augment.elements import Example
 from vae_aug.augment.seeds import (
     COUNTED_EPOCHS,
-    choose_examples,
+    choose,
     count_epochs,
     hash_content,
-    make_seeds,
-    sample_seeds,
+    make_seed,
 )
 
 
+def make_example(name, epoch=0, pixels=((0,),)):
+    image = tf.constant(pixels, tf.uint8)[..., None]
+    return Example(
+        image, tf.zeros([0, 4]), tf.convert_to_tensor(name), tf.constant(epoch, tf.int64)
+    )
+
+
 def seeds_of(*, seed=1, purpose="vary", ids=("a", "b"), epochs=(0, 0)):
-    epochs = tf.constant(epochs, tf.int64)
-    return make_seeds(seed, purpose, tf.constant(ids), epochs).numpy().tolist()
+    examples = map(make_example, ids, epochs)
+    return [make_seed(seed, purpose, example).numpy().tolist() for example in examples]
 
 
 def passes(dataset, count):
@@ -38,49 +43,51 @@ def test_seed_depends_on_each_of_its_parts_and_on_nothing_else():
 
 
 def test_parts_cannot_run_into_each_other():
-    assert seeds_of(seed=1, ids=("1", "1")) != seeds_of(seed=11, ids=("", ""))
+    assert seeds_of(purpose="vary", ids=("1", "1")) != seeds_of(purpose="var", ids=("y1", "y1"))
+    assert seeds_of(ids=("1", "1"), epochs=(11, 11)) != seeds_of(ids=("11", "11"), epochs=(1, 1))
+
+
+def test_an_example_without_a_name_goes_by_its_pixels():
+    dark, bright = make_example(""), make_example("", pixels=((9,),))
+    content = hash_content(dark.image).numpy()
+    seeds = [make_seed(1, "vary", one).numpy().tolist() for one in (dark, bright)]
+    assert seeds[0] != seeds[1]
+    assert seeds[0] == make_seed(1, "vary", make_example(content)).numpy().tolist()
 
 
 def test_seeds_are_the_same_in_another_process():
-    program = (
-        "import tensorflow as tf; from vae_aug.augment.seeds import make_seeds;"
-        "print(make_seeds(1, 'vary', tf.constant(['a', 'b']), tf.constant([0, 0], tf.int64))"
-        ".numpy().tolist())"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+    run = run_elsewhere("import test_seeds; print(test_seeds.seeds_of())")
     assert run.stdout.strip() == str(seeds_of())
 
 
-def test_content_is_hashed_per_image_whatever_the_batch():
+def test_content_is_hashed_by_pixels():
     images = np.arange(2 * 4 * 5, dtype=np.uint8).reshape(2, 4, 5, 1)
-    both = hash_content(tf.constant(images)).numpy()
-    alone = [hash_content(tf.constant(image[None])).numpy()[0] for image in images]
-    ragged = hash_content(tf.ragged.stack([tf.RaggedTensor.from_tensor(i) for i in images])).numpy()
-    assert both.tolist() == alone == ragged.tolist()
-    assert both[0] != both[1]
+    first, second = (hash_content(tf.constant(image)) for image in images)
+    assert first == hash_content(tf.constant(images)[0]) and first != second
 
 
 def test_equal_bytes_of_another_shape_are_other_content():
-    image = np.zeros((1, 4, 6, 1), np.uint8)
-    assert hash_content(tf.constant(image)) != hash_content(tf.constant(image.reshape(1, 6, 4, 1)))
+    image = np.zeros((4, 6, 1), np.uint8)
+    assert hash_content(tf.constant(image)) != hash_content(tf.constant(image.reshape(6, 4, 1)))
 
 
 def test_fresh_seeds_differ_even_under_a_global_seed():
     drawn = []
     for _ in range(2):
         tf.random.set_seed(1)
-        drawn.append(sample_seeds(tf.constant(4)).numpy().tolist())
+        drawn.append(seeds_of(seed=None))
     assert drawn[0] != drawn[1]
 
 
 @pytest.mark.parametrize("probability", [0.03, 0.3, 0.9])
 def test_choices_follow_the_probability(probability):
-    names = tf.strings.as_string(tf.range(4000))
-    keyed = make_seeds(1, "choose", names, tf.zeros([4000], tf.int64))
-    for seeds in (keyed, sample_seeds(tf.constant(4000))):
-        share = np.mean(choose_examples(seeds, probability).numpy())
+    for seed in (1, None):
+
+        def decide(name, seed=seed):
+            return choose(make_seed(seed, "choose", make_example(name)), probability)
+
+        names = tf.data.Dataset.from_tensor_slices(tf.strings.as_string(tf.range(4000)))
+        share = np.mean(list(names.map(decide).as_numpy_iterator()))
         deviation = (probability * (1 - probability) / 4000) ** 0.5
         assert abs(share - probability) < 5 * deviation
 

@@ -26,12 +26,12 @@ def find_range(
     """Find which values stand for black and white, for each image by itself.
 
     Args:
-        images: `[B, H, W, C]` uint8, uint16, float16, bfloat16 or float32.
+        images: `[..., H, W, C]` uint8, uint16, float16, bfloat16 or float32.
         value_range: What the user says they are; None for the whole range of an integer dtype,
             and for [0, 1] or [0, 255] by the image's maximum in a floating-point dtype.
 
     Returns:
-        `(low, high)`, both `[B, 1, 1, 1] float32`, or `[1, 1, 1, 1]` where all have the same.
+        `(low, high)`, both `[..., 1, 1, 1] float32`, or scalars where all images have the same.
 
     Raises:
         tf.errors.InvalidArgumentError: If an image of a floating-point dtype fits neither range, is
@@ -40,15 +40,14 @@ def find_range(
     if value_range is None and images.dtype.is_integer:
         value_range = images.dtype.limits
     if value_range is not None:
-        low, high = (tf.constant(value, tf.float32, [1, 1, 1, 1]) for value in value_range)
+        low, high = (tf.constant(value, tf.float32) for value in value_range)
         if images.dtype.is_integer:
             return low, high
         with tf.control_dependencies(_check_values(images, value_range)):
             return tf.identity(low), high
-    ones = tf.ones([tf.shape(images)[0], 1, 1, 1])
     values = tf.cast(images, tf.float32)
-    brightest = tf.reduce_max(values, axis=[1, 2, 3], keepdims=True)
-    high = tf.where(brightest <= _UNIT_MAX, ones, ones * 255.0)
+    brightest = tf.reduce_max(values, axis=[-3, -2, -1], keepdims=True)
+    high = tf.where(brightest <= _UNIT_MAX, 1.0, 255.0)
     # A NaN fails the comparison, so this also refuses images that are not finite.
     fits = tf.reduce_all((values >= -0.5 * high) & (values <= 1.5 * high))
     check = tf.debugging.Assert(
@@ -63,7 +62,7 @@ def find_range(
         ],
     )
     with tf.control_dependencies([check] if check is not None else []):
-        return ones * 0.0, tf.identity(high)
+        return tf.zeros_like(high), tf.identity(high)
 
 
 def _check_values(images: tf.Tensor, value_range: tuple[float, float]) -> list[tf.Operation]:
@@ -91,12 +90,12 @@ def compute_grey(images: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tenso
     """Compute luminance, 0 at `low` and 1 at `high`.
 
     Args:
-        images: `[B, H, W, 1 or 3]`.
-        low: `[B or 1, 1, 1, 1] float32`.
-        high: `[B or 1, 1, 1, 1] float32`.
+        images: `[..., H, W, 1 or 3]`.
+        low: From `find_range`.
+        high: From `find_range`.
 
     Returns:
-        `[B, H, W, 1] float32`. Three equal channels give exactly what one of them gives.
+        `[..., H, W, 1] float32`. Three equal channels give exactly what one of them gives.
     """
     values = tf.cast(images, tf.float32)
     if images.shape[-1] == 3:
@@ -113,10 +112,10 @@ def change_luminance(
     """Add a change of grey to every channel, in the images' own dtype and range.
 
     Args:
-        images: `[B, H, W, C]`.
-        change: `[B, H, W, 1] float32`, in units where black is 0 and white 1.
-        low: `[B or 1, 1, 1, 1] float32`.
-        high: `[B or 1, 1, 1, 1] float32`.
+        images: `[..., H, W, C]`.
+        change: `[..., H, W, 1] float32`, in units where black is 0 and white 1.
+        low: From `find_range`.
+        high: From `find_range`.
 
     Returns:
         As `images`. Where the change is 0 the pixel is the same bit for bit; elsewhere it stays

@@ -29,33 +29,35 @@ def letterbox(images: tf.Tensor, size: int) -> tf.Tensor:
     """Scale images to fit a square, keeping the aspect ratio; fill the rest with 0.
 
     Args:
-        images: `[B, H, W, C] float32`.
+        images: `[H, W, C]` or `[B, H, W, C]`, float32.
         size: Side of the square in pixels.
 
     Returns:
-        `[B, size, size, C] float32`. Down-scaling is antialiased.
+        `[size, size, C]` or `[B, size, size, C]`, float32. Down-scaling is antialiased.
     """
-    shape = tf.shape(images)
-    if images.shape[1] == size and images.shape[2] == size:
+    *batch, _, _, channels = images.shape
+    square = tf.TensorShape([*batch, size, size, channels])
+    if images.shape == square:
         return images
-    top, left, height, width = compute_content(shape[1], shape[2], size)
+    height, width = tf.unstack(tf.shape(images)[-3:-1])
+    top, left, height, width = compute_content(height, width, size)
     scaled = _scale(images, height, width)
-    boxed = tf.image.pad_to_bounding_box(scaled, top, left, size, size)
-    return tf.ensure_shape(boxed, (images.shape[0], size, size, images.shape[3]))
+    return tf.ensure_shape(tf.image.pad_to_bounding_box(scaled, top, left, size, size), square)
 
 
 def unletterbox(squares: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """Cut the content out of squares and scale it to the original size.
 
     Args:
-        squares: `[B, S, S, C] float32`, e.g. a difference computed in the network's square.
+        squares: `[S, S, C]` or `[B, S, S, C]`, float32, e.g. a difference computed in the network's
+            square.
         height: Original height in pixels.
         width: Original width in pixels.
 
     Returns:
-        `[B, height, width, C] float32`.
+        `[height, width, C]` or `[B, height, width, C]`, float32.
     """
-    size = squares.shape[1]
+    size = squares.shape[-2]
     height, width = tf.convert_to_tensor(height), tf.convert_to_tensor(width)
     if tf.get_static_value(height) == size and tf.get_static_value(width) == size:
         return squares
@@ -89,9 +91,10 @@ def _scale(images: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     TensorFlow's kernel is fast along channels only, so in both passes the other axis poses as them.
     """
     for side in (height, width):
-        batch, rows, columns, channels = tf.unstack(tf.shape(images))
-        flat = tf.reshape(images, [batch, rows, 1, columns * channels])
+        *batch, rows, columns, channels = tf.unstack(tf.shape(images))
+        flat = tf.reshape(images, [*batch, rows, 1, columns * channels])
         scaled = tf.image.resize(flat, (side, 1), antialias=True)
         # The second pass turns the image back.
-        images = tf.transpose(tf.reshape(scaled, [batch, side, columns, channels]), [0, 2, 1, 3])
+        turned = [1, 0, 2] if not batch else [0, 2, 1, 3]
+        images = tf.transpose(tf.reshape(scaled, [*batch, side, columns, channels]), turned)
     return images

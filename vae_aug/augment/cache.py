@@ -22,7 +22,7 @@ from typing import Any
 import tensorflow as tf
 
 from vae_aug.atomic import make_temporary_path, write_atomic
-from vae_aug.augment.elements import Layout
+from vae_aug.augment.elements import Layout, read_example
 from vae_aug.augment.steps import Steps
 from vae_aug.autotune import leave_untuned
 from vae_aug.engines.engine import Known
@@ -135,8 +135,7 @@ def _describe_missing(
 
     @_do_not_convert
     def describe(element: Any) -> tuple[tf.Tensor, Known]:
-        fingerprint, known = steps.describe(element, layout)
-        return fingerprint, {name: part[0] for name, part in known.items()}
+        return steps.describe(read_example(element, layout))
 
     whole = next(
         index for index in itertools.count() if not (folder / _FILE.format(index)).is_file()

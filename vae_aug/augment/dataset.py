@@ -15,9 +15,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from vae_aug.augment.elements import Layout, get_at, make_dense, read_parts
+from vae_aug.augment.batches import Request
+from vae_aug.augment.elements import Example, get_at, make_dense, read_example, replace_at
 from vae_aug.augment.seeds import count_epochs, hash_content
-from vae_aug.augment.steps import Request, Steps
+from vae_aug.augment.steps import Steps
 from vae_aug.autotune import leave_untuned
 from vae_aug.engines.engine import Known
 
@@ -73,18 +74,20 @@ def augment_dataset(
 
     @_do_not_convert
     def prepare(epoch: tf.Tensor, element: Any, *described: Any) -> tuple[tf.Tensor, Request]:
-        known = _check_known(element, layout, *described) if described else None
-        request = steps.prepare(element, layout, epoch, known)
-        return _box(element), tf.nest.map_structure(lambda part: part[0], request)
+        example = read_example(element, layout, epoch)
+        known = _check_known(example, *described) if described else None
+        return _box(element), steps.prepare(example, known)
 
     @_do_not_convert
-    def compute(boxed: tf.Tensor, request: Request) -> tuple[tf.Tensor, ...]:
-        return boxed, steps.compute(request), request.chosen
+    def compute(boxed: tf.Tensor, requests: Request) -> tuple[tf.Tensor, ...]:
+        return boxed, steps.compute(requests), requests.chosen
 
     @_do_not_convert
     def finish(boxed: tf.Tensor, computed: tf.Tensor | tf.RaggedTensor, chosen: tf.Tensor) -> Any:
         element = _unbox(boxed, dataset.element_spec)
-        return steps.finish(element, layout, make_dense(computed)[None], chosen[None])[0]
+        example = read_example(element, layout)
+        image, _ = steps.finish(layout, example, make_dense(computed), chosen)
+        return replace_at(element, layout.image, image)
 
     in_network = {"num_parallel_calls": _NETWORK_CALLS, "deterministic": True}
     if layout.batched:
@@ -106,12 +109,11 @@ def augment_dataset(
     return _keep_cardinality(augmented, dataset)
 
 
-def _check_known(element: Any, layout: Layout, fingerprint: tf.Tensor, known: Known) -> Known:
-    """Check that a description is of the element that it comes with; add a batch axis."""
-    found = hash_content(read_parts(element, layout).images)[0]
-    same = tf.debugging.Assert(tf.equal(found, fingerprint), [_MISPLACED])
-    with tf.control_dependencies([same]):
-        return {name: part[None] for name, part in known.items()}
+def _check_known(example: Example, fingerprint: tf.Tensor, known: Known) -> Known:
+    """Check that a description is of the example that it comes with."""
+    same = tf.equal(hash_content(example.image), fingerprint)
+    with tf.control_dependencies([tf.debugging.Assert(same, [_MISPLACED])]):
+        return {name: tf.identity(part) for name, part in known.items()}
 
 
 def _keep_cardinality(changed: tf.data.Dataset, source: tf.data.Dataset) -> tf.data.Dataset:

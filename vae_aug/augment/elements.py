@@ -44,7 +44,6 @@ class Layout:
         epoch: Likewise to the epoch; None if the element has none.
         box_format: Format of the boxes, one of `vae_aug.config.BoxFormat`.
         batched: Whether the element is a batch of examples.
-        ragged: Whether the images of the batch are a `tf.RaggedTensor`.
     """
 
     image: Path
@@ -53,23 +52,22 @@ class Layout:
     epoch: Path | None
     box_format: str
     batched: bool
-    ragged: bool
 
 
-class Parts(NamedTuple):
-    """The parts of an element that the transform reads, as a batch.
+class Example(NamedTuple):
+    """The parts of an element that the transform reads.
 
     Attributes:
-        images: `[B, H, W, C]`, dense or ragged.
-        boxes: `[B, N, 4] float32` in the layout's format; NaN where a ragged row has ended.
-        ids: `[B] string`, or None.
-        epochs: Scalar or `[B]`, or None.
+        image: `[H, W, C]`.
+        boxes: `[N, 4] float32` in the layout's format; NaN where the row of a ragged batch ended.
+        source_id: `[] string`, the id; empty if it has none.
+        epoch: `[] int64`.
     """
 
-    images: Any
+    image: Any
     boxes: tf.Tensor
-    ids: tf.Tensor | None
-    epochs: tf.Tensor | None
+    source_id: tf.Tensor
+    epoch: tf.Tensor
 
 
 def find_layout(element: Any, bounding_box_format: str | None = None) -> Layout:
@@ -88,7 +86,7 @@ def find_layout(element: Any, bounding_box_format: str | None = None) -> Layout:
         TypeError: If the image's dtype is not supported.
     """
     image = _find_image(element)
-    batched, ragged = _check_image(get_at(element, image), image)
+    batched = _check_image(get_at(element, image), image)
     groups = _find_groups(element)
     boxes = next(
         (
@@ -109,7 +107,6 @@ def find_layout(element: Any, bounding_box_format: str | None = None) -> Layout:
         epoch=_find_key(groups, (EPOCH_KEY,)),
         box_format=bounding_box_format or by_key,
         batched=batched,
-        ragged=ragged,
     )
 
 
@@ -136,31 +133,37 @@ def replace_at(element: Any, path: Path, value: Any) -> Any:
     return type(element)(values)
 
 
-def read_parts(element: Any, layout: Layout) -> Parts:
-    """Read the parts that the transform needs, as a batch (of one, if the element is single)."""
+def read_example(element: Any, layout: Layout, epoch: int | tf.Tensor = 0) -> Example:
+    """Read the parts of an element that the transform needs.
 
-    def read(path: Path | None) -> Any:
-        if path is None:
-            return None
-        value = get_at(element, path)
-        value = value if isinstance(value, tf.RaggedTensor) else tf.convert_to_tensor(value)
-        return value if layout.batched else tf.expand_dims(value, 0)
+    Args:
+        element: An element.
+        layout: Where things are in it.
+        epoch: Scalar, for elements that have none of their own.
 
-    images, boxes, ids, epochs = (
-        read(path) for path in (layout.image, layout.boxes, layout.source_id, layout.epoch)
-    )
-    count = images.nrows(tf.int32) if layout.ragged else tf.shape(images)[0]
-    if boxes is None:
-        boxes = tf.zeros([count, 0, 4])
-    boxes = tf.cast(boxes, tf.float32)
+    Returns:
+        The example; of a batch all examples, with a batch axis in front of each tensor.
+    """
+
+    def read(path: Path | None, default: Any) -> Any:
+        value = default if path is None else get_at(element, path)
+        return value if isinstance(value, tf.RaggedTensor) else tf.convert_to_tensor(value)
+
+    image = read(layout.image, None)
+    ragged = isinstance(image, tf.RaggedTensor)
+    count = image.nrows(tf.int32) if ragged else tf.shape(image)[0]
+    rows = [count] if layout.batched else []
+    boxes = tf.cast(read(layout.boxes, tf.zeros([*rows, 0, 4])), tf.float32)
     if isinstance(boxes, tf.RaggedTensor):
         boxes = boxes.to_tensor(float("nan"))
     # A batch without any box may have lost its last axis, e.g. as an empty list.
-    boxes = tf.reshape(boxes, [count, tf.size(boxes) // tf.maximum(4 * count, 1), 4])
-    if ids is not None:
-        ids = ids if ids.dtype == tf.string else tf.strings.as_string(ids)
-        ids = tf.reshape(ids, [count])
-    return Parts(images, boxes, ids, epochs)
+    each = tf.maximum(count, 1) if layout.batched else 1
+    boxes = tf.reshape(boxes, [*rows, tf.size(boxes) // (4 * each), 4])
+    source_id = read(layout.source_id, tf.fill(rows, ""))
+    if source_id.dtype != tf.string:
+        source_id = tf.strings.as_string(source_id)
+    epochs = tf.broadcast_to(tf.cast(read(layout.epoch, epoch), tf.int64), rows)
+    return Example(image, boxes, tf.reshape(source_id, rows), epochs)
 
 
 def _find_image(element: Any) -> Path:
@@ -185,8 +188,8 @@ def _find_image(element: Any) -> Path:
     )
 
 
-def _check_image(image: Any, path: Path) -> tuple[bool, bool]:
-    """Check shape and dtype; return whether it is a batch, and a ragged one."""
+def _check_image(image: Any, path: Path) -> bool:
+    """Check shape and dtype; return whether it is a batch."""
     name = f"the image at {list(path)}" if path else "the image"
     if not _is_array(image):
         raise TypeError(f"{name} must be a tensor or array; received {type(image).__name__}.")
@@ -211,7 +214,7 @@ def _check_image(image: Any, path: Path) -> tuple[bool, bool]:
             f"ragged images must be a batch [B, (H), (W), C] of ragged rank 2; {received}, "
             f"ragged rank {image.ragged_rank}."
         )
-    return shape.rank == 4, ragged
+    return shape.rank == 4
 
 
 def make_dense(tensor: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:

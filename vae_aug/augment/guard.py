@@ -53,11 +53,11 @@ class Windows(NamedTuple):
     """Pixel windows around boxes.
 
     Attributes:
-        top: `[B, N] float32`, first row.
-        left: `[B, N] float32`, first column.
-        bottom: `[B, N] float32`, row behind the last.
-        right: `[B, N] float32`, column behind the last.
-        valid: `[B, N] bool`, whether the box has a window.
+        top: `[N] float32`, first row.
+        left: `[N] float32`, first column.
+        bottom: `[N] float32`, row behind the last.
+        right: `[N] float32`, column behind the last.
+        valid: `[N] bool`, whether the box has a window.
     """
 
     top: tf.Tensor
@@ -71,7 +71,7 @@ def make_windows(boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> Windo
     """Widen boxes by the margin, to whole pixels inside the image.
 
     Args:
-        boxes: `[B, N, 4] float32`, `rel_yxyx`; anything may stand in the rows.
+        boxes: `[N, 4] float32`, `rel_yxyx`; anything may stand in the rows.
         height: Scalar int32, of the image in pixels.
         width: Scalar int32.
 
@@ -90,7 +90,7 @@ def make_windows(boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> Windo
 
 
 def measure_fidelity(
-    reference: tf.Tensor, images: tf.Tensor, boxes: tf.Tensor, *, denoised: bool = False
+    reference: tf.Tensor, image: tf.Tensor, boxes: tf.Tensor, *, denoised: bool = False
 ) -> tf.Tensor:
     """Measure how well each box's content is preserved.
 
@@ -110,24 +110,24 @@ def measure_fidelity(
     can be lost, and fidelity is 1. The noise is estimated in the window, by Immerkaer's operator.
 
     Args:
-        reference: `[B, H, W, 1] float32`, grey.
-        images: `[B, H, W, 1] float32`, the changed images.
-        boxes: `[B, N, 4] float32`, `rel_yxyx`.
-        denoised: Whether `images` are `reference` without its noise.
+        reference: `[H, W, 1] float32`, grey.
+        image: `[H, W, 1] float32`, the changed image.
+        boxes: `[N, 4] float32`, `rel_yxyx`.
+        denoised: Whether `image` is `reference` without its noise.
 
     Returns:
-        `[B, N] float32` in [-1, 1]; NaN for a box without a window.
+        `[N] float32` in [-1, 1]; NaN for a box without a window.
 
     Reference:
         Wang et al., Image Quality Assessment (2004), for SSIM; Immerkaer, Fast Noise Variance
         Estimation, Computer Vision and Image Understanding 64 (1996) 300-302.
     """
-    windows = make_windows(boxes, *tf.unstack(tf.shape(reference)[1:3]))
+    windows = make_windows(boxes, *tf.unstack(tf.shape(reference)[:2]))
     judge = _Judge(reference, windows, denoised=denoised)
-    return judge.measure(judge.crop(images))
+    return judge.measure(judge.crop(image))
 
 
-def measure_contrast_ratio(reference: tf.Tensor, images: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+def measure_contrast_ratio(reference: tf.Tensor, image: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
     """Measure each box's contrast-to-noise ratio after a change, as a share of that before.
 
     The contrast-to-noise ratio is `(mean inside - mean around) / standard deviation around`. Inside
@@ -135,18 +135,18 @@ def measure_contrast_ratio(reference: tf.Tensor, images: tf.Tensor, boxes: tf.Te
     pixels, without the pixels of other boxes. 1 is kept, 0 is lost, below 0 is inverted.
 
     Args:
-        reference: `[B, H, W, 1] float32`, grey in [0, 1].
-        images: `[B, H, W, 1] float32`, the changed images.
-        boxes: `[B, N, 4] float32`, `rel_yxyx`.
+        reference: `[H, W, 1] float32`, grey in [0, 1].
+        image: `[H, W, 1] float32`, the changed image.
+        boxes: `[N, 4] float32`, `rel_yxyx`.
 
     Returns:
-        `[B, N] float32`; NaN where either image has no such ratio, because nothing is inside or
+        `[N] float32`; NaN where either image has no such ratio, because nothing is inside or
         around the box or there is no noise around it, or where the reference has no contrast.
 
     Reference:
         `vae_aug.evaluate.diversity.measure_contrast`, the same in NumPy.
     """
-    height, width = tf.unstack(tf.shape(reference)[1:3])
+    height, width = tf.unstack(tf.shape(reference)[:2])
     whole = _Region.of_image(height, width)
     start, end = _find_pixels(boxes, tf.stack([height, width]))
     reach = tf.maximum(tf.round(RING * (end - start)), float(MIN_RING_PX))
@@ -156,7 +156,7 @@ def measure_contrast_ratio(reference: tf.Tensor, images: tf.Tensor, boxes: tf.Te
         return rows, _indicate(start[..., 1], end[..., 1], whole.columns)
 
     inside, around = indicate(start, end), indicate(start - reach, end + reach)
-    free = tf.cast(tf.einsum("bnh,bnw->bhw", *inside) < 0.5, tf.float64)
+    free = tf.cast(tf.einsum("nh,nw->hw", *inside) < 0.5, tf.float64)
 
     def add(plane: tf.Tensor, region: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         rows, columns = region
@@ -171,13 +171,13 @@ def measure_contrast_ratio(reference: tf.Tensor, images: tf.Tensor, boxes: tf.Te
         contrast = (add(plane, inside) / area - mean) / noise
         return tf.where(noise > MIN_NOISE, contrast, float("nan"))
 
-    before, after = measure(reference), measure(images)
+    before, after = measure(reference), measure(image)
     ratio = tf.where(tf.not_equal(before, 0.0), after / before, float("nan"))
     return tf.cast(ratio, tf.float32)
 
 
 def change_guarded(
-    images: tf.Tensor,
+    image: tf.Tensor,
     change: tf.Tensor,
     boxes: tf.Tensor,
     low: tf.Tensor,
@@ -187,30 +187,30 @@ def change_guarded(
     min_fidelity: float,
     denoised: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Change images as far as no box is harmed.
+    """Change an image as far as no box is harmed.
 
     The guard repeats until no further box fails, since the fading edge around one box can harm
     another that had passed; each round adds a box, and a box that was added is the original's.
-    Boxes are judged in the part of the images where windows are, and again only if a fading edge
+    Boxes are judged in the part of the image where windows are, and again only if a fading edge
     comes near one.
 
     Args:
-        images: `[B, H, W, C]` of any dtype that `change_luminance` takes.
-        change: `[B, H, W, 1] float32`, the change of grey that the network wants.
-        boxes: `[B, N, 4] float32`, `rel_yxyx`.
-        low: `[B or 1, 1, 1, 1] float32`, the value of black.
-        high: `[B or 1, 1, 1, 1] float32`, of white.
+        image: `[H, W, C]` of any dtype that `change_luminance` takes.
+        change: `[H, W, 1] float32`, the change of grey that the network wants.
+        boxes: `[N, 4] float32`, `rel_yxyx`.
+        low: From `find_range`, the value of black.
+        high: Likewise of white.
         guard: As of `guard_change`.
         min_fidelity: Fidelity below which a box has failed.
         denoised: As of `measure_fidelity`.
 
     Returns:
-        The images; `[B, N] float32`, the fidelity of every box in them, 1 where the original was
-        put back; and `[B, N] bool`, the boxes that the guard acted for.
+        The image; `[N] float32`, the fidelity of every box in it, 1 where the original was
+        put back; and `[N] bool`, the boxes that the guard acted for.
     """
-    windows = make_windows(boxes, *tf.unstack(tf.shape(images)[1:3]))
-    judge = _Judge(compute_grey(images, low, high), windows, denoised=denoised)
-    part, wanted = judge.crop(images), judge.crop(change)
+    windows = make_windows(boxes, *tf.unstack(tf.shape(image)[:2]))
+    judge = _Judge(compute_grey(image, low, high), windows, denoised=denoised)
+    part, wanted = judge.crop(image), judge.crop(change)
 
     def measure(change: tf.Tensor) -> tf.Tensor:
         return judge.measure(compute_grey(change_luminance(part, change, low, high), low, high))
@@ -222,7 +222,7 @@ def change_guarded(
         failed |= find_new(fidelity, failed)
         original = failed
         if guard == "keep":
-            original = tf.reduce_any(failed, axis=-1, keepdims=True) & windows.valid
+            original = tf.reduce_any(failed) & windows.valid
         fidelity = tf.cond(
             tf.reduce_any(_is_near(windows, failed) & ~original),
             lambda: measure(_take_back(wanted, windows, failed, guard, judge.region)),
@@ -244,23 +244,23 @@ def change_guarded(
             lambda: guard_change(change, boxes, failed, guard),
             lambda: change,
         )
-    return change_luminance(images, change, low, high), fidelity, failed
+    return change_luminance(image, change, low, high), fidelity, failed
 
 
 def guard_change(change: tf.Tensor, boxes: tf.Tensor, failed: tf.Tensor, guard: str) -> tf.Tensor:
     """Take a change back where it harmed a box.
 
     Args:
-        change: `[B, H, W, 1] float32`, what would be added to the images.
-        boxes: `[B, N, 4] float32`, `rel_yxyx`.
-        failed: `[B, N] bool`, boxes whose content is not preserved.
+        change: `[H, W, 1] float32`, what would be added to the image.
+        boxes: `[N, 4] float32`, `rel_yxyx`.
+        failed: `[N] bool`, boxes whose content is not preserved.
         guard: `"paste"`: nothing changes in the window of a failed box, and the change comes back
-            gradually around it. `"keep"`: nothing changes in an image with a failed box. `"off"`.
+            gradually around it. `"keep"`: nothing changes if a box has failed. `"off"`.
 
     Returns:
-        `[B, H, W, 1] float32`; exactly 0 where the original is kept.
+        `[H, W, 1] float32`; exactly 0 where the original is kept.
     """
-    height, width = tf.unstack(tf.shape(change)[1:3])
+    height, width = tf.unstack(tf.shape(change)[:2])
     windows = make_windows(boxes, height, width)
     return _take_back(change, windows, failed, guard, _Region.of_image(height, width))
 
@@ -293,15 +293,15 @@ class _Judge:
     """Judges boxes by one reference, of which everything is computed once.
 
     Attributes:
-        region: Where the windows of the batch are, with the reach of the smoothing around them.
+        region: Where the windows are, with the reach of the smoothing around them.
     """
 
     def __init__(self, reference: tf.Tensor, windows: Windows, *, denoised: bool) -> None:
-        span = tf.reduce_max(reference, [1, 2, 3]) - tf.reduce_min(reference, [1, 2, 3])
-        span = tf.cast(tf.maximum(span, _MIN_SPAN), tf.float64)[:, None]
+        span = tf.reduce_max(reference) - tf.reduce_min(reference)
+        span = tf.cast(tf.maximum(span, _MIN_SPAN), tf.float64)
         self._c1, self._c2 = (_K1 * span) ** 2, (_K2 * span) ** 2
         self._denoised, self._valid = denoised, windows.valid
-        self.region = _find_region(windows, *tf.unstack(tf.shape(reference)[1:3]))
+        self.region = _find_region(windows, *tf.unstack(tf.shape(reference)[:2]))
         self._rows = _indicate(windows.top, windows.bottom, self.region.rows)
         self._columns = _indicate(windows.left, windows.right, self.region.columns)
         count = tf.reduce_sum(self._rows, -1) * tf.reduce_sum(self._columns, -1)
@@ -316,14 +316,14 @@ class _Judge:
             chance = _NOISE_ERRORS * tf.sqrt(2.0 / tf.maximum(self._count * share, 1.0))
             self._content = tf.maximum(self._var_x - sigma**2 * share * (1.0 + chance), 0.0)
 
-    def crop(self, images: tf.Tensor) -> tf.Tensor:
-        """Cut the region out of `[B, H, W, C]`."""
+    def crop(self, image: tf.Tensor) -> tf.Tensor:
+        """Cut the region out of `[H, W, C]`."""
         top, left, bottom, right = self.region
-        return images[:, top:bottom, left:right]
+        return image[top:bottom, left:right]
 
-    def measure(self, images: tf.Tensor) -> tf.Tensor:
-        """Measure fidelity, see `measure_fidelity`, of the region of images."""
-        y, c1, c2 = self._prepare(images), self._c1, self._c2
+    def measure(self, image: tf.Tensor) -> tf.Tensor:
+        """Measure fidelity, see `measure_fidelity`, of the region of an image."""
+        y, c1, c2 = self._prepare(image), self._c1, self._c2
         mean_y, square_y, product = self._average(y, y**2, self._x * y)
         var_y = tf.maximum(square_y - mean_y**2, 0.0)
         covariance = product - self._mean_x * mean_y
@@ -337,35 +337,35 @@ class _Judge:
             similarity /= (self._mean_x**2 + mean_y**2 + c1) * (self._var_x + var_y + c2)
         return tf.where(self._valid, tf.cast(similarity, tf.float32), float("nan"))
 
-    def _prepare(self, images: tf.Tensor) -> tf.Tensor:
-        """Turn `[B, h, w, 1] float32` into what is compared, `[B, h, w] float64`."""
-        return tf.cast(_smooth(images[..., 0]) if self._denoised else images[..., 0], tf.float64)
+    def _prepare(self, image: tf.Tensor) -> tf.Tensor:
+        """Turn `[h, w, 1] float32` into what is compared, `[h, w] float64`."""
+        return tf.cast(_smooth(image[..., 0]) if self._denoised else image[..., 0], tf.float64)
 
     def _average(self, *planes: tf.Tensor) -> list[tf.Tensor]:
-        """Compute the means of planes `[B, h, w]` in every window, each `[B, N]`."""
+        """Compute the means of planes `[h, w]` in every window, each `[N]`."""
         # As a product with indicator rows and columns: no gather per box, and for the few boxes
         # of an image cheaper than an integral image.
         count, width = len(planes), tf.shape(self._columns)[-1]
         sums = tf.matmul(self._rows, tf.concat(planes, axis=-1))
-        sums = tf.reshape(sums, [*tf.unstack(tf.shape(self._rows)[:2]), count, width])
-        means = tf.reduce_sum(sums * self._columns[:, :, None], -1) / self._count[..., None]
+        sums = tf.reshape(sums, [tf.shape(self._rows)[0], count, width])
+        means = tf.reduce_sum(sums * self._columns[:, None], -1) / self._count[:, None]
         return tf.unstack(means, count, axis=-1)
 
 
 def _is_near(windows: Windows, failed: tf.Tensor) -> tf.Tensor:
-    """Tell which boxes the fading edge of a failed one may touch, smoothing included: `[B, N]`."""
+    """Tell which boxes the fading edge of a failed one may touch, smoothing included: `[N]`."""
 
     def meet(start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
         reach = _compute_feather(start, end) + _SMOOTHING_RADIUS_PX
-        after = end[:, :, None] > (start - reach)[:, None]
-        return after & (start[:, :, None] < (end + reach)[:, None])
+        after = end[:, None] > (start - reach)[None]
+        return after & (start[:, None] < (end + reach)[None])
 
     pairs = meet(windows.top, windows.bottom) & meet(windows.left, windows.right)
-    return tf.reduce_any(pairs & (failed & windows.valid)[:, None], axis=-1) & windows.valid
+    return tf.reduce_any(pairs & (failed & windows.valid)[None], axis=-1) & windows.valid
 
 
 def _find_region(windows: Windows, height: tf.Tensor, width: tf.Tensor) -> _Region:
-    """Find the part of the images where windows are, at least a pixel, with a margin."""
+    """Find the part of the image where windows are, at least a pixel, with a margin."""
 
     def find(start: tf.Tensor, end: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         first = tf.reduce_min(tf.where(windows.valid, start, tf.cast(length, tf.float32)))
@@ -382,22 +382,21 @@ def _find_region(windows: Windows, height: tf.Tensor, width: tf.Tensor) -> _Regi
 def _take_back(
     change: tf.Tensor, windows: Windows, failed: tf.Tensor, guard: str, region: _Region
 ) -> tf.Tensor:
-    """Do `guard_change` in a region of the images, `[B, h, w, 1]`."""
+    """Do `guard_change` in a region of the image, `[h, w, 1]`."""
     if guard == "off":
         return change
     if guard == "keep":
-        harmed = tf.reduce_any(failed, axis=-1)
-        return tf.where(harmed[:, None, None, None], 0.0, change)
+        return tf.where(tf.reduce_any(failed), 0.0, change)
     rows = _fade(windows.top, windows.bottom, region.rows)
     columns = _fade(windows.left, windows.right, region.columns)
     rows = tf.where((failed & windows.valid)[..., None], rows, 0.0)
     # Overlapping windows add up; inside any of them the sum is at least exactly 1.
-    kept = tf.minimum(tf.einsum("bnh,bnw->bhw", rows, columns), 1.0)
+    kept = tf.minimum(tf.einsum("nh,nw->hw", rows, columns), 1.0)
     return tf.where(kept[..., None] >= 1.0, 0.0, change * (1.0 - kept[..., None]))
 
 
 def _find_pixels(boxes: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the first pixels that boxes touch and those behind the last, `[B, N, 2] float32`.
+    """Return the first pixels that boxes touch and those behind the last, `[N, 2] float32`.
 
     Both are 0 for a box that is not finite or has no area.
     """
@@ -413,12 +412,12 @@ def _find_pixels(boxes: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
 
 
 def _indicate(start: tf.Tensor, end: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Return `[B, N, L] float64`, 1 for pixels `[L]` from `start` up to before `end`, else 0."""
+    """Return `[N, L] float64`, 1 for pixels `[L]` from `start` up to before `end`, else 0."""
     return tf.cast((pixels >= start[..., None]) & (pixels < end[..., None]), tf.float64)
 
 
 def _fade(start: tf.Tensor, end: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Return `[B, N, L] float32`, 1 from `start` to `end` and smoothly down to 0 outside."""
+    """Return `[N, L] float32`, 1 from `start` to `end` and smoothly down to 0 outside."""
     start, end = start[..., None], end[..., None]
     feather = _compute_feather(start, end)
     distance = tf.maximum(tf.maximum(start - pixels, pixels - (end - 1.0)), 0.0)
@@ -431,30 +430,29 @@ def _compute_feather(start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     return tf.maximum(_FEATHER * (end - start), _MIN_FEATHER_PX) + 1.0
 
 
-def _smooth(planes: tf.Tensor) -> tf.Tensor:
-    """Filter `[B, H, W]` with a Gaussian whose weights, at the edge, are those inside."""
+def _smooth(plane: tf.Tensor) -> tf.Tensor:
+    """Filter `[H, W]` with a Gaussian whose weights, at the edge, are those inside."""
     kernel = tf.constant(_SMOOTHING_KERNEL, tf.float32)[:, None, None, None]
 
-    def filter_rows(planes: tf.Tensor) -> tf.Tensor:
+    def filter_rows(plane: tf.Tensor) -> tf.Tensor:
         # Columns as channels: many times as fast as a convolution of one channel.
-        height, width = tf.unstack(tf.shape(planes)[1:])
+        height, width = tf.unstack(tf.shape(plane))
         kernels = tf.tile(kernel, [1, 1, width, 1])
-        filtered = tf.nn.depthwise_conv2d(planes[:, :, None], kernels, [1] * 4, "SAME")
+        filtered = tf.nn.depthwise_conv2d(plane[None, :, None], kernels, [1] * 4, "SAME")
         inside = tf.nn.conv2d(tf.ones([1, height, 1, 1]), kernel, 1, "SAME")
-        return filtered[:, :, 0] / inside[:, :, 0]
+        return filtered[0, :, 0] / inside[0, :, 0]
 
-    turned = tf.transpose(filter_rows(planes), [0, 2, 1])
-    return tf.transpose(filter_rows(turned), [0, 2, 1])
+    return tf.transpose(filter_rows(tf.transpose(filter_rows(plane))))
 
 
-def _respond_to_noise(images: tf.Tensor) -> tf.Tensor:
-    """Filter `[B, H, W, 1]` so that the mean over a region is its noise's standard deviation.
+def _respond_to_noise(image: tf.Tensor) -> tf.Tensor:
+    """Filter `[H, W, 1]` so that the mean over a region is its noise's standard deviation.
 
     The second difference down and across is 0 on any plane and straight edge, and for white
     Gaussian noise of deviation s its mean size is 6 s sqrt(2 / pi).
     """
-    bent = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+    bent = tf.pad(image, [[1, 1], [1, 1], [0, 0]], "SYMMETRIC")
     for _ in range(2):
+        bent = bent[1:] - bent[:-1]
         bent = bent[:, 1:] - bent[:, :-1]
-        bent = bent[:, :, 1:] - bent[:, :, :-1]
     return tf.abs(bent) * (math.sqrt(math.pi / 2.0) / 6.0)

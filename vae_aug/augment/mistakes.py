@@ -188,10 +188,10 @@ def watch_boxes(
     A box with a negative value or one that is not finite is padding, and passed over.
 
     Args:
-        boxes: `[B, N, 4] float32` in the layout's format.
+        boxes: `[N, 4] float32` in the layout's format.
         relative: The same in `rel_yxyx`.
         layout: Where the boxes are, and their format.
-        height: Of the images, pixels.
+        height: Of the image, pixels.
         width: Likewise.
         notices: Of the transform.
     """
@@ -215,31 +215,29 @@ def watch_boxes(
 
 
 def watch_values(
-    images: tf.Tensor, value_range: tuple[float, float] | None, notices: Notices
+    image: tf.Tensor, value_range: tuple[float, float] | None, notices: Notices
 ) -> None:
     """Warn once of an image whose values hardly fit the range that the user gave.
 
     Args:
-        images: `[B, H, W, C]`.
+        image: `[H, W, C]`.
         value_range: Values of black and white; None for nothing to say.
         notices: Of the transform.
     """
     if value_range is None:
         return
     low, high = value_range
-    values = tf.cast(images, tf.float32)
-    axes = [1, 2, 3]
-    above = tf.reduce_mean(tf.cast(values > high, tf.float32), axis=axes)
-    wrong = above > _MOST_ABOVE_WHITE
-    if images.dtype.is_floating and high - low >= _WIDE_RANGE:
-        least, most = tf.reduce_min(values, axis=axes), tf.reduce_max(values, axis=axes)
+    values = tf.cast(image, tf.float32)
+    least, most = tf.reduce_min(values), tf.reduce_max(values)
+    wrong = tf.reduce_mean(tf.cast(values > high, tf.float32)) > _MOST_ABOVE_WHITE
+    if image.dtype.is_floating and high - low >= _WIDE_RANGE:
         wrong |= (least >= 0.0) & (most > 0.0) & (most <= 1.0)
     _say_if(
-        tf.reduce_any(wrong),
+        wrong,
         f"VAEAugment: value_range={value_range} says what black and white are, and the values of "
         "an image do not look like it: much of it lies above white, or all of it within [0, 1]. "
         "Pass the range that they have. Lowest and highest value: ",
-        lambda: [tf.stack([tf.reduce_min(values), tf.reduce_max(values)])],
+        lambda: [tf.stack([least, most])],
         notices,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from vae_aug.augment.elements import make_dense
+from vae_aug.augment.elements import Example
 
 COUNTED_EPOCHS = 1024
 """Passes over a dataset that `count_epochs` numbers 0, 1, 2, ..."""
@@ -16,52 +16,43 @@ COUNTED_EPOCHS = 1024
 _SEPARATOR = "\x1f"
 
 
-def hash_content(images: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
-    """Name images by their pixels, dtype and shape.
-
-    Args:
-        images: `[B, H, W, C]`, any dtype, dense or ragged.
+def hash_content(image: tf.Tensor) -> tf.Tensor:
+    """Name an image of any shape by its pixels, dtype and shape.
 
     Returns:
-        `[B] string`, 64-bit fingerprints in decimal.
+        `[] string`, a 64-bit fingerprint in decimal.
     """
-    serialized = tf.map_fn(
-        lambda image: tf.io.serialize_tensor(make_dense(image)),
-        images,
-        fn_output_signature=tf.TensorSpec([], tf.string),
-    )
+    serialized = tf.io.serialize_tensor(image)
     return tf.strings.as_string(tf.strings.to_hash_bucket_fast(serialized, tf.int64.max))
 
 
-def make_seeds(seed: int, purpose: str, ids: tf.Tensor, epochs: tf.Tensor) -> tf.Tensor:
-    """Make one stateless seed per example.
+def make_seed(seed: int | None, purpose: str, example: Example) -> tf.Tensor:
+    """Make the stateless seed of an example.
 
     Args:
-        seed: The user's.
+        seed: The user's; None for a fresh one, which `tf.random.set_seed` does not repeat either.
         purpose: What is sampled from it, e.g. `"choose"`; different purposes are independent.
-        ids: `[B] string`, what each example is.
-        epochs: `[B] int64`.
+        example: Its `source_id`, or its content if that is empty, and its epoch count.
 
     Returns:
-        `[B, 2] int32`, for `tf.random.stateless_*`.
+        `[2] int32`, for `tf.random.stateless_*`.
     """
-    parts = [str(seed), purpose, ids, tf.strings.as_string(epochs)]
-    hashes = tf.strings.to_hash_bucket_fast(tf.strings.join(parts, _SEPARATOR), tf.int64.max)
-    return tf.bitcast(hashes, tf.int32)
+    if seed is None:
+        # The Python API folds the global seed in, and tf.data would repeat it in every pass.
+        return tf.raw_ops.RandomUniformInt(
+            shape=[2], minval=0, maxval=tf.int32.max, seed=0, seed2=0
+        )
+    named = tf.not_equal(example.source_id, "")
+    name = tf.where(named, example.source_id, hash_content(example.image))
+    parts = [str(seed), purpose, name, tf.strings.as_string(example.epoch)]
+    hashed = tf.strings.to_hash_bucket_fast(tf.strings.join(parts, _SEPARATOR), tf.int64.max)
+    return tf.bitcast(hashed, tf.int32)
 
 
-def sample_seeds(count: tf.Tensor) -> tf.Tensor:
-    """Sample fresh seeds, which `tf.random.set_seed` does not repeat either: `[count, 2] int32`."""
-    # The Python API folds the global seed in, and tf.data would then repeat it in every pass.
-    return tf.raw_ops.RandomUniformInt(
-        shape=tf.stack([count, 2]), minval=0, maxval=tf.int32.max, seed=0, seed2=0
-    )
-
-
-def choose_examples(seeds: tf.Tensor, probability: float) -> tf.Tensor:
-    """Decide for each seed with a probability: `[B, 2] int32` to `[B] bool`."""
+def choose(seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """Decide by a seed `[2] int32` with a probability: `[] bool`."""
     # The second half of a seed is a hash, or a random number, that is uniform over 31 bits.
-    return tf.cast(seeds[:, 1], tf.float64) < probability * 2.0**31
+    return tf.cast(seed[1], tf.float64) < probability * 2.0**31
 
 
 def count_epochs(seed: int) -> tf.data.Dataset:

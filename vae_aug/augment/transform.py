@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from typing import Any
@@ -232,7 +233,8 @@ class VAEAugment:
         """
         if len(element) == 1 and isinstance(element[0], tf.data.Dataset):
             return augment_dataset(element[0], self._steps)
-        return self.call_with_report(*element)[0]
+        whole = element[0] if len(element) == 1 else element
+        return self._steps.run(whole, self._steps.find_layout(whole))[0]
 
     @tf.autograph.experimental.do_not_convert
     def call_with_report(self, *element: Any) -> tuple[Any, dict[str, tf.Tensor]]:
@@ -250,7 +252,8 @@ class VAEAugment:
             if the element has one.
         """
         whole = element[0] if len(element) == 1 else element
-        return self._steps.run(whole, self._steps.find_layout(whole))
+        layout = self._steps.find_layout(whole)
+        return dataclasses.replace(self._steps, contrast=True).run(whole, layout)
 
     def cache(self, dataset: tf.data.Dataset, path: str | os.PathLike[str]) -> tf.data.Dataset:
         """Augment a dataset, as `apply` does, with the network's view of its images kept on disk.

@@ -109,12 +109,12 @@ class TensorFlowEngine:
         if known and self._config.mode == "denoise":
             return self._combine(known["reconstruction"], known["reconstruction"])
         with tf.device(self._config.device):
-            given = (images, sample_noise(seeds, self._list_noise(*find_sides(images))), known)
-            if self._goes_one_by_one and images.shape[0] != 1:
-                return self._compute_each(*given)
-            if self._goes_in_parts:
-                return self._compute_in_parts(*given)
-            return self._compute(*given)
+            height, width = find_sides(images)
+            noise = sample_noise(seeds, self._list_noise(height, width))
+            at_most = self._find_most(height, width)
+            if at_most is None:
+                return self._compute(images, noise, known)
+            return self._compute_in_parts(at_most, images, noise, known)
 
     def describe(self, images: tf.Tensor) -> Known:
         """Compute what is the same in every variant; bytes depend on the size of the batch.
@@ -129,15 +129,15 @@ class TensorFlowEngine:
             names, describe = self._description
             return dict(zip(names, describe(images), strict=True))
 
-    @property
-    def _goes_one_by_one(self) -> bool:
-        """Whether the network sees one image at a time, so that none depends on its batch."""
-        return self._config.seed is not None and self._config.device is None
+    def _find_most(self, height: Any, width: Any) -> Any:
+        """Return how many images of a size the network sees at once, None for any number.
 
-    @property
-    def _goes_in_parts(self) -> bool:
-        """Whether the network sees `MAX_PIXELS` at a time; a device can take whole squares."""
-        return self.image_size is None or self._config.device is None
+        With a seed it is one, so that none depends on its batch. A device can take whole squares.
+        """
+        if self._config.device is None and self._config.seed is not None:
+            return 1
+        any_number = self._config.device is not None and self.image_size is not None
+        return None if any_number else tf.maximum(MAX_PIXELS // (height * width), 1)
 
     def _list_noise(self, height: Side = None, width: Side = None) -> dict[str, NoiseSpec]:
         """List the noise that the network takes for images of a size."""
@@ -145,37 +145,24 @@ class TensorFlowEngine:
         network = PROFILES[source.config.profile] if isinstance(source, StoredNetwork) else source
         return network.list_noise(source.config, self._config.mode, height, width)
 
-    def _compute_each(self, images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
-        """Compute a batch image by image, each as if it came alone."""
-        return tf.map_fn(
-            lambda one: self._compute(*tf.nest.map_structure(lambda part: part[None], one))[0],
-            (images, noise, known),
-            fn_output_signature=tf.TensorSpec(images.shape[1:], tf.float32),
-            parallel_iterations=1,  # several at a time would need the memory of several
-        )
-
-    def _compute_in_parts(self, images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
-        """Compute a batch in equal parts, as few as `MAX_PIXELS` allows.
+    def _compute_in_parts(
+        self, at_most: Any, images: tf.Tensor, noise: Noise, known: Known
+    ) -> tf.Tensor:
+        """Compute a batch in equal parts, as few as `at_most` images at a time allow.
 
         Neighbours, for `"interpolate"` without a seed, are those of the part.
         """
-        count, height, width = tf.unstack(tf.shape(images)[:3])
-        at_most = tf.maximum(MAX_PIXELS // (height * width), 1)
+        count = tf.shape(images)[0]
         needed = tf.maximum(-(-count // at_most), 1)
         at_once = -(-count // needed)
-        parts = tf.TensorArray(
-            tf.float32, size=needed, element_shape=[None, *images.shape[1:]], infer_shape=False
-        )
 
-        def compute_part(index: tf.Tensor, parts: tf.TensorArray) -> tuple[Any, ...]:
+        def compute_part(index: tf.Tensor) -> tf.Tensor:
             part = slice(index * at_once, (index + 1) * at_once)
             given = tf.nest.map_structure(lambda whole: whole[part], (images, noise, known))
-            return index + 1, parts.write(index, self._compute(*given))
+            return self._compute(*given)
 
-        _, parts = tf.while_loop(
-            lambda index, _: index < needed, compute_part, (0, parts), parallel_iterations=1
-        )
-        return parts.concat()
+        spec = tf.TensorSpec([None, *images.shape[1:]], tf.float32)
+        return join_results(compute_part, needed, spec)
 
     def _compute(self, images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
         """Run the graph that goes with the settings and the size of the batch."""
@@ -308,6 +295,33 @@ class XLAEngine(TensorFlowEngine):
 
 
 def find_sides(images: tf.Tensor) -> tuple[Side, Side]:
-    """Return height and width of `[B, H, W, C]`, as numbers where they are known."""
-    height, width = (images.shape[axis] or tf.shape(images)[axis] for axis in (1, 2))
+    """Return height and width of `[..., H, W, C]`, as numbers where they are known."""
+    height, width = (images.shape[axis] or tf.shape(images)[axis] for axis in (-3, -2))
     return height, width
+
+
+def join_results(function: Callable[[tf.Tensor], Any], count: Any, specs: Any) -> Any:
+    """Call a function of 0, 1, ... one after the other, and join what it returns.
+
+    Args:
+        function: Of a scalar int32; returns tensors in any structure.
+        count: Scalar int32, how often it is called.
+        specs: A `tf.TensorSpec` for each tensor, whose first axis may differ from call to call.
+
+    Returns:
+        The same structure, each tensor concatenated along its first axis.
+    """
+
+    def call(index: tf.Tensor, parts: list[tf.TensorArray]) -> tuple[Any, ...]:
+        results = tf.nest.flatten(function(index))
+        return index + 1, [part.write(index, one) for part, one in zip(parts, results, strict=True)]
+
+    empty = [
+        tf.TensorArray(spec.dtype, count, element_shape=spec.shape, infer_shape=False)
+        for spec in tf.nest.flatten(specs)
+    ]
+    # Several at a time would need the memory of several.
+    _, parts = tf.while_loop(
+        lambda index, _: index < count, call, (0, empty), parallel_iterations=1
+    )
+    return tf.nest.pack_sequence_as(specs, [part.concat() for part in parts])

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -79,7 +80,6 @@ class OpenVINOEngine(TensorFlowEngine):
     """
 
     _finish = staticmethod(Graph.of)
-    _goes_one_by_one = False  # `Inference` infers images one by one
 
     def __init__(self, vae: Network | StoredNetwork, config: AugmentConfig) -> None:
         """Check the processor, and copy the weights; see `TensorFlowEngine`.
@@ -96,10 +96,10 @@ class OpenVINOEngine(TensorFlowEngine):
             )
         super().__init__(vae, config)
 
-    @property
-    def _goes_in_parts(self) -> bool:
-        """Whether whole batches are inferred, so that large ones need parts."""
-        return self._config.mode == "interpolate"
+    def _find_most(self, height: Any, width: Any) -> Any:
+        """Return None but for batches that it infers whole, which need room."""
+        whole = self._config.mode == "interpolate" and self._config.seed is None
+        return super()._find_most(height, width) if whole else None
 
     @property
     def _divides(self) -> bool:

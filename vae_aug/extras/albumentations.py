@@ -52,8 +52,8 @@ from typing import Annotated, Any, cast
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.augment.elements import Layout, find_layout, get_at, read_parts, replace_at
-from vae_aug.augment.seeds import hash_content, make_seeds, sample_seeds
+from vae_aug.augment.elements import Layout, find_layout, get_at, read_example, replace_at
+from vae_aug.augment.seeds import make_seed
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.boxes import convert_boxes
 from vae_aug.config import BoxFormat, Guard, Mode, check_choice
@@ -562,15 +562,7 @@ def _run_on_element(element: Any, layout: Layout, pipeline: _Pipeline, seed: int
 
 def _make_key(element: Any, layout: Layout, seed: int | None) -> tf.Tensor:
     """Make the seed of one example, `[] int64`, not negative."""
-    if seed is None:
-        return tf.bitcast(sample_seeds(tf.constant(1)), tf.int64)[0]
-    parts = read_parts(element, layout)
-    ids = hash_content(parts.images)
-    if parts.ids is not None:
-        ids = tf.where(tf.equal(parts.ids, ""), ids, parts.ids)
-    epochs = tf.cast(0 if parts.epochs is None else parts.epochs, tf.int64)
-    seeds = make_seeds(seed, "albumentations", ids, tf.broadcast_to(epochs, [1]))
-    return tf.bitcast(seeds, tf.int64)[0]
+    return tf.bitcast(make_seed(seed, "albumentations", read_example(element, layout)), tf.int64)
 
 
 def _find_entries(element: Any, layout: Layout) -> dict[str, Any]:

@@ -207,7 +207,7 @@ def fit(element: Element, size: int, box_weight: float) -> tuple[tf.Tensor, tf.T
     grey = _to_grey(element["image"])
     shape = tf.shape(grey)
     boxes = letterbox_boxes(element["objects"]["bbox"], shape[0], shape[1], size) * size
-    return letterbox(grey[None], size)[0], _weigh(boxes, size, box_weight)
+    return letterbox(grey, size), _weigh(boxes, size, box_weight)
 
 
 def cut_out(
@@ -240,8 +240,7 @@ def cut_out(
 
 def _to_grey(image: tf.Tensor) -> tf.Tensor:
     """Turn `[H, W, C]` into `[H, W, 1] float32 in [0, 1]`, as the transform does."""
-    images = image[None]
-    return compute_grey(images, *find_range(images))[0]
+    return compute_grey(image, *find_range(image))
 
 
 def _weigh(boxes: tf.Tensor, size: int, box_weight: float) -> tf.Tensor:
