@@ -111,7 +111,7 @@ class TensorFlowEngine:
         with tf.device(self._config.device):
             height, width = find_sides(images)
             noise = sample_noise(seeds, self._list_noise(height, width))
-            at_most = self._find_most(height, width)
+            at_most = self.find_most(height, width)
             if at_most is None:
                 return self._compute(images, noise, known)
             return self._compute_in_parts(at_most, images, noise, known)
@@ -129,7 +129,7 @@ class TensorFlowEngine:
             names, describe = self._description
             return dict(zip(names, describe(images), strict=True))
 
-    def _find_most(self, height: Any, width: Any) -> Any:
+    def find_most(self, height: Any, width: Any) -> Any:
         """Return how many images of a size the network sees at once, None for any number.
 
         With a seed it is one, so that none depends on its batch. A device can take whole squares.

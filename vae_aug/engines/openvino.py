@@ -96,10 +96,10 @@ class OpenVINOEngine(TensorFlowEngine):
             )
         super().__init__(vae, config)
 
-    def _find_most(self, height: Any, width: Any) -> Any:
+    def find_most(self, height: Any, width: Any) -> Any:
         """Return None but for batches that it infers whole, which need room."""
         whole = self._config.mode == "interpolate" and self._config.seed is None
-        return super()._find_most(height, width) if whole else None
+        return super().find_most(height, width) if whole else None
 
     @property
     def _divides(self) -> bool:
