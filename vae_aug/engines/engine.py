@@ -15,6 +15,7 @@ import tensorflow as tf
 from vae_aug.config import AugmentConfig
 from vae_aug.engines.graphs import Graph, find_graph, keep_graph
 from vae_aug.engines.optimize import optimize
+from vae_aug.engines.shutdown import wait_at_exit
 from vae_aug.model.checkpoint import StoredNetwork
 from vae_aug.model.network import Network
 from vae_aug.model.noise import Noise, NoiseSpec, Side, sample_noise
@@ -290,6 +291,7 @@ class XLAEngine(TensorFlowEngine):
 
     def _make_runnable(self, network: Graph, alone: bool) -> Callable[..., tf.Tensor]:
         """Have XLA compile a network; see `TensorFlowEngine`."""
+        wait_at_exit()
         compute = tf.function(network.make_function(), autograph=False, jit_compile=True)
         return lambda images, *others: tf.ensure_shape(compute(images, *others)[0], images.shape)
 

@@ -1,10 +1,13 @@
-"""End the Python functions in TensorFlow's graphs before the interpreter ends.
+"""End what TensorFlow's threads do for `tf.data` before the process ends.
 
 An iterator reads ahead on TensorFlow's threads, which run on after the end of the script. Python
 ends any thread that asks for its lock while the interpreter is finalised. TensorFlow does not
 expect that of its threads: it aborts the process, or waits for the call's result for ever. It
 checks that the interpreter exists before it asks, but one that is being finalised passes. See
 `PyGILState_Ensure` in the C API of Python, and `PyFuncOp` in TensorFlow's `py_func.cc`.
+
+What XLA has compiled asks for no lock, but a convolution of it that still runs when the process
+takes down its libraries is a segmentation fault (TensorFlow 2.21 alone has it, too).
 """
 
 from __future__ import annotations
@@ -33,14 +36,22 @@ GRACE_S = 2.0
 PATIENCE_S = 30.0
 """Time after which calls under way are no longer waited for."""
 
+_IDLE = 0.1
+"""Share of a processor below which a process is idle."""
+
 _logger = logging.getLogger(__name__)
 
 
 class Gate:
-    """A gate before functions that TensorFlow's threads call; when closed, it refuses calls."""
+    """A gate before what TensorFlow's threads run; when closed, it refuses calls of functions.
+
+    Attributes:
+        compiled: Whether the process runs code of XLA's, which cannot be refused, only waited for.
+    """
 
     def __init__(self) -> None:
         """Open the gate, for this process alone."""
+        self.compiled = False
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._calls = 0
@@ -59,10 +70,11 @@ class Gate:
         Nothing then refers to the functions and their compiled networks. A forked child, in which
         TensorFlow has no threads to wait for, leaves all as it is.
         """
-        if os.getpid() != self._process or not self._functions:
+        if os.getpid() != self._process or not (self._functions or self.compiled):
             return
         end_iterators()
-        # A thread that waits for a batch gets it, and then finds its iterator ended.
+        if self.compiled:
+            _wait_until_idle(PATIENCE_S)
         self._wait(GRACE_S)
         for wrapped in list(self._functions):
             wrapped.function = _refuse
@@ -108,22 +120,39 @@ class _Function:
             return self.function(*arguments)
 
 
+def _wait_until_idle(patience_s: float) -> None:
+    """Wait until no thread of this process computes, whoever started it."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        used = time.process_time()
+        time.sleep(QUIET_S)
+        if time.process_time() - used < _IDLE * QUIET_S:
+            return
+
+
 def _refuse(*_: Any) -> Any:
     """Raise the one exception that TensorFlow takes for the end of a sequence and does not log."""
     raise StopIteration("The process is about to end.")
 
 
 def end_iterators() -> None:
-    """Delete the resource of every iterator of `tf.data` in this process.
+    """Delete the resource of every iterator of `tf.data` in this process, which then has no more.
 
-    TensorFlow then cancels the iterator's threads and waits for the calls under way.
+    TensorFlow then cancels the iterator's threads and waits for the calls under way. A thread that
+    waits for a batch gets it.
     """
     # A script that failed inside next() left a frame that holds the resource as well.
     traceback.clear_frames(getattr(sys, "last_traceback", None))
     for thing in gc.get_objects():
         if issubclass(type(thing), tf.data.Iterator):  # isinstance() would load lazy modules
-            vars(thing).clear()
+            fields = vars(thing)
+            for name in [key for key, one in fields.items() if isinstance(one, _HELD)]:
+                del fields[name]
+            fields["_next_internal"] = _refuse
 
+
+_HELD = (tf.Tensor, tf.data.Dataset)
+"""What an iterator holds that keeps its resource alive."""
 
 _gate = Gate()
 atexit.register(_gate.close)
@@ -140,3 +169,8 @@ def end_at_exit(function: Callable[..., Any]) -> Callable[..., Any]:
         function, so that its resources are released then.
     """
     return _gate.wrap(function)
+
+
+def wait_at_exit() -> None:
+    """End iterators when the script ends, and wait for what XLA has compiled for them."""
+    _gate.compiled = True
