@@ -52,6 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--out", type=Path, required=True, help="folder of runs and report")
     run.add_argument("--processes", type=int, default=os.cpu_count(), help="each on one core")
     run.add_argument("--only-seeds", type=int, nargs="+", help="of the plan: a share of the work")
+    run.add_argument("--only-arms", nargs="+", help="of the plan, likewise")
     own = run.add_argument_group("without a plan")
     own.add_argument("--arms", nargs="+", default=list(ARMS))
     own.add_argument("--seeds", type=int, default=5, help="number of seeds (%(default)s)")
@@ -115,7 +116,9 @@ def main() -> None:
     if arguments.command == "run":
         plan = find_plan(arguments)
         keep_plan(plan, arguments.out)
-        run_plan(plan, arguments.out, arguments.processes, arguments.only_seeds)
+        run_plan(
+            plan, arguments.out, arguments.processes, arguments.only_seeds, arguments.only_arms
+        )
         arguments.folders = [arguments.out]
     print(write_report(arguments.folders))
 

@@ -28,7 +28,13 @@ RUNS_A_PROCESS = 12
 """After so many runs a process is replaced: traced graphs are not all given back."""
 
 
-def run_plan(plan: Plan, out: Path, processes: int, seeds: Sequence[int] | None = None) -> None:
+def run_plan(
+    plan: Plan,
+    out: Path,
+    processes: int,
+    seeds: Sequence[int] | None = None,
+    arms: Sequence[str] | None = None,
+) -> None:
     """Run what is missing of a plan; finished runs are never repeated.
 
     Args:
@@ -36,16 +42,19 @@ def run_plan(plan: Plan, out: Path, processes: int, seeds: Sequence[int] | None 
         out: Folder of the runs.
         processes: Number of processes, each on one core; 1 for this process, on all cores.
         seeds: Some of the plan's seeds; None for all.
+        arms: Some of the plan's arms; None for all.
 
     Raises:
-        ValueError: If a finished run was made with other settings.
+        ValueError: If a finished run was made with other settings, or the plan has no such arm.
     """
+    if unknown := set(arms or ()) - set(plan.arms):
+        raise ValueError(f"The plan has no arm {min(unknown)!r}, but {', '.join(plan.arms)}.")
     out.mkdir(parents=True, exist_ok=True)
     settings = plan.describe_settings()
     # Seeds outermost, so that an interrupted plan has as many of every arm.
     tasks = []
     for seed in range(plan.seeds) if seeds is None else seeds:
-        for name in plan.arms:
+        for name in plan.arms if arms is None else arms:
             path = out / f"run-{Arm.parse(name).file_part}-{seed}.json"
             if path.is_file():
                 check_settings(path, settings)
