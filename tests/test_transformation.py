@@ -1,0 +1,71 @@
+"""The network that learns transformations: what it reads, encodes and decodes."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vae_aug.model import transformation
+from vae_aug.model.fields import GRID, SQUARE, TONES
+from vae_aug.model.transformation import LATENT_DIM, TransformationVAE
+
+
+@pytest.fixture(scope="module")
+def network():
+    tf.keras.utils.set_random_seed(0)
+    return TransformationVAE()
+
+
+@pytest.fixture(scope="module")
+def features(network):
+    squares = np.random.default_rng(0).random((3, SQUARE, SQUARE, 1), np.float32)
+    return network.describe(squares)
+
+
+def test_squares_reach_white_whatever_the_range():
+    grey = np.random.default_rng(0).random((1, 60, 100, 1), np.float32)
+    squares, white = transformation.make_squares(grey)
+    dim, less = transformation.make_squares(0.1 * grey)
+    np.testing.assert_allclose(squares, dim, atol=1e-5)
+    np.testing.assert_allclose(0.1 * white, less, rtol=1e-5)
+    assert squares.shape == (1, SQUARE, SQUARE, 1) and np.max(squares) == 1
+
+
+def test_white_is_what_few_pixels_exceed():
+    squares = np.zeros((2, SQUARE, SQUARE, 1), np.float32)
+    squares[0].flat[: SQUARE**2 // 2] = 0.5
+    squares[0].flat[:10] = 1.0
+    white = transformation.find_white(squares).numpy()
+    np.testing.assert_allclose(white, [0.5, 1e-3])  # a black image has a white all the same
+
+
+def test_a_transformation_is_on_the_grid_and_bounded(network, features):
+    noise = 100 * np.random.default_rng(1).standard_normal((3, LATENT_DIM), np.float32)
+    fields = network.decode(features, noise)
+    assert fields.displacement.shape == (3, GRID, GRID, 2)
+    assert fields.slopes.shape == (3, GRID, GRID, TONES)
+    assert np.max(np.abs(fields.displacement)) <= transformation.MAX_DISPLACEMENT
+    assert np.max(np.abs(fields.slopes)) <= transformation.MAX_LOG_SLOPE
+
+
+def test_a_posterior_depends_on_both_images(network, features):
+    z_mean, z_log_var = network.encode(features, features[::-1])
+    assert z_mean.shape == z_log_var.shape == (3, LATENT_DIM)
+    other, _ = network.encode(features, features)
+    assert np.any(z_mean[0] != other[0])
+    np.testing.assert_allclose(z_mean[1], other[1], rtol=1e-5)
+
+
+def test_an_untrained_network_hardly_changes_anything(network, features):
+    fields = network.decode(features, tf.zeros([3, LATENT_DIM]))
+    assert np.max(np.abs(fields.displacement)) * SQUARE < 0.1
+    assert np.max(np.abs(fields.slopes)) < 0.1
+
+
+def test_weights_are_saved_and_loaded(network, features, tmp_path):
+    network.save_weights(tmp_path / "a.weights.h5")
+    loaded = TransformationVAE()
+    loaded.load_weights(tmp_path / "a.weights.h5")
+    z = np.ones((3, LATENT_DIM), np.float32)
+    np.testing.assert_array_equal(
+        loaded.decode(features, z).slopes, network.decode(features, z).slopes
+    )

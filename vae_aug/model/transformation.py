@@ -1,0 +1,160 @@
+"""A conditional VAE of transformations: how images of one patient become those of another."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from vae_aug.letterbox import letterbox
+from vae_aug.model.fields import GRID, SQUARE, TONES, Fields
+from vae_aug.model.latent import split_latent
+
+LATENT_DIM = 32
+"""Length of the latent vector of a transformation."""
+
+MAX_DISPLACEMENT = 8.0 / SQUARE
+"""Most by which a control point displaces, in parts of the square's side."""
+
+MAX_LOG_SLOPE = 1.2
+"""Most by which the logarithm of a tone curve's slope differs from 0: slopes from 0.3 to 3.3."""
+
+WHITE_SHARE = 0.005
+"""Share of an image's pixels that may be brighter than what counts as its white."""
+
+_CHANNELS = (24, 48, 64, 96)
+"""Of the feature maps at strides 2, 4, 8 and 16."""
+
+
+def find_white(squares: tf.Tensor) -> tf.Tensor:
+    """Find the grey value that only the brightest pixels of an image exceed.
+
+    Args:
+        squares: `[B, S, S, 1] float32`, black 0.
+
+    Returns:
+        `[B] float32`, more than 0.
+    """
+    pixels = tf.reshape(squares, [tf.shape(squares)[0], -1])
+    count = max(round(WHITE_SHARE * squares.shape[1] * squares.shape[2]), 1)
+    return tf.maximum(tf.math.top_k(pixels, count, sorted=True).values[:, -1], 1e-3)
+
+
+def make_squares(grey: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Make what the network reads of images: squares whose white is 1.
+
+    Args:
+        grey: `[B, H, W, 1] float32`, black 0.
+
+    Returns:
+        `[B, SQUARE, SQUARE, 1] float32` in [0, 1], and `[B] float32`, the grey value of white.
+    """
+    squares = letterbox(grey, SQUARE)
+    white = find_white(squares)
+    return tf.clip_by_value(squares / white[:, None, None, None], 0.0, 1.0), white
+
+
+class TransformationVAE(keras.Model):
+    """A variational autoencoder p(T | x, z) of transformations, with the prior z ~ N(0, I).
+
+    `encode` reads an image x and one of another patient, y, and describes by a posterior over z
+    what makes x similar to y. `decode` turns x and z into `Fields`, which move pixels and change
+    tones. A transformation that is sampled from the prior is one that the training set's patients
+    and scanners may differ by; its image keeps the detail of x.
+
+    Reference: Kingma and Welling, Auto-Encoding Variational Bayes (2014); Sohn, Lee and Yan,
+    Learning Structured Output Representation (2015); Krebs et al., Learning a Probabilistic Model
+    for Diffeomorphic Registration (2019); Zhao et al., Data Augmentation Using Learned
+    Transformations (2019).
+    """
+
+    def __init__(self, name: str = "transformation") -> None:
+        """Build every layer, with random weights."""
+        super().__init__(name=name)
+        at2, at4, at8, at16 = _CHANNELS
+        small = keras.initializers.RandomNormal(stddev=1e-3)
+        self.read = [
+            _conv(channels, size, f"read{channels}", strides=2)
+            for channels, size in ((at2, 5), (at4, 3), (at8, 3))
+        ]
+        self.compare = [_conv(at16, 3, f"compare{index}", strides=2) for index in range(2)]
+        self.summarise = keras.layers.Dense(128, "relu", name="summarise")
+        self.latent = keras.layers.Dense(2 * LATENT_DIM, kernel_initializer=small, name="latent")
+        self.look = _conv(at16, 3, "look", strides=2)
+        self.place = keras.layers.Dense((GRID // 2) ** 2 * 32, "relu", name="place")
+        self.join = _conv(at16, 3, "join")
+        self.narrow = keras.layers.Conv2D(at8, 1, name="narrow")
+        self.modulate = keras.layers.Dense(2 * at8, name="modulate")
+        self.refine = [_conv(at8, 3, f"refine{index}") for index in range(2)]
+        self.displacement = keras.layers.Conv2D(
+            2, 3, padding="same", kernel_initializer=small, name="displacement"
+        )
+        self.slopes = keras.layers.Conv2D(
+            TONES, 3, padding="same", kernel_initializer=small, name="slopes"
+        )
+        self.tone = keras.layers.Dense(TONES, kernel_initializer=small, name="tone")
+        features = self.describe(tf.zeros([1, SQUARE, SQUARE, 1]))
+        self.encode(features, features)
+        self.decode(features, tf.zeros([1, LATENT_DIM]))
+        self.built = True
+
+    def describe(self, squares: tf.Tensor) -> tf.Tensor:
+        """Compute the features of images that `encode` and `decode` read.
+
+        Args:
+            squares: `[B, SQUARE, SQUARE, 1] float32 in [0, 1]`, from `make_squares`.
+
+        Returns:
+            `[B, GRID, GRID, 64] float32`.
+        """
+        features = squares - 0.5
+        for layer in self.read:
+            features = layer(features)
+        return features
+
+    def encode(self, features: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Describe what makes images similar to others, by a posterior over its latent vector.
+
+        Args:
+            features: Of the images, from `describe`.
+            others: Of as many other images, likewise.
+
+        Returns:
+            `z_mean` and `z_log_var`, each `[B, LATENT_DIM] float32`.
+        """
+        pair = tf.concat([features, others], axis=-1)
+        for layer in self.compare:
+            pair = layer(pair)
+        flat = tf.reshape(pair, [-1, (GRID // 4) ** 2 * _CHANNELS[-1]])
+        return split_latent(self.latent(self.summarise(flat)))
+
+    def decode(self, features: tf.Tensor, z: tf.Tensor) -> Fields:
+        """Turn latent vectors into transformations of images.
+
+        Args:
+            features: Of the images, from `describe`.
+            z: `[B, LATENT_DIM] float32`.
+
+        Returns:
+            The transformations, a batch of them.
+        """
+        half = GRID // 2
+        placed = tf.reshape(self.place(z), [-1, half, half, 32])
+        joined = self.narrow(self.join(tf.concat([self.look(features), placed], axis=-1)))
+        scale, offset = tf.split(self.modulate(z)[:, None, None], 2, axis=-1)
+        doubled = tf.repeat(tf.repeat(joined, 2, axis=1), 2, axis=2)
+        refined = self.refine[0](tf.nn.relu(features + doubled))
+        refined = self.refine[1](refined * (1.0 + scale) + offset)
+        slopes = self.slopes(refined) + self.tone(z)[:, None, None]
+        displacement = self.displacement(refined) / SQUARE
+        return Fields(_bound(displacement, MAX_DISPLACEMENT), _bound(slopes, MAX_LOG_SLOPE))
+
+
+def _bound(x: tf.Tensor, most: float) -> tf.Tensor:
+    """Bound values smoothly, those near 0 hardly at all."""
+    return most * tf.tanh(x / most)
+
+
+def _conv(channels: int, size: int, name: str, strides: int = 1) -> keras.layers.Conv2D:
+    return keras.layers.Conv2D(
+        channels, size, strides, padding="same", activation="relu", name=name
+    )
