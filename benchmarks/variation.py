@@ -34,7 +34,7 @@ from vae_aug.atomic import write_atomic
 from vae_aug.evaluate.diversity import measure_contrast
 from vae_aug.evaluate.metrics import find_body, make_box_mask
 from vae_aug.model.checkpoint import load_checkpoint
-from vae_aug.model.fields import GRID, SQUARE, TONES, Fields, apply_fields
+from vae_aug.model.fields import GRID, SQUARE, TONES, Fields, change_tones, move_pixels
 from vae_aug.model.transformation import (
     LATENT_DIM,
     MAX_DISPLACEMENT,
@@ -96,10 +96,9 @@ def make_network_way(network: TransformationVAE, factor: float) -> Vary:
     @tf.function
     def vary(image: tf.Tensor, boxes: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
         squares, white = make_squares(image[None])
-        fields = network.decode(network.describe(squares), z[None])
+        fields = network.decode(network.describe(squares), z[None], white)
         one = Fields(*(part[0] for part in fields)).scale(factor)
-        changed = apply_fields(image, one, boxes, white[0])[1]
-        return changed / tf.maximum(tf.reduce_max(changed), 1.0)
+        return change_tones(move_pixels(image, one, boxes), one)
 
     def call(grey: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         z = rng.standard_normal(LATENT_DIM).astype(np.float32)
@@ -118,15 +117,15 @@ def make_random_way(displacement_px: float, log_slope: float) -> Vary:
 
     @tf.function
     def vary(image: tf.Tensor, boxes: tf.Tensor, fields: Fields) -> tf.Tensor:
-        _, white = make_squares(image[None])
-        changed = apply_fields(image, fields, boxes, white[0])[1]
-        return changed / tf.maximum(tf.reduce_max(changed), 1.0)
+        fields = fields._replace(white=make_squares(image[None])[1][0])
+        return change_tones(move_pixels(image, fields, boxes), fields)
 
     def call(grey: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         scale = displacement_px / SQUARE
         fields = Fields(
             scale * sample(rng, 2, MAX_DISPLACEMENT / scale),
             log_slope * sample(rng, TONES, MAX_LOG_SLOPE / log_slope),
+            np.float32(1.0),
         )
         return vary(grey[..., None], boxes, fields).numpy()[..., 0]
 

@@ -245,3 +245,17 @@ def tiny_ladder() -> LadderVAE:
             scale = 0.3 / np.sqrt(np.prod(variable.shape[:-1]))
             variable.assign(rng.normal(0, scale, variable.shape))
     return vae
+
+
+@pytest.fixture(scope="session")
+def varied_ladder(tiny_ladder) -> LadderVAE:
+    """The small ladder with an untrained, strong network of transformations; do not change it."""
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_stages(patch)
+        vae = LadderVAE(dataclasses.replace(tiny_ladder.config, variation=True))
+    for variable, value in zip(vae.variables, tiny_ladder.get_weights(), strict=False):
+        if "variation" not in variable.path and variable.shape == value.shape:
+            variable.assign(value)
+    for layer in (vae.variation.displacement, vae.variation.slopes, vae.variation.tone):
+        layer.kernel.assign(100.0 * layer.kernel)
+    return vae

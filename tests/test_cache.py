@@ -40,6 +40,7 @@ def read_images(dataset):
     [
         ("short_vae", "sample"),
         ("tiny_ladder", "sample"),
+        ("varied_ladder", "sample"),
         pytest.param("short_vae", "denoise", marks=pytest.mark.slow),
     ],
 )

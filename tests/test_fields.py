@@ -20,11 +20,12 @@ def image():
     return np.random.default_rng(0).integers(0, 65536, (61, 90, 1)).astype(np.float32)
 
 
-def make_fields(seed, displacement=0.05, slopes=0.5):
+def make_fields(seed, displacement=0.05, slopes=0.5, white=1.0):
     rng = np.random.default_rng(seed)
     return Fields(
         tf.constant(rng.normal(0, displacement, (GRID, GRID, 2)), tf.float32),
         tf.constant(rng.normal(0, slopes, (GRID, GRID, TONES)), tf.float32),
+        tf.constant(white),
     )
 
 
@@ -39,9 +40,27 @@ def touch(boxes, height, width):
 
 
 def test_no_change_is_the_identity(image):
-    moved, changed = fields.apply_fields(image, make_fields(0).scale(0.0), NO_BOXES, 65535.0)
-    np.testing.assert_array_equal(moved, image)
-    np.testing.assert_allclose(changed, image, rtol=1e-5)
+    still = make_fields(0).scale(0.0)
+    np.testing.assert_array_equal(fields.move_pixels(image, still, NO_BOXES), image)
+    np.testing.assert_allclose(fields.change_tones(image / 65535, still), image / 65535, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_a_change_is_packed_and_unpacked(batch):
+    rng = np.random.default_rng(0)
+    shapes = ((GRID, GRID, 2), (GRID, GRID, TONES), ())
+    change = Fields(*(tf.constant(rng.random((*batch, *s)), tf.float32) for s in shapes))
+    packed = change.pack()
+    assert packed.shape == (*batch, fields.PACKED)
+    for part, other in zip(change, Fields.unpack(packed), strict=True):
+        np.testing.assert_array_equal(part, other)
+
+
+def test_each_change_of_a_batch_has_its_own_strength():
+    one = make_fields(0)
+    both = Fields(*(tf.stack([part, part]) for part in one)).scale(tf.constant([0.5, 2.0]))
+    np.testing.assert_allclose(both.slopes[1], 2 * one.slopes)
+    np.testing.assert_allclose(both.displacement[0], 0.5 * one.displacement)
 
 
 def test_a_change_is_linear_in_its_factor():
@@ -56,7 +75,7 @@ def test_a_change_is_linear_in_its_factor():
 def test_nothing_is_displaced_in_boxes(boxes, height, width, seed):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 65536, (height, width, 1)).astype(np.float32)
-    moved, _ = fields.apply_fields(image, make_fields(seed, 1.0), boxes, 65535.0)
+    moved = fields.move_pixels(image, make_fields(seed, 1.0), boxes)
     inside = touch(boxes, height, width)
     np.testing.assert_array_equal(moved.numpy()[inside], image[inside])
 
@@ -79,7 +98,7 @@ def test_boxes_that_are_none_hold_nothing():
 
 def test_a_displacement_comes_back_behind_the_margin():
     box = np.array([[0.45, 0.45, 0.55, 0.55]], np.float32)
-    held = fields.hold_boxes(box, 0.0).numpy()[64]
+    held = fields.hold_boxes(box, fields.MARGIN_PX, 0.0).numpy()[64]
     end = 0.55 * fields.SQUARE + fields.MARGIN_PX
     assert not held[64 : int(end)].any()
     ramp = held[int(end) : int(end + fields.MIN_RAMP_PX)]
@@ -124,8 +143,15 @@ def test_a_wide_image_takes_the_middle_of_the_grid():
     slopes = np.zeros([GRID, GRID, TONES], np.float32)
     slopes[: GRID // 4] = 9.0
     grey = np.full([20, 80, 1], 0.5, np.float32)
-    still = Fields(tf.zeros([GRID, GRID, 2]), tf.constant(slopes))
-    np.testing.assert_allclose(fields.apply_fields(grey, still, NO_BOXES, 1.0)[1], grey, rtol=1e-5)
+    still = Fields(tf.zeros([GRID, GRID, 2]), tf.constant(slopes), tf.constant(1.0))
+    np.testing.assert_allclose(fields.change_tones(grey, still), grey, rtol=1e-5)
+
+
+def test_what_would_pass_white_dims_the_image():
+    grey = np.linspace(0, 1, 90, dtype=np.float32).reshape(9, 10, 1)
+    doubled = make_fields(0)._replace(slopes=tf.fill([GRID, GRID, TONES], float(np.log(2))))
+    np.testing.assert_allclose(fields.change_tones(grey, doubled), grey, rtol=1e-5)
+    np.testing.assert_allclose(fields.change_tones(0.25 * grey, doubled), 0.5 * grey, rtol=1e-5)
 
 
 def test_tone_curves_rise_from_black():
@@ -144,6 +170,7 @@ def test_tone_curves_rise_from_black():
 
 def test_channels_move_alike(image):
     three = np.repeat(image, 3, -1)
-    moved, changed = fields.apply_fields(three, make_fields(1), NO_BOXES, 65535.0)
-    for result in (moved.numpy(), changed.numpy()):
+    change = make_fields(1)
+    moved = fields.move_pixels(three, change, NO_BOXES)
+    for result in (moved.numpy(), fields.change_tones(moved / 65535, change).numpy()):
         np.testing.assert_array_equal(result, np.repeat(result[..., :1], 3, -1))

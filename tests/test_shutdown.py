@@ -180,7 +180,7 @@ def test_a_call_that_does_not_end_is_named(gate, monkeypatch, logged):
 
 def test_what_computes_is_waited_for_if_xla_compiled(gate, monkeypatch):
     waits = []
-    monkeypatch.setattr(shutdown, "_wait_until_idle", waits.append)
+    monkeypatch.setattr(shutdown, "wait_until_idle", waits.append)
     gate.close()
     assert not waits
     gate.compiled = True

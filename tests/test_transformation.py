@@ -40,7 +40,7 @@ def test_white_is_what_few_pixels_exceed():
 
 def test_a_transformation_is_on_the_grid_and_bounded(network, features):
     noise = 100 * np.random.default_rng(1).standard_normal((3, LATENT_DIM), np.float32)
-    fields = network.decode(features, noise)
+    fields = network.decode(features, noise, np.full(3, 0.7, np.float32))
     assert fields.displacement.shape == (3, GRID, GRID, 2)
     assert fields.slopes.shape == (3, GRID, GRID, TONES)
     assert np.max(np.abs(fields.displacement)) <= transformation.MAX_DISPLACEMENT
@@ -56,7 +56,7 @@ def test_a_posterior_depends_on_both_images(network, features):
 
 
 def test_an_untrained_network_hardly_changes_anything(network, features):
-    fields = network.decode(features, tf.zeros([3, LATENT_DIM]))
+    fields = network.decode(features, tf.zeros([3, LATENT_DIM]), tf.ones(3))
     assert np.max(np.abs(fields.displacement)) * SQUARE < 0.1
     assert np.max(np.abs(fields.slopes)) < 0.1
 
@@ -67,5 +67,6 @@ def test_weights_are_saved_and_loaded(network, features, tmp_path):
     loaded.load_weights(tmp_path / "a.weights.h5")
     z = np.ones((3, LATENT_DIM), np.float32)
     np.testing.assert_array_equal(
-        loaded.decode(features, z).slopes, network.decode(features, z).slopes
+        loaded.decode(features, z, tf.ones(3)).slopes,
+        network.decode(features, z, tf.ones(3)).slopes,
     )

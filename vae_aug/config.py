@@ -46,6 +46,10 @@ REMOVED_ENGINES = {
 """Names that an engine once had, and what to use in its place."""
 
 
+OPTIONAL_FIELDS = frozenset({"variation"})
+"""Fields of `ModelConfig` that checkpoints need not have."""
+
+
 class _Config:
     """Mapping round trip for the frozen dataclasses below."""
 
@@ -164,6 +168,9 @@ class ModelConfig(_Config):
             only size that `"vector"` sees.
         latent_dim: Length n of the (global) latent layer; its halves are mean and log variance.
         decoder_repeats: Of `"vector"`: blocks per decoder stage. 0 mirrors the encoder's counts.
+        variation: Of `"ladder"`: whether `"sample"` and `"interpolate"` apply transformations that
+            a network of their own has learned between patients, see
+            `vae_aug.model.transformation`.
     """
 
     profile: Profile = "vector"
@@ -171,6 +178,7 @@ class ModelConfig(_Config):
     image_size: int = 224
     latent_dim: int = 512
     decoder_repeats: int = 1
+    variation: bool = False
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -183,11 +191,28 @@ class ModelConfig(_Config):
             raise ValueError(f"image_size must be a multiple of 32; got {self.image_size}.")
         if self.latent_dim % 2:
             raise ValueError(f"latent_dim must be even (it is halved); got {self.latent_dim}.")
+        if self.variation and self.profile != "ladder":
+            raise ValueError(f"variation is of the profile 'ladder'; got {self.profile!r}.")
 
     @property
     def input_size(self) -> int | None:
         """Side in pixels of the square that the network sees; None if it sees any size."""
         return None if self.profile == "ladder" else self.image_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings, without those that are optional and have their default.
+
+        So a network that does without them is described as it was before there were any.
+        """
+        return {
+            name: value
+            for name, value in super().to_dict().items()
+            if value or name not in OPTIONAL_FIELDS
+        }
+
+    def makes_fields(self, mode: Mode) -> bool:
+        """Whether a mode applies transformations, not what the VAE decodes."""
+        return self.variation and mode != "denoise"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from vae_aug.augment.guard import change_guarded, measure_contrast_ratio
+from vae_aug.augment.transformed import leave_unchanged, transform_guarded
 from vae_aug.config import Guard
 from vae_aug.engines.graphs import Graph, find_graph, keep_graph
 from vae_aug.grey import compute_grey, find_range
+from vae_aug.model.fields import PACKED, Fields
 
 
 class ChangeSettings(NamedTuple):
@@ -25,6 +27,7 @@ class ChangeSettings(NamedTuple):
         min_fidelity: As of `change_guarded`.
         denoised: As of `change_guarded`.
         replaced: Share of the image itself that the network's output stands in for.
+        transformed: Whether the network computes transformations, as `transform_guarded` takes.
         contrast: Whether to measure the contrast of boxes, which takes longer than all else.
         value_range: As of `find_range`.
     """
@@ -33,6 +36,7 @@ class ChangeSettings(NamedTuple):
     min_fidelity: float
     denoised: bool
     replaced: float
+    transformed: bool
     contrast: bool
     value_range: tuple[float, float] | None
 
@@ -48,7 +52,8 @@ def change_image(
 
     Args:
         image: `[H, W, C]`, of any dtype that `change_luminance` takes.
-        computed: `[H, W, 1] float32`, what the network adds.
+        computed: `[H, W, 1] float32`, what the network adds, or `[PACKED] float32`, a
+            transformation; see `Fields.pack`.
         boxes: `[N, 4] float32`, `rel_yxyx`.
         chosen: `[] bool`; an image that is not chosen stays as it is.
         settings: Of the transform.
@@ -69,29 +74,40 @@ def change_image(
 @functools.lru_cache(maxsize=64)
 def trace_change(settings: ChangeSettings, dtype: tf.DType, channels: int) -> Any:
     """Return `change_image` as a graph, from the cache if it is there."""
+    guarded_by: Any = {"guard": settings.guard, "min_fidelity": settings.min_fidelity}
 
     def change(image: Any, computed: Any, boxes: Any, chosen: Any) -> Any:
         low, high = find_range(image, settings.value_range)
         grey = compute_grey(image, low, high)
-        wanted = computed - settings.replaced * grey if settings.replaced else computed
-        changed, fidelity, guarded = change_guarded(
-            image,
-            tf.where(chosen, wanted, 0.0),
-            boxes,
-            low,
-            high,
-            guard=settings.guard,
-            min_fidelity=settings.min_fidelity,
-            denoised=settings.denoised,
-        )
+        if settings.transformed:
+            changed, fidelity, guarded = tf.cond(
+                chosen,
+                lambda: transform_guarded(
+                    image,
+                    Fields.unpack(computed),
+                    boxes,
+                    low,
+                    high,
+                    replaced=settings.replaced,
+                    **guarded_by,
+                ),
+                lambda: leave_unchanged(image, boxes),
+            )
+        else:
+            wanted = computed - settings.replaced * grey if settings.replaced else computed
+            wanted = tf.where(chosen, wanted, 0.0)
+            changed, fidelity, guarded = change_guarded(
+                image, wanted, boxes, low, high, denoised=settings.denoised, **guarded_by
+            )
         contrast = tf.fill(tf.shape(fidelity), float("nan"))
         if settings.contrast:
             contrast = measure_contrast_ratio(grey, compute_grey(changed, low, high), boxes)
         return changed, fidelity, contrast, guarded
 
+    computed = [PACKED] if settings.transformed else [None, None, 1]
     specs = [
         tf.TensorSpec([None, None, channels], dtype),
-        tf.TensorSpec([None, None, 1], tf.float32),
+        tf.TensorSpec(computed, tf.float32),
         tf.TensorSpec([None, 4], tf.float32),
         tf.TensorSpec([], tf.bool),
     ]

@@ -146,7 +146,22 @@ def measure_contrast_ratio(reference: tf.Tensor, image: tf.Tensor, boxes: tf.Ten
     Reference:
         `vae_aug.evaluate.diversity.measure_contrast`, the same in NumPy.
     """
-    height, width = tf.unstack(tf.shape(reference)[:2])
+    before, after = measure_contrasts(boxes, reference, image)
+    ratio = tf.where(tf.not_equal(before, 0.0), after / before, float("nan"))
+    return tf.cast(ratio, tf.float32)
+
+
+def measure_contrasts(boxes: tf.Tensor, *images: tf.Tensor) -> list[tf.Tensor]:
+    """Measure each box's contrast-to-noise ratio, see `measure_contrast_ratio`.
+
+    Args:
+        boxes: `[N, 4] float32`, `rel_yxyx`.
+        *images: `[H, W, 1] float32`, grey in [0, 1].
+
+    Returns:
+        `[N] float64` for each image; NaN where it has none.
+    """
+    height, width = tf.unstack(tf.shape(images[0])[:2])
     whole = _Region.of_image(height, width)
     start, end = _find_pixels(boxes, tf.stack([height, width]))
     reach = tf.maximum(tf.round(RING * (end - start)), float(MIN_RING_PX))
@@ -171,9 +186,7 @@ def measure_contrast_ratio(reference: tf.Tensor, image: tf.Tensor, boxes: tf.Ten
         contrast = (add(plane, inside) / area - mean) / noise
         return tf.where(noise > MIN_NOISE, contrast, float("nan"))
 
-    before, after = measure(reference), measure(image)
-    ratio = tf.where(tf.not_equal(before, 0.0), after / before, float("nan"))
-    return tf.cast(ratio, tf.float32)
+    return [measure(image) for image in images]
 
 
 def change_guarded(

@@ -154,7 +154,7 @@ class Steps:
         size by size.
         """
         if self.is_identity:
-            return tf.zeros_like(requests.image)
+            return self._make_zeros(requests.image)
         if isinstance(requests.image, tf.RaggedTensor):
             return map_sizes(self._compute_chosen, requests)
         return self._compute_chosen(requests)
@@ -170,12 +170,19 @@ class Steps:
             computed = self.engine(
                 *tf.nest.map_structure(lambda part: tf.gather(part, indices[:, 0]), given)
             )
-            shape = tf.shape(requests.image, out_type=tf.int64)
-            return tf.scatter_nd(indices, computed, shape)
+            zeros = self._make_zeros(requests.image)
+            return tf.tensor_scatter_nd_update(zeros, indices, computed)
 
         return tf.cond(
-            tf.reduce_any(requests.chosen), compute, lambda: tf.zeros_like(requests.image)
+            tf.reduce_any(requests.chosen), compute, lambda: self._make_zeros(requests.image)
         )
+
+    def _make_zeros(self, images: tf.Tensor | tf.RaggedTensor) -> Any:
+        """Make what `compute` returns for examples that are not chosen."""
+        if not self.engine.makes_fields:
+            return tf.zeros_like(images)
+        length = self.engine.find_output_shape(images)[-1]
+        return tf.zeros([tf.shape(images)[0], length])
 
     def finish(
         self, layout: Layout, example: Example, computed: tf.Tensor, chosen: tf.Tensor
@@ -192,7 +199,7 @@ class Steps:
             The image, and the report: `"augmented"` `[] bool`, and that of `change_image`.
         """
         height, width = find_sides(example.image)
-        if self.engine.image_size is not None:
+        if self.engine.image_size is not None and not self.engine.makes_fields:
             computed = unletterbox(computed, height, width)
         guard: Guard = "off" if layout.boxes is None else self.config.guard
         boxes = convert_boxes(
@@ -205,6 +212,7 @@ class Steps:
             min_fidelity=self.config.min_fidelity,
             denoised=self.config.mode == "denoise",
             replaced=self._replaced,
+            transformed=self.engine.makes_fields,
             contrast=self.contrast,
             value_range=self.config.value_range,
         )

@@ -16,7 +16,9 @@ from vae_aug.config import AugmentConfig
 from vae_aug.engines.graphs import Graph, find_graph, keep_graph
 from vae_aug.engines.optimize import optimize
 from vae_aug.engines.shutdown import wait_at_exit
+from vae_aug.model import transformation
 from vae_aug.model.checkpoint import StoredNetwork
+from vae_aug.model.fields import PACKED, SQUARE
 from vae_aug.model.network import Network
 from vae_aug.model.noise import Noise, NoiseSpec, Side, sample_noise
 from vae_aug.model.profiles import PROFILES
@@ -52,6 +54,8 @@ class TensorFlowEngine:
 
     Attributes:
         image_size: Side of the square the network sees; None if it takes images as they are.
+        makes_fields: Whether it computes transformations, `vae_aug.model.fields.Fields`, which the
+            caller applies, and no images.
     """
 
     _finish: Callable[[Any], Graph] = staticmethod(optimize)
@@ -68,7 +72,8 @@ class TensorFlowEngine:
         Raises:
             CheckpointError: If a stored network has to be loaded and cannot be.
         """
-        self.image_size = vae.config.input_size
+        self.makes_fields = vae.config.makes_fields(config.mode)
+        self.image_size = SQUARE if self.makes_fields else vae.config.input_size
         self._source = vae
         self._config = config
         self._frozen: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
@@ -104,9 +109,9 @@ class TensorFlowEngine:
                 `image_size`, the images themselves are not looked at.
 
         Returns:
-            `[B, H, W, 1] float32`.
+            `[B, H, W, 1] float32`; for transformations `[B, PACKED] float32`, see `Fields.pack`.
         """
-        known = known or {}
+        known = {} if known is None or self.makes_fields else known
         if known and self._config.mode == "denoise":
             return self._combine(known["reconstruction"], known["reconstruction"])
         with tf.device(self._config.device):
@@ -124,8 +129,11 @@ class TensorFlowEngine:
             images: `[B, H, W, 1] float32 in [0, 1]`, as for a call.
 
         Returns:
-            Tensors by their name, see the network's `describe`.
+            Tensors by their name, see the network's `describe`. For transformations that is the
+            image itself, which the network reads again in every pass.
         """
+        if self.makes_fields:
+            return {"reconstruction": images}
         with tf.device(self._config.device):
             names, describe = self._description
             return dict(zip(names, describe(images), strict=True))
@@ -142,6 +150,8 @@ class TensorFlowEngine:
 
     def _list_noise(self, height: Side = None, width: Side = None) -> dict[str, NoiseSpec]:
         """List the noise that the network takes for images of a size."""
+        if self.makes_fields:
+            return transformation.list_noise(self._config.mode)
         source = self._source
         network = PROFILES[source.config.profile] if isinstance(source, StoredNetwork) else source
         return network.list_noise(source.config, self._config.mode, height, width)
@@ -162,8 +172,12 @@ class TensorFlowEngine:
             given = tf.nest.map_structure(lambda whole: whole[part], (images, noise, known))
             return self._compute(*given)
 
-        spec = tf.TensorSpec([None, *images.shape[1:]], tf.float32)
+        spec = tf.TensorSpec([None, *self.find_output_shape(images)[1:]], tf.float32)
         return join_results(compute_part, needed, spec)
+
+    def find_output_shape(self, images: tf.Tensor) -> tf.TensorShape:
+        """Return the static shape of what is computed of a batch of images."""
+        return tf.TensorShape([images.shape[0], PACKED]) if self.makes_fields else images.shape
 
     def _compute(self, images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
         """Run the graph that goes with the settings and the size of the batch."""
@@ -200,6 +214,8 @@ class TensorFlowEngine:
 
         def compute(images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
             with self._restore_weights():
+                if self.makes_fields:
+                    return self._vae.variation.vary(images, noise, **how)
                 if not known:
                     return self._combine(*self._vae.vary(images, noise, **how))
                 variant = self._vae.redraw({**known, "image": images}, noise, **how)
@@ -281,7 +297,9 @@ class TensorFlowEngine:
         """
         on_a_device = self._config.device is not None  # whose graph TensorFlow may want otherwise
         compute = network.make_function() if on_a_device else network.make_call()
-        return lambda images, *others: tf.ensure_shape(compute(images, *others)[0], images.shape)
+        return lambda images, *others: tf.ensure_shape(
+            compute(images, *others)[0], self.find_output_shape(images)
+        )
 
 
 class XLAEngine(TensorFlowEngine):
@@ -293,7 +311,9 @@ class XLAEngine(TensorFlowEngine):
         """Have XLA compile a network; see `TensorFlowEngine`."""
         wait_at_exit()
         compute = tf.function(network.make_function(), autograph=False, jit_compile=True)
-        return lambda images, *others: tf.ensure_shape(compute(images, *others)[0], images.shape)
+        return lambda images, *others: tf.ensure_shape(
+            compute(images, *others)[0], self.find_output_shape(images)
+        )
 
 
 def find_sides(images: tf.Tensor) -> tuple[Side, Side]:

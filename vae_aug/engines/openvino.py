@@ -127,7 +127,7 @@ class OpenVINOEngine(TensorFlowEngine):
 
         def run(images: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
             computed = tf.numpy_function(infer, [images, *others], tf.float32, stateful=False)
-            return tf.ensure_shape(computed, images.shape)
+            return tf.ensure_shape(computed, self.find_output_shape(images))
 
         return run
 

@@ -74,7 +74,7 @@ class Gate:
             return
         end_iterators()
         if self.compiled:
-            _wait_until_idle(PATIENCE_S)
+            wait_until_idle(PATIENCE_S)
         self._wait(GRACE_S)
         for wrapped in list(self._functions):
             wrapped.function = _refuse
@@ -120,7 +120,7 @@ class _Function:
             return self.function(*arguments)
 
 
-def _wait_until_idle(patience_s: float) -> None:
+def wait_until_idle(patience_s: float) -> None:
     """Wait until no thread of this process computes, whoever started it."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:

@@ -24,6 +24,9 @@ GRID = 16
 TONES = 6
 """Parts of the grey range, of equal width, each with a slope of its own in a tone curve."""
 
+PACKED = GRID * GRID * (2 + TONES) + 1
+"""Length of a vector that holds a change; see `Fields.pack`."""
+
 SQUARE = 128
 """Pixels along a side of the square on which displacements are held back around boxes."""
 
@@ -33,8 +36,8 @@ pixel along the axis it goes along, in pixels. Together they stay below 1, so pi
 order along rows and columns, and nothing folds."""
 
 MARGIN_PX, MIN_RAMP_PX = 2.0, 8.0
-"""Pixels of `SQUARE` around a box in which nothing is displaced, and the least width of the ramp
-behind them, over which displacements come back."""
+"""Pixels of `SQUARE` around a box in which nothing is displaced, beside one of the image, and the
+least width of the ramp behind them, over which displacements come back."""
 
 _STEEPEST = 1.5
 """Slope of the ramp t^2 (3 - 2 t) in its middle."""
@@ -48,42 +51,82 @@ class Fields(NamedTuple):
             is taken from, in parts of the square's side.
         slopes: `[..., GRID, GRID, TONES] float32`, logarithm of the tone curve's slope in each part
             of the grey range, from black on.
+        white: `[...] float32`, end of the grey range; what is brighter goes on with the last slope.
     """
 
     displacement: tf.Tensor
     slopes: tf.Tensor
+    white: tf.Tensor
 
     def scale(self, factor: float | tf.Tensor) -> Fields:
-        """Make a weaker or stronger change; 0 changes nothing."""
-        return Fields(self.displacement * factor, self.slopes * factor)
+        """Make a weaker or stronger change; 0 changes nothing.
+
+        Args:
+            factor: For all images, or one for each, `[...] float32`.
+        """
+        factor = tf.convert_to_tensor(factor, tf.float32)[..., None, None, None]
+        return self._replace(displacement=self.displacement * factor, slopes=self.slopes * factor)
+
+    def pack(self) -> tf.Tensor:
+        """Put everything into one vector an image, `[..., PACKED] float32`."""
+        batch = tf.shape(self.white)
+        parts = (self.displacement, self.slopes, self.white)
+        flat = [tf.reshape(part, tf.concat([batch, [-1]], axis=0)) for part in parts]
+        return tf.ensure_shape(tf.concat(flat, axis=-1), [*self.white.shape, PACKED])
+
+    @classmethod
+    def unpack(cls, packed: tf.Tensor) -> Fields:
+        """Undo `pack`."""
+        sizes = [GRID * GRID * 2, GRID * GRID * TONES, 1]
+        displacement, slopes, white = tf.split(packed, sizes, axis=-1)
+        batch = tf.shape(packed)[:-1]
+        return cls(
+            tf.reshape(displacement, tf.concat([batch, [GRID, GRID, 2]], axis=0)),
+            tf.reshape(slopes, tf.concat([batch, [GRID, GRID, TONES]], axis=0)),
+            white[..., 0],
+        )
 
 
-def apply_fields(
-    image: tf.Tensor, fields: Fields, boxes: tf.Tensor, white: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Change an image, which may have channels, everywhere but for what lies in boxes.
+def move_pixels(image: tf.Tensor, fields: Fields, boxes: tf.Tensor) -> tf.Tensor:
+    """Displace an image as its change says, everywhere but in boxes.
 
     Args:
-        image: `[H, W, C] float32`, black 0, all channels of one range.
+        image: `[H, W, C] float32`.
         fields: The change, of one image.
         boxes: `[N, 4] float32`, `rel_yxyx`, in which no pixel is displaced; NaN and empty ones
             count for nothing.
-        white: Scalar float32, end of the grey range that the tone curves divide; values above go
-            on with the last slope.
 
     Returns:
-        `[H, W, C] float32`, the image displaced, and `[H, W, C] float32`, that with its tones
-        changed. Where nothing is displaced a pixel of the first is the image's own bit for bit.
+        `[H, W, C] float32`, within the image's own range; where nothing is displaced a pixel is
+        the image's own bit for bit.
     """
     height, width = tf.unstack(tf.shape(image)[:2])
     moved = displace(image, compute_displacement(fields.displacement, boxes, height, width))
+    # A cubic overshoots beside edges.
+    return tf.clip_by_value(moved, tf.reduce_min(image), tf.reduce_max(image))
+
+
+def change_tones(image: tf.Tensor, fields: Fields) -> tf.Tensor:
+    """Change the tones of an image as its change says.
+
+    Args:
+        image: `[H, W, C] float32`, black 0, white 1, all channels of one range.
+        fields: The change, of one image.
+
+    Returns:
+        `[H, W, C] float32`. What would exceed the image's own highest value, or 1, dims the whole
+        image instead.
+    """
+    height, width = tf.unstack(tf.shape(image)[:2])
     rows, columns = (
         make_weights(side, *place)
         for side, place in zip((height, width), _find_places(height, width), strict=True)
     )
-    planes = tf.transpose(moved / white, [2, 0, 1])
-    changed = apply_tones(planes, rows, columns, fields.slopes[None])
-    return moved, tf.transpose(changed, [1, 2, 0]) * white
+    planes = tf.transpose(image / fields.white, [2, 0, 1])
+    changed = apply_tones(planes, rows, columns, fields.slopes[None]) * fields.white
+    highest = tf.maximum(tf.reduce_max(image), 1.0)
+    dimmed = tf.nn.relu(changed) * (highest / tf.maximum(tf.reduce_max(changed), highest))
+    return tf.transpose(dimmed + tf.minimum(changed, 0.0), [1, 2, 0])
 
 
 def compute_displacement(
@@ -105,8 +148,8 @@ def compute_displacement(
     planes = tf.transpose(limit_stretch(displacement), [2, 0, 1]) * SQUARE
     planes = _spread(weights, weights, planes)
     in_square = letterbox_boxes(boxes, height, width, SQUARE)
-    held = hold_boxes(in_square, tf.reduce_max(tf.abs(planes)))
     scale = tf.cast(tf.maximum(height, width), tf.float32) / SQUARE
+    held = hold_boxes(in_square, MARGIN_PX + 1.0 / scale, tf.reduce_max(tf.abs(planes)))
     return unletterbox(tf.transpose(planes * held, [1, 2, 0]), height, width) * scale
 
 
@@ -129,11 +172,12 @@ def limit_stretch(displacement: tf.Tensor) -> tf.Tensor:
     return tf.stack(limited, axis=-1)
 
 
-def hold_boxes(boxes: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
+def hold_boxes(boxes: tf.Tensor, margin_px: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
     """Compute how much of a displacement is left around boxes.
 
     Args:
         boxes: `[N, 4] float32`, `rel_yxyx` of the square.
+        margin_px: Scalar float32, pixels of `SQUARE` around a box in which nothing is left.
         largest: Scalar float32, largest displacement in pixels of `SQUARE`, which the ramp has to
             be wide enough for.
 
@@ -148,7 +192,7 @@ def hold_boxes(boxes: tf.Tensor, largest: tf.Tensor) -> tf.Tensor:
     away = tf.maximum(down[:, :, None], across[:, None])
     distance = tf.reduce_min(tf.where(valid[..., None], away, float(2 * SQUARE)), axis=0)
     width = tf.maximum(largest * (_STEEPEST / MAX_STRETCH), MIN_RAMP_PX)
-    share = tf.clip_by_value((distance - MARGIN_PX) / width, 0.0, 1.0)
+    share = tf.clip_by_value((distance - margin_px) / width, 0.0, 1.0)
     return share * share * (3.0 - 2.0 * share)
 
 

@@ -14,6 +14,7 @@ from vae_aug.model.loss import kl_divergence
 from vae_aug.model.network import Decoded, Network
 from vae_aug.model.noise import Noise, NoiseSpec, Side
 from vae_aug.model.style import STYLE_DIM, apply_style, measure_style
+from vae_aug.model.transformation import TransformationVAE
 from vae_aug.model.vae import copy_centre
 
 STRIDE = 32
@@ -121,6 +122,7 @@ class LadderVAE(Network):
             level.build((None, config.latent_dim // 2 - STYLE_DIM))
         self.last = _conv(8, 1, "last", kernel_initializer="zeros")
         self.last.build((None, None, None, _CHANNELS[LEVELS[-1]]))
+        self.variation = TransformationVAE(name="variation") if config.variation else None
         self.built = True
 
     def encode(self, images: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vae_aug.config import ModelConfig
+from vae_aug.config import OPTIONAL_FIELDS, ModelConfig
 from vae_aug.errors import CheckpointError
 
 FORMAT_VERSION = 1
@@ -96,12 +96,14 @@ def parse_object(path: Path, member: str, content: bytes) -> dict[str, Any]:
 
 
 def parse_model(path: Path, values: Mapping[str, Any]) -> ModelConfig:
-    """Make the settings of the network, none of which may be missing.
+    """Make the settings of the network, of which only `OPTIONAL_FIELDS` may be missing.
 
     Raises:
         CheckpointError: If a field is missing, unknown, of another type or out of its range.
     """
     for field in dataclasses.fields(ModelConfig):
+        if field.name not in values and field.name in OPTIONAL_FIELDS:
+            continue
         if field.name not in values:
             raise _make_error(path, f"model.{field.name}", "is missing")
         _check_type(path, f"model.{field.name}", values[field.name], type(field.default))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from vae_aug.letterbox import letterbox
 from vae_aug.model.fields import GRID, SQUARE, TONES, Fields
 from vae_aug.model.latent import split_latent
+from vae_aug.model.noise import Noise, NoiseSpec
 
 LATENT_DIM = 32
 """Length of the latent vector of a transformation."""
@@ -53,6 +56,20 @@ def make_squares(grey: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.clip_by_value(squares / white[:, None, None, None], 0.0, 1.0), white
 
 
+def list_noise(mode: str) -> dict[str, NoiseSpec]:
+    """List the noise that `TransformationVAE.vary` takes.
+
+    Args:
+        mode: `"sample"` or `"interpolate"`.
+
+    Returns:
+        Standard normal `"z"` `[LATENT_DIM]`, the latent vector of a transformation; for
+        `"interpolate"` also uniform `"share"` `[]`, how much of the transformation is applied.
+    """
+    specs = {"z": NoiseSpec(0, (LATENT_DIM,)), "share": NoiseSpec(1, (), True)}
+    return {name: specs[name] for name in ("z", "share")[: 1 if mode == "sample" else 2]}
+
+
 class TransformationVAE(keras.Model):
     """A variational autoencoder p(T | x, z) of transformations, with the prior z ~ N(0, I).
 
@@ -61,6 +78,10 @@ class TransformationVAE(keras.Model):
     tones. A transformation that is sampled from the prior is one that the training set's patients
     and scanners may differ by; its image keeps the detail of x.
 
+    Attributes:
+        strength: Scalar float32, by which transformations that are sampled have to be multiplied
+            to be as large as those between the patients of the training set.
+
     Reference: Kingma and Welling, Auto-Encoding Variational Bayes (2014); Sohn, Lee and Yan,
     Learning Structured Output Representation (2015); Krebs et al., Learning a Probabilistic Model
     for Diffeomorphic Registration (2019); Zhao et al., Data Augmentation Using Learned
@@ -68,33 +89,50 @@ class TransformationVAE(keras.Model):
     """
 
     def __init__(self, name: str = "transformation") -> None:
-        """Build every layer, with random weights."""
+        """Build every layer, with random weights.
+
+        Args:
+            name: Name of the model, which begins the names of its variables: a ladder that has it
+                as a part has layers of its own.
+        """
         super().__init__(name=name)
+        self.strength = self.add_weight(
+            shape=(), initializer="ones", trainable=False, name="strength"
+        )
         at2, at4, at8, at16 = _CHANNELS
         small = keras.initializers.RandomNormal(stddev=1e-3)
+
+        def conv(part: str, channels: int, size: int, strides: int = 1) -> keras.layers.Conv2D:
+            return keras.layers.Conv2D(
+                channels, size, strides, "same", activation="relu", name=f"{name}_{part}"
+            )
+
+        def dense(part: str, length: int, **options: Any) -> keras.layers.Dense:
+            return keras.layers.Dense(length, name=f"{name}_{part}", **options)
+
+        def end(part: str, channels: int) -> keras.layers.Conv2D:
+            return keras.layers.Conv2D(
+                channels, 3, padding="same", kernel_initializer=small, name=f"{name}_{part}"
+            )
+
         self.read = [
-            _conv(channels, size, f"read{channels}", strides=2)
+            conv(f"read{channels}", channels, size, strides=2)
             for channels, size in ((at2, 5), (at4, 3), (at8, 3))
         ]
-        self.compare = [_conv(at16, 3, f"compare{index}", strides=2) for index in range(2)]
-        self.summarise = keras.layers.Dense(128, "relu", name="summarise")
-        self.latent = keras.layers.Dense(2 * LATENT_DIM, kernel_initializer=small, name="latent")
-        self.look = _conv(at16, 3, "look", strides=2)
-        self.place = keras.layers.Dense((GRID // 2) ** 2 * 32, "relu", name="place")
-        self.join = _conv(at16, 3, "join")
-        self.narrow = keras.layers.Conv2D(at8, 1, name="narrow")
-        self.modulate = keras.layers.Dense(2 * at8, name="modulate")
-        self.refine = [_conv(at8, 3, f"refine{index}") for index in range(2)]
-        self.displacement = keras.layers.Conv2D(
-            2, 3, padding="same", kernel_initializer=small, name="displacement"
-        )
-        self.slopes = keras.layers.Conv2D(
-            TONES, 3, padding="same", kernel_initializer=small, name="slopes"
-        )
-        self.tone = keras.layers.Dense(TONES, kernel_initializer=small, name="tone")
+        self.compare = [conv(f"compare{index}", at16, 3, strides=2) for index in range(2)]
+        self.summarise = dense("summarise", 128, activation="relu")
+        self.latent = dense("latent", 2 * LATENT_DIM, kernel_initializer=small)
+        self.look = conv("look", at16, 3, strides=2)
+        self.place = dense("place", (GRID // 2) ** 2 * 32, activation="relu")
+        self.join = conv("join", at16, 3)
+        self.narrow = keras.layers.Conv2D(at8, 1, name=f"{name}_narrow")
+        self.modulate = dense("modulate", 2 * at8)
+        self.refine = [conv(f"refine{index}", at8, 3) for index in range(2)]
+        self.displacement, self.slopes = end("displacement", 2), end("slopes", TONES)
+        self.tone = dense("tone", TONES, kernel_initializer=small)
         features = self.describe(tf.zeros([1, SQUARE, SQUARE, 1]))
         self.encode(features, features)
-        self.decode(features, tf.zeros([1, LATENT_DIM]))
+        self.decode(features, tf.zeros([1, LATENT_DIM]), tf.ones([1]))
         self.built = True
 
     def describe(self, squares: tf.Tensor) -> tf.Tensor:
@@ -127,12 +165,49 @@ class TransformationVAE(keras.Model):
         flat = tf.reshape(pair, [-1, (GRID // 4) ** 2 * _CHANNELS[-1]])
         return split_latent(self.latent(self.summarise(flat)))
 
-    def decode(self, features: tf.Tensor, z: tf.Tensor) -> Fields:
+    def vary(
+        self,
+        squares: tf.Tensor,
+        noise: Noise,
+        *,
+        mode: str,
+        factor: float | tf.Tensor,
+        alone: bool = False,
+    ) -> tf.Tensor:
+        """Make a transformation of each image.
+
+        `"sample"` decodes z from the prior. `"interpolate"` reads the transformation between an
+        image and the one before it in the batch, and applies a random share of it.
+
+        Args:
+            squares: `[B, SQUARE, SQUARE, 1] float32 in [0, 1]`, letterboxed.
+            noise: As `list_noise` says, a row for each image.
+            mode: `"sample"` or `"interpolate"`.
+            factor: Strength from 0; at 1 a transformation is as large as those between patients
+                of the training set.
+            alone: For `"interpolate"`: the image has no neighbours in the batch, so a sample
+                takes the place of the transformation that would be read.
+
+        Returns:
+            `[B, PACKED] float32`, see `Fields.pack`.
+        """
+        white = find_white(squares)
+        scaled = tf.clip_by_value(squares / white[:, None, None, None], 0.0, 1.0)
+        features = self.describe(scaled)
+        share = noise["share"] if mode == "interpolate" else 1.0
+        if mode == "interpolate" and not alone:
+            z, _ = self.encode(features, tf.roll(features, 1, axis=0))
+        else:
+            z, share = noise["z"], share * self.strength
+        return self.decode(features, z, white).scale(factor * share).pack()
+
+    def decode(self, features: tf.Tensor, z: tf.Tensor, white: tf.Tensor) -> Fields:
         """Turn latent vectors into transformations of images.
 
         Args:
             features: Of the images, from `describe`.
             z: `[B, LATENT_DIM] float32`.
+            white: `[B] float32`, from `make_squares`.
 
         Returns:
             The transformations, a batch of them.
@@ -146,15 +221,9 @@ class TransformationVAE(keras.Model):
         refined = self.refine[1](refined * (1.0 + scale) + offset)
         slopes = self.slopes(refined) + self.tone(z)[:, None, None]
         displacement = self.displacement(refined) / SQUARE
-        return Fields(_bound(displacement, MAX_DISPLACEMENT), _bound(slopes, MAX_LOG_SLOPE))
+        return Fields(_bound(displacement, MAX_DISPLACEMENT), _bound(slopes, MAX_LOG_SLOPE), white)
 
 
 def _bound(x: tf.Tensor, most: float) -> tf.Tensor:
     """Bound values smoothly, those near 0 hardly at all."""
     return most * tf.tanh(x / most)
-
-
-def _conv(channels: int, size: int, name: str, strides: int = 1) -> keras.layers.Conv2D:
-    return keras.layers.Conv2D(
-        channels, size, strides, padding="same", activation="relu", name=name
-    )
