@@ -4,8 +4,9 @@ import sys
 
 import numpy as np
 import pytest
+from test_blocks import count_conversions, write_many
 from test_dicom import write_dicom
-from test_ingest import count_conversions, read_files, write_many
+from test_ingest import read_files
 from typer.testing import CliRunner
 
 from vae_aug.cli import app
