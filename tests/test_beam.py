@@ -92,8 +92,6 @@ def test_workers_that_do_not_share_the_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"runner": "FnApiRunner", "workers": 2}, "a runner has workers of its own"),
-        ({"runner_options": {"a": "b"}}, r"runner_options need a runner; got \['a'\]"),
         ({"runner": "NoSuchRunner"}, "NoSuchRunner"),
         (
             {"runner": "FnApiRunner", "runner_options": {"direct_num_workers": "x"}},
