@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 
 from vae_aug import cli
 from vae_aug.augment import transform
-from vae_aug.cli import calls, choices, paths
+from vae_aug.cli import calls, choices, console, paths
 from vae_aug.codecs.extent import Extent
 from vae_aug.codecs.images import read_image, write_image
 from vae_aug.config import TRAIN_RECIPES, AugmentConfig, ModelConfig, TrainConfig
+from vae_aug.errors import VAEAugError
 from vae_aug.evaluate.denoising import Corruptions
 from vae_aug.evaluate.outcome import Difference, Outcome
 from vae_aug.evaluate.speed import WAYS, Failure, Speed
@@ -237,6 +238,63 @@ def test_damaged_records_are_an_error_also_where_tensorflow_finds_them(records, 
     assert result.exit_code == 1 and re.search(
         r"^error: .*validation-00000-of-00001\.tfrecord, record 1: damaged", result.stderr
     )
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Text of the columns of every bar that was made, and what they counted, when it ended."""
+    shown = []
+
+    class Recorded(console.Progress):
+        def stop(self):
+            shown.extend((task.description, task.completed, task.total) for task in self.tasks)
+            super().stop()
+
+    monkeypatch.setattr(console, "Progress", Recorded)
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("words", "stand_in", "bars"),
+    [
+        ("check {r}", None, [("records", 4, 4), ("images", 4, 4)]),
+        ("which {r} 00", "find_hashed", [("reading the source", 0, None)]),
+        (
+            "replay {r}/dataset.json --source {r}",
+            "replay_record",
+            [("searching for its source, and making it again", 0, None)],
+        ),
+        ("augment {r} {r}/out --strict", "count_seen_patients", [("comparing patients", 0, None)]),
+        (
+            "preview {r} --split train --samples 1 --out {r}/sheet.png",
+            None,
+            [("choosing images", 0, None), ("drawing", 0, None)],
+        ),
+    ],
+)
+def test_what_takes_long_has_a_bar(records, brighten, monkeypatch, shown, words, stand_in, bars):
+    if stand_in:
+
+        def fail(*arguments, **options):
+            raise VAEAugError("enough")
+
+        monkeypatch.setattr(calls, stand_in, fail)
+    result = run(*words.replace("{r}", str(records)).split())
+    assert result.exit_code == bool(stand_in), result.output
+    assert shown == bars
+
+
+def test_the_judgement_of_a_training_has_a_bar(records, tmp_path, trained, shown):
+    assert run("train", records, "--out", tmp_path / "run").exit_code == 0
+    assert shown[1:] == [("comparing", 0, None)] and shown[0][0] == "train"
+
+
+def test_a_bar_is_on_a_terminal_alone(records):
+    for terminal in ({"FORCE_COLOR": "1", "TERM": "xterm"}, {}):
+        result = CliRunner().invoke(cli.app, ["check", str(records)], env=terminal)
+        assert result.exit_code == 0
+        assert ("records" in result.stderr and "4/4" in result.stderr) == bool(terminal)
+        assert "4/4" not in result.stdout
 
 
 # --- Each command ----------------------------------------------------------------------------
