@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from vae_aug.errors import DicomError
 from vae_aug.ingest.dicom.file import DicomErrors, read_dataset, read_elements
-from vae_aug.ingest.dicom.frames import check_header, describe_frame
+from vae_aug.ingest.dicom.frames import PLACE_GROUPS, FunctionalGroups, check_header
 from vae_aug.ingest.dicom.image import DicomHeader, check_window, find_frame_range, read_header
 from vae_aug.ingest.dicom.values import Window
 
@@ -137,12 +136,13 @@ def _read_planes(path: Path) -> tuple[str, list[_Plane]]:
     with DicomErrors(path):
         dataset, frames = read_elements(path)
         check_header(dataset)
-        planes = [_read_plane(path, dataset, frame) for frame in range(frames)]
+        groups = FunctionalGroups(dataset, PLACE_GROUPS)
+        planes = [_read_plane(path, groups, frame) for frame in range(frames)]
         return str(dataset.get("SeriesInstanceUID") or ""), planes
 
 
-def _read_plane(path: Path, dataset: Dataset, frame: int) -> _Plane:
-    described = describe_frame(dataset, frame)
+def _read_plane(path: Path, groups: FunctionalGroups, frame: int) -> _Plane:
+    described = groups.describe(frame)
     position = np.array(described.get("ImagePositionPatient") or [], float)
     orientation = np.array(described.get("ImageOrientationPatient") or [], float)
     if position.shape != (3,) or orientation.shape != (6,):
