@@ -237,8 +237,8 @@ def _read_settings(path: Path | None) -> dict[str, dict[str, Any]]:
     except ValueError as error:
         raise VAEAugError(f"{path}: not valid JSON ({error}).") from error
     # A run's own config.json also has its sources, which are arguments here.
-    known = {"model", "train", "sources"}
-    fits = isinstance(content, dict) and set(content) <= known
+    keys = {"model", "train", "sources"}
+    fits = isinstance(content, dict) and set(content) <= keys
     parts = {name: content.get(name, {}) for name in ("model", "train")} if fits else {}
     if not fits or not all(isinstance(part, dict) for part in parts.values()):
         raise VAEAugError(f'{path}: expected an object with the objects "model" and "train".')

@@ -122,9 +122,9 @@ def iterate_series(paths: Iterable[str | os.PathLike[str]], stride: int = 1) -> 
         except DicomError as error:
             unusable.append(Fault("unusable", path, 0, str(error).removeprefix(f"{path}: ")))
             continue
-        known = directions.setdefault(uid, [])
+        orientations = directions.setdefault(uid, [])
         for plane in planes:
-            groups.setdefault((uid, _find_direction(known, plane)), []).append(plane)
+            groups.setdefault((uid, _find_direction(orientations, plane)), []).append(plane)
     for (uid, _), planes in groups.items():
         yield _sort(uid, planes, stride, is_tilted=len(directions[uid]) > 1)
     if unusable:
@@ -158,13 +158,13 @@ def _read_plane(path: Path, groups: FunctionalGroups, frame: int) -> _Plane:
     return plane
 
 
-def _find_direction(known: list[np.ndarray], plane: _Plane) -> int:
-    """Return the index of an orientation among the known ones, which a new one joins."""
-    for index, orientation in enumerate(known):
+def _find_direction(orientations: list[np.ndarray], plane: _Plane) -> int:
+    """Return the index of the orientation of a plane; a new one is appended."""
+    for index, orientation in enumerate(orientations):
         if np.abs(orientation - plane.orientation).max() <= SAME_DIRECTION:
             return index
-    known.append(plane.orientation)
-    return len(known) - 1
+    orientations.append(plane.orientation)
+    return len(orientations) - 1
 
 
 def _sort(uid: str, planes: list[_Plane], stride: int, *, is_tilted: bool) -> Series:
