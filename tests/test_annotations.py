@@ -16,7 +16,6 @@ from vae_aug.ingest.formats import (
     read_voc,
     read_yolo,
 )
-from vae_aug.ingest.formats.source import clean_boxes
 
 HEIGHT, WIDTH = 40, 80
 
@@ -70,37 +69,6 @@ def list_problems(annotations):
 
 def list_ids(annotations):
     return [image.source_id for image in annotations.images]
-
-
-# --- Boxes
-
-
-def test_boxes_are_clipped_or_refused():
-    nan, inf = float("nan"), float("inf")
-    shifted = "of the size of the image, but shifted; its size may be the image's"
-    cases = [
-        ((10, 5, 30, 15), (10, 5, 30, 15), ""),
-        ((0, 0, 80, 40), (0, 0, 80, 40), ""),
-        ((-0.009, 0, 80.009, 40), (0, 0, 80, 40), ""),
-        ((-5, -6, 10, 50), (0, 0, 10, 40), "partly outside the image"),
-        ((-5, -6, 90, 50), (0, 0, 80, 40), "partly outside the image"),
-        ((80, 0, 90, 10), None, "outside the image"),
-        ((1, 1, 81, 41), (1, 1, 80, 40), "partly outside the image"),
-        ((9, 5, 89, 45), None, shifted),
-        ((9, 5, 80, 40), (9, 5, 80, 40), ""),
-        ((-9, 0, 0, 10), None, "outside the image"),
-        ((30, 5, 10, 15), None, "inverted (a minimum above its maximum)"),
-        ((10, 5, 10, 15), None, "zero area"),
-        ((10, 5, 10.0005, 15), None, "zero area"),
-        ((nan, 5, 10, 15), None, "its coordinates are not all numbers"),
-        ((0, 0, inf, 15), None, "its coordinates are not all numbers"),
-    ]
-    clipped, usable, faults = clean_boxes(np.array([case[0] for case in cases]), HEIGHT, WIDTH)
-    assert faults == [case[2] for case in cases]
-    assert usable.tolist() == [case[1] is not None for case in cases]
-    for box, (_, expected, _) in zip(clipped, cases, strict=True):
-        if expected is not None:
-            np.testing.assert_array_equal(box, expected)
 
 
 # --- COCO

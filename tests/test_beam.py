@@ -4,8 +4,9 @@ import sys
 
 import numpy as np
 import pytest
+from test_blocks import count_conversions, write_many
 from test_dicom import write_dicom
-from test_ingest import count_conversions, read_files, write_many
+from test_ingest import read_files
 from typer.testing import CliRunner
 
 from vae_aug.cli import app
@@ -91,8 +92,6 @@ def test_workers_that_do_not_share_the_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"runner": "FnApiRunner", "workers": 2}, "a runner has workers of its own"),
-        ({"runner_options": {"a": "b"}}, r"runner_options need a runner; got \['a'\]"),
         ({"runner": "NoSuchRunner"}, "NoSuchRunner"),
         (
             {"runner": "FnApiRunner", "runner_options": {"direct_num_workers": "x"}},

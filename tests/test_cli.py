@@ -7,39 +7,32 @@ import json
 import math
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import typing
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import typer
-from conftest import ROOT
 from fake_vae import BrighteningVAE, ErasingVAE, FakeVAE
+from test_training import STEP
 from typer.testing import CliRunner
 
 from vae_aug import cli
 from vae_aug.augment import transform
-from vae_aug.cli import calls, choices, entry, info, options, paths
-from vae_aug.cli.training import watch_steps
+from vae_aug.cli import calls, choices, console, paths
 from vae_aug.codecs.extent import Extent
 from vae_aug.codecs.images import read_image, write_image
 from vae_aug.config import TRAIN_RECIPES, AugmentConfig, ModelConfig, TrainConfig
+from vae_aug.errors import VAEAugError
 from vae_aug.evaluate.denoising import Corruptions
 from vae_aug.evaluate.outcome import Difference, Outcome
 from vae_aug.evaluate.speed import WAYS, Failure, Speed
 from vae_aug.evaluate.subset import Subset
-from vae_aug.ingest.formats import READERS
-from vae_aug.ingest.nifti import AXES
 from vae_aug.ingest.privacy import hash_identifier
 from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.model.vae import VAE
 from vae_aug.phantoms.embedded import write_embedded
 from vae_aug.records.records import make_example, read_info, read_records, write_records
 from vae_aug.train import recipe
-from vae_aug.train.corrupt import CORRUPTIONS
 from vae_aug.version import __version__
 
 
@@ -123,43 +116,6 @@ def test_no_choice_is_broken_in_a_help_of_80_columns(command):
     words = set(re.findall(r"[\w-]+", text))
     for parameter in inspect.signature(COMMANDS[command].callback).parameters.values():
         assert set(choices.list_literals(parameter.annotation)) <= words
-
-
-@pytest.mark.parametrize(
-    ("names", "text", "expected"),
-    [
-        (("on", "off"), "Text.", ("<on|off>", "Text.")),
-        (
-            ("efficientnet-b1", "vit"),
-            "Backbone. [default: vit]",
-            ("<choice>", "Backbone. One of efficientnet-b1, vit. [default: vit]"),
-        ),
-        (
-            ("lengthy", "lengthier", "longest"),
-            "lengthy is this, lengthier that; longest all.",
-            ("<choice>", "lengthy is this, lengthier that; longest all."),
-        ),
-        (
-            ("open", "openvino", "openvino-int8"),
-            "openvino-int8 is an extra.",
-            ("<choice>", "openvino-int8 is an extra. One of open, openvino, openvino-int8."),
-        ),
-    ],
-)
-def test_choices_that_are_long_stand_in_the_text(names, text, expected):
-    assert choices.describe_choices(names, text) == expected
-
-
-@pytest.mark.parametrize(
-    ("choices", "expected"),
-    [
-        (options.Format, ("auto", *READERS)),
-        (options.Axis, AXES),
-        (options.Corruption, CORRUPTIONS),
-    ],
-)
-def test_choices_are_those_of_the_package(choices, expected):
-    assert sorted(typing.get_args(choices)) == sorted(expected)
 
 
 def test_the_help_does_not_show_former_words():
@@ -273,14 +229,6 @@ def test_json_is_alone_on_stdout_also_where_a_command_fails(records, monkeypatch
     assert content["parts"]["train"]["lowest_fidelity"] is None  # not NaN, which is not JSON
 
 
-def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
-    def fail(*_):
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(info, "read_manifest", fail)
-    assert isinstance(run("info", "demo").exception, RuntimeError)
-
-
 def test_damaged_records_are_an_error_also_where_tensorflow_finds_them(records, brighten):
     path = records / "validation-00000-of-00001.tfrecord"
     content = bytearray(path.read_bytes())
@@ -292,28 +240,61 @@ def test_damaged_records_are_an_error_also_where_tensorflow_finds_them(records, 
     )
 
 
-def test_what_tensorflow_says_is_unwrapped():
-    error = tf.errors.DataLossError(None, None, "{{node a}} corrupted\nrecord [Op:Next] name: ")
-    assert entry.is_expected(error)
-    assert entry.describe_error(error) == "corrupted record"
+@pytest.fixture
+def shown(monkeypatch):
+    """Text of the columns of every bar that was made, and what they counted, when it ended."""
+    shown = []
+
+    class Recorded(console.Progress):
+        def stop(self):
+            shown.extend((task.description, task.completed, task.total) for task in self.tasks)
+            super().stop()
+
+    monkeypatch.setattr(console, "Progress", Recorded)
+    return shown
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("words", "stand_in", "bars"),
     [
-        ("window must be auto or", "--window must be auto or"),
-        ("split_by_patient wants shares", "--split-by-patient wants shares"),
-        ("say which with split=.", "say which with --split."),
-        ("pass keep_ids=True (--keep-ids) to", "pass --keep-ids to"),
-        ("add --keep-ids (keep_ids=True); or", "add --keep-ids; or"),
-        ("pass window='lung'", "pass --window 'lung'"),
-        ("VAEAugment(window='x')", "VAEAugment(window='x')"),
-        ("the windows must be", "the windows must be"),
+        ("check {r}", None, [("records", 4, 4), ("images", 4, 4)]),
+        ("which {r} 00", "find_hashed", [("reading the source", 0, None)]),
+        (
+            "replay {r}/dataset.json --source {r}",
+            "replay_record",
+            [("searching for its source, and making it again", 0, None)],
+        ),
+        ("augment {r} {r}/out --strict", "count_seen_patients", [("comparing patients", 0, None)]),
+        (
+            "preview {r} --split train --samples 1 --out {r}/sheet.png",
+            None,
+            [("choosing images", 0, None), ("drawing", 0, None)],
+        ),
     ],
 )
-def test_messages_name_options(text, expected):
-    options = {"window": 1, "split": 1, "keep_ids": 1, "split_by_patient": 1}
-    assert entry.name_options(text, options) == expected
+def test_what_takes_long_has_a_bar(records, brighten, monkeypatch, shown, words, stand_in, bars):
+    if stand_in:
+
+        def fail(*arguments, **options):
+            raise VAEAugError("enough")
+
+        monkeypatch.setattr(calls, stand_in, fail)
+    result = run(*words.replace("{r}", str(records)).split())
+    assert result.exit_code == bool(stand_in), result.output
+    assert shown == bars
+
+
+def test_the_judgement_of_a_training_has_a_bar(records, tmp_path, trained, shown):
+    assert run("train", records, "--out", tmp_path / "run").exit_code == 0
+    assert shown[1:] == [("comparing", 0, None)] and shown[0][0] == "train"
+
+
+def test_a_bar_is_on_a_terminal_alone(records):
+    for terminal in ({"FORCE_COLOR": "1", "TERM": "xterm"}, {}):
+        result = CliRunner().invoke(cli.app, ["check", str(records)], env=terminal)
+        assert result.exit_code == 0
+        assert ("records" in result.stderr and "4/4" in result.stderr) == bool(terminal)
+        assert "4/4" not in result.stdout
 
 
 # --- Each command ----------------------------------------------------------------------------
@@ -509,16 +490,6 @@ def test_ingest_takes_the_salt_from_a_file(coco, tmp_path, monkeypatch):
     assert patients[0] == patients[1] and len(patients[0][0]) == 16
 
 
-# What `progress` is told after a step.
-STEP = {
-    "loss": 2.0,
-    "images_per_second": 9.0,
-    "start_ssim": 0.61,
-    "last_ssim": 0.684,
-    "seconds_left": 2460.0,
-}
-
-
 @pytest.fixture
 def trained(monkeypatch):
     """What `train` and `judge_training` were called with, which do nothing else."""
@@ -585,20 +556,6 @@ def test_train_says_how_to_go_on_when_interrupted(records, tmp_path, monkeypatch
     ):
         result = run("train", records, "--out", out)
         assert (result.exit_code, result.stderr) == (130, f"interrupted: {expected}\n")
-
-
-def test_train_writes_a_line_now_and_then_where_there_is_no_terminal(capsys, monkeypatch):
-    times = iter((0.0, 29.0, 30.0, 59.0, 61.0))
-    monkeypatch.setattr("vae_aug.cli.training.time.monotonic", lambda: next(times))
-    with watch_steps(2000) as show:
-        show(1, {**STEP, "seconds_left": float("nan")})
-        for step in 2, 3:
-            show(step, STEP)
-        show(4, {**STEP, "seconds_left": float("nan")})
-    output = capsys.readouterr()
-    assert not output.out
-    standing = "loss 2  SSIM 0.610 -> 0.684  9.0 images/s"
-    assert output.err == f"step 2 of 2,000: {standing}  41 min left\nstep 4 of 2,000: {standing}\n"
 
 
 def test_train_by_default_goes_on_from_demo_and_says_what_came_of_it(records, tmp_path, trained):
@@ -905,49 +862,3 @@ def test_evaluate_passes_options_on(records, tmp_path, monkeypatch, brighten):
     assert seen["corruptions"] == Corruptions(["rician"], 0.5)
     assert seen["subset"] == Subset(records, "train", 3)
     assert seen["size"] == 160
-
-
-# --- In a process of its own -----------------------------------------------------------------
-
-
-def start(code):
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_an_interrupt_while_tensorflow_loads_is_quiet():
-    code = (
-        "import signal, time, types\n"
-        "from vae_aug import cli\n"
-        "from vae_aug.cli import loading\n"
-        # A shell starts what it runs in the background deaf to interrupts.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "def load(name):\n"
-        "    print('loading', flush=True)\n"
-        "    time.sleep(60)\n"
-        "loading.importlib = types.SimpleNamespace(import_module=load)\n"
-        "cli.app(['evaluate', 'bench'])\n"
-    )
-    with start(code) as process:
-        assert process.stdout.readline() == "loading\n"
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=30)[1] == "interrupted\n"
-    assert process.returncode == 130
-
-
-def test_what_a_library_writes_while_it_loads_is_hidden():
-    code = (
-        "import os\n"
-        "from vae_aug.cli.loading import silence_loading\n"
-        "with silence_loading():\n"
-        "    os.write(2, b'noise')\n"
-        "os.write(2, b'heard')\n"
-    )
-    with start(code) as process:
-        assert process.communicate(timeout=30)[1] == "heard"

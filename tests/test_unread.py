@@ -16,7 +16,6 @@ from test_ingest_truth import BOX, write_images, write_text
 from vae_aug.codecs.images import write_image
 from vae_aug.errors import AnnotationError
 from vae_aug.ingest.formats import READERS
-from vae_aug.ingest.formats.borders import check_inside, note_opened
 from vae_aug.ingest.formats.detect import detect_format
 from vae_aug.ingest.formats.source import ReaderOptions
 from vae_aug.ingest.formats.unread import read_with_doubts
@@ -381,10 +380,3 @@ def test_folders_of_a_thousand_levels_stop_nothing(tmp_path, monkeypatch):
         for _ in range(levels):
             os.chdir("..")
             os.rmdir("d")
-
-
-def test_opened_files_are_noted(tmp_path):
-    with note_opened() as opened:
-        check_inside(tmp_path / "a.txt")
-    check_inside(tmp_path / "b.txt")
-    assert opened == {tmp_path / "a.txt"}

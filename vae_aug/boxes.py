@@ -48,8 +48,8 @@ def convert_boxes(
     """
     for name, value in (("source", source), ("target", target)):
         if value not in get_args(BoxFormat):
-            known = ", ".join(map(repr, get_args(BoxFormat)))
-            raise ValueError(f"{name} must be one of {known}; got {value!r}.")
+            formats = ", ".join(map(repr, get_args(BoxFormat)))
+            raise ValueError(f"{name} must be one of {formats}; got {value!r}.")
     boxes = _as_floating(boxes)
     if len(boxes.shape) == 0 or boxes.shape[-1] not in (4, None):
         raise ValueError(f"boxes must have shape [..., 4]; got {tuple(boxes.shape)}.")

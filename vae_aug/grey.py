@@ -135,6 +135,6 @@ def _is_whole_range(dtype: tf.DType, low: tf.Tensor, high: tf.Tensor) -> bool:
     """Tell if, as is known before the graph runs, no value lies below `low` or above `high`."""
     if not dtype.is_integer:
         return False
-    known = [tf.get_static_value(limit) for limit in (low, high)]
-    pairs = zip(known, dtype.limits, strict=True)
+    static = [tf.get_static_value(limit) for limit in (low, high)]
+    pairs = zip(static, dtype.limits, strict=True)
     return all(value is not None and (value == limit).all() for value, limit in pairs)

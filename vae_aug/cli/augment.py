@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import SpinnerColumn, TextColumn
 
 from vae_aug.atomic import write_atomic
 from vae_aug.cli import options
@@ -19,7 +18,7 @@ from vae_aug.cli.console import (
     say_problems,
     show,
     show_counts,
-    show_progress,
+    show_work,
 )
 from vae_aug.cli.entry import command, warn_of_former
 from vae_aug.cli.loading import calls
@@ -100,7 +99,8 @@ def augment(
         batch_size=batch_size,
     )
     if strict:
-        calls.count_seen_patients(records, transform, strict=True)
+        with show_work("comparing patients"):
+            calls.count_seen_patients(records, transform, strict=True)
     with show_counts("images") as progress:
         report = calls.augment_records(
             records,
@@ -157,7 +157,7 @@ def preview(
     """
     require_split(records, split)
     limits = options.parse_value_range(value_range)
-    with name_damage(records):
+    with name_damage(records), show_work("choosing images"):
         chosen = calls.choose_rows(calls.read_records(records, split, unannotated=True), rows)
     transform = calls.VAEAugment(
         ckpt,
@@ -173,8 +173,7 @@ def preview(
     )
     info = find_records(records, split, unannotated=True)[1]
     label_names = () if info is None else info.label_names
-    with show_progress(SpinnerColumn(), TextColumn("drawing")) as progress:
-        progress.add_task("", total=None)
+    with show_work("drawing"):
         calls.write_preview(out, chosen, transform, label_names=label_names, count=samples)
     publish({"out": out, "images": len(chosen)})
     say(f"{out}")
@@ -205,7 +204,8 @@ def replay(
     if index is not None:
         warn_of_former(f"{file} {index}", f"{file} --record {index}")
         record = index
-    replayed = calls.replay_record(file, record, source, ckpt)
+    with show_work("searching for its source, and making it again"):
+        replayed = calls.replay_record(file, record, source, ckpt)
     if out is not None:
         write_atomic(out, replayed.encoded)
         say(f"{out}")

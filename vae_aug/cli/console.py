@@ -16,8 +16,10 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    SpinnerColumn,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -142,6 +144,15 @@ def show_counts(noun: str) -> Iterator[_Counts]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with show_progress(*columns, TimeRemainingColumn()) as progress:
         yield _Counts(progress, progress.add_task(noun, total=None))
+
+
+@contextlib.contextmanager
+def show_work(what: str) -> Iterator[None]:
+    """Show for how long something has been done that cannot be counted."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with show_progress(*columns) as progress:
+        progress.add_task(what, total=None)
+        yield
 
 
 @contextlib.contextmanager

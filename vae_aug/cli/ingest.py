@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from vae_aug.cli.console import (
     say_problems,
     show,
     show_counts,
+    show_work,
 )
 from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
@@ -209,9 +211,10 @@ def which(
     prints hashes of them.
     """
     salt = options.read_salt(salt_file)
-    found = calls.find_hashed(
-        source, hashes, format=format, split=split, images=images, axis=axis, salt=salt
-    )
+    with show_work("reading the source"):
+        found = calls.find_hashed(
+            source, hashes, format=format, split=split, images=images, axis=axis, salt=salt
+        )
     publish(found)
     for value, name in found.items():
         say(f"{value} {name}")
@@ -236,7 +239,15 @@ def check(
     ] = False,
 ) -> None:
     """Check every record, and search for patients and images that are in two splits."""
-    counts = {part: calls.check_records(records, part) for part in read_info(records).parts}
+    parts = read_info(records).parts
+    total, checked = sum(part.examples for part in parts.values()), itertools.count(1)
+    with show_counts("records") as progress:
+        counts = {
+            part: calls.check_records(
+                records, part, progress=lambda _: progress(next(checked), total)
+            )
+            for part in parts
+        }
     for part, count in counts.items():
         say(f"{part}: {plural(count, 'record')}, no fault")
     with show_counts("images") as progress:

@@ -15,7 +15,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from vae_aug.cli import options
-from vae_aug.cli.console import make_table, name_damage, publish, say, show_progress
+from vae_aug.cli.console import (
+    make_table,
+    name_damage,
+    publish,
+    say,
+    show_progress,
+    show_work,
+)
 from vae_aug.cli.console import show as print_table
 from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
@@ -125,7 +132,8 @@ def train(
             with watch_steps(recipe.train.steps) as show:
                 calls.train(records, out, recipe, card=text, progress=show, report=report, **shared)
             say("comparing it with what it started from and with classical filters ...")
-            outcome = calls.judge_training(records, out, config=recipe.train, **shared)
+            with show_work("comparing"):
+                outcome = calls.judge_training(records, out, config=recipe.train, **shared)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(describe_interruption(out, recipe.train.steps)) from None
     publish({"checkpoint": out / BEST_CHECKPOINT, **outcome.to_dict()})
@@ -229,8 +237,8 @@ def _read_settings(path: Path | None) -> dict[str, dict[str, Any]]:
     except ValueError as error:
         raise VAEAugError(f"{path}: not valid JSON ({error}).") from error
     # A run's own config.json also has its sources, which are arguments here.
-    known = {"model", "train", "sources"}
-    fits = isinstance(content, dict) and set(content) <= known
+    keys = {"model", "train", "sources"}
+    fits = isinstance(content, dict) and set(content) <= keys
     parts = {name: content.get(name, {}) for name in ("model", "train")} if fits else {}
     if not fits or not all(isinstance(part, dict) for part in parts.values()):
         raise VAEAugError(f'{path}: expected an object with the objects "model" and "train".')

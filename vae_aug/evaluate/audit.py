@@ -230,8 +230,8 @@ def audit_memorisation(
     train_source, held_out_source = (
         _open(subset, network.config.image_size) for subset in (training, held_out)
     )
-    samples_alone = network.config.profile != "ladder"
-    ways = ("prior", "variants") if samples_alone else ("variants", "interpolated")
+    samples_prior = network.config.profile != "ladder"
+    ways = ("prior", "variants") if samples_prior else ("variants", "interpolated")
     counts = len(train_source.places), len(held_out_source.places)
     report = Progress(progress, ways, *counts, samples)
     probe = Probe(network, seed)
@@ -358,11 +358,11 @@ def _read(source: _Source, probe: Probe, report: Progress) -> _Images:
 
 def _find_strangers(training: _Images, held_out: _Images) -> np.ndarray:
     """Tell held-out images that are neither in the training set nor of its patients: `[N] bool`."""
-    known = set(training.patients) - {b""}
+    trained_on = set(training.patients) - {b""}
     distances = find_neighbours(held_out.grids[:, None], training.grids, "pixels").distances
     return np.array(
         [
-            patient not in known and distance >= SAME_IMAGE
+            patient not in trained_on and distance >= SAME_IMAGE
             for patient, distance in zip(held_out.patients, distances[:, 0], strict=True)
         ]
     )
@@ -384,14 +384,14 @@ def _find_all(
         measure: [find_neighbours(part, references, measure) for part in views]
         for measure in ("pixels", "correlation")
     }
-    known = probe.encode(references, report)
-    scale = _compute_scale(known)
+    features = probe.encode(references, report)
+    scale = _compute_scale(features)
     if scale.any():
         told = [
             np.stack([probe.encode(part[:, view], report) for view in range(2)], axis=1) * scale
             for part in views
         ]
-        near["features"] = [find_neighbours(part, known * scale, "features") for part in told]
+        near["features"] = [find_neighbours(part, features * scale, "features") for part in told]
     return near
 
 

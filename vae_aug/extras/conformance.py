@@ -252,9 +252,9 @@ def _check_case(
             _check_pixels(f"ways: run eagerly and in `{name}`", eager, processed)
     if seeded and case.batch != "single":
         for index in range(_BATCH):
-            alone = _call(transform, _take(element, index))
+            single = _call(transform, _take(element, index))
             _check_pixels(
-                f"batch: example {index} alone and in its batch", alone, _take(eager, index)
+                f"batch: example {index} alone and in its batch", single, _take(eager, index)
             )
 
 

@@ -66,13 +66,13 @@ def restore_transform(
         CheckpointError: If the checkpoint cannot be loaded or is not the one that was used.
     """
     try:
-        known = {name: json.loads(settings)[name] for name in REPLAYED}
+        options = {name: json.loads(settings)[name] for name in REPLAYED}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise RecordError(
             f"augment/settings must be the JSON of {', '.join(REPLAYED)}; got {settings!r}. An "
             "example that was left untouched has none."
         ) from error
-    augment = VAEAugment(checkpoint, **known)
+    augment = VAEAugment(checkpoint, **options)
     if augment.checkpoint.digest != digest:
         raise CheckpointError(
             f"made with the checkpoint {digest[:16]}...; {checkpoint} is "

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from vae_aug.errors import DicomError
 from vae_aug.ingest.dicom.file import DicomErrors, read_dataset, read_elements
-from vae_aug.ingest.dicom.frames import check_header, describe_frame
+from vae_aug.ingest.dicom.frames import PLACE_GROUPS, FunctionalGroups, check_header
 from vae_aug.ingest.dicom.image import DicomHeader, check_window, find_frame_range, read_header
 from vae_aug.ingest.dicom.values import Window
 
@@ -123,9 +122,9 @@ def iterate_series(paths: Iterable[str | os.PathLike[str]], stride: int = 1) -> 
         except DicomError as error:
             unusable.append(Fault("unusable", path, 0, str(error).removeprefix(f"{path}: ")))
             continue
-        known = directions.setdefault(uid, [])
+        orientations = directions.setdefault(uid, [])
         for plane in planes:
-            groups.setdefault((uid, _find_direction(known, plane)), []).append(plane)
+            groups.setdefault((uid, _find_direction(orientations, plane)), []).append(plane)
     for (uid, _), planes in groups.items():
         yield _sort(uid, planes, stride, is_tilted=len(directions[uid]) > 1)
     if unusable:
@@ -137,12 +136,13 @@ def _read_planes(path: Path) -> tuple[str, list[_Plane]]:
     with DicomErrors(path):
         dataset, frames = read_elements(path)
         check_header(dataset)
-        planes = [_read_plane(path, dataset, frame) for frame in range(frames)]
+        groups = FunctionalGroups(dataset, PLACE_GROUPS)
+        planes = [_read_plane(path, groups, frame) for frame in range(frames)]
         return str(dataset.get("SeriesInstanceUID") or ""), planes
 
 
-def _read_plane(path: Path, dataset: Dataset, frame: int) -> _Plane:
-    described = describe_frame(dataset, frame)
+def _read_plane(path: Path, groups: FunctionalGroups, frame: int) -> _Plane:
+    described = groups.describe(frame)
     position = np.array(described.get("ImagePositionPatient") or [], float)
     orientation = np.array(described.get("ImageOrientationPatient") or [], float)
     if position.shape != (3,) or orientation.shape != (6,):
@@ -158,13 +158,13 @@ def _read_plane(path: Path, dataset: Dataset, frame: int) -> _Plane:
     return plane
 
 
-def _find_direction(known: list[np.ndarray], plane: _Plane) -> int:
-    """Return the index of an orientation among the known ones, which a new one joins."""
-    for index, orientation in enumerate(known):
+def _find_direction(orientations: list[np.ndarray], plane: _Plane) -> int:
+    """Return the index of the orientation of a plane; a new one is appended."""
+    for index, orientation in enumerate(orientations):
         if np.abs(orientation - plane.orientation).max() <= SAME_DIRECTION:
             return index
-    known.append(plane.orientation)
-    return len(known) - 1
+    orientations.append(plane.orientation)
+    return len(orientations) - 1
 
 
 def _sort(uid: str, planes: list[_Plane], stride: int, *, is_tilted: bool) -> Series:

@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Container, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder, pixel_array
+from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import (
     UID,
     JPEG2000TransferSyntaxes,
@@ -64,14 +68,13 @@ NO_PICTURES = {
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
-_FUNCTIONAL_GROUPS = (
-    "PixelMeasuresSequence",
-    "PixelValueTransformationSequence",
-    "FrameVOILUTSequence",
-    "PlanePositionSequence",
-    "PlaneOrientationSequence",
-)
-"""What enhanced objects say of a frame's values and place, PS3.3 C.7.6.16.2."""
+VALUE_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
+"""What enhanced objects say of a frame's values, PS3.3 C.7.6.16.2.9 and C.7.6.16.2.10."""
+
+PLACE_GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence")
+"""What they say of its place, PS3.3 C.7.6.16.2.3 and C.7.6.16.2.4."""
+
+_FUNCTIONAL_GROUPS = ("PixelMeasuresSequence", *VALUE_GROUPS, *PLACE_GROUPS)
 
 _GROUPS_OF_FRAMES = (0x52009229, 0x52009230)
 """Shared and Per-Frame Functional Groups Sequence."""
@@ -512,22 +515,109 @@ def describe_frame(dataset: Dataset, frame: int) -> Dataset:
         frame: Index of the frame, from 0.
 
     Returns:
-        A dataset, the object itself if it has no such groups; what the frame's own groups say
-        goes before what all frames share, and that before what the object says.
+        As `FunctionalGroups.describe`.
 
     Raises:
-        DicomError: If the object has groups for some frames, but none for this one.
+        DicomError: Likewise.
     """
-    shared = get_items(dataset, "SharedFunctionalGroupsSequence")[:1]
-    own = get_items(dataset, "PerFrameFunctionalGroupsSequence")
-    if not shared and not own:
-        return dataset
-    # Setting an element takes as long as all items in it, so that of each frame all would be.
-    described = Dataset({k: v for k, v in dataset.items() if k not in _GROUPS_OF_FRAMES})
-    if own and frame >= len(own):
-        raise DicomError(f"(5200,9230) describes {len(own)} frames; frame {frame} is missing.")
-    for groups in (*shared, *own[frame : frame + 1]):
-        for keyword in _FUNCTIONAL_GROUPS:
+    return FunctionalGroups(dataset).describe(frame)
+
+
+class FunctionalGroups:
+    """What an enhanced object says of its frames, prepared once for all of them."""
+
+    def __init__(self, dataset: Dataset, keywords: Sequence[str] = _FUNCTIONAL_GROUPS) -> None:
+        """Prepare what all frames share.
+
+        Args:
+            dataset: An object, enhanced or not.
+            keywords: The groups that are looked at, each a sequence.
+
+        Raises:
+            DicomError: If its groups are damaged, or too many.
+        """
+        shared = get_items(dataset, "SharedFunctionalGroupsSequence")[:1]
+        self._own = get_items(dataset, "PerFrameFunctionalGroupsSequence")
+        self._plain = None if shared or self._own else dataset
+        self._keywords = keywords
+        self._tags = {tag_for_keyword(keyword) for keyword in keywords}
+        # Setting an element takes as long as all items in it, so that of each frame all would be.
+        self._common = {k: v for k, v in dataset.items() if k not in _GROUPS_OF_FRAMES}
+        for groups in shared:
+            self._common |= self._collect(groups)
+
+    def describe(self, frame: int) -> Dataset:
+        """Return the elements that hold for a frame.
+
+        Args:
+            frame: Index of the frame, from 0.
+
+        Returns:
+            A dataset, the object itself if it has no such groups; what the frame's own groups say
+            goes before what all frames share, and that before what the object says.
+
+        Raises:
+            DicomError: If the object has groups for some frames, but none for this one, or they
+                are damaged.
+        """
+        if self._plain is not None:
+            return self._plain
+        if self._own and frame >= len(self._own):
+            raise DicomError(
+                f"(5200,9230) describes {len(self._own)} frames; frame {frame} is missing."
+            )
+        own = self._collect(self._own[frame]) if self._own else {}
+        return Dataset({**self._common, **own})
+
+    def describe_distinct(self, frames: int) -> Iterator[Dataset]:
+        """Describe frames as `describe`, those whose groups are the same in the file only once.
+
+        Args:
+            frames: How many frames there are.
+
+        Yields:
+            The elements that hold for one or more frames.
+
+        Raises:
+            DicomError: As `describe`, of any of the frames.
+        """
+        seen = set()
+        for frame in range(frames if self._own else 1):
+            has_own = frame < len(self._own)
+            stored = _freeze(self._own[frame], self._tags) if has_own else None
+            if stored is None or stored not in seen:
+                seen.add(stored)
+                yield self.describe(frame)
+
+    def _collect(self, groups: Dataset) -> dict[Any, Any]:
+        """Return the elements of the first item of each group."""
+        found: dict[Any, Any] = {}
+        for keyword in self._keywords:
             for item in get_items(groups, keyword)[:1]:
-                described.update(item)
-    return described
+                found.update(item.items())
+        return found
+
+
+def _freeze(dataset: Dataset, tags: Container[int | None] | None = None) -> Hashable:
+    """Return elements as they are in the file, None if they are no longer.
+
+    Args:
+        dataset: An item of a sequence.
+        tags: Which elements; None for all.
+
+    Returns:
+        Tag, VR and bytes of each; of a sequence that was parsed, those of its items.
+    """
+    found = []
+    for tag, element in dataset.items():
+        if tags is not None and tag not in tags:
+            continue
+        value = element.value
+        if isinstance(value, DicomSequence):
+            value = tuple(map(_freeze, value))
+            if None in value:
+                return None
+        elif not isinstance(element, RawDataElement):
+            return None
+        found.append((tag, element.VR, value))
+    return tuple(found)

@@ -26,6 +26,8 @@ from vae_aug.ingest.dicom.file import DicomErrors, get_frames, read_dataset, rea
 from vae_aug.ingest.dicom.frames import (
     GREY,
     NO_PICTURES,
+    VALUE_GROUPS,
+    FunctionalGroups,
     check_header,
     decode_frame,
     describe_frame,
@@ -236,17 +238,25 @@ def _read_values(
     path: str | os.PathLike[str], dataset: Dataset, frames: int
 ) -> tuple[frozenset[tuple[float, float]], bool | None]:
     """Return `rescales` and `has_windows` of a header."""
-    rescales: frozenset[tuple[float, float]] = frozenset()
-    has_windows = None
+    rescales = set()
+    has_windows: bool | None = True
     with contextlib.suppress(DicomError), DicomErrors(path):
         check_header(dataset)
-        if dataset.PhotometricInterpretation in GREY:
-            is_enhanced = describe_frame(dataset, 0) is not dataset
-            indices = range(frames if is_enhanced else 1)
-            # Frames are described twice, as the descriptions of all are large.
-            rescales = frozenset(get_rescale(describe_frame(dataset, i)) for i in indices)
-            has_windows = all(choose_own_voi(describe_frame(dataset, i)) for i in indices)
-    return rescales, has_windows
+        if dataset.PhotometricInterpretation not in GREY:
+            return frozenset(), None
+        groups = FunctionalGroups(dataset, VALUE_GROUPS)
+        for described in groups.describe_distinct(frames):
+            rescales.add(get_rescale(described))
+            has_windows = has_windows and _has_window(path, described)
+        return frozenset(rescales), has_windows
+    return frozenset(), None
+
+
+def _has_window(path: str | os.PathLike[str], described: Dataset) -> bool | None:
+    """Tell whether a frame has a window or table of its own, None if they are damaged."""
+    with contextlib.suppress(DicomError), DicomErrors(path):
+        return choose_own_voi(described) is not None
+    return None
 
 
 def _has_overlay(dataset: Dataset) -> bool:

@@ -131,10 +131,10 @@ def _part_subsets(
     subsets = {entry.get("subset", "") for entry in entries}
     if split == "all" or subsets <= {"", "default"}:
         return entries, []
-    known = {name.lower() for name in list_split_names(split)}
+    names = {name.lower() for name in list_split_names(split)}
     parts: tuple[list[ET.Element], list[ET.Element]] = ([], [])
     for entry in entries:
-        parts[entry.get("subset", "").lower() not in known].append(entry)
+        parts[entry.get("subset", "").lower() not in names].append(entry)
     if not parts[0]:
         raise MissingSplitError(
             f"{file}: has no subset {split!r}; it has {', '.join(sorted(subsets))}. 'all' reads "

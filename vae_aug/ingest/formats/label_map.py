@@ -52,17 +52,17 @@ class Labels:
         """
         text = clean_label(text)
         mapped = None if number is None else self._map.names.get(number)
-        known = self._map.numbers.get(text)
-        is_mapped = mapped is not None or known is not None
-        if text and number is not None and is_mapped and known != number:
+        number_of_text = self._map.numbers.get(text)
+        is_mapped = mapped is not None or number_of_text is not None
+        if text and number is not None and is_mapped and number_of_text != number:
             return Fault(f"its class/text is not what the label map names {number}")
         if not text and number is not None:
             if self._map.names and mapped is None:
                 return Fault(f"the label map has no item of its class/label {number}")
             text = str(number) if mapped is None else mapped
             self._unnamed |= {text} if mapped is None else set()
-        elif known is not None:
-            text = self._map.names[known]
+        elif number_of_text is not None:
+            text = self._map.names[number_of_text]
         if text and self._numbers.get(text) is None:
             self._numbers[text] = number
         return text

@@ -188,13 +188,13 @@ def _read_xml(
             collector.report(path, "no XML of LIDC-IDRI (LidcReadMessage)")
         else:
             reading = _parse_reading(root)
-            known = readings.setdefault(reading.series, reading)
-            if known != reading:
-                known.faults.append(
+            first = readings.setdefault(reading.series, reading)
+            if first != reading:
+                first.faults.append(
                     Fault("several XML files describe its series differently", "unread")
                 )
-                known.slices.update({**reading.slices, **known.slices})
-                known.places.update({**reading.places, **known.places})
+                first.slices.update({**reading.slices, **first.slices})
+                first.places.update({**reading.places, **first.places})
     if not readings and not broken:
         raise AnnotationError(
             f"{folder}: holds no XML of LIDC-IDRI that describes CT (LidcReadMessage)."

@@ -164,8 +164,8 @@ def pair_masks(source: Path, split: str, images: Path | None = None) -> Pairing:
     left_out = set(predictions)
     files = [_describe(path, source) for path in paths if path not in left_out]
     if images is not None:
-        known = {file.path.resolve() for file in files}
-        files += [_describe(p, images) for p in list_images(images) if p.resolve() not in known]
+        listed = {file.path.resolve() for file in files}
+        files += [_describe(p, images) for p in list_images(images) if p.resolve() not in listed]
     found, masks = _part(files)
     # They number objects; their classes are in SegmentationClass, beside it.
     objects = [mask for mask in masks if _OBJECTS in map(fold_name, mask.path.parts)]
@@ -180,7 +180,7 @@ def pair_masks(source: Path, split: str, images: Path | None = None) -> Pairing:
     for path in alike:
         for image in index.find(_describe(path, source, _strip_suffixes(path))):
             pairing.others.setdefault(image.path, []).append(path)
-    alone: list[_File] = []
+    unmatched: list[_File] = []
     for mask in masks:
         if mask.splits & others:
             continue
@@ -190,8 +190,8 @@ def pair_masks(source: Path, split: str, images: Path | None = None) -> Pairing:
         elif fitting:
             pairing.unclear[mask.path] = [file.path for file in fitting]
         else:
-            alone.append(mask)
-    _pair_alone(found, alone, pairing)
+            unmatched.append(mask)
+    _pair_by_folder(found, unmatched, pairing)
     return pairing
 
 
@@ -274,13 +274,13 @@ def _is_sure(file: _File) -> bool:
     return file.kind == "sure" or any(word in _SURE for word, _ in split_name(file.stem))
 
 
-def _pair_alone(found: Sequence[_File], alone: Sequence[_File], pairing: Pairing) -> None:
+def _pair_by_folder(found: Sequence[_File], unmatched: Sequence[_File], pairing: Pairing) -> None:
     """Give masks to the only image of their folder, as the Data Science Bowl of 2018 has them."""
     by_folder: dict[tuple[str, ...], list[_File]] = {}
     for file in found:
         by_folder.setdefault(file.folders, []).append(file)
     named = {path for path, masks in pairing.images.items() if masks}
-    for mask in alone:
+    for mask in unmatched:
         files = by_folder.get(mask.folders, []) if mask.folders and mask.kind else []
         if len(files) == 1 and files[0].stem == mask.folders[-1] and files[0].path not in named:
             pairing.images[files[0].path].append(mask.path)

@@ -22,7 +22,7 @@ _PLAIN = 8 / 255
 # Two blocks of JPEG, or an edge that was made eleven times as large.
 _REACH_PX = 16
 _FEWEST_GREYS = 3
-_LEAST_ALONE_PX = 4
+_LEAST_ISOLATED_PX = 4
 _BLOCK = np.ones((3, 3), np.uint8)
 
 
@@ -71,7 +71,7 @@ class LevelCounter:
         """Begin with no mask."""
         self._all = np.zeros(_LEVELS, np.int64)
         self._solid = np.zeros(_LEVELS, np.int64)
-        self._alone = np.zeros(_LEVELS, np.int64)
+        self._isolated = np.zeros(_LEVELS, np.int64)
         self._linked = np.zeros(_LEVELS, np.int64)
 
     @property
@@ -89,7 +89,7 @@ class LevelCounter:
             return
         solid = _find_solid(values)
         self._solid += _count(values[solid])
-        self._alone += _count(values[~solid & _find_alone(values)])
+        self._isolated += _count(values[~solid & _find_isolated(values)])
         self._linked += _count(values[_find_linked(values)])
 
     def decide(self, named: Iterable[int]) -> Levels:
@@ -113,7 +113,7 @@ class LevelCounter:
         values = self.values
         if len(values) < 2 or set(values) <= set(named):
             return Levels(frozenset(values))
-        telling = self._solid + (self._alone if len(values) <= MAX_CLASSES else 0)
+        telling = self._solid + (self._isolated if len(values) <= MAX_CLASSES else 0)
         classes = {value for value in values if 2 * telling[value] >= self._all[value]}
         top, scale = values[-1], 255 if values[-1] < 256 else _LEVELS - 1
         plain = top - _PLAIN * scale
@@ -149,16 +149,16 @@ def _find_solid(values: np.ndarray) -> np.ndarray:
     return solid
 
 
-def _find_alone(values: np.ndarray) -> np.ndarray:
+def _find_isolated(values: np.ndarray) -> np.ndarray:
     """Mark the pixels in regions of one level with nothing but 0 around."""
     count, regions = cv2.connectedComponents((values > 0).astype(np.uint8))
     one = np.zeros(count, np.int32)
     one[regions] = values  # that of some pixel of each region
     sizes = np.bincount(regions.ravel(), minlength=count)
     others = np.bincount(regions[one[regions] != values], minlength=count)
-    alone = (others == 0) & (sizes >= _LEAST_ALONE_PX)
-    alone[0] = False
-    marked: np.ndarray = alone[regions]
+    is_isolated = (others == 0) & (sizes >= _LEAST_ISOLATED_PX)
+    is_isolated[0] = False
+    marked: np.ndarray = is_isolated[regions]
     return marked
 
 

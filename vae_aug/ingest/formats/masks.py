@@ -172,8 +172,9 @@ class _Reader:
         if missing and not entries:
             reason = f"has no mask {', '.join(missing)}, as other images have"
             self._collector.report(path, reason, "unannotated")
-        known = None if (missing or not found) and not entries else entries
-        self._collector.add(path, known, file=next(faulty, next(iter(found), None)), size=size)
+        file = next(faulty, next(iter(found), None))
+        is_unannotated = (missing or not found) and not entries
+        self._collector.add(path, None if is_unannotated else entries, file=file, size=size)
 
     def _list_missing(self, masks: Sequence[Path]) -> list[str]:
         """Return the folders and things of which other images have a mask, and one has not."""

@@ -125,7 +125,7 @@ class ImageMatcher:
         for folder in folders:
             for path in list_files(folder, *IMAGE_SUFFIXES):
                 self._index.setdefault(fold_name(path.stem), {}).setdefault(path.name, path)
-        self._known = {os.path.normpath(path): path for path in self.images}
+        self._by_path = {os.path.normpath(path): path for path in self.images}
 
     @property
     def images(self) -> list[Path]:
@@ -136,7 +136,7 @@ class ImageMatcher:
         """Return the image of a name, else the only one of its stem; None if there is none."""
         found = self._finder.find(name)
         if found is not None and found.suffix.lower() in IMAGE_SUFFIXES:
-            return self._known.get(os.path.normpath(found), found)
+            return self._by_path.get(os.path.normpath(found), found)
         alike = self.list_alike(_get_last(name).stem)
         return alike[0] if len(alike) == 1 else None
 

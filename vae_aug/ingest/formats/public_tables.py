@@ -47,7 +47,7 @@ AUTOML = (
 _AUTOML_SETS = SPLIT_WORDS | {"unassigned"}
 
 
-class _Known(NamedTuple):
+class _PublicTable(NamedTuple):
     """A public table: the columns that tell it, and how its dialect is made of all columns."""
 
     columns: frozenset[str]
@@ -73,7 +73,7 @@ def find_dialect(file: Path, header: Sequence[str]) -> Dialect:
     Raises:
         AnnotationError: If it is no table of boxes in images.
     """
-    make = next((known.make for known in _KNOWN if known.columns <= {*header}), find_columns)
+    make = next((table.make for table in _TABLES if table.columns <= {*header}), find_columns)
     return make(file, header)
 
 
@@ -183,24 +183,24 @@ def _refuse_luna(file: Path, header: Sequence[str]) -> Dialect:
     )
 
 
-_KNOWN = (
-    _Known(frozenset(["patientid", "x", "y", "width", "height", "target"]), _make_rsna),
-    _Known(
+_TABLES = (
+    _PublicTable(frozenset(["patientid", "x", "y", "width", "height", "target"]), _make_rsna),
+    _PublicTable(
         frozenset(
             ["filename", "patientindex", "boundingboxes", "coarselesiontype", "trainvaltest"]
         ),
         _make_deeplesion,
     ),
-    _Known(
+    _PublicTable(
         frozenset(["imageid", "labelname", "confidence", "xmin", "xmax", "ymin", "ymax"]),
         _make_open_images,
     ),
-    _Known(frozenset(["imageid", "findingcategories", "xmin", "ymin"]), _make_mammo),
-    _Known(frozenset(["imageindex", "findinglabel", "bboxx"]), _make_nih),
-    _Known(frozenset(["seriesuid", "coordx", "coordy", "coordz"]), _refuse_luna),
+    _PublicTable(frozenset(["imageid", "findingcategories", "xmin", "ymin"]), _make_mammo),
+    _PublicTable(frozenset(["imageindex", "findinglabel", "bboxx"]), _make_nih),
+    _PublicTable(frozenset(["seriesuid", "coordx", "coordy", "coordz"]), _refuse_luna),
 )
 
 
 def is_public(header: Sequence[str]) -> bool:
     """Tell whether columns are those of a public table."""
-    return any(known.columns <= {*header} for known in _KNOWN)
+    return any(table.columns <= {*header} for table in _TABLES)

@@ -338,13 +338,13 @@ def _find_system(file: Path, header: Sequence[str]) -> _System | None:
             f"{file}: has the corners of polygons (x1, x2, x3, ...); write boxes as xmin, ymin, "
             "xmax, ymax."
         )
-    known = {name: _name_coordinate(name) for name in header}
+    coordinates = {name: _name_coordinate(name) for name in header}
     systems: list[_System] = []
     for relative in (False, True):
         for prefix in ("bbox", ""):
             names = {
                 coordinate: name
-                for name, (before, coordinate, is_relative) in known.items()
+                for name, (before, coordinate, is_relative) in coordinates.items()
                 if is_relative == relative and before in (prefix, "bbox")
             }
             for format, wanted in _SYSTEMS:

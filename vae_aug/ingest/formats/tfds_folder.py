@@ -249,10 +249,10 @@ def _read_entries(
     ).tolist()
     numbers = columns.get(keys.label, [0] * count)
     marks = [list(map(bool, columns.get(key, [0] * count))) for key in keys.marks]
-    known = range(len(keys.label_names))
+    classes = range(len(keys.label_names))
     return [
         Box(box, keys.label_names[number], *rest)
-        if number in known
-        else Fault(f"{place}, box {index}: {keys.label} is not in [0, {len(known)})")
+        if number in classes
+        else Fault(f"{place}, box {index}: {keys.label} is not in [0, {len(classes)})")
         for index, (box, number, *rest) in enumerate(zip(boxes, numbers, *marks, strict=True))
     ]

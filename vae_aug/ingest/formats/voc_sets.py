@@ -29,9 +29,9 @@ def read_image_set(folder: Path, split: str) -> list[str] | None:
         if (lists / f"{name}.txt").is_file():
             lines = map(str.strip, read_text(lists / f"{name}.txt").splitlines())
             return [line for line in dict.fromkeys(lines) if line]
-    known = ", ".join(sorted(path.stem for path in lists.glob("*.txt")))
+    names = ", ".join(sorted(path.stem for path in lists.glob("*.txt")))
     raise MissingSplitError(
-        f"{lists}: has no {split}.txt; it has {known}. 'all' takes every image."
+        f"{lists}: has no {split}.txt; it has {names}. 'all' takes every image."
     )
 
 

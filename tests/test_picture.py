@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vae_aug.ingest import picture as ingest_sheet
+from vae_aug.ingest import picture
 from vae_aug.ingest.picture import SheetImages, write_ingest_sheet
 from vae_aug.records.records import make_example, write_records
 
@@ -29,7 +29,7 @@ def choose(records):
     images = SheetImages()
     for name, labels, patient in records:
         images.offer(make_record(name, labels, patient), patient)
-    parse = ingest_sheet.parse_example
+    parse = picture.parse_example
     return [parse(r)["image/source_id"].numpy().decode() for r in images.records]
 
 
@@ -61,7 +61,7 @@ def test_the_sheet_numbers_images_and_names_nobody(tmp_path, monkeypatch):
     images, written = SheetImages(), []
     images.offer(records[0], "secret-patient")
     monkeypatch.setattr(
-        ingest_sheet, "write_sheet", lambda *arguments, **options: written.append(arguments)
+        picture, "write_sheet", lambda *arguments, **options: written.append(arguments)
     )
     write_ingest_sheet(tmp_path, "train", images, "1 images and 3 boxes, read as coco")
     ((path, rows, caption),) = written
