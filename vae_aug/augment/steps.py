@@ -125,7 +125,7 @@ class Steps:
         """
         config = self.config
         if known and self.engine.image_size is not None:
-            image = known["reconstruction"]  # the network does not read it
+            image = known["reconstruction"]  # has the size, and is read for transformations alone
         else:
             image = self._make_input(example.image)
         chosen = tf.constant(not self.is_identity)
