@@ -48,7 +48,9 @@ from vae_aug.train.pairs import (
 )
 
 RESULTS = Path(__file__).parent / "results"
-SETS = {"lgg_flair": ("train.json", "val.json"), "ibsi_sts": ("train.json", "val.json")}
+SETS: dict[str, float | None] = {"lgg_flair": None, "ibsi_sts": 4095.0}
+"""Sets with `train.json` and `val.json`, and the grey value of white if it is not the dtype's."""
+
 VARIANTS, IMAGES, REALISM_IMAGES = 6, 60, 200
 _MIN_CONTRAST = 0.5
 _NEIGHBOUR = 3
@@ -305,10 +307,14 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     describe = make_describer()
-    results: dict[str, Any] = {}
+    # What an earlier run measured is kept, unless it is asked for again.
+    out = arguments.out
+    results: dict[str, Any] = json.loads(out.read_text())["sets"] if out.is_file() else {}
     for name in arguments.sets:
-        files = [str(arguments.data / name / file) for file in SETS[name]]
-        train, test = (read_samples(Source((file,), SQUARE)) for file in files)
+        train, test = (
+            read_samples(Source((str(arguments.data / name / file),), SQUARE, SETS[name]))
+            for file in ("train.json", "val.json")
+        )
         network = get_network(name, train, arguments.work, arguments.steps)
         rows = results[name] = {}
         for way, vary in list_ways(network, train).items():

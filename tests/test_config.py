@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -64,3 +65,16 @@ def test_unknown_settings_are_named():
 def test_a_removed_engine_names_those_there_are_and_its_successor():
     with pytest.raises(ValueError, match=r"'openvino-bfloat16'; got 'openvino-int8'.*was removed"):
         AugmentConfig(engine="openvino-int8")
+
+
+def test_variation_is_described_only_where_it_is():
+    plain = ModelConfig(profile="ladder")
+    varied = dataclasses.replace(plain, variation=True)
+    assert "variation" not in plain.to_dict() and varied.to_dict()["variation"] is True
+    for config in (plain, varied):
+        assert ModelConfig.from_dict(config.to_dict()) == config
+    modes = ("denoise", "sample", "interpolate")
+    assert [varied.makes_fields(mode) for mode in modes] == [False, True, True]
+    assert not any(plain.makes_fields(mode) for mode in modes)
+    with pytest.raises(ValueError, match="variation is of the profile 'ladder'"):
+        ModelConfig(variation=True)

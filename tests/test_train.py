@@ -324,6 +324,15 @@ def test_a_network_that_no_checkpoint_holds_is_refused_at_once(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_transformations_are_trained_elsewhere(tmp_path):
+    varied = dataclasses.replace(MODEL, profile="ladder", variation=True)
+    with pytest.raises(
+        ValueError, match=r"does not train the transformations .* vae_aug\.train\.pairs"
+    ):
+        train([tmp_path], tmp_path / "run", Recipe(varied, CONFIG))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_damaged_validation_split_is_not_passed_over(records, tmp_path):
     damaged = shutil.copytree(records, tmp_path / "damaged")
     (path,) = damaged.glob("validation-*")

@@ -117,13 +117,19 @@ def train(
         RecordError: If a source has no training split or is damaged, a folder of `validation` has
             no such split, there is nothing to hold back, or another run writes to `out`.
         ValueError: If `out` holds a run with other settings, `start_from` is a network of another
-            architecture, or the network is larger than a checkpoint may hold.
+            architecture, or the network is larger than a checkpoint may hold or has a `variation`,
+            which `vae_aug.train.pairs` trains.
         CheckpointError: If `start_from` cannot be loaded.
         TrainingError: If the loss stops being finite, or what a former run left in `out` is
             damaged; the message names the file.
     """
     out, recipe = Path(out), recipe or Recipe()
     check_size(recipe.model)
+    if recipe.model.variation:
+        raise ValueError(
+            "train() does not train the transformations of variation=True. Leave it out, and see "
+            "vae_aug.train.pairs.train_transformation."
+        )
     with lock_folder(out) as locked:
         if locked:
             clean_up(out)
