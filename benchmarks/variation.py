@@ -98,7 +98,7 @@ def make_network_way(network: TransformationVAE, factor: float) -> Vary:
     @tf.function
     def vary(image: tf.Tensor, boxes: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
         squares, white = make_squares(image[None])
-        fields = network.decode(network.describe(squares), z[None], white)
+        fields = network.sample(network.describe(squares), z[None], white)
         one = Fields(*(part[0] for part in fields)).scale(factor)
         return change_tones(move_pixels(image, one, boxes), one)
 
@@ -156,6 +156,7 @@ def list_ways(network: TransformationVAE, samples: Samples) -> dict[str, Vary]:
         return lambda grey, boxes, rng: change(grey, rng)
 
     return {
+        "unchanged": lambda grey, boxes, rng: grey,
         "transformation, factor 1": make_network_way(network, 1.0),
         "transformation, factor 0.5": make_network_way(network, 0.5),
         "random fields": make_random_way(1.5, 0.35),

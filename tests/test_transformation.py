@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from vae_aug.model import transformation
-from vae_aug.model.fields import GRID, SQUARE, TONES
+from vae_aug.model.fields import GRID, SQUARE, TONES, Fields
 from vae_aug.model.transformation import LATENT_DIM, TransformationVAE
 
 
@@ -59,6 +59,31 @@ def test_an_untrained_network_hardly_changes_anything(network, features):
     fields = network.decode(features, tf.zeros([3, LATENT_DIM]), tf.ones(3))
     assert np.max(np.abs(fields.displacement)) * SQUARE < 0.1
     assert np.max(np.abs(fields.slopes)) < 0.1
+
+
+def test_samples_lie_around_the_image_itself(network, features):
+    white = tf.ones(3)
+    still = network.sample(features, tf.zeros([3, LATENT_DIM]), white)
+    assert not np.any(still.displacement) and not np.any(still.slopes)
+    z = np.random.default_rng(0).standard_normal((3, LATENT_DIM), np.float32)
+    sampled, common = (network.decode(features, noise, white) for noise in (z, 0 * z))
+    np.testing.assert_allclose(
+        network.sample(features, z, white).slopes, sampled.slopes - common.slopes, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("mode", ["sample", "interpolate"])
+def test_a_transformation_is_linear_in_the_factor(network, mode):
+    squares = np.random.default_rng(0).random((2, SQUARE, SQUARE, 1), np.float32)
+    noise = {
+        name: spec.sample(tf.constant([1, 2]), 2)
+        for name, spec in transformation.list_noise(mode).items()
+    }
+    once, twice = (
+        Fields.unpack(network.vary(squares, noise, mode=mode, factor=factor)) for factor in (1, 2)
+    )
+    np.testing.assert_allclose(2 * once.slopes, twice.slopes, rtol=1e-5)
+    assert np.any(once.slopes) and ("share" in noise) == (mode == "interpolate")
 
 
 def test_weights_are_saved_and_loaded(network, features, tmp_path):

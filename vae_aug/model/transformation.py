@@ -176,8 +176,8 @@ class TransformationVAE(keras.Model):
     ) -> tf.Tensor:
         """Make a transformation of each image.
 
-        `"sample"` decodes z from the prior. `"interpolate"` reads the transformation between an
-        image and the one before it in the batch, and applies a random share of it.
+        `"sample"` decodes z from the prior, see `sample`. `"interpolate"` reads the transformation
+        between an image and the one before it in the batch, and applies a random share of it.
 
         Args:
             squares: `[B, SQUARE, SQUARE, 1] float32 in [0, 1]`, letterboxed.
@@ -197,9 +197,31 @@ class TransformationVAE(keras.Model):
         share = noise["share"] if mode == "interpolate" else 1.0
         if mode == "interpolate" and not alone:
             z, _ = self.encode(features, tf.roll(features, 1, axis=0))
+            fields = self.decode(features, z, white)
         else:
-            z, share = noise["z"], share * self.strength
-        return self.decode(features, z, white).scale(factor * share).pack()
+            fields = self.sample(features, noise["z"], white).scale(self.strength)
+        return fields.scale(factor * share).pack()
+
+    def sample(self, features: tf.Tensor, z: tf.Tensor, white: tf.Tensor) -> Fields:
+        """Make the transformations that differ from the most common one as `decode`'s of z do.
+
+        What all transformations of an image have in common makes it more like the others of the
+        training set: less contrast than it has, if it has much. That is taken off, so that samples
+        lie around the image itself.
+
+        Args:
+            features: Of the images, from `describe`.
+            z: `[B, LATENT_DIM] float32`, from the prior.
+            white: `[B] float32`, from `make_squares`.
+
+        Returns:
+            The transformations, a batch of them.
+        """
+        sampled = self.decode(features, z, white)
+        common = self.decode(features, tf.zeros_like(z), white)
+        return Fields(
+            sampled.displacement - common.displacement, sampled.slopes - common.slopes, white
+        )
 
     def decode(self, features: tf.Tensor, z: tf.Tensor, white: tf.Tensor) -> Fields:
         """Turn latent vectors into transformations of images.
