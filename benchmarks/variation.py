@@ -4,7 +4,7 @@
 
 Every way sees the same validation patients, fitted into squares of 128 pixels, and makes six
 variants of each image. Ways that learn have learned from the training patients alone; two others
-take statistics of a training image that is not the same patient's. `random fields` is what the
+take statistics of a random training image. `random fields` is what the
 learned transformation applies, with numbers of the same size that nothing was learned for.
 
 Measures, means over images: the standard deviation over the variants of a pixel's grey, outside and
@@ -42,10 +42,7 @@ from vae_aug.model.transformation import (
     TransformationVAE,
     make_squares,
 )
-from vae_aug.train.pairs import (
-    TransformationConfig,
-    train_transformation,
-)
+from vae_aug.train.pairs import TransformationConfig, train_transformation
 
 RESULTS = Path(__file__).parent / "results"
 SETS: dict[str, float | None] = {"lgg_flair": None, "ibsi_sts": 4095.0}
@@ -171,6 +168,12 @@ def list_ways(network: TransformationVAE, samples: Samples) -> dict[str, Vary]:
     }
 
 
+def get_image(samples: Samples, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image `[S, S] float32 in [0, 1]` and its boxes `[N, 4] float32`, `rel_yxyx`."""
+    grey = samples.images[index, ..., 0].astype(np.float32) / 255
+    return grey, (samples.boxes[index] / SQUARE).astype(np.float32)
+
+
 def measure_way(vary: Vary, samples: Samples, seed: int) -> dict[str, Any]:
     """Measure one way on some of the images."""
     rng = np.random.default_rng(seed)
@@ -180,8 +183,7 @@ def measure_way(vary: Vary, samples: Samples, seed: int) -> dict[str, Any]:
     }  # fmt: skip
     ratios: list[float] = []
     for index in chosen:
-        grey = samples.images[index, ..., 0].astype(np.float32) / 255
-        boxes = (samples.boxes[index] / SQUARE).astype(np.float32)
+        grey, boxes = get_image(samples, index)
         variants = np.stack([vary(grey, boxes, rng) for _ in range(VARIANTS)])
         inside = make_box_mask(boxes, *grey.shape)
         body = find_body(grey) & ~inside
@@ -190,7 +192,7 @@ def measure_way(vary: Vary, samples: Samples, seed: int) -> dict[str, Any]:
         if inside.any():
             per_image["spread_inside"].append(spread[inside].mean())
         per_image["change"].append(np.abs(variants - grey)[:, body].mean())
-        per_image["beyond"].append(np.mean([measure_beyond(grey, v, body) for v in variants]))
+        per_image["beyond"].append(measure_beyond(grey, variants, body).mean())
         for box in boxes:
             before = measure_contrast(grey, box, inside)
             if abs(before) >= _MIN_CONTRAST:
@@ -205,14 +207,14 @@ def measure_way(vary: Vary, samples: Samples, seed: int) -> dict[str, Any]:
     }
 
 
-def measure_beyond(grey: np.ndarray, variant: np.ndarray, body: np.ndarray) -> float:
-    """Compute the share of a change that a cubic of grey times (1, row, column) leaves over."""
+def measure_beyond(grey: np.ndarray, variants: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """Compute the share of each change that a cubic of grey times (1, row, column) leaves over."""
     rows, columns = np.mgrid[: len(grey), : len(grey)] / len(grey) - 0.5
-    values, change = grey[body], (variant - grey)[body]
+    values, changes = grey[body], (variants - grey)[:, body].T
     places = [np.ones_like(values), rows[body], columns[body]]
     basis = np.stack([values**power * place for power in range(4) for place in places], axis=1)
-    left = change - basis @ np.linalg.lstsq(basis, change, rcond=None)[0]
-    return float(left @ left / max(change @ change, 1e-9))
+    left = changes - basis @ np.linalg.lstsq(basis, changes, rcond=None)[0]
+    return (left**2).sum(axis=0) / np.maximum((changes**2).sum(axis=0), 1e-9)
 
 
 def measure_realism(
@@ -222,9 +224,7 @@ def measure_realism(
     rng = np.random.default_rng(0)
     variants = []
     for index in rng.permutation(len(train))[:REALISM_IMAGES]:
-        grey = train.images[index, ..., 0].astype(np.float32) / 255
-        boxes = (train.boxes[index] / SQUARE).astype(np.float32)
-        variants.append(vary(grey, boxes, rng))
+        variants.append(vary(*get_image(train, index), rng))
     kept = rng.permutation(len(test))[:REALISM_IMAGES]
     real = describe(test.images[kept, ..., 0].astype(np.float32) / 255)
     made = describe(np.stack(variants))
@@ -268,9 +268,7 @@ def get_network(name: str, samples: Samples, work: Path, steps: int) -> Transfor
 
     def tell(number: int, figures: dict[str, float]) -> None:
         if number % 100 == 0:
-            print(
-                name, number, {key: round(value, 3) for key, value in figures.items()}, flush=True
-            )
+            print(name, number, {k: round(v, 3) for k, v in figures.items()}, flush=True)
 
     config = TransformationConfig(steps=steps)
     groups = [str(group) for group in samples.groups]
@@ -285,8 +283,7 @@ def write_sheet(path: Path, vary: Vary, samples: Samples, rows: int = 6) -> None
     lines = []
     with_boxes = [index for index in range(len(samples)) if len(samples.boxes[index])]
     for index in rng.permutation(with_boxes)[:rows]:
-        grey = samples.images[index, ..., 0].astype(np.float32) / 255
-        boxes = (samples.boxes[index] / SQUARE).astype(np.float32)
+        grey, boxes = get_image(samples, index)
         cells = []
         for image in [grey, *(vary(grey, boxes, rng) for _ in range(VARIANTS))]:
             large = cv2.resize(np.clip(255 * image, 0, 255).astype(np.uint8), (192, 192))
@@ -326,7 +323,7 @@ def main() -> None:
             print(name, way, {k: round(v, 3) for k, v in rows[way].items()}, flush=True)
         write_sheet(arguments.work / f"{name}.png", make_network_way(network, 1.0), test)
         result = {"benchmark": "variation", "steps": arguments.steps, "sets": results}
-        write_atomic(arguments.out, (json.dumps(result, indent=1) + "\n").encode())
+        write_atomic(out, (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -134,7 +134,10 @@ class VAEAugment:
             p: Probability that an example is augmented.
             guard: What happens where a box's content is not preserved: `"paste"` the original
                 back, with a feathered edge, `"keep"` the whole original image, or `"off"`.
-            min_fidelity: SSIM of a box with its margin below which the guard acts.
+            min_fidelity: SSIM of a box with its margin below which the guard acts. For samples of a
+                checkpoint with a `variation`, whose tones may change, it is the share of its
+                contrast-to-noise ratio that a box keeps, and `"paste"` weakens the change of tones
+                of the whole image instead; see `vae_aug.augment.transformed`.
             value_range: Values of black and white, e.g. `(0, 4095)`, or `(-1024, 3071)` for
                 Hounsfield units. None for the range of an integer dtype, and for [0, 1] or [0, 255]
                 by each floating-point image's maximum; one that fits neither is refused.

@@ -9,8 +9,6 @@ which a detector learns more than from the lesion.
 
 from __future__ import annotations
 
-import functools
-
 import tensorflow as tf
 
 from vae_aug.augment.guard import make_windows, measure_contrasts
@@ -57,14 +55,14 @@ def transform_guarded(
         share of that before, at most 1, and 1 for one that did not stand out before, NaN for one
         that is no box; and `[N] bool`, the boxes that the guard acted for.
     """
-    values = tf.cast(image, tf.float32)
+    values, original = tf.cast(image, tf.float32), compute_grey(image, low, high)
     if replaced:
-        values = change_luminance(values, replaced * _leave_out(image, low, high), low, high)
+        values = change_luminance(values, replaced * _leave_out(original), low, high)
     moved = move_pixels(values, fields, boxes)
     grey = (moved - low) * (1.0 / (high - low))
     height, width = tf.unstack(tf.shape(image)[:2])
     valid = make_windows(boxes, height, width).valid
-    (before,) = measure_contrasts(boxes, compute_grey(image, low, high))
+    (before,) = measure_contrasts(boxes, original)
 
     def apply(slopes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         change = change_tones(grey, fields._replace(slopes=slopes)) - grey
@@ -79,14 +77,18 @@ def transform_guarded(
     changed, fidelity = apply(fields.slopes)
     failed = fidelity < min_fidelity if guard != "off" else tf.zeros_like(valid)
     if guard == "paste":
-        gain = tf.math.log(_add(changed - low) / tf.maximum(_add(moved - low), 1e-6))
-        for share in _WEAKER:
-            weaker = share * fields.slopes + (1.0 - share) * gain
-            changed, fidelity = tf.cond(
-                tf.reduce_any(fidelity < min_fidelity),
-                functools.partial(apply, weaker),
-                lambda so_far=(changed, fidelity): so_far,
-            )
+        gain = tf.math.log(_add(changed - low) / _add(moved - low))
+        shares = tf.constant(_WEAKER)
+
+        def weaken(tried: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            share = shares[tried]
+            return tried + 1, *apply(share * fields.slopes + (1.0 - share) * gain)
+
+        _, changed, fidelity = tf.while_loop(
+            lambda tried, _, kept: (tried < len(_WEAKER)) & tf.reduce_any(kept < min_fidelity),
+            weaken,
+            (0, changed, fidelity),
+        )
     if guard != "off":
         lost = tf.reduce_any(fidelity < min_fidelity)
         failed |= lost & valid
@@ -108,8 +110,7 @@ def _add(values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.nn.relu(values)) + 1e-6
 
 
-def _leave_out(image: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+def _leave_out(grey: tf.Tensor) -> tf.Tensor:
     """Compute the change that takes an image's detail away: `[H, W, 1] float32`."""
-    grey = compute_grey(image, low, high)
-    height, width = tf.unstack(tf.shape(image)[:2])
+    height, width = tf.unstack(tf.shape(grey)[:2])
     return unletterbox(letterbox(grey, SQUARE), height, width) - grey

@@ -188,12 +188,14 @@ class TensorFlowEngine:
         given = tf.nest.flatten((images, noise, known))
         if self._config.mode != "interpolate" or self._config.seed is not None:
             # A neighbour depends on how the data was batched, which a seed must not.
-            return self._get_frozen(True, described)(*given)
-        return tf.cond(
-            tf.shape(images)[0] > 1,
-            lambda: self._get_frozen(False, described)(*given),
-            lambda: self._get_frozen(True, described)(*given),
-        )
+            computed = self._get_frozen(True, described)(*given)
+        else:
+            computed = tf.cond(
+                tf.shape(images)[0] > 1,
+                lambda: self._get_frozen(False, described)(*given),
+                lambda: self._get_frozen(True, described)(*given),
+            )
+        return tf.ensure_shape(computed, self.find_output_shape(images))
 
     def _get_frozen(self, *key: Any) -> Callable[..., tf.Tensor]:
         """Return the graph that `_freeze` makes, once for each key."""
@@ -297,9 +299,7 @@ class TensorFlowEngine:
         """
         on_a_device = self._config.device is not None  # whose graph TensorFlow may want otherwise
         compute = network.make_function() if on_a_device else network.make_call()
-        return lambda images, *others: tf.ensure_shape(
-            compute(images, *others)[0], self.find_output_shape(images)
-        )
+        return lambda *tensors: compute(*tensors)[0]
 
 
 class XLAEngine(TensorFlowEngine):
@@ -311,9 +311,7 @@ class XLAEngine(TensorFlowEngine):
         """Have XLA compile a network; see `TensorFlowEngine`."""
         wait_at_exit()
         compute = tf.function(network.make_function(), autograph=False, jit_compile=True)
-        return lambda images, *others: tf.ensure_shape(
-            compute(images, *others)[0], self.find_output_shape(images)
-        )
+        return lambda *tensors: compute(*tensors)[0]
 
 
 def find_sides(images: tf.Tensor) -> tuple[Side, Side]:

@@ -125,11 +125,7 @@ class OpenVINOEngine(TensorFlowEngine):
             inferences.append(Inference(model, graph.inputs, not alone, precision))
         infer = end_at_exit(chain(inferences))
 
-        def run(images: tf.Tensor, *others: tf.Tensor) -> tf.Tensor:
-            computed = tf.numpy_function(infer, [images, *others], tf.float32, stateful=False)
-            return tf.ensure_shape(computed, self.find_output_shape(images))
-
-        return run
+        return lambda *tensors: tf.numpy_function(infer, tensors, tf.float32, stateful=False)
 
 
 class Inference:

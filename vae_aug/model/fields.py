@@ -164,10 +164,10 @@ def limit_stretch(displacement: tf.Tensor) -> tf.Tensor:
         distance at most.
     """
     down, across = tf.unstack(displacement, axis=-1)
+    steps = (down[..., 1:, :] - down[..., :-1, :], across[..., 1:] - across[..., :-1])
     limited = []
-    for part, axis in ((down, -2), (across, -1)):
-        first, last = tf.split(part, [1, GRID - 1], axis)[1], tf.split(part, [GRID - 1, 1], axis)[0]
-        steepest = tf.reduce_max(tf.abs(first - last), axis=(-2, -1), keepdims=True) * GRID
+    for part, step in zip((down, across), steps, strict=True):
+        steepest = tf.reduce_max(tf.abs(step), axis=(-2, -1), keepdims=True) * GRID
         limited.append(part * (MAX_STRETCH / tf.maximum(steepest, MAX_STRETCH)))
     return tf.stack(limited, axis=-1)
 
@@ -283,9 +283,9 @@ def make_weights(
     away = tf.abs(place[:, None] - tf.range(-2.0, GRID + 2.0))
     near = 2.0 / 3.0 - away * away * (1.0 - 0.5 * away)
     weights = tf.where(away < 1.0, near, tf.nn.relu(2.0 - away) ** 3 / 6.0)
-    before, inner, behind = tf.split(weights, [3, GRID - 2, 3], axis=-1)
-    ends = (tf.reduce_sum(end, axis=-1, keepdims=True) for end in (before, behind))
-    return tf.concat([next(ends), inner, next(ends)], axis=-1)
+    first, inner, last = tf.split(weights, [3, GRID - 2, 3], axis=-1)
+    first, last = (tf.reduce_sum(end, axis=-1, keepdims=True) for end in (first, last))
+    return tf.concat([first, inner, last], axis=-1)
 
 
 def _spread(rows: tf.Tensor, columns: tf.Tensor, points: tf.Tensor) -> tf.Tensor:

@@ -102,9 +102,9 @@ def parse_model(path: Path, values: Mapping[str, Any]) -> ModelConfig:
         CheckpointError: If a field is missing, unknown, of another type or out of its range.
     """
     for field in dataclasses.fields(ModelConfig):
-        if field.name not in values and field.name in OPTIONAL_FIELDS:
-            continue
         if field.name not in values:
+            if field.name in OPTIONAL_FIELDS:
+                continue
             raise _make_error(path, f"model.{field.name}", "is missing")
         _check_type(path, f"model.{field.name}", values[field.name], type(field.default))
     try:

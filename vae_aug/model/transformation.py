@@ -191,8 +191,7 @@ class TransformationVAE(keras.Model):
         Returns:
             `[B, PACKED] float32`, see `Fields.pack`.
         """
-        white = find_white(squares)
-        scaled = tf.clip_by_value(squares / white[:, None, None, None], 0.0, 1.0)
+        scaled, white = make_squares(squares)
         features = self.describe(scaled)
         share = noise["share"] if mode == "interpolate" else 1.0
         if mode == "interpolate" and not alone:
