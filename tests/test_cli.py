@@ -21,7 +21,7 @@ from vae_aug.augment import transform
 from vae_aug.cli import calls, choices, console, paths
 from vae_aug.codecs.extent import Extent
 from vae_aug.codecs.images import read_image, write_image
-from vae_aug.config import TRAIN_RECIPES, AugmentConfig, ModelConfig, TrainConfig
+from vae_aug.config import TRAIN_RECIPES, AugmentConfig, ModelConfig, TrainConfig, VariationConfig
 from vae_aug.errors import VAEAugError
 from vae_aug.evaluate.denoising import Corruptions
 from vae_aug.evaluate.outcome import Difference, Outcome
@@ -286,7 +286,7 @@ def test_what_takes_long_has_a_bar(records, brighten, monkeypatch, shown, words,
 
 def test_the_judgement_of_a_training_has_a_bar(records, tmp_path, trained, shown):
     assert run("train", records, "--out", tmp_path / "run").exit_code == 0
-    assert shown[1:] == [("comparing", 0, None)] and shown[0][0] == "train"
+    assert [name for name, *_ in shown] == ["variation", "train", "comparing"]
 
 
 def test_a_bar_is_on_a_terminal_alone(records):
@@ -496,7 +496,7 @@ def trained(monkeypatch):
     seen = {}
 
     def train(sources, out, recipe, **given):
-        seen.update(given, sources=sources, model=recipe.model, config=recipe.train)
+        seen.update(given, sources=sources, recipe=recipe, model=recipe.model, config=recipe.train)
         given["report"]("plan: a few steps")
 
     def judge(sources, out, **given):
@@ -537,25 +537,43 @@ def make_judged():
 
 def test_train_says_how_to_go_on_when_interrupted(records, tmp_path, monkeypatch):
     out = tmp_path / "run"
-    reached = iter((None, 200, 2000))
+    reached = iter([(), ("variation", 200), ("variation", 2000), ("state", 200), ("state", 2000)])
 
-    def interrupt(*arguments, progress, **given):
+    def interrupt(*arguments, progress, variation_progress, **given):
+        variation_progress(1, {"loss": 2.0, "kl": 3.0, "displacement": 0.5})
         progress(1, STEP)
-        if step := next(reached):
-            state = tf.train.Checkpoint(step=tf.Variable(2))
-            tf.train.CheckpointManager(state, out / "state", 2).save(checkpoint_number=step)
+        if state := next(reached):
+            folder, step = state
+            content = tf.train.Checkpoint(step=tf.Variable(2))
+            tf.train.CheckpointManager(content, out / folder, 2).save(checkpoint_number=step)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(calls, "train", interrupt)
+    begin = "before the first state of the {}; run the same command again to train it."
+    go_on = (
+        f"{out} keeps the state of step 200 of 2000 of the {{}}; run the same command again to go "
+        "on from there."
+    )
     for expected in (
-        f"before the first validation; {out} holds no state yet, so a run starts anew.",
-        f"{out} keeps the state of step 200 of 2000; run the same command again to go on from "
-        "there.",
-        f"{out} keeps the network of step 2000 of 2000; run the same command again to have it "
-        "judged.",
+        begin.format("variation"),
+        go_on.format("variation"),
+        begin.format("restoration"),
+        go_on.format("restoration"),
+        f"{out} keeps the trained network; run the same command again to have it judged.",
     ):
         result = run("train", records, "--out", out)
         assert (result.exit_code, result.stderr) == (130, f"interrupted: {expected}\n")
+
+
+def test_train_says_what_it_made_of_the_variation_alone(records, tmp_path, trained, monkeypatch):
+    learned = {"variation": {"strength": 1.2}}
+    monkeypatch.setattr(calls, "read_manifest", lambda path: {"training": learned})
+    chosen = ("train", records, "--out", tmp_path, "--only", "variation", "--steps", 9, "--seed", 5)
+    result = run(*chosen)
+    assert result.exit_code == 0, result.stderr
+    assert trained["recipe"].variation == VariationConfig(steps=9, seed=5)
+    assert "to see it: vae-aug preview" in result.stdout
+    assert json.loads(run(*chosen, "--json").stdout)["variation"] == {"strength": 1.2}
 
 
 def test_train_by_default_goes_on_from_demo_and_says_what_came_of_it(records, tmp_path, trained):
@@ -613,7 +631,7 @@ def test_train_passes_options_on(records, tmp_path, trained):
 def test_train_takes_the_architecture_of_what_it_starts_from(
     records, tmp_path, trained, monkeypatch
 ):
-    ladder = ModelConfig(profile="ladder", latent_dim=24)
+    ladder = ModelConfig(profile="ladder", latent_dim=24, variation=True)
     monkeypatch.setattr(paths, "read_manifest", lambda path: {})
     monkeypatch.setattr(recipe, "read_manifest", lambda path: {"model": ladder.to_dict()})
     result = run("train", records, "--out", tmp_path, "--start-from", "begin.keras")
@@ -626,8 +644,8 @@ def test_train_takes_the_architecture_of_what_it_starts_from(
     ("content", "message"),
     [
         ("{", "not valid JSON"),
-        ("[]", 'the objects "model" and "train"'),
-        ('{"modle": {}}', 'the objects "model" and "train"'),
+        ("[]", 'the objects "model", "train" and "variation"'),
+        ('{"modle": {}}', 'the objects "model", "train" and "variation"'),
         ('{"train": {"stepps": 3}}', "no setting 'stepps'"),
     ],
 )

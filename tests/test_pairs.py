@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from vae_aug.config import VariationConfig
 from vae_aug.model.fields import GRID, SQUARE, TONES, Fields, change_tones, move_pixels
+from vae_aug.model.transformation import LATENT_DIM, TransformationVAE
 from vae_aug.train import pairs
-from vae_aug.train.pairs import TransformationConfig
+from vae_aug.train.run_files import TrainingError
 
 
 def make_heads(count, seed=0):
@@ -22,13 +24,30 @@ def make_heads(count, seed=0):
     return np.array(squares, np.float32)[..., None]
 
 
+def make_squares(count):
+    """Make heads as a training takes them."""
+    return np.round(255 * make_heads(count)).astype(np.uint8)
+
+
 def test_partners_are_similar_and_of_other_patients():
     squares = np.random.default_rng(0).random((6, SQUARE, SQUARE, 1)).astype(np.float32)
     squares[3:] = squares[:3]
-    partners = pairs.find_partners(squares, ["a", "a", "a", "b", "b", "b"], 12)
-    assert partners.shape == (6, 3)
-    np.testing.assert_array_equal(partners[:, 0], [3, 4, 5, 0, 1, 2])
-    assert all(set(row) == {3, 4, 5} for row in partners[:3].tolist())
+    images, partners = pairs.find_partners(squares, ["a", "a", "a", "b", "b", "b"], 12)
+    np.testing.assert_array_equal(images, np.arange(6))
+    # Of noise, nothing but the copy is alike.
+    np.testing.assert_array_equal(partners, [[3] * 3, [4] * 3, [5] * 3, [0] * 3, [1] * 3, [2] * 3])
+
+
+def test_images_without_a_similar_one_are_left_out():
+    rng = np.random.default_rng(0)
+    noise = rng.random((2, SQUARE, SQUARE, 1)).astype(np.float32)
+    squares = np.concatenate([make_heads(6), noise])
+    images, partners = pairs.find_partners(squares, list("abcdefgh"), 3)
+    assert images.tolist() == list(range(6)) and partners.max() < 6
+    assert all(index not in row for index, row in zip(images, partners.tolist(), strict=True))
+    # Where nothing is, the better half is kept.
+    alone, _ = pairs.find_partners(rng.random((8, SQUARE, SQUARE, 1)), list("abcdefgh"), 3)
+    assert 4 <= len(alone) < 8
 
 
 def test_one_patient_has_no_partner():
@@ -74,26 +93,58 @@ def test_squares_are_transformed_as_images_are():
 @pytest.mark.slow
 def test_training_learns_to_turn_one_patient_into_another():
     patients = [str(index) for index in range(12)]
-    config = TransformationConfig(steps=150, batch_size=4, beta=0.0, learning_rate=3e-3)
+    config = VariationConfig(steps=150, batch_size=4, beta=0.0, learning_rate=3e-3)
     told = []
     pairs.train_transformation(
-        make_heads(12), patients, config, progress=lambda step, figures: told.append(figures)
+        make_squares(12), patients, config, progress=lambda step, figures: told.append(figures)
     )
     assert set(told[0]) == {"loss", "tone", "pattern", "kl", "displacement"}
     tones = [figures["tone"] for figures in told]
     assert len(tones) == 150 and np.mean(tones[-15:]) < 0.75 * np.mean(tones[:15])
 
 
-def test_the_same_seed_trains_the_same_network():
-    squares, config = make_heads(4), TransformationConfig(steps=2, batch_size=2)
-    first, second = (
-        pairs.train_transformation(squares, list("abcd"), config).get_weights() for _ in range(2)
-    )
-    for one, other in zip(first, second, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path):
+    squares = make_squares(4)
+    config = VariationConfig(steps=5, batch_size=2, save_every=2)
+
+    def interrupt(step, figures):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    whole = pairs.train_transformation(squares, list("abcd"), config).get_weights()
+    steps = []
+    with pytest.raises(KeyboardInterrupt):
+        pairs.train_transformation(
+            squares, list("abcd"), config, folder=tmp_path, progress=interrupt
+        )
+    for _ in range(2):  # the second finds it done
+        resumed = pairs.train_transformation(
+            squares, list("abcd"), config, folder=tmp_path, progress=lambda n, _: steps.append(n)
+        ).get_weights()
+        for one, other in zip(whole, resumed, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+    assert steps == [3, 4, 5]
 
 
-@pytest.mark.parametrize("name", ["steps", "batch_size", "partners"])
-def test_settings_are_checked(name):
-    with pytest.raises(ValueError, match=name):
-        TransformationConfig(**{name: 0})
+def test_a_loss_that_is_not_finite_stops_the_training():
+    config = VariationConfig(steps=3, batch_size=2, roughness_weight=float("inf"))
+    with pytest.raises(TrainingError, match=r"loss of the variation is .* at step 1"):
+        pairs.train_transformation(make_squares(4), list("abcd"), config)
+
+
+def test_the_strength_brings_samples_as_far_as_other_patients_are():
+    squares = make_squares(12)
+    network = TransformationVAE()
+    for layer in (network.slopes, network.tone):
+        layer.kernel.assign(60.0 * layer.kernel)
+    found = pairs.find_partners(squares, [str(index) for index in range(12)], 4)
+    strength = pairs.calibrate(network, squares, found, seed=1)
+    low, high = pairs.STRENGTHS
+    assert low < strength < high
+    images = tf.constant(squares, tf.float32) / 255.0
+    z = tf.random.stateless_normal([12, LATENT_DIM], [3, 3])
+    fields = network.sample(network.describe(images), z, tf.ones([12]))
+    made, _ = pairs.transform_squares(images, fields.scale(strength))
+    away = tf.reduce_mean(pairs.compare_tones(made, images))
+    others = tf.gather(images, found.partners[:, 0])
+    assert 0.5 < away / tf.reduce_mean(pairs.compare_tones(others, images)) < 2.0

@@ -15,7 +15,7 @@ import tensorflow as tf
 from conftest import shorten_stages, write_phantoms
 
 from vae_aug.atomic import lock_folder
-from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.config import ModelConfig, TrainConfig, VariationConfig
 from vae_aug.errors import RecordError
 from vae_aug.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
 from vae_aug.records.records import make_example, write_records
@@ -324,13 +324,80 @@ def test_a_network_that_no_checkpoint_holds_is_refused_at_once(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_transformations_are_trained_elsewhere(tmp_path):
-    varied = dataclasses.replace(MODEL, profile="ladder", variation=True)
-    with pytest.raises(
-        ValueError, match=r"does not train the transformations .* vae_aug\.train\.pairs"
-    ):
-        train([tmp_path], tmp_path / "run", Recipe(varied, CONFIG))
-    assert not (tmp_path / "run").exists()
+@pytest.fixture(scope="module")
+def varied_run(records, ladder_run, tmp_path_factory):
+    """The folder of a run that gave the ladder a variation and left the rest, and what it said."""
+    folder, said = tmp_path_factory.mktemp("varied"), []
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_stages(patch)
+        train([records], folder, vary(ladder_run[0], only="variation"), report=said.append)
+    return folder, said
+
+
+def vary(start, **given):
+    """Make a recipe that goes on from a run, with a variation of two steps."""
+    config = dataclasses.replace(CONFIG, start_from=str(start / "checkpoint.keras"), steps=2)
+    model = dataclasses.replace(LADDER, variation=True)
+    pairs = VariationConfig(steps=2, batch_size=2)
+    return Recipe(model, config, pairs, **given)
+
+
+def split_weights(folder):
+    """Return the weights of a checkpoint by path: those of its variation, and the others."""
+    weights = {weight.path: weight.numpy() for weight in load_checkpoint(folder).weights}
+    varied = {path for path in weights if "variation" in path}
+    return [
+        {path: w for path, w in weights.items() if (path in varied) == own} for own in (True, False)
+    ]
+
+
+def test_the_variation_alone_is_trained_and_leaves_the_rest(ladder_run, varied_run, short_stages):
+    folder, said = varied_run
+    assert said[-2].startswith("variation: 2 steps of 2 pairs, from 8 images of ")
+    assert said[-1].startswith("variation: trained; samples are applied ")
+    before, after = (
+        read_manifest(run / "checkpoint.keras") for run in (ladder_run[0], varied_run[0])
+    )
+    assert after["model"] == {**before["model"], "variation": True}
+    learned = after["training"].pop("variation")
+    assert learned["images"] == 8 and 0.25 <= learned["strength"] <= 2.0
+    assert after["training"] == before["training"]
+    assert after["fingerprint"]["start_from"] == before["digest"]
+    assert set(before["fingerprint"]["patients"]) <= set(after["fingerprint"]["patients"])
+    own, rest = split_weights(folder / "checkpoint.keras")
+    none, kept = split_weights(ladder_run[0] / "checkpoint.keras")
+    assert own and not none
+    for path, weight in kept.items():
+        np.testing.assert_array_equal(rest[path], weight, err_msg=path)
+
+
+@pytest.mark.slow
+def test_both_parts_are_trained_or_the_restoration_alone(records, varied_run, tmp_path, still):
+    told = []
+    for name, only in (("both", None), ("alone", "restoration")):
+        train(
+            [records],
+            tmp_path / name,
+            vary(varied_run[0], only=only),
+            variation_progress=lambda step, figures: told.append(step),
+        )
+    assert told == [1, 2]
+    before, both, alone = (
+        split_weights(folder / "checkpoint.keras")[0]
+        for folder in (varied_run[0], tmp_path / "both", tmp_path / "alone")
+    )
+    assert all(np.array_equal(alone[path], weight) for path, weight in before.items())
+    assert any(not np.array_equal(both[path], weight) for path, weight in before.items())
+    old, new = (
+        read_manifest(folder / "checkpoint.keras")["training"]["variation"]
+        for folder in (varied_run[0], tmp_path / "alone")
+    )
+    assert old == new
+
+
+def test_another_part_in_the_same_folder_is_refused(records, ladder_run, varied_run):
+    with pytest.raises(ValueError, match="only: variation before, None now"):
+        train([records], varied_run[0], vary(ladder_run[0]))
 
 
 def test_a_damaged_validation_split_is_not_passed_over(records, tmp_path):

@@ -34,6 +34,8 @@ Unannotated = Literal["keep", "skip", "negative", "error"]
 """What becomes of images of which the source does not say whether they have boxes."""
 DicomAs = Literal["dicom", "png"]
 """What denoised DICOM files become."""
+TrainedPart = Literal["restoration", "variation"]
+"""Parts of a network that are trained one by one: the VAE itself, and its `variation`."""
 Oracle = Literal["bayesian", "random"]
 """What chooses the settings of a search's trials."""
 Engine = Literal["tensorflow", "xla", "openvino", "openvino-bfloat16"]
@@ -311,6 +313,44 @@ class TrainConfig(_Config):
             raise ValueError(
                 f"keep must be (low, high) with 0 < low <= high <= 1; got {self.keep}."
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class VariationConfig(_Config):
+    """How the network of transformations between patients is trained, `ModelConfig.variation`.
+
+    Attributes:
+        steps: Steps of the optimiser.
+        batch_size: Pairs of a step.
+        partners: Images of other patients, the most similar ones, of which each image's partner is
+            chosen.
+        beta: Weight of the KL divergence, after a linear rise over a fifth of the steps.
+        tone_weight: Weight of the difference of windows' means and standard deviations.
+        pattern_weight: Weight of what windows' correlation lacks to 1.
+        roughness_weight: Weight of the roughness of displacements in pixels and of log slopes.
+        learning_rate: Of Adam, which falls to nearly zero as a cosine.
+        save_every: Steps between two states from which a run can go on.
+        seed: Of weights, pairs and noise.
+    """
+
+    steps: int = 2000
+    batch_size: int = 16
+    partners: int = 12
+    beta: float = 0.003
+    tone_weight: float = 10.0
+    pattern_weight: float = 2.0
+    roughness_weight: float = 0.01
+    learning_rate: float = 1e-3
+    save_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("steps", "batch_size", "partners", "save_every"):
+            check_number(name, getattr(self, name), 1, whole=True)
+        for name in ("beta", "tone_weight", "pattern_weight", "roughness_weight"):
+            check_range(name, getattr(self, name), 0)
+        check_range("learning_rate", self.learning_rate, 0, open_low=True)
 
 
 TRAIN_RECIPES: dict[str, dict[str, Any]] = {

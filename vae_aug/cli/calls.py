@@ -25,7 +25,7 @@ from vae_aug.extras.replay import read_provenance, replay_record
 from vae_aug.ingest.ingest import ingest, ingest_by_patient
 from vae_aug.ingest.reading import find_hashed
 from vae_aug.ingest.splits import count_leaks, find_leaks
-from vae_aug.model.checkpoint import load_checkpoint
+from vae_aug.model.checkpoint import load_checkpoint, read_manifest
 from vae_aug.records.check import DAMAGE, check_records
 from vae_aug.records.records import read_records
 from vae_aug.train.pace import format_duration

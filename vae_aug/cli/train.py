@@ -27,8 +27,13 @@ from vae_aug.cli.console import show as print_table
 from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_file
-from vae_aug.cli.training import describe_interruption, print_outcome, watch_steps
-from vae_aug.config import Encoder, Likelihood, Oracle, Profile
+from vae_aug.cli.training import (
+    describe_interruption,
+    print_outcome,
+    print_variation,
+    watch_steps,
+)
+from vae_aug.config import Encoder, Likelihood, Oracle, Profile, TrainedPart
 from vae_aug.errors import VAEAugError
 from vae_aug.model.stored import BEST_CHECKPOINT
 from vae_aug.train.recipe import make_recipe
@@ -47,7 +52,7 @@ def train(
     config: options.Config = None,
     validation: options.Validation = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps in all. [default: 2000]")
+        int | None, typer.Option(min=1, help="Optimiser steps of each part. [default: 2000]")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per step. [default: 16]")
@@ -74,6 +79,14 @@ def train(
         ),
     ] = None,
     start_from: options.StartFrom = None,
+    only: Annotated[
+        TrainedPart | None,
+        typer.Option(
+            help="The part that is trained, while the other stays as it is. restoration: what "
+            "denoises; variation: how patients and scanners differ, which takes minutes and needs "
+            "images of two patients at least. [default: both, if a ladder is trained]"
+        ),
+    ] = None,
     loss: Annotated[
         Likelihood | None,
         typer.Option(
@@ -95,14 +108,16 @@ def train(
     ] = None,
     allow_damaged: options.AllowDamaged = False,
 ) -> None:
-    """Train the network on records: noisy image in, clean image out.
+    """Train a network on records: how patients differ, and to restore noisy images.
 
-    Without options a ladder goes on from the packaged demo. What is going to be done and how long
-    it takes is said first; at the end, whether the network is better than what it started from and
-    than the best classical filter (OUT/outcome.json).
+    Without options a ladder goes on from the packaged demo. First comes its variation, which learns
+    from pairs of similar images of different patients and which augmentation samples from; then the
+    restoration, noisy image in, clean image out. What is going to be done and how long it takes is
+    said first; at the end, whether the network is better than what it started from and than the
+    best classical filter (OUT/outcome.json).
 
-    Ctrl-C stops; the same command goes on from the last validation. OUT/checkpoint.keras is the
-    best network so far, by validation PSNR.
+    Ctrl-C stops; the same command goes on from the last state. OUT/checkpoint.keras is the best
+    network so far, by validation PSNR.
     """
     settings = _read_settings(config)
     chosen = _drop_unset(
@@ -117,6 +132,8 @@ def train(
     recipe = make_recipe(
         {**settings["model"], **_drop_unset(profile=profile, encoder=encoder)},
         {**settings["train"], **chosen},
+        {**settings["variation"], **_drop_unset(steps=steps, seed=seed)},
+        only=only or settings["only"],
     )
     text = "" if card is None else card.read_text(encoding="utf-8")
     # Not before it begins: what is wrong with the records is said alone.
@@ -129,13 +146,16 @@ def train(
     shared: dict[str, Any] = {"validation": validation or [], "allow_damaged": allow_damaged}
     try:
         with name_damage(*records, *validation or []):
-            with watch_steps(recipe.train.steps) as show:
-                calls.train(records, out, recipe, card=text, progress=show, report=report, **shared)
+            with watch_steps(recipe) as shown:
+                calls.train(records, out, recipe, card=text, report=report, **shown, **shared)
+            if not recipe.trains("restoration"):
+                print_variation(out)
+                return
             say("comparing it with what it started from and with classical filters ...")
             with show_work("comparing"):
                 outcome = calls.judge_training(records, out, config=recipe.train, **shared)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(describe_interruption(out, recipe.train.steps)) from None
+        raise KeyboardInterrupt(describe_interruption(out, recipe)) from None
     publish({"checkpoint": out / BEST_CHECKPOINT, **outcome.to_dict()})
     print_outcome(outcome, out)
 
@@ -180,7 +200,9 @@ def tune(
     """
     settings = _read_settings(config)
     space = None if search is None else _read_space(search)
-    recipe = make_recipe(settings["model"], settings["train"], space or ())
+    recipe = make_recipe(
+        settings["model"], settings["train"], only="restoration", varied=space or ()
+    )
     say_reason = _say_once(recipe.reason)
     try:
         with (
@@ -228,21 +250,23 @@ def _show_steps(description: str, total: int) -> Iterator[Callable[..., None]]:
         yield show
 
 
-def _read_settings(path: Path | None) -> dict[str, dict[str, Any]]:
-    """Read the objects "model" and "train" of a JSON file, as a run writes it."""
+def _read_settings(path: Path | None) -> dict[str, Any]:
+    """Read the objects "model", "train" and "variation" of a JSON file, as a run writes it."""
     if path is None:
-        return {"model": {}, "train": {}}
+        return {"model": {}, "train": {}, "variation": {}, "only": None}
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
         raise VAEAugError(f"{path}: not valid JSON ({error}).") from error
     # A run's own config.json also has its sources, which are arguments here.
-    keys = {"model", "train", "sources"}
-    fits = isinstance(content, dict) and set(content) <= keys
-    parts = {name: content.get(name, {}) for name in ("model", "train")} if fits else {}
+    names = ("model", "train", "variation")
+    fits = isinstance(content, dict) and set(content) <= {*names, "only", "sources"}
+    parts = {name: content.get(name, {}) for name in names} if fits else {}
     if not fits or not all(isinstance(part, dict) for part in parts.values()):
-        raise VAEAugError(f'{path}: expected an object with the objects "model" and "train".')
-    return parts
+        raise VAEAugError(
+            f'{path}: expected an object with the objects "model", "train" and "variation".'
+        )
+    return {**parts, "only": content.get("only")}
 
 
 def _say_once(line: str) -> Callable[[], None]:

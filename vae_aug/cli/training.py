@@ -8,12 +8,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from vae_aug.cli.console import make_table, say, show_progress
+from vae_aug.cli.console import make_table, publish, say, show_progress
 from vae_aug.cli.console import show as print_table
 from vae_aug.cli.loading import calls
 from vae_aug.model.stored import BEST_CHECKPOINT
@@ -21,6 +21,7 @@ from vae_aug.words import plural
 
 if TYPE_CHECKING:
     from vae_aug.evaluate.outcome import Outcome
+    from vae_aug.train.recipe import Recipe
 
 LOG_EVERY_S = 30.0
 """Seconds between two lines in a log, where a terminal would have a bar."""
@@ -28,30 +29,54 @@ LOG_EVERY_S = 30.0
 _BAR_WIDTH = 12
 
 
+Show = Callable[[int, Mapping[str, float]], None]
+
+
 @contextlib.contextmanager
-def watch_steps(total: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+def watch_steps(recipe: Recipe) -> Iterator[dict[str, Any]]:
     """Show a bar on a terminal, and elsewhere a line to stderr every `LOG_EVERY_S`.
 
     Args:
-        total: Steps in all.
+        recipe: What is trained.
 
     Yields:
-        The `progress` of a training.
+        `progress` and `variation_progress` of a training, as far as it has these parts.
     """
     columns = (BarColumn(_BAR_WIDTH), MofNCompleteColumn(), TextColumn("{task.fields[standing]}"))
-    with show_progress(TextColumn("train"), *columns) as bar:
-        task = bar.add_task("train", total=total, standing="preparing")
-        last = time.monotonic()
+    with show_progress(TextColumn("{task.description}"), *columns) as bar:
+        shown: dict[str, Any] = {}
+        if recipe.trains("variation"):
+            steps = recipe.variation.steps
+            shown["variation_progress"] = _make_show(bar, "variation", steps, format_variation)
+        if recipe.trains("restoration"):
+            shown["progress"] = _make_show(bar, "train", recipe.train.steps, format_standing)
+        yield shown
 
-        def show(step: int, figures: Mapping[str, float]) -> None:
-            nonlocal last
-            bar.update(task, completed=step, standing=format_standing(figures))
-            now = time.monotonic()
-            if bar.disable and now - last >= LOG_EVERY_S:
-                typer.echo(f"step {step:,} of {total:,}: {format_standing(figures)}", err=True)
-                last = now
 
-        yield show
+def _make_show(
+    bar: Progress, name: str, total: int, describe: Callable[[Mapping[str, float]], str]
+) -> Show:
+    """Make what shows a step of one part of the training."""
+    task = bar.add_task(name, total=total, standing="preparing")
+    last = time.monotonic()
+
+    def show(step: int, figures: Mapping[str, float]) -> None:
+        nonlocal last
+        bar.update(task, completed=step, standing=describe(figures))
+        now = time.monotonic()
+        if bar.disable and now - last >= LOG_EVERY_S:
+            typer.echo(f"{name}, step {step:,} of {total:,}: {describe(figures)}", err=True)
+            last = now
+
+    return show
+
+
+def format_variation(figures: Mapping[str, float]) -> str:
+    """Say in a line how a training of the variation stands."""
+    return (
+        f"loss {figures['loss']:.4g}  KL {figures['kl']:.1f} nats  moves pixels by "
+        f"{figures['displacement']:.1f} of 128"
+    )
 
 
 def format_standing(figures: Mapping[str, float]) -> str:
@@ -92,13 +117,36 @@ def print_outcome(outcome: Outcome, out: Path) -> None:
     say(f"to use it: {outcome.code}")
 
 
-def describe_interruption(out: Path, steps: int) -> str:
+def print_variation(out: Path) -> None:
+    """Print what a training of the variation alone made, and how to use it."""
+    checkpoint = out / BEST_CHECKPOINT
+    publish({"checkpoint": checkpoint, **calls.read_manifest(checkpoint)["training"]})
+    say(f"checkpoint: {checkpoint}")
+    say(f"to see it: vae-aug preview RECORDS --ckpt {checkpoint}")
+    say(f"to use it: dataset.map(VAEAugment({os.fspath(checkpoint)!r}))")
+
+
+def describe_interruption(out: Path, recipe: Recipe) -> str:
     """Say from where an interrupted run can go on."""
-    state = calls.tf.train.latest_checkpoint(os.fspath(out / "state"))
-    if state is None:
-        return f"before the first validation; {out} holds no state yet, so a run starts anew."
-    step = int(state.rpartition("-")[2])
-    done = f"step {step} of {steps}"
-    if step >= steps:
-        return f"{out} keeps the network of {done}; run the same command again to have it judged."
-    return f"{out} keeps the state of {done}; run the same command again to go on from there."
+    variation = _find_step(out / "variation")
+    if recipe.trains("variation") and variation < recipe.variation.steps:
+        return _describe_state(out, variation, recipe.variation.steps, "the variation")
+    step, steps = _find_step(out / "state"), recipe.train.steps
+    if recipe.trains("restoration") and step < steps:
+        return _describe_state(out, step, steps, "the restoration")
+    return f"{out} keeps the trained network; run the same command again to have it judged."
+
+
+def _find_step(folder: Path) -> int:
+    """Find the step of the last state in a folder; 0 if there is none."""
+    state = calls.tf.train.latest_checkpoint(os.fspath(folder))
+    return 0 if state is None else int(state.rpartition("-")[2])
+
+
+def _describe_state(out: Path, step: int, steps: int, part: str) -> str:
+    if not step:
+        return f"before the first state of {part}; run the same command again to train it."
+    return (
+        f"{out} keeps the state of step {step} of {steps} of {part}; run the same command again to "
+        "go on from there."
+    )

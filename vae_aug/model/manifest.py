@@ -4,7 +4,7 @@
 | --- | --- |
 | `format` | version of the format, 1 |
 | `model` | every field of `ModelConfig` |
-| `training` | `validation`: figures, `config`: settings; either may be missing |
+| `training` | `validation`: figures, `config`: settings, `variation`: its own; may be missing |
 | `fingerprint` | `patients`: salted hashes, `images`: a count, `start_from`: a digest; likewise |
 | `variables` | name to `shape` and `sha256` of every variable of the network |
 """
@@ -168,7 +168,7 @@ def _check_type(path: Path, field: str, value: Any, kind: type) -> None:
 
 def _check_training(path: Path, training: Mapping[str, Any]) -> None:
     """Check the settings and figures of the training."""
-    for name in ("validation", "config"):
+    for name in ("validation", "config", "variation"):
         _check_type(path, f"training.{name}", training.get(name, {}), dict)
     for name, value in training.get("validation", {}).items():
         if type(value) not in (int, float):

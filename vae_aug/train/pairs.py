@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.config import check_range
+from vae_aug.config import VariationConfig
 from vae_aug.model.fields import SQUARE, Fields, apply_tones, limit_stretch, make_weights
 from vae_aug.model.latent import sample_posterior
 from vae_aug.model.loss import kl_divergence
-from vae_aug.model.transformation import TransformationVAE
+from vae_aug.model.transformation import LATENT_DIM, TransformationVAE
+from vae_aug.train.run_files import TrainingError
 
 _COARSE = 16
 """Side in pixels of the images in which partners are sought."""
+
+ALIKE = 0.6
+"""Correlation from which on two images are taken to show the same anatomy."""
 
 _WINDOWS = (16, 32)
 """Sides in pixels of the windows whose means and standard deviations are compared."""
@@ -26,63 +31,49 @@ _PATTERN = 8
 
 _SCALES = 3
 
+STRENGTHS = (0.25, 2.0)
+"""Least and most by which samples are multiplied."""
+
+_CALIBRATION_PAIRS, _HALVINGS = 256, 8
+
 _MIN_SPREAD = 1e-2
 """Standard deviation of grey values that counts as flat, in parts of the range."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TransformationConfig:
-    """How a `TransformationVAE` is trained.
+class Partners(NamedTuple):
+    """Pairs of similar images.
 
     Attributes:
-        steps: Steps of the optimiser.
-        batch_size: Pairs of a step.
-        partners: Images of other patients, the most similar ones, of which each image's partner is
-            chosen.
-        beta: Weight of the KL divergence, after a linear rise over a fifth of the steps.
-        tone_weight: Weight of the difference of windows' means and standard deviations.
-        pattern_weight: Weight of what windows' correlation lacks to 1.
-        roughness_weight: Weight of the roughness of displacements in pixels and of log slopes.
-        learning_rate: Of Adam, which falls to nearly zero as a cosine.
-        seed: Of weights, pairs and noise.
+        images: `[M] int64`, the images that have partners.
+        partners: `[M, K] int64`, those of each, the most similar first; where there are fewer than
+            K, they are repeated.
     """
 
-    steps: int = 2000
-    batch_size: int = 16
-    partners: int = 12
-    beta: float = 0.003
-    tone_weight: float = 10.0
-    pattern_weight: float = 2.0
-    roughness_weight: float = 0.01
-    learning_rate: float = 1e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        for name in ("steps", "batch_size", "partners"):
-            check_range(name, getattr(self, name), 1)
+    images: np.ndarray
+    partners: np.ndarray
 
 
-def find_partners(squares: np.ndarray, patients: Sequence[str], count: int) -> np.ndarray:
+def find_partners(squares: np.ndarray, patients: Sequence[str], count: int) -> Partners:
     """Find images of other patients that show the same anatomy.
 
-    Similarity is the correlation of the images at 16 x 16 pixels.
+    Similarity is the correlation of the images at 16 x 16 pixels. Partners have `ALIKE` at least;
+    where half of the images have none such, what the better half has is enough.
 
     Args:
-        squares: `[N, SQUARE, SQUARE, 1] float32`.
+        squares: `[N, SQUARE, SQUARE, 1]`, of any range.
         patients: The patient of each image; one name an image where none is known.
-        count: How many partners are wanted.
+        count: Most partners of an image.
 
     Returns:
-        `[N, min(count, ...)] int64`, the most similar first; as many as every image has at least.
+        The pairs.
 
     Raises:
         ValueError: If all images are of one patient.
     """
     side = SQUARE // _COARSE
     coarse = squares.reshape(len(squares), _COARSE, side, _COARSE, side).mean(axis=(2, 4))
-    flat = coarse.reshape(len(coarse), -1)
-    flat = flat - flat.mean(axis=1, keepdims=True)
+    flat = coarse.reshape(len(coarse), -1).astype(np.float32)
+    flat -= flat.mean(axis=1, keepdims=True)
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
     names = np.unique(np.asarray(patients), return_inverse=True)[1]
     others = len(names) - np.bincount(names).max()
@@ -93,57 +84,139 @@ def find_partners(squares: np.ndarray, patients: Sequence[str], count: int) -> n
         )
     kept = min(count, int(others))
     partners = np.empty((len(flat), kept), np.int64)
+    similarity = np.empty((len(flat), kept), np.float32)
     for index, row in enumerate(flat):
-        similarity = np.where(names == names[index], -np.inf, flat @ row)
-        partners[index] = np.argsort(-similarity, kind="stable")[:kept]
-    return partners
+        found = np.where(names == names[index], -np.inf, flat @ row)
+        nearest = np.argpartition(-found, kept - 1)[:kept]
+        partners[index] = nearest[np.argsort(-found[nearest], kind="stable")]
+        similarity[index] = found[partners[index]]
+    alike = similarity >= min(ALIKE, float(np.median(similarity[:, 0])))
+    chosen = np.flatnonzero(alike[:, 0])
+    rows = [np.resize(partners[index, alike[index]], kept) for index in chosen]
+    return Partners(chosen, np.stack(rows))
 
 
 def train_transformation(
     squares: np.ndarray,
     patients: Sequence[str],
-    config: TransformationConfig | None = None,
+    config: VariationConfig | None = None,
     *,
+    network: TransformationVAE | None = None,
+    folder: Path | None = None,
     progress: Callable[[int, dict[str, float]], None] | None = None,
 ) -> TransformationVAE:
     """Train a network on how images of a set differ from patient to patient.
 
     Args:
-        squares: `[N, SQUARE, SQUARE, 1] float32 in [0, 1]`, from `make_squares`.
+        squares: `[N, SQUARE, SQUARE, 1] uint8`, from `make_squares`, white 255.
         patients: The patient of each image.
         config: The settings.
-        progress: Called after every step with its number and figures: `tone` and `pattern`, the
-            terms of the loss, `kl` in nats and `displacement`, its mean size in pixels of the
+        network: What is trained; None for a network with random weights.
+        folder: Where the state of the training is kept, from which another call goes on; None for
+            nowhere.
+        progress: Called after every step with its number and figures: `loss`, `tone` and
+            `pattern`, its terms, `kl` in nats and `displacement`, its mean size in pixels of the
             square.
 
     Returns:
-        The network.
+        The network, with its `strength` calibrated.
 
     Raises:
         ValueError: If all images are of one patient.
+        TrainingError: If the loss stops being finite.
     """
-    config = config or TransformationConfig()
-    keras.utils.set_random_seed(config.seed)
-    partners = find_partners(squares, patients, config.partners)
-    network = TransformationVAE()
-    step = make_step(network, config)
-    rng = np.random.default_rng(config.seed)
-    for number in range(1, config.steps + 1):
-        chosen = rng.integers(len(squares), size=config.batch_size)
-        partner = partners[chosen, rng.integers(partners.shape[1], size=config.batch_size)]
-        pair = np.stack([squares[chosen], squares[partner]])
-        mirrored = rng.random(config.batch_size) < 0.5
-        pair[:, mirrored] = pair[:, mirrored, :, ::-1]
-        figures = step(*pair, tf.constant(number))
+    config = config or VariationConfig()
+    pairs = find_partners(squares, patients, config.partners)
+    if network is None:
+        keras.utils.set_random_seed(config.seed)
+        network = TransformationVAE()
+    step, optimizer = make_step(network, config)
+    done = tf.Variable(0)
+    state = tf.train.Checkpoint(
+        weights=[v.value for v in network.weights],
+        optimizer=[v.value for v in optimizer.variables],
+        step=done,
+    )
+    manager = folder and tf.train.CheckpointManager(state, str(folder), max_to_keep=1)
+    if manager:
+        manager.restore_or_initialize()
+    for number in range(int(done) + 1, config.steps + 1):
+        pair = choose_pairs(squares, pairs, config, number)
+        figures = {name: float(value) for name, value in step(*pair, tf.constant(number)).items()}
+        if not np.isfinite(figures["loss"]):
+            raise TrainingError(
+                f"The loss of the variation is {figures['loss']} at step {number}. Train again "
+                "with a lower learning_rate of it."
+            )
+        done.assign(number)
+        if number == config.steps:
+            network.strength.assign(calibrate(network, squares, pairs, config.seed))
+        if manager and (number % config.save_every == 0 or number == config.steps):
+            manager.save(checkpoint_number=number)
         if progress is not None:
-            progress(number, {name: float(figure) for name, figure in figures.items()})
+            progress(number, figures)
     return network
 
 
+def choose_pairs(
+    squares: np.ndarray, pairs: Partners, config: VariationConfig, number: int
+) -> np.ndarray:
+    """Choose the pairs of a step at random, mirrored or not, by its number and the seed alone.
+
+    Returns:
+        `[2, config.batch_size, SQUARE, SQUARE, 1] float32 in [0, 1]`: images, and their partners.
+    """
+    rng = np.random.default_rng([config.seed, number])
+    row = rng.integers(len(pairs.images), size=config.batch_size)
+    column = rng.integers(pairs.partners.shape[1], size=config.batch_size)
+    chosen = pairs.images[row], pairs.partners[row, column]
+    pair = np.stack([squares[part] for part in chosen]).astype(np.float32) / 255.0
+    mirrored = rng.random(config.batch_size) < 0.5
+    pair[:, mirrored] = pair[:, mirrored, :, ::-1]
+    return pair
+
+
+def calibrate(network: TransformationVAE, squares: np.ndarray, pairs: Partners, seed: int) -> float:
+    """Find the strength at which samples lie as far from images as other patients do.
+
+    Distance is what `compare_tones` measures, mean over random pairs.
+
+    Args:
+        network: The trained network.
+        squares: `[N, SQUARE, SQUARE, 1] uint8`, what it was trained on.
+        pairs: From `find_partners`.
+        seed: Of pairs and samples.
+
+    Returns:
+        The `strength`, within `STRENGTHS`.
+    """
+    config = VariationConfig(batch_size=_CALIBRATION_PAIRS, seed=seed)
+    images, others = choose_pairs(squares, pairs, config, 0)
+    wanted = float(tf.reduce_mean(compare_tones(images, others)))
+    z = tf.random.stateless_normal([len(images), LATENT_DIM], [seed, 0])
+
+    @tf.function(autograph=False)
+    def measure(strength: tf.Tensor) -> tf.Tensor:
+        fields = network.sample(network.describe(images), z, tf.ones([len(images)]))
+        changed, _ = transform_squares(images, fields.scale(strength))
+        return tf.reduce_mean(compare_tones(changed, images))
+
+    low, high = STRENGTHS
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        below = float(measure(tf.constant(middle))) < wanted
+        low, high = (middle, high) if below else (low, middle)
+    return 0.5 * (low + high)
+
+
 def make_step(
-    network: TransformationVAE, config: TransformationConfig
-) -> Callable[..., dict[str, tf.Tensor]]:
-    """Make the graph of a step of training: `(images, partners, number)` to figures."""
+    network: TransformationVAE, config: VariationConfig
+) -> tuple[Callable[..., dict[str, tf.Tensor]], keras.Optimizer]:
+    """Make the graph of a step of training, `(images, partners, number)` to figures.
+
+    Returns:
+        The graph, and the optimiser.
+    """
     variables = network.trainable_variables
     schedule = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps, 0.02)
     optimizer = keras.optimizers.Adam(schedule, global_clipnorm=1.0)
@@ -172,7 +245,7 @@ def make_step(
         size = tf.reduce_mean(tf.abs(displacement))
         return {"loss": loss, "tone": tone, "pattern": pattern, "kl": kl, "displacement": size}
 
-    return step
+    return step, optimizer
 
 
 def transform_squares(squares: tf.Tensor, fields: Fields) -> tuple[tf.Tensor, tf.Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vae_aug.atomic import remove_temporaries, write_atomic
-from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.config import ModelConfig, TrainConfig, VariationConfig
 from vae_aug.errors import VAEAugError
 from vae_aug.limits import read_bounded
 from vae_aug.model.checkpoint import BEST_CHECKPOINT, read_manifest
@@ -52,12 +52,15 @@ def keep_config(path: Path, recipe: Recipe, sources: Sequence[str | Path]) -> No
     before = _read_config(path)
     changed = [
         f"{part}.{key}: {before[part][key]!r} before, {value!r} now"
-        for part in ("model", "train")
-        for key, value in settings[part].items()
-        if before[part][key] != value
+        for part in ("model", "train", "variation")
+        for key, value in settings.get(part, {}).items()
+        if before[part].get(key) != value
     ]
-    if before["sources"] != settings["sources"]:
-        changed.append(f"sources: {before['sources']} before, {settings['sources']} now")
+    changed += [
+        f"{key}: {before.get(key)} before, {settings.get(key)} now"
+        for key in ("only", "sources")
+        if before.get(key) != settings.get(key)
+    ]
     if changed:
         raise ValueError(
             f"{path.parent} holds a run with other settings ({'; '.join(changed)}). "
@@ -71,6 +74,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         before = json.loads(read_bounded(path, _MAX_BYTES))
         before["model"] = ModelConfig.from_dict(before["model"]).to_dict()
         before["train"] = TrainConfig.from_dict(before["train"]).to_dict()
+        before["variation"] = VariationConfig.from_dict(before.get("variation", {})).to_dict()
         before["sources"] = [str(source) for source in before["sources"]]
         return json.loads(json.dumps(before))
     except (VAEAugError, ValueError, TypeError, KeyError, RecursionError) as error:

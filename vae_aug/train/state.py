@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from vae_aug.config import TrainConfig
 from vae_aug.errors import CheckpointError
 from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
 from vae_aug.model.encoder import freeze_stages
@@ -68,14 +69,24 @@ class State:
             average.assign(decay * average + (1.0 - decay) * variable.value)
 
 
-def make_state(recipe: Recipe) -> State:
-    """Make the state before the first step."""
-    config = recipe.train
-    vae = make_vae(recipe.model, encoder_weights=config.encoder_weights)
-    if config.start_from:
-        _take_weights(vae, config.start_from)
+def make_start(recipe: Recipe) -> Network:
+    """Make the network that a training starts from."""
+    keras.utils.set_random_seed(recipe.train.seed)
+    vae = make_vae(recipe.model, encoder_weights=recipe.train.encoder_weights)
+    if recipe.train.start_from:
+        _take_weights(vae, recipe.train.start_from)
+    return vae
+
+
+def make_state(vae: Network, config: TrainConfig) -> State:
+    """Make the state before the first step of the restoration's training."""
+    # What is known of the images that it was trained on before holds no more.
+    vae.aggregate_mean.assign(tf.zeros_like(vae.aggregate_mean))
+    vae.aggregate_std.assign(tf.ones_like(vae.aggregate_std))
     freeze_stages(vae.backbone, config.frozen_stages)
     vae.first.trainable = config.frozen_stages == 0
+    if vae.config.variation:
+        vae.variation.trainable = False
     warmup = max(int(_WARMUP_SHARE * config.steps), 1)
     rate = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
@@ -90,16 +101,25 @@ def make_state(recipe: Recipe) -> State:
 
 
 def _take_weights(vae: Network, start_from: str) -> None:
-    """Copy the weights of a checkpoint, but for what it knows of its own training images."""
+    """Copy the weights of a checkpoint, but for a variation that only one of both has."""
     source = load_checkpoint(start_from)
     wanted, found = vae.config.to_dict(), source.config.to_dict()
-    free = {"image_size"} if vae.config.input_size is None else set()
+    free = {"variation"} | ({"image_size"} if vae.config.input_size is None else set())
     if differing := [key for key in wanted if key not in free and wanted[key] != found[key]]:
         described = ", ".join(f"{key} {found[key]!r}, not {wanted[key]!r}" for key in differing)
         raise ValueError(f"start_from={start_from!r} is another architecture: {described}.")
-    vae.set_weights(source.get_weights())
-    vae.aggregate_mean.assign(tf.zeros_like(vae.aggregate_mean))
-    vae.aggregate_std.assign(tf.ones_like(vae.aggregate_std))
+    if vae.config.variation == source.config.variation:
+        vae.set_weights(source.get_weights())
+        return
+    pair = _list_restoration(vae), _list_restoration(source)
+    for own, given in zip(*pair, strict=True):
+        own.assign(given)
+
+
+def _list_restoration(vae: Network) -> list[keras.Variable]:
+    """List the weights of a network without those of its variation."""
+    apart = {id(weight) for weight in vae.variation.weights} if vae.config.variation else set()
+    return [weight for weight in vae.weights if id(weight) not in apart]
 
 
 def restore(state: State, out: Path) -> tf.train.CheckpointManager:

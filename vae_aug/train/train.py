@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -61,7 +60,8 @@ from vae_aug.train.run_files import (
     write_json,
     write_start,
 )
-from vae_aug.train.state import State, make_state, restore
+from vae_aug.train.state import State, make_start, make_state, restore
+from vae_aug.train.variation import train_variation
 
 Progress = Callable[[int, Figures], None]
 Report = Callable[[str], None]
@@ -80,9 +80,14 @@ def train(
     card: str = "",
     allow_damaged: bool = False,
     progress: Progress | None = None,
+    variation_progress: Progress | None = None,
     report: Report | None = None,
 ) -> Figures:
     """Train a network and leave its best checkpoint in `out`.
+
+    Its `variation`, if it has one, is trained first, then the restoration; `recipe.only` leaves one
+    of them out. Without the restoration, `out` gets no more than `checkpoint.keras`, `config.json`
+    and `variation/`, the state of that training.
 
     `out` then holds `checkpoint.keras` (best by validation), `config.json`, `log.jsonl` (from a
     validation at step 0, before the first, on), `start.json` (what that measured, image by image),
@@ -106,56 +111,114 @@ def train(
             nats, `psnr` in dB and `images_per_second`; beside them `start_ssim` and `last_ssim`,
             of noisy input at the validations before the first step and of late, and `seconds_left`,
             NaN until enough steps were timed.
+        variation_progress: Called after every step of the variation, see
+            `vae_aug.train.pairs.train_transformation`.
         report: Called with sentences: what was held back, what is going to be done, where the run
             stands, and as soon as steps were timed, when it is expected to end.
 
     Returns:
         The figures of the best validation: PSNR in dB and SSIM on clean input and on `replace`
-        with 40% left, KL in nats.
+        with 40% left, KL in nats. Without the restoration, those of the checkpoint that it is from.
 
     Raises:
         RecordError: If a source has no training split or is damaged, a folder of `validation` has
             no such split, there is nothing to hold back, or another run writes to `out`.
         ValueError: If `out` holds a run with other settings, `start_from` is a network of another
-            architecture, or the network is larger than a checkpoint may hold or has a `variation`,
-            which `vae_aug.train.pairs` trains.
+            architecture, the network is larger than a checkpoint may hold, or a variation that was
+            never trained would have to learn from the images of one patient.
         CheckpointError: If `start_from` cannot be loaded.
         TrainingError: If the loss stops being finite, or what a former run left in `out` is
             damaged; the message names the file.
     """
     out, recipe = Path(out), recipe or Recipe()
     check_size(recipe.model)
-    if recipe.model.variation:
-        raise ValueError(
-            "train() does not train the transformations of variation=True. Leave it out, and see "
-            "vae_aug.train.pairs.train_transformation."
-        )
     with lock_folder(out) as locked:
         if locked:
             clean_up(out)
         keep_config(out / CONFIG_NAME, recipe, sources)
         parts = open_sources(sources, validation, allow_damaged=allow_damaged)
-        return _train(parts, out, recipe, card, progress, report or _say_nothing)
+        report = report or _say_nothing
+        if parts.description:
+            report(parts.description)
+        vae = make_start(recipe)
+        learned = _train_variation(vae, parts, out, recipe, variation_progress, report)
+        if not recipe.trains("restoration"):
+            return _save_variation(vae, parts, out, recipe, card, learned)
+        return _train(vae, parts, out, recipe, card, learned, progress, report)
 
 
 def _say_nothing(sentence: str) -> None:
     """Stand for a `report` that nobody asked for."""
 
 
-def _train(
+def _train_variation(
+    vae: Network,
+    parts: Holdout,
+    out: Path,
+    recipe: Recipe,
+    progress: Progress | None,
+    report: Report,
+) -> dict[str, Any]:
+    """Train the network's variation if that is wanted, and return what its checkpoint keeps."""
+    begun = _read_start(recipe.train.start_from)
+    learned: dict[str, Any] = begun["training"].get("variation", {})
+    if not recipe.trains("variation"):
+        return learned
+    trained = train_variation(
+        vae.variation,
+        parts.training,
+        out,
+        recipe.variation,
+        is_trained=begun["model"].get("variation", False),
+        progress=progress,
+        report=report,
+    )
+    return learned if trained is None else trained
+
+
+def _save_variation(
+    vae: Network,
     parts: Holdout,
     out: Path,
     recipe: Recipe,
     card: str,
+    learned: dict[str, Any],
+) -> Figures:
+    """Save a network whose restoration is that of the checkpoint that it starts from."""
+    start_from = recipe.train.start_from
+    training = _read_start(start_from)["training"]
+    save_checkpoint(
+        vae,
+        out / BEST_CHECKPOINT,
+        training={**training, "variation": learned} if learned else training,
+        fingerprint=_fingerprint(parts.training, start_from),
+        card=card,
+    )
+    figures: Figures = training.get("validation", {})
+    return figures
+
+
+def _read_start(start_from: str | None) -> dict[str, Any]:
+    """Read the manifest of the checkpoint that a run starts from; an empty one for none."""
+    if start_from is None:
+        return {"model": {}, "training": {}, "fingerprint": {}, "digest": None}
+    manifest: dict[str, Any] = read_manifest(start_from)
+    return manifest
+
+
+def _train(
+    vae: Network,
+    parts: Holdout,
+    out: Path,
+    recipe: Recipe,
+    card: str,
+    learned: dict[str, Any],
     progress: Progress | None,
     report: Report,
 ) -> Figures:
-    """Do what `train` says in a folder that no other run writes to."""
-    if parts.description:
-        report(parts.description)
+    """Train the restoration in a folder that no other run writes to."""
     config, size = recipe.train, recipe.model.image_size
-    keras.utils.set_random_seed(config.seed)
-    run = _Run(make_state(recipe), parts, config, out, card, report)
+    run = _Run(make_state(vae, config), parts, config, out, card, learned, report)
     if not run.is_complete:
         feed = make_training_feed(parts.training, size, config, start=run.step)
         for step, figures in _iterate(make_train_step(run.state, config), feed, run):
@@ -217,11 +280,12 @@ class _Run:
         config: TrainConfig,
         out: Path,
         card: str,
+        learned: dict[str, Any],
         report: Report,
     ) -> None:
         began = time.perf_counter()
         self.state, self.parts, self.config, self.out, self.card = state, parts, config, out, card
-        self._report = report
+        self._learned, self._report = learned, report
         self.fingerprint = _fingerprint(parts.training, config.start_from)
         self._measure_batch = make_measure_batch(state.vae)
         size = state.vae.config.image_size
@@ -356,10 +420,11 @@ class _Run:
         rounded = round_figures(figures)
         # A path says something of the machine and nothing of the network.
         config = {**self.config.to_dict(), "start_from": self.fingerprint["start_from"]}
+        variation = {"variation": self._learned} if self._learned else {}
         save_checkpoint(
             vae,
             self.out / BEST_CHECKPOINT,
-            training={"config": config, "validation": rounded},
+            training={"config": config, "validation": rounded, **variation},
             fingerprint=self.fingerprint,
             card=self.card,
         )
@@ -393,7 +458,7 @@ def _fingerprint(training: Sequence[Source], start_from: str | None) -> dict[str
     A checkpoint that training starts from has seen its patients too: they are added to these. Its
     images are not, for nobody knows how many of them are the same.
     """
-    begun = read_manifest(start_from) if start_from else {"fingerprint": {}, "digest": None}
+    begun = _read_start(start_from)
     patients = set(begun["fingerprint"].get("patients", ()))
     images = 0
     for source in training:

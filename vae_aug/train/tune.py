@@ -328,7 +328,7 @@ class _Search:
         return train(
             self.sources,
             self.out / _TRIALS_NAME / str(number),
-            dataclasses.replace(recipe, train=config),
+            dataclasses.replace(recipe, train=config, only="restoration"),
             validation=self.validation,
             progress=show,
         )
