@@ -12,6 +12,7 @@ from vae_aug import VAEAugment
 from vae_aug.config import AugmentConfig
 from vae_aug.engines.engine import TensorFlowEngine, XLAEngine, join_results
 from vae_aug.errors import MissingPackageError
+from vae_aug.model.fields import PACKED, SQUARE
 
 IMAGES = tf.random.stateless_uniform([3, 32, 32, 1], [3, 3])
 SEEDS = tf.reshape(tf.range(6), [3, 2])
@@ -48,6 +49,16 @@ def test_xla_computes_from_the_same_draws(profile, short_vae, tiny_ladder):
     np.testing.assert_allclose(computed, expected, atol=TOLERANCE)
     again = engine(IMAGES[:2], SEEDS[:2])
     np.testing.assert_array_equal(again, computed[:2])
+
+
+@pytest.mark.slow
+def test_xla_computes_the_same_transformations(varied_ladder):
+    images = tf.random.stateless_uniform([2, SQUARE, SQUARE, 1], [3, 3])
+    config = AugmentConfig(seed=1)
+    expected = TensorFlowEngine(varied_ladder, config)(images, SEEDS[:2])
+    computed = XLAEngine(varied_ladder, config)(images, SEEDS[:2])
+    assert computed.shape == (2, PACKED) and np.ptp(expected[:, :-1]) > 0.1
+    np.testing.assert_allclose(computed, expected, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize(("count", "ranges"), [(0, []), (1, []), (3, [0, 0, 1])])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -12,7 +12,8 @@ from vae_aug.model.fields import GRID, TONES, Fields
 
 NO_BOXES = np.zeros([0, 4], np.float32)
 sides = st.integers(1, 200)
-boxes = arrays.arrays(np.float32, (3, 4), elements=st.floats(0, 1, width=32))
+# TensorFlow takes subnormal numbers for 0.
+boxes = arrays.arrays(np.float32, (3, 4), elements=st.floats(0, 1, width=32, allow_subnormal=False))
 
 
 @pytest.fixture
@@ -70,6 +71,8 @@ def test_a_change_is_linear_in_its_factor():
     np.testing.assert_allclose(2 * half, whole, rtol=1e-4, atol=1e-6)
 
 
+# Of this box letterboxing leaves nothing.
+@example(boxes=np.array([[0.0, 6e-8, 6e-8, 1.0]], np.float32), height=1, width=4, seed=0)
 @settings(max_examples=25, deadline=None)
 @given(boxes=boxes, height=sides, width=sides, seed=st.integers(0, 99))
 def test_nothing_is_displaced_in_boxes(boxes, height, width, seed):

@@ -19,6 +19,7 @@ from vae_aug.engines.engine import TensorFlowEngine
 from vae_aug.engines.openvino import OpenVINOEngine
 from vae_aug.errors import EngineError
 from vae_aug.model.checkpoint import load_checkpoint
+from vae_aug.model.fields import PACKED, SQUARE
 from vae_aug.model.vae import VAE
 from vae_aug.phantoms.phantom import make_phantom
 
@@ -75,6 +76,16 @@ def test_a_vector_computes_what_tensorflow_computes(short_vae, mode, seed):
 )
 def test_a_ladder_computes_what_tensorflow_computes(tiny_ladder, mode, seed):
     check_against_tensorflow(tiny_ladder, mode, seed)
+
+
+@pytest.mark.parametrize(("mode", "seed"), [("sample", 1), ("interpolate", None)])
+def test_transformations_are_what_tensorflow_computes(varied_ladder, mode, seed):
+    settings = AugmentConfig(mode=mode, seed=seed)
+    images = tf.random.stateless_uniform([3, SQUARE, SQUARE, 1], [3, 3])
+    expected = TensorFlowEngine(varied_ladder, settings)(images, SEEDS[:3])
+    computed = OpenVINOEngine(varied_ladder, settings)(images, SEEDS[:3])
+    assert computed.shape == (3, PACKED) and np.ptp(expected[:, :-1]) > 0.1
+    np.testing.assert_allclose(computed, expected, atol=ROUNDING)
 
 
 def test_a_seeded_image_has_the_same_bits_in_any_batch(tiny_ladder):

@@ -24,7 +24,10 @@ GRID = 16
 TONES = 6
 """Parts of the grey range, of equal width, each with a slope of its own in a tone curve."""
 
-PACKED = GRID * GRID * (2 + TONES) + 1
+_LENGTHS = (GRID * GRID * 2, GRID * GRID * TONES, 1)
+"""Numbers in each part of a change."""
+
+PACKED = sum(_LENGTHS)
 """Length of a vector that holds a change; see `Fields.pack`."""
 
 SQUARE = 128
@@ -64,21 +67,22 @@ class Fields(NamedTuple):
         Args:
             factor: For all images, or one for each, `[...] float32`.
         """
-        factor = tf.convert_to_tensor(factor, tf.float32)[..., None, None, None]
+        factor = tf.convert_to_tensor(factor, tf.float32)
+        # Not by [..., None], of which OpenVINO makes infinity where it is a scalar.
+        factor = tf.reshape(factor, tf.concat([tf.shape(factor), [1, 1, 1]], axis=0))
         return self._replace(displacement=self.displacement * factor, slopes=self.slopes * factor)
 
     def pack(self) -> tf.Tensor:
         """Put everything into one vector an image, `[..., PACKED] float32`."""
         batch = tf.shape(self.white)
-        parts = (self.displacement, self.slopes, self.white)
-        flat = [tf.reshape(part, tf.concat([batch, [-1]], axis=0)) for part in parts]
+        parts = zip((self.displacement, self.slopes, self.white), _LENGTHS, strict=True)
+        flat = [tf.reshape(part, tf.concat([batch, [n]], axis=0)) for part, n in parts]
         return tf.ensure_shape(tf.concat(flat, axis=-1), [*self.white.shape, PACKED])
 
     @classmethod
     def unpack(cls, packed: tf.Tensor) -> Fields:
         """Undo `pack`."""
-        sizes = [GRID * GRID * 2, GRID * GRID * TONES, 1]
-        displacement, slopes, white = tf.split(packed, sizes, axis=-1)
+        displacement, slopes, white = tf.split(packed, _LENGTHS, axis=-1)
         batch = tf.shape(packed)[:-1]
         return cls(
             tf.reshape(displacement, tf.concat([batch, [GRID, GRID, 2]], axis=0)),
@@ -147,6 +151,10 @@ def compute_displacement(
     weights = make_weights(SQUARE)
     planes = tf.transpose(limit_stretch(displacement), [2, 0, 1]) * SQUARE
     planes = _spread(weights, weights, planes)
+    top, left, bottom, right = tf.unstack(boxes, axis=-1)
+    # In the square, rounding may leave nothing of a narrow box, or something of an empty one.
+    valid = (bottom > top) & (right > left)  # what is compared with NaN is not
+    boxes = tf.where(valid[:, None], boxes, float("nan"))
     in_square = letterbox_boxes(boxes, height, width, SQUARE)
     scale = tf.cast(tf.maximum(height, width), tf.float32) / SQUARE
     held = hold_boxes(in_square, MARGIN_PX + 1.0 / scale, tf.reduce_max(tf.abs(planes)))
@@ -176,7 +184,7 @@ def hold_boxes(boxes: tf.Tensor, margin_px: tf.Tensor, largest: tf.Tensor) -> tf
     """Compute how much of a displacement is left around boxes.
 
     Args:
-        boxes: `[N, 4] float32`, `rel_yxyx` of the square.
+        boxes: `[N, 4] float32`, `rel_yxyx` of the square; NaN count for nothing.
         margin_px: Scalar float32, pixels of `SQUARE` around a box in which nothing is left.
         largest: Scalar float32, largest displacement in pixels of `SQUARE`, which the ramp has to
             be wide enough for.
@@ -188,9 +196,9 @@ def hold_boxes(boxes: tf.Tensor, margin_px: tf.Tensor, largest: tf.Tensor) -> tf
     top, left, bottom, right = tf.unstack(boxes[..., None] * SQUARE, axis=-2)
     down = tf.maximum(top - pixels, pixels - bottom)
     across = tf.maximum(left - pixels, pixels - right)
-    valid = (bottom > top) & (right > left)  # what is compared with NaN is not
     away = tf.maximum(down[:, :, None], across[:, None])
-    distance = tf.reduce_min(tf.where(valid[..., None], away, float(2 * SQUARE)), axis=0)
+    away = tf.where(tf.math.is_nan(away), float(2 * SQUARE), away)
+    distance = tf.reduce_min(away, axis=0)
     width = tf.maximum(largest * (_STEEPEST / MAX_STRETCH), MIN_RAMP_PX)
     share = tf.clip_by_value((distance - margin_px) / width, 0.0, 1.0)
     return share * share * (3.0 - 2.0 * share)
