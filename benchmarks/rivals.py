@@ -282,8 +282,8 @@ def run_pytorch(track: Track, at_once: int, how: str) -> Round:
     return track.call(infer, at_once)
 
 
-def run_albumentations(track: Track) -> Round:
-    """An elastic transform and shot noise with boxes, an image at a time, in parallel calls."""
+def use_albumentations(source: tf.data.Dataset) -> tf.data.Dataset:
+    """Apply an elastic transform and shot noise with boxes, an image at a time, in parallel."""
     import albumentations
 
     compose = albumentations.Compose(
@@ -305,7 +305,12 @@ def run_albumentations(track: Track) -> Round:
             "bbox": tf.ensure_shape(boxes, [None, 4]),
         }
 
-    return track.follow(track.source.map(augment, num_parallel_calls=tf.data.AUTOTUNE))
+    return source.map(augment, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def run_albumentations(track: Track) -> Round:
+    """An elastic transform and shot noise with boxes, an image at a time, in parallel calls."""
+    return track.follow(use_albumentations(track.source))
 
 
 def run_keras_layers(track: Track) -> Round:
