@@ -348,9 +348,43 @@ def test_bytes_do_not_depend_on_how_elements_are_processed(mode, profile):
     compare_ways(augment)
 
 
-@pytest.mark.parametrize("options", [{}, {"mode": "interpolate", "detail": 0.5, "p": 0.7}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mode": "interpolate", "detail": 0.5, "p": 0.7},
+        pytest.param({"hardest_of": 3}, marks=pytest.mark.slow),
+    ],
+)
 def test_transformations_do_not_depend_on_how_elements_are_processed(varied_ladder, options):
     compare_ways(VAEAugment(varied_ladder, seed=7, batch_size=4, **options))
+
+
+def test_the_hardest_is_chosen_of_samples_of_a_variation_alone(varied_ladder, tiny_ladder):
+    with pytest.raises(ValueError, match="this checkpoint has no variation"):
+        VAEAugment(tiny_ladder, hardest_of=2)
+    with pytest.raises(ValueError, match="chooses among samples; got mode='denoise'"):
+        VAEAugment(varied_ladder, mode="denoise", hardest_of=2)
+    with pytest.raises(ValueError, match="hardest_of must be in"):
+        VAEAugment(varied_ladder, hardest_of=65)
+
+
+def test_a_pair_is_two_variants_of_one_image(tiny_vae):
+    source, dataset = mixed_sizes()
+    augment = VAEAugment(tiny_vae, seed=7)
+    for element, (first, second) in zip(source, dataset.map(augment.pair), strict=True):
+        np.testing.assert_array_equal(first["image"], augment(element)["image"])
+        assert first["image"].shape == second["image"].shape
+        assert np.any(first["image"] != second["image"])
+        tf.nest.map_structure(
+            np.testing.assert_array_equal,
+            {key: part for key, part in first.items() if key != "image"},
+            {key: part for key, part in second.items() if key != "image"},
+        )
+    fresh = VAEAugment(tiny_vae).pair(source[0])
+    assert np.any(fresh[0]["image"] != fresh[1]["image"])
+    with pytest.raises(TypeError, match=r"dataset\.map\(augment\.pair\)"):
+        dataset.apply(augment.pair)
 
 
 def compare_ways(augment):

@@ -95,3 +95,23 @@ def test_weights_are_saved_and_loaded(network, features, tmp_path):
         loaded.decode(features, z, tf.ones(3)).slopes,
         network.decode(features, z, tf.ones(3)).slopes,
     )
+
+
+def test_the_hardest_sample_lies_furthest(network):
+    rng = np.random.default_rng(2)
+    squares = tf.constant(rng.random((2, SQUARE, SQUARE, 1), np.float32))
+    features = network.describe(squares)
+    z = rng.standard_normal((2, 4, LATENT_DIM)).astype(np.float32)
+    z[0, 2] *= 30.0
+    z[1, 1] *= 30.0
+    chosen = network.find_hardest(squares, features, tf.constant(z), 1.0)
+    np.testing.assert_array_equal(chosen, np.stack([z[0, 2], z[1, 1]]))
+    noise = {"z": tf.constant(z)}
+    hardest = network.vary(squares, noise, mode="sample", factor=1.0)
+    alone = network.vary(squares, {"z": chosen}, mode="sample", factor=1.0)
+    np.testing.assert_allclose(hardest, alone, atol=1e-6)
+
+
+def test_noise_has_every_sample():
+    assert transformation.list_noise("sample")["z"].shape == (LATENT_DIM,)
+    assert transformation.list_noise("sample", 4)["z"].shape == (4, LATENT_DIM)

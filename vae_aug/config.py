@@ -380,6 +380,7 @@ class AugmentConfig(_Config):
     batch_size: int = 32
     device: str | None = None
     bounding_box_format: str | None = None
+    hardest_of: int = 1
 
     def __post_init__(self) -> None:
         """Check every field and fill in the `detail` that goes with the mode."""
@@ -402,7 +403,10 @@ class AugmentConfig(_Config):
             "p": check_number("p", self.p, 0, 1, hint="It is a probability: 50% is 0.5."),
             "min_fidelity": check_number("min_fidelity", self.min_fidelity, 0, 1, hint=share),
             "batch_size": check_number("batch_size", self.batch_size, 1, whole=True),
+            "hardest_of": check_number("hardest_of", self.hardest_of, 1, MAX_HARDEST, whole=True),
         }
+        if self.hardest_of > 1 and self.mode != "sample":
+            raise ValueError(f"hardest_of chooses among samples; got mode={self.mode!r}.")
         if self.seed is not None:
             lowest = -float("inf")
             checked["seed"] = check_number("seed", self.seed, lowest, whole=True)
@@ -411,6 +415,9 @@ class AugmentConfig(_Config):
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
+
+MAX_HARDEST = 64
+"""Most samples of an image among which one is chosen."""
 
 _FACTOR = "0 changes nothing, and 1 is as far as the network varies images by itself."
 

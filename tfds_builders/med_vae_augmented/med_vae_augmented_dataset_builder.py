@@ -38,6 +38,7 @@ _TRANSFORM_FIELDS = (
     "guard",
     "min_fidelity",
     "seed",
+    "hardest_of",
 )
 # Factor 0 and detail 1 are the settings under which VAEAugment is the identity.
 _NO_PROVENANCE = {
@@ -69,6 +70,7 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
         guard: See `VAEAugment`.
         min_fidelity: See `VAEAugment`.
         seed: See `VAEAugment`; never None, so that a build can be repeated.
+        hardest_of: See `VAEAugment`.
         augment_splits: Splits that pass through the autoencoder.
         augment_evaluation: Must be true for `augment_splits` to name another split than train.
         strict: Whether a network that was trained on a patient of an evaluation split is refused;
@@ -88,6 +90,7 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
     guard: Guard = "paste"
     min_fidelity: float = 0.8
     seed: int = 0
+    hardest_of: int = 1
     augment_splits: tuple[str, ...] = ("train",)
     augment_evaluation: bool = False
     strict: bool = False
@@ -131,6 +134,9 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
         """The fields that decide what is built, as JSON reads them back."""
         names = (*_TRANSFORM_FIELDS, "source", "checkpoint")
         settings = {name: getattr(self, name) for name in names}
+        # Folders keep the names that they had before there was a choice.
+        if self.hardest_of == 1:
+            del settings["hardest_of"]
         settings["augment_splits"] = list(self.augment_splits)
         return settings | ({"allow_damaged": True} if self.allow_damaged else {})
 

@@ -32,12 +32,14 @@ class Steps:
         engine: The network.
         notices: Warnings of elements that are likely mistaken.
         contrast: Whether the contrast of boxes is measured for the report.
+        member: Number of the variant of the same example, each from randomness of its own.
     """
 
     config: AugmentConfig
     engine: TensorFlowEngine
     notices: Notices = dataclasses.field(default_factory=Notices, compare=False)
     contrast: bool = False
+    member: int = 0
 
     def find_layout(self, element: Any) -> Layout:
         """Find where things are in an element, or its `element_spec`, and check them.
@@ -124,14 +126,15 @@ class Steps:
             The request.
         """
         config = self.config
+        number = f" {self.member}" if self.member else ""
         if known and self.engine.image_size is not None:
             image = known["reconstruction"]  # has the size, and is read for transformations alone
         else:
             image = self._make_input(example.image)
         chosen = tf.constant(not self.is_identity)
         if 0 < config.p < 1:
-            chosen &= choose(make_seed(config.seed, "choose", example), config.p)
-        return Request(image, make_seed(config.seed, "vary", example), chosen, known or {})
+            chosen &= choose(make_seed(config.seed, f"choose{number}", example), config.p)
+        return Request(image, make_seed(config.seed, f"vary{number}", example), chosen, known or {})
 
     def describe(self, example: Example) -> tuple[tf.Tensor, Known]:
         """Compute what is the same in every variant of an example, for later requests.

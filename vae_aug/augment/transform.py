@@ -58,6 +58,10 @@ def _check_device(device: str) -> None:
         )
 
 
+_SHARED = ("mode", "factor", "detail", "device", "hardest_of")
+"""Settings that an engine depends on, beside itself and whether there is a seed."""
+
+
 def _restore(name: str, digest: str, settings: dict[str, Any]) -> VAEAugment:
     """Make the transform of a pickle; the checkpoint must be the same."""
     augment = VAEAugment(name, **settings)
@@ -115,6 +119,7 @@ class VAEAugment:
         batch_size: int = 32,
         device: str | None = None,
         bounding_box_format: str | None = None,
+        hardest_of: int = 1,
     ) -> None:
         """Load the checkpoint and check the settings.
 
@@ -157,6 +162,9 @@ class VAEAugment:
             bounding_box_format: Format of the boxes, Keras's names. None for `"rel_yxyx"` under
                 the key `bbox` and `"xyxy"` under `boxes`. Only the guard looks at them; it warns
                 once of boxes that cannot be in that format, and of elements without boxes.
+            hardest_of: For `"sample"` of a checkpoint with a `variation`: how many samples of each
+                image are made, of which the one is applied whose description by the network lies
+                furthest from the image's, 1 to 64. More take longer and vary images more.
 
         Raises:
             CheckpointError: If the checkpoint cannot be loaded.
@@ -179,6 +187,7 @@ class VAEAugment:
             batch_size=batch_size,
             device=device,
             bounding_box_format=bounding_box_format,
+            hardest_of=hardest_of,
         )
         if device is not None:
             _check_device(device)
@@ -214,7 +223,7 @@ class VAEAugment:
         if self._name is None or config.engine.startswith("openvino"):
             return make_engine(self.checkpoint, config)
         seed = None if config.seed is None else 0
-        same = {key: getattr(config, key) for key in ("mode", "factor", "detail", "device")}
+        same = {key: getattr(config, key) for key in _SHARED}
         shared = AugmentConfig(**same, seed=seed, engine=config.engine)
         return share_engine(self.checkpoint, shared)
 
@@ -238,6 +247,31 @@ class VAEAugment:
             return augment_dataset(element[0], self._steps)
         whole = element[0] if len(element) == 1 else element
         return self._steps.run(whole, self._steps.find_layout(whole))[0]
+
+    @tf.autograph.experimental.do_not_convert
+    def pair(self, *element: Any) -> tuple[Any, Any]:
+        """Make two variants of an element or a batch, e.g. for a consistency loss.
+
+        Example:
+            >>> pairs = dataset.map(augment.pair)                      # doctest: +SKIP
+
+        Args:
+            *element: As in a call, but not a dataset.
+
+        Returns:
+            The element twice, each with images varied from randomness of its own. The first is
+            what a call returns.
+
+        Raises:
+            ValueError: As a call.
+            TypeError: As a call, and for a dataset.
+        """
+        if len(element) == 1 and isinstance(element[0], tf.data.Dataset):
+            raise TypeError("pair() takes elements or batches: dataset.map(augment.pair).")
+        whole = element[0] if len(element) == 1 else element
+        layout = self._steps.find_layout(whole)
+        other = dataclasses.replace(self._steps, member=1)
+        return self._steps.run(whole, layout)[0], other.run(whole, layout)[0]
 
     @tf.autograph.experimental.do_not_convert
     def call_with_report(self, *element: Any) -> tuple[Any, dict[str, tf.Tensor]]:

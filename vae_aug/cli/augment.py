@@ -42,6 +42,7 @@ def augment(
     min_fidelity: options.MinFidelity = 0.8,
     value_range: options.ValueRange = None,
     seed: options.Seed = 0,
+    hardest_of: options.HardestOf = 1,
     engine: options.NetworkEngine = "tensorflow",
     split: Annotated[
         list[str],
@@ -96,6 +97,7 @@ def augment(
         value_range=options.parse_value_range(value_range),
         seed=seed,
         engine=engine,
+        hardest_of=hardest_of,
         batch_size=batch_size,
     )
     if strict:
@@ -147,6 +149,7 @@ def preview(
     guard: options.BoxGuard = "paste",
     min_fidelity: options.MinFidelity = 0.8,
     value_range: options.ValueRange = None,
+    hardest_of: options.HardestOf = 1,
     engine: options.NetworkEngine = "tensorflow",
     seed: options.Seed = 0,
 ) -> None:
@@ -170,6 +173,7 @@ def preview(
         value_range=limits,
         seed=seed,
         engine=engine,
+        hardest_of=hardest_of,
     )
     info = find_records(records, split, unannotated=True)[1]
     label_names = () if info is None else info.label_names

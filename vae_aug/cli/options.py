@@ -13,7 +13,7 @@ from vae_aug.cli.paths import (
     require_file,
     require_records,
 )
-from vae_aug.config import Engine, Guard, Mode
+from vae_aug.config import MAX_HARDEST, Engine, Guard, Mode
 from vae_aug.model.stored import list_packaged
 
 Format = Literal[
@@ -204,6 +204,15 @@ BoxGuard = Annotated[
 MinFidelity = Annotated[
     float,
     typer.Option(min=0, max=1, help="Similarity (SSIM) of a box below which the guard acts."),
+]
+HardestOf = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=MAX_HARDEST,
+        help="Samples made of each image, of which the one is taken that the network finds most "
+        "different; for a checkpoint with a variation.",
+    ),
 ]
 NetworkEngine = Annotated[
     Engine,

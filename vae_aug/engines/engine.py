@@ -71,8 +71,14 @@ class TensorFlowEngine:
 
         Raises:
             CheckpointError: If a stored network has to be loaded and cannot be.
+            ValueError: If the settings need a variation that the network has not.
         """
         self.makes_fields = vae.config.makes_fields(config.mode)
+        if config.hardest_of > 1 and not self.makes_fields:
+            raise ValueError(
+                "hardest_of chooses among transformations, and this checkpoint has no variation: "
+                "leave it out, or train one (vae-aug train)."
+            )
         self.image_size = SQUARE if self.makes_fields else vae.config.input_size
         self._source = vae
         self._config = config
@@ -151,7 +157,7 @@ class TensorFlowEngine:
     def _list_noise(self, height: Side = None, width: Side = None) -> dict[str, NoiseSpec]:
         """List the noise that the network takes for images of a size."""
         if self.makes_fields:
-            return transformation.list_noise(self._config.mode)
+            return transformation.list_noise(self._config.mode, self._config.hardest_of)
         source = self._source
         network = PROFILES[source.config.profile] if isinstance(source, StoredNetwork) else source
         return network.list_noise(source.config, self._config.mode, height, width)
@@ -249,7 +255,7 @@ class TensorFlowEngine:
         if not isinstance(self._source, StoredNetwork):
             return None
         config = self._config
-        settings = (config.mode, config.factor, config.detail, config.device)
+        settings = (config.mode, config.factor, config.detail, config.device, config.hardest_of)
         return find_graph(self._source.content, [self._finish.__qualname__, *settings, *key])
 
     def _keep(

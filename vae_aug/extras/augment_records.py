@@ -68,7 +68,10 @@ _MOST_CONTRAST = 1e6
 """Where a thousandth of a contrast that grew from next to nothing is cut off."""
 
 REPLAYED = (*_SETTINGS, "p", "value_range", "engine")
-"""Settings of a transform that decide what it puts out for a record."""
+"""Settings of a transform that decide what it puts out for a record, and are always told."""
+
+OPTIONAL = {"hardest_of": 1}
+"""Further ones, which are told only where they are not this."""
 
 
 @dataclasses.dataclass
@@ -294,7 +297,9 @@ def make_provenance(augment: VAEAugment) -> dict[str, Any]:
     """
     config = augment.config.to_dict()
     shared = {name: config[name] for name in _SETTINGS}
-    settings = json.dumps({name: config[name] for name in REPLAYED}, sort_keys=True)
+    told = {name: config[name] for name, usual in OPTIONAL.items() if config[name] != usual}
+    told |= {name: config[name] for name in REPLAYED}
+    settings = json.dumps(told, sort_keys=True)
     digest = {"checkpoint": augment.checkpoint.digest, "version": __version__}
     return {**shared, **digest, "settings": settings}
 

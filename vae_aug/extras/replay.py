@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.errors import CheckpointError, RecordError, VAEAugError
-from vae_aug.extras.augment_records import PER_BOX, REPLAYED, get_values, replace_image
+from vae_aug.extras.augment_records import OPTIONAL, PER_BOX, REPLAYED, get_values, replace_image
 from vae_aug.records.records import find_records, iterate_examples, parse_example, read_info
 
 
@@ -66,7 +66,9 @@ def restore_transform(
         CheckpointError: If the checkpoint cannot be loaded or is not the one that was used.
     """
     try:
-        options = {name: json.loads(settings)[name] for name in REPLAYED}
+        told = json.loads(settings)
+        options = {name: told[name] for name in REPLAYED}
+        options |= {name: told[name] for name in OPTIONAL if name in told}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise RecordError(
             f"augment/settings must be the JSON of {', '.join(REPLAYED)}; got {settings!r}. An "

@@ -133,6 +133,41 @@ def change_tones(image: tf.Tensor, fields: Fields) -> tf.Tensor:
     return tf.transpose(dimmed + tf.minimum(changed, 0.0), [1, 2, 0])
 
 
+def transform_squares(squares: tf.Tensor, fields: Fields) -> tuple[tf.Tensor, tf.Tensor]:
+    """Apply changes to squares by linear interpolation, for a network that is trained or looks.
+
+    Args:
+        squares: `[B, SQUARE, SQUARE, 1] float32 in [0, 1]`, without gradients.
+        fields: The changes, of which no box holds anything, for a white of 1.
+
+    Returns:
+        `[B, SQUARE, SQUARE, 1] float32`, and the displacement in pixels
+        `[B, SQUARE, SQUARE, 2] float32`.
+    """
+    weights = make_weights(SQUARE)
+    points = limit_stretch(fields.displacement) * SQUARE
+    displacement = tf.einsum("yi,xj,bijc->byxc", weights, weights, points)
+    moved = _sample_linearly(squares, displacement)
+    return apply_tones(moved, weights, weights, fields.slopes)[..., None], displacement
+
+
+def _sample_linearly(squares: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
+    """Interpolate linearly where pixels are taken from: `[B, SQUARE, SQUARE]`."""
+    places = tf.range(SQUARE, dtype=tf.float32)
+    down, across = tf.unstack(displacement, axis=-1)
+    last = SQUARE - 1.001
+    rows = tf.clip_by_value(places[:, None] + down, 0.0, last)
+    columns = tf.clip_by_value(places + across, 0.0, last)
+    top, left = tf.floor(rows), tf.floor(columns)
+    below, right = rows - top, columns - left
+    images = tf.range(tf.shape(squares)[0])[:, None, None] * SQUARE**2
+    first = images + tf.cast(top, tf.int32) * SQUARE + tf.cast(left, tf.int32)
+    flat = tf.reshape(squares, [-1])
+    a, b, c, d = (tf.gather(flat, first + offset) for offset in (0, 1, SQUARE, SQUARE + 1))
+    upper, lower = a + right * (b - a), c + right * (d - c)
+    return upper + below * (lower - upper)
+
+
 def compute_displacement(
     displacement: tf.Tensor, boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor
 ) -> tf.Tensor:

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from vae_aug.letterbox import letterbox
-from vae_aug.model.fields import GRID, SQUARE, TONES, Fields
+from vae_aug.model.fields import GRID, SQUARE, TONES, Fields, transform_squares
 from vae_aug.model.latent import split_latent
 from vae_aug.model.noise import Noise, NoiseSpec
 
@@ -56,17 +56,20 @@ def make_squares(grey: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.clip_by_value(squares / white[:, None, None, None], 0.0, 1.0), white
 
 
-def list_noise(mode: str) -> dict[str, NoiseSpec]:
+def list_noise(mode: str, hardest_of: int = 1) -> dict[str, NoiseSpec]:
     """List the noise that `TransformationVAE.vary` takes.
 
     Args:
         mode: `"sample"` or `"interpolate"`.
+        hardest_of: Samples among which one is chosen.
 
     Returns:
-        Standard normal `"z"` `[LATENT_DIM]`, the latent vector of a transformation; for
-        `"interpolate"` also uniform `"share"` `[]`, how much of the transformation is applied.
+        Standard normal `"z"` `[LATENT_DIM]`, the latent vector of a transformation, or
+        `[hardest_of, LATENT_DIM]` where there are several; for `"interpolate"` also uniform
+        `"share"` `[]`, how much of the transformation is applied.
     """
-    specs = {"z": NoiseSpec(0, (LATENT_DIM,)), "share": NoiseSpec(1, (), True)}
+    several = () if hardest_of == 1 else (hardest_of,)
+    specs = {"z": NoiseSpec(0, (*several, LATENT_DIM)), "share": NoiseSpec(1, (), True)}
     return {name: specs[name] for name in ("z", "share")[: 1 if mode == "sample" else 2]}
 
 
@@ -176,7 +179,8 @@ class TransformationVAE(keras.Model):
     ) -> tf.Tensor:
         """Make a transformation of each image.
 
-        `"sample"` decodes z from the prior, see `sample`. `"interpolate"` reads the transformation
+        `"sample"` decodes z from the prior, see `sample`, and where the noise has several for each
+        image takes the sample of `find_hardest`. `"interpolate"` reads the transformation
         between an image and the one before it in the batch, and applies a random share of it.
 
         Args:
@@ -198,8 +202,38 @@ class TransformationVAE(keras.Model):
             z, _ = self.encode(features, tf.roll(features, 1, axis=0))
             fields = self.decode(features, z, white)
         else:
-            fields = self.sample(features, noise["z"], white).scale(self.strength)
+            z = noise["z"]
+            if z.shape.rank == 3:
+                z = self.find_hardest(scaled, features, z, factor)
+            fields = self.sample(features, z, white).scale(self.strength)
         return fields.scale(factor * share).pack()
+
+    def find_hardest(
+        self, squares: tf.Tensor, features: tf.Tensor, z: tf.Tensor, factor: float | tf.Tensor
+    ) -> tf.Tensor:
+        """Find the sample of each image whose features lie furthest from the image's own.
+
+        Args:
+            squares: `[B, SQUARE, SQUARE, 1] float32 in [0, 1]`, from `make_squares`.
+            features: Theirs, from `describe`.
+            z: `[B, K, LATENT_DIM] float32`, from the prior.
+            factor: Strength, as of `vary`.
+
+        Returns:
+            `[B, LATENT_DIM] float32`, some of z.
+
+        Reference: Chen et al., MaxStyle: Adversarial Style Composition (2022), which looks for the
+        hardest style by gradients instead.
+        """
+        count = z.shape[1]
+        repeated = tf.repeat(squares, count, axis=0)
+        own = tf.repeat(features, count, axis=0)
+        flat = tf.reshape(z, [-1, LATENT_DIM])
+        fields = self.sample(own, flat, tf.ones_like(flat[:, 0]))
+        changed, _ = transform_squares(repeated, fields.scale(self.strength * factor))
+        away = tf.reduce_mean(tf.square(self.describe(changed) - own), axis=(1, 2, 3))
+        hardest = tf.argmax(tf.reshape(away, [-1, count]), axis=1)
+        return tf.gather(z, hardest, batch_dims=1)
 
     def sample(self, features: tf.Tensor, z: tf.Tensor, white: tf.Tensor) -> Fields:
         """Make the transformations that differ from the most common one as `decode`'s of z do.

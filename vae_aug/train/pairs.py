@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.config import VariationConfig
-from vae_aug.model.fields import SQUARE, Fields, apply_tones, limit_stretch, make_weights
+from vae_aug.model.fields import SQUARE, transform_squares
 from vae_aug.model.latent import sample_posterior
 from vae_aug.model.loss import kl_divergence
 from vae_aug.model.transformation import LATENT_DIM, TransformationVAE
@@ -246,41 +246,6 @@ def make_step(
         return {"loss": loss, "tone": tone, "pattern": pattern, "kl": kl, "displacement": size}
 
     return step, optimizer
-
-
-def transform_squares(squares: tf.Tensor, fields: Fields) -> tuple[tf.Tensor, tf.Tensor]:
-    """Apply transformations to squares by linear interpolation, which is fast with gradients.
-
-    Args:
-        squares: `[B, SQUARE, SQUARE, 1] float32 in [0, 1]`, without gradients.
-        fields: The transformations, of which no box holds anything.
-
-    Returns:
-        `[B, SQUARE, SQUARE, 1] float32`, and the displacement in pixels
-        `[B, SQUARE, SQUARE, 2] float32`.
-    """
-    weights = make_weights(SQUARE)
-    points = limit_stretch(fields.displacement) * SQUARE
-    displacement = tf.einsum("yi,xj,bijc->byxc", weights, weights, points)
-    moved = _sample(squares, displacement)
-    return apply_tones(moved, weights, weights, fields.slopes)[..., None], displacement
-
-
-def _sample(squares: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
-    """Interpolate linearly where pixels are taken from: `[B, SQUARE, SQUARE]`."""
-    places = tf.range(SQUARE, dtype=tf.float32)
-    down, across = tf.unstack(displacement, axis=-1)
-    last = SQUARE - 1.001
-    rows = tf.clip_by_value(places[:, None] + down, 0.0, last)
-    columns = tf.clip_by_value(places + across, 0.0, last)
-    top, left = tf.floor(rows), tf.floor(columns)
-    below, right = rows - top, columns - left
-    images = tf.range(tf.shape(squares)[0])[:, None, None] * SQUARE**2
-    first = images + tf.cast(top, tf.int32) * SQUARE + tf.cast(left, tf.int32)
-    flat = tf.reshape(squares, [-1])
-    a, b, c, d = (tf.gather(flat, first + offset) for offset in (0, 1, SQUARE, SQUARE + 1))
-    upper, lower = a + right * (b - a), c + right * (d - c)
-    return upper + below * (lower - upper)
 
 
 def compare_tones(images: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
