@@ -3,9 +3,9 @@
     python -m benchmarks.permitted --data DATA --out RECORDS
 
 The packaged `demo` learned its variation from them. CT, stored as Hounsfield units + 1024, is shown
-in a random one of the windows that radiologists use; MR from black to its 99.9th percentile. Names
-of patients are those of the sets, which are public; where a set names none they are derived from
-file names, see `SETS`. An eighth of the patients is the split `validation`.
+in a random one of the windows that radiologists use; MR from black to its 99.9th percentile. Where
+a set names no patients they are derived from file names, see `SETS`. An eighth of the patients is
+the split `validation`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 
+from vae_aug.ingest.privacy import hash_identifier
 from vae_aug.records.records import make_example, write_split
 
 WINDOWS = ((40, 400), (40, 80), (-600, 1500), (300, 1500))
@@ -39,6 +40,9 @@ SETS: dict[str, str] = {
     "mr_brain_dicom": "",
 }
 """Each set, and the regular expression whose first group in a file name is the patient."""
+
+SALT = b"vae-aug-packaged"
+"""The data is public, so the salt of its patients' hashes may be public too."""
 
 _VALIDATION_SHARE = 8
 _EVERY = 4
@@ -112,7 +116,7 @@ def main() -> None:
             example = make_example(
                 image,
                 source_id=f"{name}/{path.name}",
-                patient=f"{name}/{patient}",
+                patient=hash_identifier("patient", f"{name}/{patient}", SALT),
                 boxes=np.zeros([0, 4]),
                 labels=[],
                 label_names=(),

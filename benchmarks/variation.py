@@ -29,8 +29,10 @@ import tensorflow as tf
 
 from benchmarks.detection import strong
 from benchmarks.detection.samples import Samples, Source, read_samples
+from benchmarks.throughput import describe_machine
 from vae_aug import VAEAugment
 from vae_aug.atomic import write_atomic
+from vae_aug.config import VariationConfig
 from vae_aug.evaluate.diversity import measure_contrast
 from vae_aug.evaluate.metrics import find_body, make_box_mask
 from vae_aug.model.checkpoint import load_checkpoint
@@ -42,11 +44,12 @@ from vae_aug.model.transformation import (
     TransformationVAE,
     make_squares,
 )
-from vae_aug.train.pairs import TransformationConfig, train_transformation
+from vae_aug.train.pairs import train_transformation
 
 RESULTS = Path(__file__).parent / "results"
-SETS: dict[str, float | None] = {"lgg_flair": None, "ibsi_sts": 4095.0}
-"""Sets with `train.json` and `val.json`, and the grey value of white if it is not the dtype's."""
+SETS: dict[str, float | None] = {"lgg_flair": None, "ibsi_sts": 4095.0, "cheng_brain_t1c": None}
+"""Sets, and the grey value of white if it is not the dtype's. Those with a `train.json` are learned
+from and judged on their `val.json`; the last is judged on alone, every tenth of its images."""
 
 VARIANTS, IMAGES, REALISM_IMAGES = 6, 60, 200
 _MIN_CONTRAST = 0.5
@@ -96,7 +99,7 @@ def make_network_way(network: TransformationVAE, factor: float) -> Vary:
     def vary(image: tf.Tensor, boxes: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
         squares, white = make_squares(image[None])
         fields = network.sample(network.describe(squares), z[None], white)
-        one = Fields(*(part[0] for part in fields)).scale(factor)
+        one = Fields(*(part[0] for part in fields)).scale(factor * network.strength)
         return change_tones(move_pixels(image, one, boxes), one)
 
     def call(grey: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -142,30 +145,48 @@ def make_checkpoint_way(name: str) -> Vary:
     return lambda grey, boxes, rng: vary(grey[..., None], boxes).numpy()[..., 0]
 
 
-def list_ways(network: TransformationVAE, samples: Samples) -> dict[str, Vary]:
-    """List the ways to vary an image, by their names."""
+def list_learned_ways(network: TransformationVAE, samples: Samples) -> dict[str, Vary]:
+    """List the ways that learn from training images, or use them, by their names."""
     train = samples.images[..., 0].astype(np.float32) / 255
 
     def pair(mix: Callable[..., np.ndarray]) -> Vary:
         return lambda grey, boxes, rng: mix(grey, train[rng.integers(len(train))], rng)
+
+    return {
+        "transformation, factor 1": make_network_way(network, 1.0),
+        "transformation, factor 0.5": make_network_way(network, 0.5),
+        "amplitudes (FDA)": pair(mix_amplitudes),
+        "statistics (MixStyle)": pair(mix_statistics),
+    }
+
+
+def list_ways() -> dict[str, Vary]:
+    """List the ways that need no training images, by their names."""
 
     def alone(change: Callable[..., np.ndarray]) -> Vary:
         return lambda grey, boxes, rng: change(grey, rng)
 
     return {
         "unchanged": lambda grey, boxes, rng: grey,
-        "transformation, factor 1": make_network_way(network, 1.0),
-        "transformation, factor 0.5": make_network_way(network, 0.5),
         "random fields": make_random_way(1.5, 0.35),
         "random networks (GIN)": alone(strong.apply_gin),
-        "amplitudes (FDA)": pair(mix_amplitudes),
-        "statistics (MixStyle)": pair(mix_statistics),
         "monotone curves (Bezier)": alone(strong.apply_bezier),
         "brightness, contrast": alone(change_brightness),
         "style by hand": alone(strong.apply_random_style),
         "demo, sample": make_checkpoint_way("demo"),
         "vector, sample": make_checkpoint_way("vector"),
     }
+
+
+def read_set(folder: Path, white: float | None) -> tuple[Samples | None, Samples]:
+    """Read the images that are learned from, if there are any, and those that are judged on."""
+    train, test = folder / "train.json", folder / "val.json"
+    if train.is_file():
+        found = (read_samples(Source((str(file),), SQUARE, white)) for file in (train, test))
+        return next(found), next(found)
+    (file,) = folder.glob("*.json")
+    samples = read_samples(Source((str(file),), SQUARE, white))
+    return None, samples.take(np.arange(0, len(samples), 10))
 
 
 def get_image(samples: Samples, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -270,9 +291,10 @@ def get_network(name: str, samples: Samples, work: Path, steps: int) -> Transfor
         if number % 100 == 0:
             print(name, number, {k: round(v, 3) for k, v in figures.items()}, flush=True)
 
-    config = TransformationConfig(steps=steps)
+    config = VariationConfig(steps=steps)
     groups = [str(group) for group in samples.groups]
-    network = train_transformation(squares.numpy(), groups, config, progress=tell)
+    whole = np.round(255 * squares.numpy()).astype(np.uint8)
+    network = train_transformation(whole, groups, config, progress=tell)
     network.save_weights(path)
     return network
 
@@ -300,7 +322,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--work", type=Path, required=True, help="for weights and sheets")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
-    parser.add_argument("--steps", type=int, default=TransformationConfig.steps)
+    parser.add_argument("--steps", type=int, default=VariationConfig.steps)
     parser.add_argument("--out", type=Path, default=RESULTS / "variation.json")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -309,20 +331,25 @@ def main() -> None:
     out = arguments.out
     results: dict[str, Any] = json.loads(out.read_text())["sets"] if out.is_file() else {}
     for name in arguments.sets:
-        train, test = (
-            read_samples(Source((str(arguments.data / name / file),), SQUARE, SETS[name]))
-            for file in ("train.json", "val.json")
-        )
-        network = get_network(name, train, arguments.work, arguments.steps)
+        train, test = read_set(arguments.data / name, SETS[name])
+        ways, sheet = list_ways(), make_checkpoint_way("demo")
+        if train is not None:
+            network = get_network(name, train, arguments.work, arguments.steps)
+            ways |= list_learned_ways(network, train)
+            sheet = make_network_way(network, 1.0)
         rows = results[name] = {}
-        for way, vary in list_ways(network, train).items():
-            rows[way] = {
-                **measure_way(vary, test, seed=0),
-                **measure_realism(vary, describe, train, test),
-            }
+        for way, vary in ways.items():
+            rows[way] = measure_way(vary, test, seed=0)
+            if train is not None:
+                rows[way] |= measure_realism(vary, describe, train, test)
             print(name, way, {k: round(v, 3) for k, v in rows[way].items()}, flush=True)
-        write_sheet(arguments.work / f"{name}.png", make_network_way(network, 1.0), test)
-        result = {"benchmark": "variation", "steps": arguments.steps, "sets": results}
+        write_sheet(arguments.work / f"{name}.png", sheet, test)
+        result = {
+            "benchmark": "variation",
+            "steps": arguments.steps,
+            "sets": results,
+            "environment": describe_machine(),
+        }
         write_atomic(out, (json.dumps(result, indent=1) + "\n").encode())
 
 

@@ -268,12 +268,13 @@ def test_variants_of_the_vae_are_its_transforms(tmp_path, monkeypatch):
 
     monkeypatch.setattr(variants, "VAEAugment", FakeAugment)
     made = make_samples(4)
-    part = arms.Arm.parse("sample:factor=2").parts[0]
+    part = arms.Arm.parse("sample:factor=2,count=2").parts[0]
     drawn = variants.make_variants(part, made, 2, tmp_path)
     np.testing.assert_array_equal(drawn, np.stack(2 * [made.images + 1]))
     assert [ckpt for ckpt, _ in seen] == ["demo"] * 2
     assert [options["seed"] for _, options in seen] == [0, 1]
     assert seen[0][1]["factor"] == 2 and seen[0][1]["mode"] == "sample"
+    assert not {"p", "count"} & set(seen[0][1])
 
 
 def test_a_view_is_corrupted_and_then_restored(tmp_path, monkeypatch):

@@ -42,7 +42,8 @@ class Part:
     Attributes:
         kind: A key of `VARIANTS`.
         settings: Of `VAEAugment`, with `ckpt`; or `by`, the restorer. `p` is the probability that
-            one of these variants is shown in the image's place.
+            one of these variants is shown in the image's place, `count` how many there are of each
+            image, in place of the plan's number.
     """
 
     kind: str

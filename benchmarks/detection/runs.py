@@ -160,8 +160,9 @@ def _collect_variants(
 ) -> list[np.ndarray]:
     """Return the variants of a run's images, for each part of its arm."""
     own = np.flatnonzero(np.isin(pool.groups, samples.groups))
-    count, found = plan.training.variants, []
+    found = []
     for part in arm.parts:
+        count = int(part.settings.get("count", plan.training.variants))
         if part.settings.get("ckpt") == "ladder":
             ladder = train_ladder(samples, folder / f"ladder-{seed}", plan.training.ladder_steps)
             part = dataclasses.replace(part, settings={**part.settings, "ckpt": str(ladder)})

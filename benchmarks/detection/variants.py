@@ -53,7 +53,7 @@ def make_variants(part: Part, samples: Samples, count: int, folder: Path) -> np.
     Returns:
         `[K, N, S, S, 1] uint8`, mapped from the file.
     """
-    settings = {key: value for key, value in part.settings.items() if key != "p"}
+    settings = {key: value for key, value in part.settings.items() if key not in ("p", "count")}
     return _keep(
         "variants",
         [part.kind, settings, count],
