@@ -136,13 +136,16 @@ def make_random_way(displacement_px: float, log_slope: float) -> Vary:
 
 def make_checkpoint_way(name: str) -> Vary:
     """Sample from a packaged checkpoint, as `VAEAugment` does."""
-    augment = VAEAugment(name, value_range=(0.0, 1.0))
+    augment = VAEAugment(name, value_range=(0.0, 1.0), seed=0)
 
     @tf.function
-    def vary(image: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-        return augment({"image": image, "objects": {"bbox": boxes}})["image"]
+    def vary(image: tf.Tensor, boxes: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        return augment({"image": image, "objects": {"bbox": boxes}, "epoch": epoch})["image"]
 
-    return lambda grey, boxes, rng: vary(grey[..., None], boxes).numpy()[..., 0]
+    def call(grey: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return vary(grey[..., None], boxes, rng.integers(2**31)).numpy()[..., 0]
+
+    return call
 
 
 def list_learned_ways(network: TransformationVAE, samples: Samples) -> dict[str, Vary]:

@@ -339,7 +339,7 @@ class VariationConfig(_Config):
     beta: float = 0.003
     tone_weight: float = 10.0
     pattern_weight: float = 2.0
-    roughness_weight: float = 0.01
+    roughness_weight: float = 0.06
     learning_rate: float = 1e-3
     save_every: int = 200
     seed: int = 0
