@@ -25,8 +25,8 @@ from vae_aug.augment.transform import VAEAugment
 from vae_aug.errors import MissingPackageError, VAEAugError
 from vae_aug.evaluate.metrics import make_box_mask, psnr, ssim
 from vae_aug.evaluate.preview import (
-    FIGURES,
     choose_rows,
+    describe_figures,
     describe_transform,
     make_variants,
     show_variants,
@@ -322,8 +322,8 @@ def _write_sheet(
             )
         rows.append(states + samples)
     caption = (
-        f"{describe_transform(sample)} {FIGURES} Noise: replace, {_KEEP:.0%} of the pixels left, "
-        "denoised by mode denoise."
+        f"{describe_transform(sample)} {describe_figures(sample)} Noise: replace, {_KEEP:.0%} of "
+        "the pixels left, denoised by mode denoise."
     )
     write_sheet(path, rows, caption, label_names=label_names)
 

@@ -197,7 +197,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             ),
             "augment/version": tfds.features.Text(doc="Version of vae_aug."),
             "augment/fidelity": tfds.features.Sequence(
-                np.float32, doc="One value a box: SSIM with the source, NaN if it cannot be judged."
+                np.float32,
+                doc="One value a box: SSIM with the source, or where a variation changes tones the "
+                "share of its contrast-to-noise ratio that it keeps; NaN if it cannot be judged.",
             ),
             "augment/contrast": tfds.features.Sequence(
                 np.float32,

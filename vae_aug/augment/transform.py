@@ -87,6 +87,12 @@ class VAEAugment:
         sample, interpolate:  x + up(v - r) + (1 - detail) (up(r) - x)
         denoise:              x + factor (1 - detail) (up(r) - x)
 
+    A checkpoint with a `variation`, as `"demo"` is, sees a square of 128 pixels for `"sample"` and
+    `"interpolate"`, and its change is a transformation, `vae_aug.model.fields.Fields`: outside of
+    boxes pixels of the image move, and everywhere a tone curve is applied that rises and differs
+    smoothly from place to place. There `detail` is the share of what the square does not show that
+    is kept.
+
     A ladder takes 0.3 GB of memory a megapixel beside its weights, of a megapixel at a time or of
     one image that is larger; twice that under `apply`, which has two batches under way. Of a ragged
     batch those of one size run together; elements of unknown size under `apply` run one by one, or,
@@ -128,12 +134,16 @@ class VAEAugment:
                 the best checkpoint counts), the name of a packaged checkpoint
                 (`"demo"`), or a network.
             mode: `"denoise"`: decode the posterior mean. `"sample"`: decode z_mean + factor *
-                sigma * eps. `"interpolate"`: move z towards another image's of the batch by up to
-                `factor`; an image alone, and every image if there is a `seed`, moves towards a
+                sigma * eps, or of a `variation` a transformation from its prior N(0, I).
+                `"interpolate"`: move z towards another image's of the batch by up to `factor`, or
+                apply that share of the transformation that a `variation` reads between the two; an
+                image alone, and every image if there is a `seed`, moves towards a
                 sample of the training set's aggregate posterior instead; a ladder samples its
                 style around the image's own, and for it only images of one size are neighbours.
             factor: Strength, linear, from 0. `factor=0, detail=1` returns the input bit for bit.
-                One number: how far an example moves is sampled by the mode.
+                At 1 a sample of a `variation` lies as far from the image as similar images of other
+                patients of its training set. One number: how far an example moves is sampled by
+                the mode.
             detail: Share of what the VAE cannot represent that is put back, in [0, 1]. None for 0
                 if the mode is `"denoise"`, else 1.
             p: Probability that an example is augmented.
@@ -282,11 +292,12 @@ class VAEAugment:
 
         Returns:
             The element, and the report: `"augmented"` bool, whether the example was chosen;
-            `"fidelity"` `[N] float32`, SSIM of every box in what is returned, NaN for a box that
-            cannot be judged; `"contrast"` `[N] float32`, contrast-to-noise ratio of every box to
-            its surroundings in what is returned, divided by that in the input, NaN where either has
-            none; `"guarded"` `[N] bool`, boxes that the guard acted for. With a batch axis in front
-            if the element has one.
+            `"fidelity"` `[N] float32`, SSIM of every box in what is returned, or where a
+            `variation` changes tones the share of its contrast-to-noise ratio that it keeps, NaN
+            for a box that cannot be judged; `"contrast"` `[N] float32`, contrast-to-noise ratio of
+            every box to its surroundings in what is returned, divided by that in the input, NaN
+            where either has none; `"guarded"` `[N] bool`, boxes that the guard acted for. With a
+            batch axis in front if the element has one.
         """
         whole = element[0] if len(element) == 1 else element
         layout = self._steps.find_layout(whole)

@@ -203,7 +203,12 @@ BoxGuard = Annotated[
 ]
 MinFidelity = Annotated[
     float,
-    typer.Option(min=0, max=1, help="Similarity (SSIM) of a box below which the guard acts."),
+    typer.Option(
+        min=0,
+        max=1,
+        help="Fidelity of a box below which the guard acts: its SSIM, or where a variation "
+        "changes tones, the share of its contrast-to-noise ratio that it keeps.",
+    ),
 ]
 HardestOf = Annotated[
     int,

@@ -118,11 +118,17 @@ def measure_box_fidelity(
             **sweep.describe(),
             digest=network.digest,
         )
+        varied = (
+            " Of modes that change tones by a variation it is the share of the contrast-to-noise "
+            "ratio that a box keeps."
+            if network.config.variation
+            else ""
+        )
         caption = (
             f"Checkpoint {describe_network(network)}, guard {sweep.guard} below "
             f"{sweep.min_fidelity:g}, seed {sweep.seed}, {plural(images, 'image')} of the split "
             f"{subset.split}. Fidelity is the SSIM of a box with its margin to the input, in what "
-            "is put out; 1 keeps everything."
+            f"is put out; 1 keeps everything.{varied}"
         )
         charts = make_charts(rows, fidelities, label_names, sweep.min_fidelity)
         write_plots(Path(out) / "fidelity.png", charts, caption, columns=len(modes))

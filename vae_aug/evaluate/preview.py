@@ -20,11 +20,6 @@ _LOOKED_AT = 1000
 _LISTED_BOXES = 3
 _DIGEST_LETTERS = 12
 
-FIGURES = (
-    "Below a variant: its mean absolute change and its SSIM to the input, both over the body, and "
-    "how much of each box's content it keeps (fidelity, SSIM of the box)."
-)
-
 
 def make_variants(
     augment: VAEAugment, element: Mapping[str, Any], count: int
@@ -101,6 +96,21 @@ def describe_transform(augment: VAEAugment) -> str:
     )
 
 
+def describe_fidelity(augment: VAEAugment) -> str:
+    """Say what the fidelity of a box is: another measure where tones are meant to change."""
+    if augment.checkpoint.config.makes_fields(augment.config.mode):
+        return "share of a box's contrast-to-noise ratio that is left"
+    return "SSIM of a box with its margin to the input"
+
+
+def describe_figures(augment: VAEAugment) -> str:
+    """Say what stands below a variant."""
+    return (
+        "Below a variant: its mean absolute change and its SSIM to the input, both over the body, "
+        f"and the fidelity of boxes ({describe_fidelity(augment)})."
+    )
+
+
 def write_preview(
     path: str | os.PathLike[str],
     elements: Sequence[Mapping[str, Any]],
@@ -126,7 +136,7 @@ def write_preview(
     write_sheet(
         path,
         [show_variants(augment, element, count, label_names) for element in elements],
-        " ".join(filter(None, (describe_transform(augment), caption, FIGURES))),
+        " ".join(filter(None, (describe_transform(augment), caption, describe_figures(augment)))),
         label_names=label_names,
         value_range=augment.config.value_range,
     )
