@@ -8,6 +8,8 @@ from vae_aug.model import transformation
 from vae_aug.model.fields import GRID, SQUARE, TONES, Fields
 from vae_aug.model.transformation import LATENT_DIM, TransformationVAE
 
+FIELDS = Fields(tf.zeros([2, GRID, GRID, 2]), tf.zeros([2, GRID, GRID, TONES]), tf.ones([2]))
+
 
 @pytest.fixture(scope="module")
 def network():
@@ -95,6 +97,21 @@ def test_weights_are_saved_and_loaded(network, features, tmp_path):
         loaded.decode(features, z, tf.ones(3)).slopes,
         network.decode(features, z, tf.ones(3)).slopes,
     )
+
+
+def test_a_transformation_that_is_read_goes_no_further_than_samples(network, monkeypatch):
+    squares = np.random.default_rng(0).random((2, SQUARE, SQUARE, 1), np.float32)
+    short, far = (
+        np.full((2, LATENT_DIM), 0.5, np.float32),
+        np.full((2, LATENT_DIM), 5.0, np.float32),
+    )
+    read = []
+    monkeypatch.setattr(network, "decode", lambda features, z, white: read.append(z) or FIELDS)
+    for z in (short, far):
+        monkeypatch.setattr(network, "encode", lambda features, others, z=z: (z, z))
+        network.vary(squares, {"share": tf.ones(2)}, mode="interpolate", factor=1.0)
+    np.testing.assert_allclose(read[0], short)
+    np.testing.assert_allclose(read[1], far / 5.0, rtol=1e-6)
 
 
 def test_the_hardest_sample_lies_furthest(network):

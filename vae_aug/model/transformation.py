@@ -180,8 +180,9 @@ class TransformationVAE(keras.Model):
         """Make a transformation of each image.
 
         `"sample"` decodes z from the prior, see `sample`, and where the noise has several for each
-        image takes the sample of `find_hardest`. `"interpolate"` reads the transformation
-        between an image and the one before it in the batch, and applies a random share of it.
+        image takes the sample of `find_hardest`. `"interpolate"` reads the transformation between
+        an image and the one before it in the batch, no further than samples go, and applies a
+        random share of it.
 
         Args:
             squares: `[B, SQUARE, SQUARE, 1] float32 in [0, 1]`, letterboxed.
@@ -200,7 +201,7 @@ class TransformationVAE(keras.Model):
         share = noise["share"] if mode == "interpolate" else 1.0
         if mode == "interpolate" and not alone:
             z, _ = self.encode(features, tf.roll(features, 1, axis=0))
-            fields = self.decode(features, z, white)
+            fields = self.decode(features, _bound_length(z), white)
         else:
             z = noise["z"]
             if z.shape.rank == 3:
@@ -277,6 +278,12 @@ class TransformationVAE(keras.Model):
         slopes = self.slopes(refined) + self.tone(z)[:, None, None]
         displacement = self.displacement(refined) / SQUARE
         return Fields(_bound(displacement, MAX_DISPLACEMENT), _bound(slopes, MAX_LOG_SLOPE), white)
+
+
+def _bound_length(z: tf.Tensor) -> tf.Tensor:
+    """Shorten latent vectors that are longer than the prior's, as those of unlike images."""
+    length = tf.norm(z, axis=-1, keepdims=True)
+    return z * tf.minimum(LATENT_DIM**0.5 / tf.maximum(length, 1e-6), 1.0)
 
 
 def _bound(x: tf.Tensor, most: float) -> tf.Tensor:
