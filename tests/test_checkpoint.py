@@ -309,7 +309,7 @@ def test_what_could_not_be_loaded_is_not_saved(short_vae, tmp_path):
 @pytest.mark.parametrize(
     ("name", "digest"),
     [
-        ("demo", "eab05167a2207ab16c6c70f45ff73ac0b8ca1af7c04e759945de675ad037c199"),
+        ("demo", "c74fbcfc68570b0f915f4c69da825d4188a9f8660e6f62615b5363b1ec416283"),
         ("vector", "749edcb88714736b16ed56d60d00ff2c788f60bd906492926f62a1d076192ace"),
     ],
 )

@@ -395,6 +395,17 @@ def test_both_parts_are_trained_or_the_restoration_alone(records, varied_run, tm
     assert old == new
 
 
+@pytest.mark.slow
+def test_from_one_patient_the_restoration_alone_is_trained(ladder_run, tmp_path, still):
+    one = write_phantoms(tmp_path / "one", train=1, validation=1)
+    said = []
+    train([one], tmp_path / "run", vary(ladder_run[0]), report=said.append)
+    assert said[0].startswith("variation: is left out; all images are of one patient")
+    assert not read_manifest(tmp_path / "run" / "checkpoint.keras")["model"].get("variation")
+    with pytest.raises(ValueError, match=r"all images are of one.*--only restoration"):
+        train([one], tmp_path / "alone", vary(ladder_run[0], only="variation"))
+
+
 def test_another_part_in_the_same_folder_is_refused(records, ladder_run, varied_run):
     with pytest.raises(ValueError, match="only: variation before, None now"):
         train([records], varied_run[0], vary(ladder_run[0]))

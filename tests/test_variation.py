@@ -10,7 +10,7 @@ from vae_aug.model.fields import SQUARE
 from vae_aug.model.transformation import TransformationVAE
 from vae_aug.records.records import make_example, write_records
 from vae_aug.train.feed import open_source
-from vae_aug.train.variation import read_patients, train_variation
+from vae_aug.train.variation import hold_one_patient, read_patients, train_variation
 
 CONFIG = VariationConfig(steps=2, batch_size=2)
 
@@ -58,38 +58,22 @@ def test_of_many_images_a_random_part_is_read(tmp_path):
     assert len(chosen[0]) == 3 and chosen[0] == chosen[1] != chosen[2]
 
 
-def learn(sources, out, variation, *, is_trained):
-    """Train a variation, and return what is kept of that and what was said."""
-    said = []
-    learned = train_variation(
-        variation,
-        sources,
-        out,
-        CONFIG,
-        is_trained=is_trained,
-        progress=None,
-        report=said.append,
-    )
-    return learned, said
-
-
-def test_images_of_one_patient_teach_nothing(tmp_path):
-    source, _ = write(tmp_path / "records", ["a", "a"])
-    variation = TransformationVAE()
-    before = variation.get_weights()
-    learned, said = learn([source], tmp_path / "run", variation, is_trained=True)
-    assert learned is None and len(said) == 1 and "all images are of one patient" in said[0]
-    assert all(map(np.array_equal, before, variation.get_weights()))
-    with pytest.raises(ValueError, match=r"all images are of one.*--only restoration"):
-        learn([source], tmp_path / "run", variation, is_trained=False)
+def test_images_of_one_patient_are_told(tmp_path):
+    one, _ = write(tmp_path / "one", ["a", "a"])
+    other, _ = write(tmp_path / "other", ["b"])
+    unnamed, _ = write(tmp_path / "unnamed", ["", ""])
+    assert hold_one_patient([one]) and hold_one_patient([one, one])
+    assert not hold_one_patient([one, other]) and not hold_one_patient([unnamed])
 
 
 def test_what_is_learned_is_put_into_the_network_and_described(tmp_path):
     source, _ = write(tmp_path / "records", ["a", "b", "", "c"])
     variation = TransformationVAE()
     variation.trainable = False
-    before = variation.get_weights()
-    learned, said = learn([source], tmp_path / "run", variation, is_trained=False)
+    before, said = variation.get_weights(), []
+    learned = train_variation(
+        variation, [source], tmp_path / "run", CONFIG, progress=None, report=said.append
+    )
     assert any(
         not np.array_equal(*pair) for pair in zip(before, variation.get_weights(), strict=True)
     )

@@ -79,8 +79,9 @@ def find_partners(squares: np.ndarray, patients: Sequence[str], count: int) -> P
     others = len(names) - np.bincount(names).max()
     if others == 0:
         raise ValueError(
-            "Transformations are learned between patients, and all images are of one. Add images "
-            "of others, or say which patient each image is of."
+            "A variation is learned between patients, and all images are of one. Add images of "
+            "others, or say which patient each image is of; vae-aug train --only restoration does "
+            "without."
         )
     kept = min(count, int(others))
     partners = np.empty((len(flat), kept), np.int64)

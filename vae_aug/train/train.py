@@ -61,7 +61,7 @@ from vae_aug.train.run_files import (
     write_start,
 )
 from vae_aug.train.state import State, make_start, make_state, restore
-from vae_aug.train.variation import train_variation
+from vae_aug.train.variation import hold_one_patient, train_variation
 
 Progress = Callable[[int, Figures], None]
 Report = Callable[[str], None]
@@ -86,8 +86,10 @@ def train(
     """Train a network and leave its best checkpoint in `out`.
 
     Its `variation`, if it has one, is trained first, then the restoration; `recipe.only` leaves one
-    of them out. Without the restoration, `out` gets no more than `checkpoint.keras`, `config.json`
-    and `variation/`, the state of that training.
+    of them out. From images of one patient no variation is learned: then it stays that of the
+    checkpoint that the run starts from, or the network gets none. Without the restoration, `out`
+    gets no more than `checkpoint.keras`, `config.json` and `variation/`, the state of that
+    training.
 
     `out` then holds `checkpoint.keras` (best by validation), `config.json`, `log.jsonl` (from a
     validation at step 0, before the first, on), `start.json` (what that measured, image by image),
@@ -124,8 +126,8 @@ def train(
         RecordError: If a source has no training split or is damaged, a folder of `validation` has
             no such split, there is nothing to hold back, or another run writes to `out`.
         ValueError: If `out` holds a run with other settings, `start_from` is a network of another
-            architecture, the network is larger than a checkpoint may hold, or a variation that was
-            never trained would have to learn from the images of one patient.
+            architecture, the network is larger than a checkpoint may hold, or the variation alone
+            would have to learn from the images of one patient.
         CheckpointError: If `start_from` cannot be loaded.
         TrainingError: If the loss stops being finite, or what a former run left in `out` is
             damaged; the message names the file.
@@ -140,6 +142,7 @@ def train(
         report = report or _say_nothing
         if parts.description:
             report(parts.description)
+        recipe = _leave_variation_out(recipe, parts, report)
         vae = make_start(recipe)
         learned = _train_variation(vae, parts, out, recipe, variation_progress, report)
         if not recipe.trains("restoration"):
@@ -151,6 +154,17 @@ def _say_nothing(sentence: str) -> None:
     """Stand for a `report` that nobody asked for."""
 
 
+def _leave_variation_out(recipe: Recipe, parts: Holdout, report: Report) -> Recipe:
+    """Train no variation from images of one patient, where something else is to be trained."""
+    if recipe.only or not recipe.trains("variation") or not hold_one_patient(parts.training):
+        return recipe
+    begun = _read_start(recipe.train.start_from)["model"].get("variation", False)
+    state = "stays as it is" if begun else "is left out"
+    report(f"variation: {state}; all images are of one patient, which teaches nothing of others")
+    model = dataclasses.replace(recipe.model, variation=begun)
+    return dataclasses.replace(recipe, model=model, only="restoration")
+
+
 def _train_variation(
     vae: Network,
     parts: Holdout,
@@ -160,20 +174,18 @@ def _train_variation(
     report: Report,
 ) -> dict[str, Any]:
     """Train the network's variation if that is wanted, and return what its checkpoint keeps."""
-    begun = _read_start(recipe.train.start_from)
-    learned: dict[str, Any] = begun["training"].get("variation", {})
-    if not recipe.trains("variation"):
-        return learned
-    trained = train_variation(
-        vae.variation,
-        parts.training,
-        out,
-        recipe.variation,
-        is_trained=begun["model"].get("variation", False),
-        progress=progress,
-        report=report,
-    )
-    return learned if trained is None else trained
+    if recipe.trains("variation"):
+        return train_variation(
+            vae.variation,
+            parts.training,
+            out,
+            recipe.variation,
+            progress=progress,
+            report=report,
+        )
+    begun = _read_start(recipe.train.start_from)["training"]
+    learned: dict[str, Any] = begun.get("variation", {}) if recipe.model.variation else {}
+    return learned
 
 
 def _save_variation(

@@ -13,6 +13,7 @@ import tensorflow as tf
 from vae_aug.config import VariationConfig
 from vae_aug.grey import compute_grey, find_range
 from vae_aug.model.transformation import TransformationVAE, make_squares
+from vae_aug.records.tfrecord import get_values
 from vae_aug.train.feed import Source
 from vae_aug.train.pairs import train_transformation
 from vae_aug.words import plural
@@ -69,6 +70,19 @@ def read_patients(sources: Sequence[Source], seed: int, limit: int = MAX_IMAGES)
     return Patients(np.stack(squares), names, unnamed)
 
 
+def hold_one_patient(sources: Sequence[Source]) -> bool:
+    """Tell whether all images of records are of one patient, from whom no variation is learned."""
+    seen: set[str] = set()
+    for source in sources:
+        for serialized in source.examples.as_numpy_iterator():
+            example = tf.train.Example.FromString(serialized)
+            (name,) = get_values(example, "image/patient", "bytes_list") or [b""]
+            seen.add(name.decode("utf-8", "replace") or f"image {len(seen)}")
+            if len(seen) > 1:
+                return False
+    return True
+
+
 def _make_reader(source: Source) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Make the function from a record to its image's square and its patient."""
 
@@ -88,10 +102,9 @@ def train_variation(
     out: Path,
     config: VariationConfig,
     *,
-    is_trained: bool,
     progress: Callable[[int, dict[str, float]], None] | None,
     report: Callable[[str], None],
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Train the variation of a network, or go on from what a former run left.
 
     Args:
@@ -99,29 +112,18 @@ def train_variation(
         sources: The records that are trained on.
         out: Folder of the run.
         config: The settings.
-        is_trained: Whether the network has been trained before; then images of one patient, from
-            which nothing can be learned, leave it as it is.
         progress: As of `train_transformation`.
         report: Called with sentences on what is trained and what came of it.
 
     Returns:
-        What a checkpoint keeps of it, JSON values: settings, images, patients and strength; None
-        if nothing was trained.
+        What a checkpoint keeps of it, JSON values: settings, images, patients and strength.
 
     Raises:
-        ValueError: If all images are of one patient, and nothing was trained before.
+        ValueError: If all images are of one patient.
         TrainingError: If the loss stops being finite.
     """
     patients = read_patients(sources, config.seed)
     images, count = len(patients.names), len(set(patients.names))
-    if count == 1 and is_trained:
-        report("variation: stays as it is; all images are of one patient, which teaches nothing")
-        return None
-    if count == 1:
-        raise ValueError(
-            "A variation is learned between patients, and all images are of one. Add records of "
-            "others, or leave the variation out: --only restoration."
-        )
     report(_describe(patients, config))
     # By itself, so that its variables are trainable whatever the network's are.
     alone = TransformationVAE(name=variation.name)
