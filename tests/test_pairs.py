@@ -124,6 +124,9 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path):
         for one, other in zip(whole, resumed, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
     assert steps == [3, 4, 5]
+    (tmp_path / "checkpoint").write_bytes(b"damaged")
+    with pytest.raises(TrainingError, match=r"checkpoint: is damaged.* delete"):
+        pairs.train_transformation(squares, list("abcd"), config, folder=tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.train.run_files import TrainingError
-from vae_aug.train.state import State, restore
+from vae_aug.train.state import State, restore, restore_files
 
 pytestmark = pytest.mark.usefixtures("short_stages")
 
@@ -31,7 +31,8 @@ def make_small_state():
 @pytest.fixture
 def stopped(short_vae, tmp_path):
     """The folder of a run that was stopped after step 7."""
-    make_small_state().make_manager(tmp_path / "state").save(checkpoint_number=7)
+    checkpoint = make_small_state().make_checkpoint()
+    restore_files(checkpoint, tmp_path / "state", keep=2).save(checkpoint_number=7)
     save_checkpoint(short_vae, tmp_path / "checkpoint.keras")
     return tmp_path
 

@@ -16,6 +16,7 @@ from vae_aug.model.latent import sample_posterior
 from vae_aug.model.loss import kl_divergence
 from vae_aug.model.transformation import LATENT_DIM, TransformationVAE
 from vae_aug.train.run_files import TrainingError
+from vae_aug.train.state import restore_files
 
 _COARSE = 16
 """Side in pixels of the images in which partners are sought."""
@@ -124,7 +125,7 @@ def train_transformation(
 
     Raises:
         ValueError: If all images are of one patient.
-        TrainingError: If the loss stops being finite.
+        TrainingError: If the loss stops being finite, or the state in the folder is damaged.
     """
     config = config or VariationConfig()
     pairs = find_partners(squares, patients, config.partners)
@@ -138,9 +139,7 @@ def train_transformation(
         optimizer=[v.value for v in optimizer.variables],
         step=done,
     )
-    manager = folder and tf.train.CheckpointManager(state, str(folder), max_to_keep=1)
-    if manager:
-        manager.restore_or_initialize()
+    manager = folder and restore_files(state, folder, keep=1)
     for number in range(int(done) + 1, config.steps + 1):
         pair = choose_pairs(squares, pairs, config, number)
         figures = {name: float(value) for name, value in step(*pair, tf.constant(number)).items()}

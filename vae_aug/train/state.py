@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,9 +35,9 @@ class State:
     best: tf.Variable
     stale: tf.Variable
 
-    def make_manager(self, folder: Path) -> tf.train.CheckpointManager:
-        """Tie the state to files; saving keeps the two newest."""
-        checkpoint = tf.train.Checkpoint(
+    def make_checkpoint(self) -> tf.train.Checkpoint:
+        """Collect the variables whose values are saved."""
+        return tf.train.Checkpoint(
             weights=[v.value for v in self.vae.weights],
             optimizer=[v.value for v in self.optimizer.variables],
             averages=self.averages,
@@ -44,7 +45,6 @@ class State:
             best=self.best,
             stale=self.stale,
         )
-        return tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
 
     @contextlib.contextmanager
     def use_averages(self) -> Iterator[None]:
@@ -122,16 +122,23 @@ def _list_restoration(vae: Network) -> list[keras.Variable]:
     return [weight for weight in vae.weights if id(weight) not in apart]
 
 
-def restore(state: State, out: Path) -> tf.train.CheckpointManager:
-    """Set the state to what the last validation of a former run left, if there was one.
+def restore_files(checkpoint: tf.train.Checkpoint, folder: Path, keep: int) -> Any:
+    """Set variables to what was last saved in a folder, if anything was.
+
+    Args:
+        checkpoint: The variables.
+        folder: Where their values are saved.
+        keep: How many of the newest are kept.
+
+    Returns:
+        The `tf.train.CheckpointManager` that saves them.
 
     Raises:
-        TrainingError: If it is damaged; the message names the file.
+        TrainingError: If what was saved is damaged; the message names the folder.
     """
-    folder = out / STATE_NAME
     advice = f"Give another output folder, or delete {folder} to train from the first step."
     try:
-        manager = state.make_manager(folder)
+        manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=keep)
         # TensorFlow takes an index that it cannot parse for none, and would begin anew.
         if manager.latest_checkpoint is None and (folder / "checkpoint").exists():
             raise TrainingError(f"{folder / 'checkpoint'}: is damaged. {advice}")
@@ -141,11 +148,22 @@ def restore(state: State, out: Path) -> tf.train.CheckpointManager:
         raise TrainingError(
             f"{folder}: the state of the run is damaged ({reason}). {advice}"
         ) from error
+    return manager
+
+
+def restore(state: State, out: Path) -> tf.train.CheckpointManager:
+    """Set the state to what the last validation of a former run left, if there was one.
+
+    Raises:
+        TrainingError: If it is damaged; the message names the file.
+    """
+    manager = restore_files(state.make_checkpoint(), out / STATE_NAME, keep=2)
     if np.isfinite(state.best.numpy()):
         try:
             load_checkpoint(out / BEST_CHECKPOINT)
         except CheckpointError as error:
             raise TrainingError(
-                f"The best checkpoint of the run is missing or damaged ({error}) {advice}"
+                f"The best checkpoint of the run is missing or damaged ({error}) Give another "
+                f"output folder, or delete {out / STATE_NAME} to train from the first step."
             ) from error
     return manager
