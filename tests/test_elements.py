@@ -43,6 +43,29 @@ def test_layouts(element, image, boxes, box_format):
     assert not layout.batched
 
 
+@pytest.mark.parametrize(
+    ("element", "marks"),
+    [
+        ({"image": IMAGE, "segmentation_masks": np.zeros((2, 9, 9))}, ("segmentation_masks",)),
+        (
+            {"image": IMAGE, "objects": {"bbox": BOXES, "keypoints": BOXES}},
+            ("objects", "keypoints"),
+        ),
+        ((IMAGE, IMAGE[..., 0]), (1,)),
+        ((IMAGE, {"prior": IMAGE, "boxes": BOXES}), (1, "prior")),
+        ({"image": IMAGE, "mask": "none"}, None),
+        ({"image": IMAGE, "bbox": BOXES, "label": np.zeros(2)}, None),
+    ],
+)
+def test_what_marks_places_is_found(element, marks):
+    assert find_layout(element).marks == marks
+
+
+def test_maps_of_places_are_found_in_batches():
+    batch = {"image": np.stack([IMAGE] * 2), "truth": np.stack([IMAGE[..., 0]] * 2)}
+    assert find_layout(batch).marks == ("truth",)
+
+
 def test_format_given_by_the_user_wins():
     element = {"images": IMAGE, "bounding_boxes": {"boxes": BOXES}}
     assert find_layout(element, "xywh").box_format == "xywh"

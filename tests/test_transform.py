@@ -369,6 +369,16 @@ def test_the_hardest_is_chosen_of_samples_of_a_variation_alone(varied_ladder, ti
         VAEAugment(varied_ladder, hardest_of=65)
 
 
+@pytest.mark.parametrize("marks", [{}, {"mask": np.ones((64, 64), np.uint8)}])
+def test_no_pixel_moves_where_a_mask_would_no_longer_fit(varied_ladder, marks, caplog):
+    image = np.where(make_image(64, 64, 1) > 127, 200, 0).astype(np.uint8)
+    element = {"image": image, "bbox": np.zeros([0, 4], np.float32), **marks}
+    changed = VAEAugment(varied_ladder, seed=1)(element)
+    moved = np.any(np.asarray(changed["image"])[image == 0])
+    assert moved != bool(marks) and np.any(changed["image"] != image)
+    assert ("tones are varied and shapes are not" in caplog.text) == bool(marks)
+
+
 def test_a_pair_is_two_variants_of_one_image(tiny_vae):
     source, dataset = mixed_sizes()
     augment = VAEAugment(tiny_vae, seed=7)

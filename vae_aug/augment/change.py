@@ -28,6 +28,7 @@ class ChangeSettings(NamedTuple):
         denoised: As of `change_guarded`.
         replaced: Share of the image itself that the network's output stands in for.
         transformed: Whether the network computes transformations, as `transform_guarded` takes.
+        moves: Whether these may move pixels.
         contrast: Whether to measure the contrast of boxes, which takes longer than all else.
         value_range: As of `find_range`.
     """
@@ -37,6 +38,7 @@ class ChangeSettings(NamedTuple):
     denoised: bool
     replaced: float
     transformed: bool
+    moves: bool
     contrast: bool
     value_range: tuple[float, float] | None
 
@@ -89,6 +91,7 @@ def trace_change(settings: ChangeSettings, dtype: tf.DType, channels: int) -> An
                     low,
                     high,
                     replaced=settings.replaced,
+                    moves=settings.moves,
                     **guarded_by,
                 ),
                 lambda: leave_unchanged(image, boxes),

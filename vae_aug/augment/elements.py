@@ -15,7 +15,7 @@ Boxes under other keys are a matter of `vae_aug.augment.mistakes`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +29,9 @@ EPOCH_KEY = "epoch"
 _IMAGE_KEYS = ("image", "images")
 _BOX_GROUPS = ("objects", "bounding_boxes")
 _BOX_FORMATS = {"bbox": "rel_yxyx", "boxes": "xyxy"}
+
+_MARKS = ("mask", "segment", "keypoint", "key_point", "landmark", "polygon", "contour")
+"""Words in the keys of what marks places of an image."""
 
 Path = tuple[Any, ...]
 
@@ -44,6 +47,8 @@ class Layout:
         epoch: Likewise to the epoch; None if the element has none.
         box_format: Format of the boxes, one of `vae_aug.config.BoxFormat`.
         batched: Whether the element is a batch of examples.
+        marks: Likewise to a mask, to key points or the like, which would no longer fit if pixels
+            moved; None if there are none.
     """
 
     image: Path
@@ -52,6 +57,7 @@ class Layout:
     epoch: Path | None
     box_format: str
     batched: bool
+    marks: Path | None
 
 
 class Example(NamedTuple):
@@ -107,7 +113,36 @@ def find_layout(element: Any, bounding_box_format: str | None = None) -> Layout:
         epoch=_find_key(groups, (EPOCH_KEY,)),
         box_format=bounding_box_format or by_key,
         batched=batched,
+        marks=_find_marks(element, image, batched),
     )
+
+
+def iterate_leaves(element: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yield the path and the value of everything in dicts, and in the tuple around them."""
+    if isinstance(element, Mapping):
+        parts: Any = element.items()
+    elif isinstance(element, tuple | list) and not path:
+        parts = enumerate(element)
+    else:
+        yield path, element
+        return
+    for key, part in parts:
+        yield from iterate_leaves(part, (*path, key))
+
+
+def _find_marks(element: Any, image: Path, batched: bool) -> Path | None:
+    """Find what marks places of the image beside boxes: by its key, or by having its sides."""
+    height, width = tf.TensorShape(get_at(element, image).shape)[-3:-1]
+    for path, part in iterate_leaves(element):
+        if path == image or not hasattr(part, "shape"):
+            continue
+        sides = tf.TensorShape(part.shape)
+        sides = sides[1:] if batched and sides.rank else sides
+        named = path and any(word in str(path[-1]).lower() for word in _MARKS)
+        known = sides.rank in (2, 3) and None not in (height, width)
+        if named or (known and tuple(sides[:2]) == (height, width)):
+            return path
+    return None
 
 
 def get_at(element: Any, path: Path) -> Any:

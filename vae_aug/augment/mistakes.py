@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.augment.elements import Layout, Path, get_at
+from vae_aug.augment.elements import Layout, Path, get_at, iterate_leaves
 from vae_aug.config import AugmentConfig
 
 _FAR_OUTSIDE = 1.5
@@ -85,6 +85,16 @@ def check_element(element: Any, layout: Layout, config: AugmentConfig, notices: 
         )
 
 
+def tell_marks(marks: Path, notices: Notices) -> None:
+    """Warn that pixels stay where they are, since what marks places would no longer fit."""
+    notices.say(
+        "marks",
+        f"VAEAugment: {_name(marks)} marks places of the image, and pixels that moved would no "
+        "longer be where it says. So tones are varied and shapes are not. Leave it out of the "
+        "element if it does not matter.",
+    )
+
+
 def _check_value_range(dtype: Any, value_range: tuple[float, float], notices: Notices) -> None:
     """Check a range against what an integer dtype can hold."""
     dtype = tf.as_dtype(dtype)
@@ -112,7 +122,7 @@ def _check_missing_boxes(element: Any, layout: Layout, notices: Notices) -> None
         "'bbox' (rel_yxyx) or 'boxes' (xyxy), beside the image, in the dict that follows it, or in "
         "'objects' or 'bounding_boxes' there"
     )
-    leaves = [leaf for leaf in _iterate_leaves(element) if leaf[0] != layout.image]
+    leaves = [leaf for leaf in iterate_leaves(element) if leaf[0] != layout.image]
     alike = [path for path, part in leaves if _has_shape_of_boxes(part, layout.batched)]
     named = [path for path in alike if "box" in str(path[-1]).lower()]
     if named:
@@ -141,19 +151,6 @@ def _check_missing_boxes(element: Any, layout: Layout, notices: Notices) -> None
 
 def _list_parts(element: Any) -> tuple[Any, ...]:
     return tuple(element) if isinstance(element, tuple | list) else ()
-
-
-def _iterate_leaves(element: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Yield the path and the value of everything in dicts, and in the tuple around them."""
-    if isinstance(element, Mapping):
-        parts: Any = element.items()
-    elif isinstance(element, tuple | list) and not path:
-        parts = enumerate(element)
-    else:
-        yield path, element
-        return
-    for key, part in parts:
-        yield from _iterate_leaves(part, (*path, key))
 
 
 def _has_shape_of_boxes(part: Any, batched: bool) -> bool:

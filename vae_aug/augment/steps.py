@@ -14,7 +14,7 @@ import tensorflow as tf
 from vae_aug.augment.batches import Request, arrange, map_examples, map_sizes
 from vae_aug.augment.change import ChangeSettings, change_image
 from vae_aug.augment.elements import Example, Layout, find_layout, read_example, replace_at
-from vae_aug.augment.mistakes import Notices, check_element, watch_boxes, watch_values
+from vae_aug.augment.mistakes import Notices, check_element, tell_marks, watch_boxes, watch_values
 from vae_aug.augment.seeds import choose, hash_content, make_seed
 from vae_aug.boxes import convert_boxes
 from vae_aug.config import AugmentConfig, Guard
@@ -58,6 +58,8 @@ class Steps:
         layout = find_layout(element, self.config.bounding_box_format)
         if not self.is_identity:
             check_element(element, layout, self.config, self.notices)
+            if self.engine.makes_fields and layout.marks is not None:
+                tell_marks(layout.marks, self.notices)
         return layout
 
     @property
@@ -216,6 +218,7 @@ class Steps:
             denoised=self.config.mode == "denoise",
             replaced=self._replaced,
             transformed=self.engine.makes_fields,
+            moves=layout.marks is None,
             contrast=self.contrast,
             value_range=self.config.value_range,
         )

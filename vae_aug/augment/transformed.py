@@ -35,6 +35,7 @@ def transform_guarded(
     guard: Guard,
     min_fidelity: float,
     replaced: float = 0.0,
+    moves: bool = True,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Apply a transformation to an image, as far as no box is harmed.
 
@@ -49,6 +50,7 @@ def transform_guarded(
         min_fidelity: Fidelity below which a box has failed.
         replaced: Share of the image's detail, what a square of `SQUARE` pixels does not show, that
             is left out.
+        moves: Whether pixels may move; else tones alone change.
 
     Returns:
         The image; `[N] float32`, the fidelity of every box in it: its contrast-to-noise ratio as a
@@ -58,7 +60,7 @@ def transform_guarded(
     values, original = tf.cast(image, tf.float32), compute_grey(image, low, high)
     if replaced:
         values = change_luminance(values, replaced * _leave_out(original), low, high)
-    moved = move_pixels(values, fields, boxes)
+    moved = move_pixels(values, fields, boxes) if moves else values
     grey = (moved - low) * (1.0 / (high - low))
     height, width = tf.unstack(tf.shape(image)[:2])
     valid = make_windows(boxes, height, width).valid

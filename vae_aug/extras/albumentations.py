@@ -195,6 +195,10 @@ class Corruption(ImageOnlyTransform):
         return noisy.numpy().reshape(pixels.shape)
 
 
+_MARKS = ("mask", "masks", "mask3d", "masks3d", "keypoints")
+"""Targets of Albumentations that mark places of an image."""
+
+
 class VAETransform(ImageOnlyTransform):
     """Vary or denoise images with a VAE, as `VAEAugment` does, in an Albumentations pipeline.
 
@@ -204,7 +208,8 @@ class VAETransform(ImageOnlyTransform):
 
     The guard sees the boxes that `A.Compose(..., bbox_params=...)` brings to this transform, in
     every additional target of theirs too; the boxes themselves are not touched. What `Compose`
-    does to boxes (relative coordinates and back) remains. Masks and keypoints are not touched.
+    does to boxes (relative coordinates and back) remains. Masks and keypoints are not touched;
+    where there are any, no pixel moves, so that they fit.
 
     What is sampled depends on a number from Albumentations' own generator, so
     `A.Compose(..., seed=...)` reproduces it. Compose gives every transform in it that same seed,
@@ -283,7 +288,7 @@ class VAETransform(ImageOnlyTransform):
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Collect the boxes that the guard sees.
+        """Collect the boxes that the guard sees, and whether there is more that marks places.
 
         Args:
             params: Not used.
@@ -291,19 +296,29 @@ class VAETransform(ImageOnlyTransform):
 
         Returns:
             `boxes`, a list of `[x_min, y_min, x_max, y_max]` relative to the image's size; plain
-            numbers, so that `A.ReplayCompose` can store them.
+            numbers, so that `A.ReplayCompose` can store them. `marked`, whether there are masks or
+            keypoints, which would no longer fit if pixels moved.
         """
         extra = [name for name, kind in self._additional_targets.items() if kind == "bboxes"]
         rows = [row for name in ("bboxes", *extra) for row in data.get(name, ())]
-        return {"boxes": [[float(side) for side in row[:4]] for row in rows]}
+        marked = any(self._additional_targets.get(name, name) in _MARKS for name in data)
+        return {"boxes": [[float(side) for side in row[:4]] for row in rows], "marked": marked}
 
-    def apply(self, img: np.ndarray, key: int, boxes: list[list[float]], **_: Any) -> np.ndarray:
+    def apply(
+        self,
+        img: np.ndarray,
+        key: int,
+        boxes: list[list[float]],
+        marked: bool = False,
+        **_: Any,
+    ) -> np.ndarray:
         """Vary or denoise an image `[H, W]` or `[H, W, C]`.
 
         Args:
             img: uint8, uint16 or float32.
             key: What is sampled depends on it.
             boxes: `N` of 4, `rel_xyxy`.
+            marked: Whether masks or keypoints go with the image; then no pixel moves.
 
         Returns:
             Same shape and dtype.
@@ -317,6 +332,8 @@ class VAETransform(ImageOnlyTransform):
             "boxes": np.array(boxes, np.float32).reshape(-1, 4),
             "id": str(key),
         }
+        if marked:
+            element["masks"] = np.zeros(0, np.uint8)  # that there are some is what matters
         return self._augment(element)["image"].numpy().reshape(img.shape)
 
     def apply_to_bboxes(self, bboxes: np.ndarray, **_: Any) -> np.ndarray:
