@@ -250,6 +250,7 @@ def tiny_ladder() -> LadderVAE:
 @pytest.fixture(scope="session")
 def varied_ladder(tiny_ladder) -> LadderVAE:
     """The small ladder with an untrained, strong network of transformations; do not change it."""
+    keras.utils.set_random_seed(2)
     with pytest.MonkeyPatch.context() as patch:
         shorten_stages(patch)
         vae = LadderVAE(dataclasses.replace(tiny_ladder.config, variation=True))

@@ -85,7 +85,7 @@ def test_transformations_are_what_tensorflow_computes(varied_ladder, mode, seed)
     expected = TensorFlowEngine(varied_ladder, settings)(images, SEEDS[:3])
     computed = OpenVINOEngine(varied_ladder, settings)(images, SEEDS[:3])
     assert computed.shape == (3, PACKED) and np.ptp(expected[:, :-1]) > 0.1
-    np.testing.assert_allclose(computed, expected, atol=ROUNDING)
+    np.testing.assert_allclose(computed, expected, atol=3 * ROUNDING)
 
 
 def test_a_seeded_image_has_the_same_bits_in_any_batch(tiny_ladder):
