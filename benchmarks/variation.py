@@ -326,6 +326,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="for weights and sheets")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--steps", type=int, default=VariationConfig.steps)
+    parser.add_argument(
+        "--unlearned", action="store_true", help="only what needs no training on the set"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS / "variation.json")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -336,11 +339,11 @@ def main() -> None:
     for name in arguments.sets:
         train, test = read_set(arguments.data / name, SETS[name])
         ways, sheet = list_ways(), make_checkpoint_way("demo")
-        if train is not None:
+        if train is not None and not arguments.unlearned:
             network = get_network(name, train, arguments.work, arguments.steps)
             ways |= list_learned_ways(network, train)
             sheet = make_network_way(network, 1.0)
-        rows = results[name] = {}
+        rows = results.setdefault(name, {})
         for way, vary in ways.items():
             rows[way] = measure_way(vary, test, seed=0)
             if train is not None:

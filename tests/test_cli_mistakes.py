@@ -162,7 +162,7 @@ MISTAKES = {
     "settings of another kind": (
         ["tune", R, "--out", OUT, "--config", "{tmp}/list.json"],
         FAILED,
-        'an object with the objects "model" and "train"',
+        'an object with the objects "model", "train" and "variation"',
     ),
     "a search of another kind": (
         ["tune", R, "--out", OUT, "--search", "{tmp}/list.json"],
