@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from PIL import Image
+from pydicom.misc import is_dicom
 
 from vae_aug.ingest.privacy import hash_identifier
 from vae_aug.records.records import make_example, write_split
@@ -53,7 +54,7 @@ def list_images(data: Path, name: str) -> Iterator[tuple[Path, str, bool]]:
     """List the images of a set: path, patient, and whether they are CT in HU + 1024."""
     folder = data / name
     if name in ("lung_ct_dicom", "mr_brain_dicom"):
-        paths = sorted(path for path in folder.rglob("*") if _is_dicom(path))
+        paths = sorted(path for path in folder.rglob("*") if path.is_file() and is_dicom(path))
         every = _EVERY if name == "mr_brain_dicom" else 1
         yield from ((path, name, name == "lung_ct_dicom") for path in paths[::every])
         return
@@ -65,10 +66,6 @@ def list_images(data: Path, name: str) -> Iterator[tuple[Path, str, bool]]:
         patient = found[1] if found else entry.get("patient") or entry.get("subject") or file
         is_ct = entry.get("modality") == "CT" or name == "covid_ny_sbu_ct"
         yield path if path.is_file() else folder / file, patient, is_ct
-
-
-def _is_dicom(path: Path) -> bool:
-    return path.is_file() and path.suffix in ("", ".dcm") and b"DICM" in path.read_bytes()[:132]
 
 
 def _read_entries(folder: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.autotune import leave_untuned
 from vae_aug.config import AugmentConfig, Guard, Mode
-from vae_aug.extras.augment_records import count_seen_patients, make_provenance
+from vae_aug.extras.augment_records import OPTIONAL, count_seen_patients, make_provenance
 from vae_aug.phantoms import embedded
 from vae_aug.records import records
 from vae_aug.records.check import DAMAGE, check_records
@@ -135,8 +135,9 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
         names = (*_TRANSFORM_FIELDS, "source", "checkpoint")
         settings = {name: getattr(self, name) for name in names}
         # Folders keep the names that they had before there was a choice.
-        if self.hardest_of == 1:
-            del settings["hardest_of"]
+        for name, usual in OPTIONAL.items():
+            if settings[name] == usual:
+                del settings[name]
         settings["augment_splits"] = list(self.augment_splits)
         return settings | ({"allow_damaged": True} if self.allow_damaged else {})
 

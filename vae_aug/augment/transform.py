@@ -13,7 +13,7 @@ from vae_aug.augment.cache import open_cache
 from vae_aug.augment.dataset import augment_dataset
 from vae_aug.augment.steps import Steps
 from vae_aug.config import AugmentConfig, Engine, Guard, Mode
-from vae_aug.engines.engine import TensorFlowEngine, XLAEngine
+from vae_aug.engines.engine import ENGINE_SETTINGS, TensorFlowEngine, XLAEngine
 from vae_aug.errors import CheckpointError
 from vae_aug.model.checkpoint import StoredNetwork, open_checkpoint
 from vae_aug.model.network import Network
@@ -56,10 +56,6 @@ def _check_device(device: str) -> None:
             f"device={device!r} is not on this machine, where TensorFlow finds {names}. Leave the "
             "device out, or install what TensorFlow needs to see it."
         )
-
-
-_SHARED = ("mode", "factor", "detail", "device", "hardest_of")
-"""Settings that an engine depends on, beside itself and whether there is a seed."""
 
 
 def _restore(name: str, digest: str, settings: dict[str, Any]) -> VAEAugment:
@@ -233,7 +229,7 @@ class VAEAugment:
         if self._name is None or config.engine.startswith("openvino"):
             return make_engine(self.checkpoint, config)
         seed = None if config.seed is None else 0
-        same = {key: getattr(config, key) for key in _SHARED}
+        same = {key: getattr(config, key) for key in ENGINE_SETTINGS}
         shared = AugmentConfig(**same, seed=seed, engine=config.engine)
         return share_engine(self.checkpoint, shared)
 

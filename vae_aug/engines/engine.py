@@ -26,6 +26,9 @@ from vae_aug.model.profiles import PROFILES
 Known = dict[str, tf.Tensor]
 """Tensors by their name, as a network's `describe` returns them."""
 
+ENGINE_SETTINGS = ("mode", "factor", "detail", "device", "hardest_of")
+"""Settings that an engine's graphs depend on, beside itself and whether there is a seed."""
+
 MAX_PIXELS = 2**19
 """Most pixels of a batch that a network sees at once. On a device that the user names, squares of
 `image_size` stay whole batches.
@@ -255,7 +258,7 @@ class TensorFlowEngine:
         if not isinstance(self._source, StoredNetwork):
             return None
         config = self._config
-        settings = (config.mode, config.factor, config.detail, config.device, config.hardest_of)
+        settings = [getattr(config, name) for name in ENGINE_SETTINGS]
         return find_graph(self._source.content, [self._finish.__qualname__, *settings, *key])
 
     def _keep(
