@@ -16,7 +16,8 @@ from vae_aug.augment.transformed import leave_unchanged, transform_guarded
 from vae_aug.config import Guard
 from vae_aug.engines.graphs import Graph, find_graph, keep_graph
 from vae_aug.grey import compute_grey, find_range
-from vae_aug.model.fields import PACKED, Fields
+from vae_aug.model import fields
+from vae_aug.model.fields import PACKED, Displace, Fields
 
 
 class ChangeSettings(NamedTuple):
@@ -49,6 +50,7 @@ def change_image(
     boxes: tf.Tensor,
     chosen: tf.Tensor,
     settings: ChangeSettings,
+    displace: Displace = fields.displace,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Add the network's output to an image, as far as the guard lets it.
 
@@ -59,6 +61,7 @@ def change_image(
         boxes: `[N, 4] float32`, `rel_yxyx`.
         chosen: `[] bool`; an image that is not chosen stays as it is.
         settings: Of the transform.
+        displace: Moves pixels, as the engine does it.
 
     Returns:
         The image, and `"fidelity"` and `"contrast"` `[N] float32` and `"guarded"` `[N] bool`, see
@@ -67,15 +70,17 @@ def change_image(
     Raises:
         tf.errors.InvalidArgumentError: As `find_range`.
     """
-    change = trace_change(settings, image.dtype, image.shape[-1])
+    change = trace_change(settings, image.dtype, image.shape[-1], displace)
     changed, *report = change(image, computed, boxes, chosen)
     changed = tf.ensure_shape(changed, image.shape)
     return changed, dict(zip(("fidelity", "contrast", "guarded"), report, strict=True))
 
 
 @functools.lru_cache(maxsize=64)
-def trace_change(settings: ChangeSettings, dtype: tf.DType, channels: int) -> Any:
-    """Return `change_image` as a graph, from the cache if it is there."""
+def trace_change(
+    settings: ChangeSettings, dtype: tf.DType, channels: int, displace: Displace
+) -> Any:
+    """Return `change_image` as a graph, from the cache if it is there and does not call Python."""
     guarded_by: Any = {"guard": settings.guard, "min_fidelity": settings.min_fidelity}
 
     def change(image: Any, computed: Any, boxes: Any, chosen: Any) -> Any:
@@ -91,7 +96,7 @@ def trace_change(settings: ChangeSettings, dtype: tf.DType, channels: int) -> An
                     low,
                     high,
                     replaced=settings.replaced,
-                    moves=settings.moves,
+                    displace=displace if settings.moves else None,
                     **guarded_by,
                 ),
                 lambda: leave_unchanged(image, boxes),
@@ -116,8 +121,13 @@ def trace_change(settings: ChangeSettings, dtype: tf.DType, channels: int) -> An
     ]
 
     def make() -> Graph:
-        return Graph.of(tf.function(change, autograph=False).get_concrete_function(*specs))
+        return Graph.of(trace())
+
+    def trace() -> Any:
+        return tf.function(change, autograph=False).get_concrete_function(*specs)
 
     with tf.init_scope():
+        if settings.transformed and displace is not fields.displace:
+            return trace()
         path = find_graph("transform", [*settings, dtype.name, channels])
         return keep_graph(path, make).make_call()

@@ -50,7 +50,7 @@ _SUBPIXEL = 1e-3
 
 
 class Windows(NamedTuple):
-    """Pixel windows around boxes.
+    """Pixel windows around boxes, or other areas of whole pixels.
 
     Attributes:
         top: `[N] float32`, first row.
@@ -124,7 +124,7 @@ def measure_fidelity(
     """
     windows = make_windows(boxes, *tf.unstack(tf.shape(reference)[:2]))
     judge = _Judge(reference, windows, denoised=denoised)
-    return judge.measure(judge.crop(image))
+    return judge.measure(judge.region.crop(image))
 
 
 def measure_contrast_ratio(reference: tf.Tensor, image: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
@@ -146,45 +146,64 @@ def measure_contrast_ratio(reference: tf.Tensor, image: tf.Tensor, boxes: tf.Ten
     Reference:
         `vae_aug.evaluate.diversity.measure_contrast`, the same in NumPy.
     """
-    before, after = measure_contrasts(boxes, reference, image)
+    before, after = (contrast.to_noise for contrast in measure_contrasts(boxes, reference, image))
     ratio = tf.where(tf.not_equal(before, 0.0), after / before, float("nan"))
     return tf.cast(ratio, tf.float32)
 
 
-def measure_contrasts(boxes: tf.Tensor, *images: tf.Tensor) -> list[tf.Tensor]:
-    """Measure each box's contrast-to-noise ratio, see `measure_contrast_ratio`.
+class Contrast(NamedTuple):
+    """How boxes stand out from their surroundings.
+
+    Attributes:
+        difference: `[N] float64`, mean grey inside less that around; NaN where there is nothing
+            inside or around.
+        to_noise: `[N] float64`, the same over the standard deviation around; NaN where that is
+            `MIN_NOISE` or less, too.
+    """
+
+    difference: tf.Tensor
+    to_noise: tf.Tensor
+
+
+def measure_contrasts(boxes: tf.Tensor, *images: tf.Tensor) -> list[Contrast]:
+    """Measure each box's contrast, see `measure_contrast_ratio`.
 
     Args:
         boxes: `[N, 4] float32`, `rel_yxyx`.
         *images: `[H, W, 1] float32`, grey in [0, 1].
 
     Returns:
-        `[N] float64` for each image; NaN where it has none.
+        The contrasts in each image.
     """
     height, width = tf.unstack(tf.shape(images[0])[:2])
-    whole = _Region.of_image(height, width)
-    start, end = _find_pixels(boxes, tf.stack([height, width]))
-    reach = tf.maximum(tf.round(RING * (end - start)), float(MIN_RING_PX))
-
-    def indicate(start: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        rows = _indicate(start[..., 0], end[..., 0], whole.rows)
-        return rows, _indicate(start[..., 1], end[..., 1], whole.columns)
-
-    inside, around = indicate(start, end), indicate(start - reach, end + reach)
+    box = _find_pixels(boxes, height, width)
+    reach = [
+        tf.maximum(tf.round(RING * side), float(MIN_RING_PX))
+        for side in (box.bottom - box.top, box.right - box.left)
+    ]
+    ring = Windows(
+        box.top - reach[0],
+        box.left - reach[1],
+        box.bottom + reach[0],
+        box.right + reach[1],
+        box.valid,
+    )
+    part = _Region.around(ring, 0.0, height, width)
+    inside, around = part.indicate(box), part.indicate(ring)
     free = tf.cast(tf.einsum("nh,nw->hw", *inside) < 0.5, tf.float64)
 
-    def add(plane: tf.Tensor, region: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        rows, columns = region
+    def add(plane: tf.Tensor, areas: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        rows, columns = areas
         return tf.reduce_sum(tf.matmul(rows, plane) * columns, -1)
 
     area, free_area = add(tf.ones_like(free), inside), add(free, around)
 
-    def measure(grey: tf.Tensor) -> tf.Tensor:
-        plane = tf.cast(grey[..., 0], tf.float64)
+    def measure(grey: tf.Tensor) -> Contrast:
+        plane = tf.cast(part.crop(grey)[..., 0], tf.float64)
         mean = add(free * plane, around) / free_area
         noise = tf.sqrt(tf.maximum(add(free * plane**2, around) / free_area - mean**2, 0.0))
-        contrast = (add(plane, inside) / area - mean) / noise
-        return tf.where(noise > MIN_NOISE, contrast, float("nan"))
+        difference = add(plane, inside) / area - mean
+        return Contrast(difference, tf.where(noise > MIN_NOISE, difference / noise, float("nan")))
 
     return [measure(image) for image in images]
 
@@ -223,7 +242,7 @@ def change_guarded(
     """
     windows = make_windows(boxes, *tf.unstack(tf.shape(image)[:2]))
     judge = _Judge(compute_grey(image, low, high), windows, denoised=denoised)
-    part, wanted = judge.crop(image), judge.crop(change)
+    part, wanted = judge.region.crop(image), judge.region.crop(change)
 
     def measure(change: tf.Tensor) -> tf.Tensor:
         return judge.measure(compute_grey(change_luminance(part, change, low, high), low, high))
@@ -291,6 +310,29 @@ class _Region(NamedTuple):
         """Return all of an image."""
         return cls(tf.constant(0), tf.constant(0), height, width)
 
+    @classmethod
+    def around(cls, areas: Windows, margin: float, height: tf.Tensor, width: tf.Tensor) -> _Region:
+        """Return the part of an image that holds all valid areas with a margin, at least a pixel.
+
+        Args:
+            areas: In the image or beyond it.
+            margin: In pixels.
+            height: Scalar int32, of the image in pixels.
+            width: Scalar int32.
+        """
+
+        def find(start: tf.Tensor, end: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            most = tf.cast(length, tf.float32)
+            first = tf.reduce_min(tf.where(areas.valid, start - margin, most))
+            last = tf.reduce_max(tf.where(areas.valid, end + margin, 0.0))
+            begin = tf.cast(tf.clip_by_value(first, 0.0, most - 1.0), tf.int32)
+            stop = tf.cast(tf.clip_by_value(last, 0.0, most), tf.int32)
+            return begin, tf.maximum(stop, begin + 1)
+
+        top, bottom = find(areas.top, areas.bottom, height)
+        left, right = find(areas.left, areas.right, width)
+        return cls(top, left, bottom, right)
+
     @property
     def rows(self) -> tf.Tensor:
         """`[h] float32`, the numbers of its rows."""
@@ -300,6 +342,15 @@ class _Region(NamedTuple):
     def columns(self) -> tf.Tensor:
         """`[w] float32`, the numbers of its columns."""
         return tf.range(tf.cast(self.left, tf.float32), tf.cast(self.right, tf.float32))
+
+    def indicate(self, areas: Windows) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return `[N, h]` and `[N, w] float64`, 1 for its rows and columns in each area, else 0."""
+        rows = _indicate(areas.top, areas.bottom, self.rows)
+        return rows, _indicate(areas.left, areas.right, self.columns)
+
+    def crop(self, image: tf.Tensor) -> tf.Tensor:
+        """Cut the part out of `[H, W, C]`."""
+        return image[self.top : self.bottom, self.left : self.right]
 
 
 class _Judge:
@@ -314,12 +365,12 @@ class _Judge:
         span = tf.cast(tf.maximum(span, _MIN_SPAN), tf.float64)
         self._c1, self._c2 = (_K1 * span) ** 2, (_K2 * span) ** 2
         self._denoised, self._valid = denoised, windows.valid
-        self.region = _find_region(windows, *tf.unstack(tf.shape(reference)[:2]))
-        self._rows = _indicate(windows.top, windows.bottom, self.region.rows)
-        self._columns = _indicate(windows.left, windows.right, self.region.columns)
+        size = tf.unstack(tf.shape(reference)[:2])
+        self.region = _Region.around(windows, _SMOOTHING_RADIUS_PX, *size)
+        self._rows, self._columns = self.region.indicate(windows)
         count = tf.reduce_sum(self._rows, -1) * tf.reduce_sum(self._columns, -1)
         self._count = tf.maximum(count, 1.0)
-        part = self.crop(reference)
+        part = self.region.crop(reference)
         self._x = self._prepare(part)
         self._mean_x, square_x = self._average(self._x, self._x**2)
         self._var_x = tf.maximum(square_x - self._mean_x**2, 0.0)
@@ -328,11 +379,6 @@ class _Judge:
             share = float(np.sum(_SMOOTHING_KERNEL**2)) ** 2
             chance = _NOISE_ERRORS * tf.sqrt(2.0 / tf.maximum(self._count * share, 1.0))
             self._content = tf.maximum(self._var_x - sigma**2 * share * (1.0 + chance), 0.0)
-
-    def crop(self, image: tf.Tensor) -> tf.Tensor:
-        """Cut the region out of `[H, W, C]`."""
-        top, left, bottom, right = self.region
-        return image[top:bottom, left:right]
 
     def measure(self, image: tf.Tensor) -> tf.Tensor:
         """Measure fidelity, see `measure_fidelity`, of the region of an image."""
@@ -377,21 +423,6 @@ def _is_near(windows: Windows, failed: tf.Tensor) -> tf.Tensor:
     return tf.reduce_any(pairs & (failed & windows.valid)[None], axis=-1) & windows.valid
 
 
-def _find_region(windows: Windows, height: tf.Tensor, width: tf.Tensor) -> _Region:
-    """Find the part of the image where windows are, at least a pixel, with a margin."""
-
-    def find(start: tf.Tensor, end: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        first = tf.reduce_min(tf.where(windows.valid, start, tf.cast(length, tf.float32)))
-        margin = _SMOOTHING_RADIUS_PX
-        begin = tf.clip_by_value(tf.cast(first, tf.int32) - margin, 0, length - 1)
-        last = tf.cast(tf.reduce_max(tf.where(windows.valid, end, 0.0)), tf.int32)
-        return begin, tf.clip_by_value(last + margin, begin + 1, length)
-
-    top, bottom = find(windows.top, windows.bottom, height)
-    left, right = find(windows.left, windows.right, width)
-    return _Region(top, left, bottom, right)
-
-
 def _take_back(
     change: tf.Tensor, windows: Windows, failed: tf.Tensor, guard: str, region: _Region
 ) -> tf.Tensor:
@@ -408,12 +439,9 @@ def _take_back(
     return tf.where(kept[..., None] >= 1.0, 0.0, change * (1.0 - kept[..., None]))
 
 
-def _find_pixels(boxes: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the first pixels that boxes touch and those behind the last, `[N, 2] float32`.
-
-    Both are 0 for a box that is not finite or has no area.
-    """
-    size = tf.cast(size, tf.float64)
+def _find_pixels(boxes: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> Windows:
+    """Find the pixels that boxes touch; none for a box that is not finite or has no area."""
+    size = tf.cast(tf.stack([height, width]), tf.float64)
     boxes = tf.cast(boxes, tf.float64)
     start, end = boxes[..., :2], boxes[..., 2:]
     valid = (end > start) & tf.math.is_finite(start) & tf.math.is_finite(end)
@@ -421,7 +449,8 @@ def _find_pixels(boxes: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     start = tf.clip_by_value(tf.floor(start * size + _SUBPIXEL), 0.0, size)
     end = tf.clip_by_value(tf.math.ceil(end * size - _SUBPIXEL), 0.0, size)
     start, end = (tf.where(valid, side, 0.0) for side in (start, tf.maximum(start, end)))
-    return tf.cast(start, tf.float32), tf.cast(end, tf.float32)
+    start, end = tf.cast(start, tf.float32), tf.cast(end, tf.float32)
+    return Windows(start[..., 0], start[..., 1], end[..., 0], end[..., 1], valid[..., 0])
 
 
 def _indicate(start: tf.Tensor, end: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:

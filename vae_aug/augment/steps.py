@@ -222,7 +222,9 @@ class Steps:
             contrast=self.contrast,
             value_range=self.config.value_range,
         )
-        image, report = change_image(example.image, computed, boxes, chosen, settings)
+        image, report = change_image(
+            example.image, computed, boxes, chosen, settings, self.engine.displace
+        )
         return image, {"augmented": chosen, **report}
 
     def _make_input(self, image: tf.Tensor) -> tf.Tensor:

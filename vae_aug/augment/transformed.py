@@ -3,11 +3,14 @@
 Pixels in boxes stay where they are, and tone curves rise, so brighter tissue stays brighter. What a
 transformation can take from a lesion is its contrast: where a curve is flat, little is left. Then
 the curves of the whole image are weakened, towards one gain for all of it, which leaves the ratio
-of contrast to noise as it was. To put back the box alone would leave its outline in the image, from
-which a detector learns more than from the lesion.
+of contrast to noise as it was. The gain has a floor, since a lesion that grows faint together with
+all around it is lost to the eye and to 8 bits. To put back the box alone would leave its outline in
+the image, from which a detector learns more than from the lesion.
 """
 
 from __future__ import annotations
+
+import math
 
 import tensorflow as tf
 
@@ -15,10 +18,13 @@ from vae_aug.augment.guard import make_windows, measure_contrasts
 from vae_aug.config import Guard
 from vae_aug.grey import change_luminance, compute_grey
 from vae_aug.letterbox import letterbox, unletterbox
-from vae_aug.model.fields import SQUARE, Fields, change_tones, move_pixels
+from vae_aug.model.fields import SQUARE, Displace, Fields, change_tones, displace, move_pixels
 
 MIN_CONTRAST = 0.1
 """Contrast-to-noise ratio below which a box does not stand out at all, and has nothing to lose."""
+
+_FAINTEST = 1.9
+"""Power of the least fidelity that is the least gain; contrast may go down to its square."""
 
 _WEAKER = (0.5, 0.25, 0.0)
 """Shares of the tone curves' logarithmic slopes that are tried one after the other; the rest is a
@@ -35,7 +41,7 @@ def transform_guarded(
     guard: Guard,
     min_fidelity: float,
     replaced: float = 0.0,
-    moves: bool = True,
+    displace: Displace | None = displace,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Apply a transformation to an image, as far as no box is harmed.
 
@@ -50,36 +56,40 @@ def transform_guarded(
         min_fidelity: Fidelity below which a box has failed.
         replaced: Share of the image's detail, what a square of `SQUARE` pixels does not show, that
             is left out.
-        moves: Whether pixels may move; else tones alone change.
+        displace: Moves pixels; None if tones alone may change.
 
     Returns:
-        The image; `[N] float32`, the fidelity of every box in it: its contrast-to-noise ratio as a
-        share of that before, at most 1, and 1 for one that did not stand out before, NaN for one
-        that is no box; and `[N] bool`, the boxes that the guard acted for.
+        The image; `[N] float32`, the fidelity of every box in it: the share that is
+        left of its contrast-to-noise ratio, or the square root of the share of its contrast, if
+        that is less; at most 1, and 1 for one that did not stand out before, NaN for one that is
+        no box; and `[N] bool`, the boxes that the guard acted for.
     """
     values, original = tf.cast(image, tf.float32), compute_grey(image, low, high)
     if replaced:
         values = change_luminance(values, replaced * _leave_out(original), low, high)
-    moved = move_pixels(values, fields, boxes) if moves else values
+    moved = values if displace is None else move_pixels(values, fields, boxes, displace)
     grey = (moved - low) * (1.0 / (high - low))
     height, width = tf.unstack(tf.shape(image)[:2])
     valid = make_windows(boxes, height, width).valid
     (before,) = measure_contrasts(boxes, original)
+    stands_out = tf.abs(before.to_noise) >= MIN_CONTRAST  # not if it is NaN
 
     def apply(slopes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         change = change_tones(grey, fields._replace(slopes=slopes)) - grey
         changed = change_luminance(moved, change, low, high)
         (after,) = measure_contrasts(boxes, compute_grey(changed, low, high))
-        kept = tf.cast(tf.minimum(after / before, 1.0), tf.float32)
+        fainter = tf.sqrt(tf.nn.relu(after.difference / before.difference))
+        kept = tf.minimum(tf.minimum(after.to_noise / before.to_noise, fainter), 1.0)
         # A box around which nothing varies any more has lost its ratio, and so all of it.
         kept = tf.where(tf.math.is_finite(kept), kept, 0.0)
-        kept = tf.where(tf.abs(before) >= MIN_CONTRAST, kept, 1.0)  # also where it is NaN
+        kept = tf.cast(tf.where(stands_out, kept, 1.0), tf.float32)
         return changed, tf.where(valid, kept, float("nan"))
 
     changed, fidelity = apply(fields.slopes)
     failed = fidelity < min_fidelity if guard != "off" else tf.zeros_like(valid)
     if guard == "paste":
         gain = tf.math.log(_add(changed - low) / _add(moved - low))
+        gain = tf.maximum(gain, _FAINTEST * math.log(max(min_fidelity, 1e-3)))
         shares = tf.constant(_WEAKER)
 
         def weaken(tried: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -16,9 +16,9 @@ from vae_aug.config import AugmentConfig
 from vae_aug.engines.graphs import Graph, find_graph, keep_graph
 from vae_aug.engines.optimize import optimize
 from vae_aug.engines.shutdown import wait_at_exit
-from vae_aug.model import transformation
+from vae_aug.model import fields, transformation
 from vae_aug.model.checkpoint import StoredNetwork
-from vae_aug.model.fields import PACKED, SQUARE
+from vae_aug.model.fields import PACKED, SQUARE, Displace
 from vae_aug.model.network import Network
 from vae_aug.model.noise import Noise, NoiseSpec, Side, sample_noise
 from vae_aug.model.profiles import PROFILES
@@ -63,6 +63,9 @@ class TensorFlowEngine:
 
     _finish: Callable[[Any], Graph] = staticmethod(optimize)
     """Turns a traced network into the graph that is stored in the cache."""
+
+    displace: Displace = staticmethod(fields.displace)
+    """Moves the pixels of an image as a transformation says."""
 
     def __init__(self, vae: Network | StoredNetwork, config: AugmentConfig) -> None:
         """Copy the weights; graphs are made when first needed.

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from vae_aug.atomic import make_temporary_path
 from vae_aug.config import AugmentConfig
+from vae_aug.engines import warp
 from vae_aug.engines.engine import TensorFlowEngine
 from vae_aug.engines.graphs import Graph, get_cache_dir
 from vae_aug.engines.shutdown import end_at_exit
@@ -80,6 +81,7 @@ class OpenVINOEngine(TensorFlowEngine):
     """
 
     _finish = staticmethod(Graph.of)
+    displace = staticmethod(warp.displace)
 
     def __init__(self, vae: Network | StoredNetwork, config: AugmentConfig) -> None:
         """Check the processor, and copy the weights; see `TensorFlowEngine`.

@@ -24,6 +24,9 @@ MAX_LOG_SLOPE = 1.2
 WHITE_SHARE = 0.005
 """Share of an image's pixels that may be brighter than what counts as its white."""
 
+_HALVINGS = 16
+"""Number of times that the range in which an image's white lies is halved."""
+
 _CHANNELS = (24, 48, 64, 96)
 """Of the feature maps at strides 2, 4, 8 and 16."""
 
@@ -31,15 +34,25 @@ _CHANNELS = (24, 48, 64, 96)
 def find_white(squares: tf.Tensor) -> tf.Tensor:
     """Find the grey value that only the brightest pixels of an image exceed.
 
+    By halving the range in which it lies: `tf.math.top_k` takes OpenVINO four times as long as the
+    whole network.
+
     Args:
         squares: `[B, S, S, 1] float32`, black 0.
 
     Returns:
-        `[B] float32`, more than 0.
+        `[B] float32`, more than 0; at most 2^-16 of the image's highest value too much.
     """
     pixels = tf.reshape(squares, [tf.shape(squares)[0], -1])
     count = max(round(WHITE_SHARE * squares.shape[1] * squares.shape[2]), 1)
-    return tf.maximum(tf.math.top_k(pixels, count, sorted=True).values[:, -1], 1e-3)
+    high = tf.reduce_max(pixels, axis=1)
+    low = tf.minimum(high, 0.0)
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        brighter = tf.reduce_sum(tf.cast(pixels > middle[:, None], tf.float32), axis=1)
+        enough = brighter >= float(count)
+        low, high = tf.where(enough, middle, low), tf.where(enough, high, middle)
+    return tf.maximum(high, 1e-3)
 
 
 def make_squares(grey: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
