@@ -146,9 +146,10 @@ class VAEAugment:
             guard: What happens where a box's content is not preserved: `"paste"` the original
                 back, with a feathered edge, `"keep"` the whole original image, or `"off"`.
             min_fidelity: SSIM of a box with its margin below which the guard acts. For samples of a
-                checkpoint with a `variation`, whose tones may change, it is the share of its
-                contrast-to-noise ratio that a box keeps, and `"paste"` weakens the change of tones
-                of the whole image instead; see `vae_aug.augment.transformed`.
+                checkpoint with a `variation`, whose tones may change, it is the share that a
+                box keeps of its contrast-to-noise ratio, or the square root of that of its
+                contrast, and `"paste"` weakens the change of tones of the whole image instead; see
+                `vae_aug.augment.transformed`.
             value_range: Values of black and white, e.g. `(0, 4095)`, or `(-1024, 3071)` for
                 Hounsfield units. None for the range of an integer dtype, and for [0, 1] or [0, 255]
                 by each floating-point image's maximum; one that fits neither is refused.
@@ -289,11 +290,11 @@ class VAEAugment:
         Returns:
             The element, and the report: `"augmented"` bool, whether the example was chosen;
             `"fidelity"` `[N] float32`, SSIM of every box in what is returned, or where a
-            `variation` changes tones the share of its contrast-to-noise ratio that it keeps, NaN
-            for a box that cannot be judged; `"contrast"` `[N] float32`, contrast-to-noise ratio of
-            every box to its surroundings in what is returned, divided by that in the input, NaN
-            where either has none; `"guarded"` `[N] bool`, boxes that the guard acted for. With a
-            batch axis in front if the element has one.
+            `variation` changes tones what `min_fidelity` says, NaN for a box that cannot be judged;
+            `"contrast"` `[N] float32`, contrast-to-noise ratio of every box to its surroundings in
+            what is returned, divided by that in the input, NaN where either has none; `"guarded"`
+            `[N] bool`, boxes that the guard acted for. With a batch axis in front if the element
+            has one.
         """
         whole = element[0] if len(element) == 1 else element
         layout = self._steps.find_layout(whole)

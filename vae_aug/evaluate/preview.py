@@ -99,7 +99,7 @@ def describe_transform(augment: VAEAugment) -> str:
 def describe_fidelity(augment: VAEAugment) -> str:
     """Say what the fidelity of a box is: another measure where tones are meant to change."""
     if augment.checkpoint.config.makes_fields(augment.config.mode):
-        return "share of a box's contrast-to-noise ratio that is left"
+        return "share of a box's contrast-to-noise ratio, or root of its contrast's, that is left"
     return "SSIM of a box with its margin to the input"
 
 
