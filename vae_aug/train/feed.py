@@ -98,7 +98,10 @@ def make_training_feed(
     @_do_not_convert
     def prepare(index: tf.Tensor, numbered: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         seeds = tf.unstack(tf.random.split([config.seed, tf.cast(index, tf.int32)], 4))
-        clean, weight = _move(*fit_example(*numbered, seeds[3]), seeds[0])
+        clean, weight = fit_example(*numbered, seeds[3])
+        if config.coarse_share:
+            clean, weight = _shrink_some(clean, weight, config.coarse_share, seeds[3])
+        clean, weight = _move(clean, weight, seeds[0])
         if config.restyle:
             style = tf.random.stateless_normal([1, STYLE_DIM], seeds[2])
             clean = apply_style(clean[None], style)[0]
@@ -236,6 +239,27 @@ def cut_out(
     boxes = element["objects"]["bbox"] * tf.cast(tf.tile(shape, [2]), tf.float32)
     boxes -= tf.cast(tf.tile(corner, [2]), tf.float32)
     return tf.ensure_shape(image, [size, size, 1]), _weigh(boxes, size, box_weight)
+
+
+def _shrink_some(
+    image: tf.Tensor, weight: tf.Tensor, share: float, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Scale a share of the squares down, to a third of the side at least; the rest is black."""
+    size = image.shape[0]
+    chosen, side, place = tf.unstack(tf.random.split(seed, 3))
+    side = tf.random.stateless_uniform([], side, size // 3, size, tf.int32)
+    corner = tf.random.stateless_uniform([2], place) * tf.cast(size - side + 1, tf.float32)
+    top, left = tf.unstack(tf.cast(corner, tf.int32))
+
+    def shrink(square: tf.Tensor) -> tf.Tensor:
+        smaller = tf.image.resize(square, [side, side], antialias=True)
+        return tf.image.pad_to_bounding_box(smaller, top, left, size, size)
+
+    return tf.cond(
+        tf.random.stateless_uniform([], chosen) < share,
+        lambda: (shrink(image), 1.0 + shrink(weight - 1.0)),
+        lambda: (image, weight),
+    )
 
 
 def _to_grey(image: tf.Tensor) -> tf.Tensor:
