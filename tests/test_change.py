@@ -11,7 +11,7 @@ from vae_aug.augment.change import ChangeSettings, change_image
 from vae_aug.augment.guard import change_guarded, measure_contrast_ratio
 from vae_aug.grey import compute_grey, find_range
 
-SETTINGS = ChangeSettings("paste", 0.9, False, 0.5, False, True, True, None)
+SETTINGS = ChangeSettings("paste", 0.9, False, False, 0.5, False, True, True, None)
 BOXES = tf.constant([[0.2, 0.2, 0.7, 0.6], [0.0, 0.0, 0.3, 0.3]])
 CHOSEN, LEFT = tf.constant(True), tf.constant(False)
 

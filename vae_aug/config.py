@@ -386,6 +386,7 @@ class AugmentConfig(_Config):
     device: str | None = None
     bounding_box_format: str | None = None
     hardest_of: int = 1
+    adaptive: bool = False
 
     def __post_init__(self) -> None:
         """Check every field and fill in the `detail` that goes with the mode."""
@@ -412,6 +413,10 @@ class AugmentConfig(_Config):
         }
         if self.hardest_of > 1 and self.mode != "sample":
             raise ValueError(f"hardest_of chooses among samples; got mode={self.mode!r}.")
+        if not isinstance(self.adaptive, bool):
+            raise TypeError(f"adaptive must be True or False; got {self.adaptive!r}.")
+        if self.adaptive and self.mode != "denoise":
+            raise ValueError(f"adaptive is for mode='denoise'; got mode={self.mode!r}.")
         if self.seed is not None:
             lowest = -float("inf")
             checked["seed"] = check_number("seed", self.seed, lowest, whole=True)

@@ -39,6 +39,7 @@ _TRANSFORM_FIELDS = (
     "min_fidelity",
     "seed",
     "hardest_of",
+    "adaptive",
 )
 # Factor 0 and detail 1 are the settings under which VAEAugment is the identity.
 _NO_PROVENANCE = {
@@ -71,6 +72,7 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
         min_fidelity: See `VAEAugment`.
         seed: See `VAEAugment`; never None, so that a build can be repeated.
         hardest_of: See `VAEAugment`.
+        adaptive: See `VAEAugment`.
         augment_splits: Splits that pass through the autoencoder.
         augment_evaluation: Must be true for `augment_splits` to name another split than train.
         strict: Whether a network that was trained on a patient of an evaluation split is refused;
@@ -91,6 +93,7 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
     min_fidelity: float = 0.8
     seed: int = 0
     hardest_of: int = 1
+    adaptive: bool = False
     augment_splits: tuple[str, ...] = ("train",)
     augment_evaluation: bool = False
     strict: bool = False

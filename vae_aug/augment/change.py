@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from vae_aug.augment.adaptive import find_noise_share
 from vae_aug.augment.guard import change_guarded, measure_contrast_ratio
 from vae_aug.augment.transformed import leave_unchanged, transform_guarded
 from vae_aug.config import Guard
@@ -27,6 +28,7 @@ class ChangeSettings(NamedTuple):
         guard: As of `change_guarded`; `"off"` where there are no boxes.
         min_fidelity: As of `change_guarded`.
         denoised: As of `change_guarded`.
+        adaptive: Whether the share of a denoiser's change that is not noise is left out.
         replaced: Share of the image itself that the network's output stands in for.
         transformed: Whether the network computes transformations, as `transform_guarded` takes.
         moves: Whether these may move pixels.
@@ -37,6 +39,7 @@ class ChangeSettings(NamedTuple):
     guard: Guard
     min_fidelity: float
     denoised: bool
+    adaptive: bool
     replaced: float
     transformed: bool
     moves: bool
@@ -103,6 +106,8 @@ def trace_change(
             )
         else:
             wanted = computed - settings.replaced * grey if settings.replaced else computed
+            if settings.adaptive and settings.replaced:
+                wanted *= find_noise_share(grey, wanted / settings.replaced)
             wanted = tf.where(chosen, wanted, 0.0)
             changed, fidelity, guarded = change_guarded(
                 image, wanted, boxes, low, high, denoised=settings.denoised, **guarded_by

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from vae_aug.augment.smoothing import make_kernel, smooth
 from vae_aug.grey import change_luminance, compute_grey
 
 _MARGIN, _MIN_MARGIN_PX = 0.1, 2.0
@@ -28,12 +29,10 @@ _K1, _K2 = 0.01, 0.03
 _MIN_SPAN = 1e-3
 """Grey range of an image below which noise of storage, not anatomy, would be judged."""
 
-_SMOOTHING_SIGMA_PX, _SMOOTHING_RADIUS_PX = 1.5, 4
+_SMOOTHING_SIGMA_PX = 1.5
 
-_SMOOTHING_KERNEL = np.exp(
-    -0.5 * (np.arange(-_SMOOTHING_RADIUS_PX, _SMOOTHING_RADIUS_PX + 1) / _SMOOTHING_SIGMA_PX) ** 2
-)
-_SMOOTHING_KERNEL /= _SMOOTHING_KERNEL.sum()
+_SMOOTHING_KERNEL = make_kernel(_SMOOTHING_SIGMA_PX)
+_SMOOTHING_RADIUS_PX = len(_SMOOTHING_KERNEL) // 2
 
 _NOISE_ERRORS = 2.0
 """Standard errors by which a variance must exceed that of noise to count as content."""
@@ -398,7 +397,8 @@ class _Judge:
 
     def _prepare(self, image: tf.Tensor) -> tf.Tensor:
         """Turn `[h, w, 1] float32` into what is compared, `[h, w] float64`."""
-        return tf.cast(_smooth(image[..., 0]) if self._denoised else image[..., 0], tf.float64)
+        image = smooth(image, _SMOOTHING_SIGMA_PX) if self._denoised else image
+        return tf.cast(image[..., 0], tf.float64)
 
     def _average(self, *planes: tf.Tensor) -> list[tf.Tensor]:
         """Compute the means of planes `[h, w]` in every window, each `[N]`."""
@@ -470,21 +470,6 @@ def _fade(start: tf.Tensor, end: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
 def _compute_feather(start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     """Return the distance in pixels from a window's last pixels to where nothing is taken back."""
     return tf.maximum(_FEATHER * (end - start), _MIN_FEATHER_PX) + 1.0
-
-
-def _smooth(plane: tf.Tensor) -> tf.Tensor:
-    """Filter `[H, W]` with a Gaussian whose weights, at the edge, are those inside."""
-    kernel = tf.constant(_SMOOTHING_KERNEL, tf.float32)[:, None, None, None]
-
-    def filter_rows(plane: tf.Tensor) -> tf.Tensor:
-        # Columns as channels: many times as fast as a convolution of one channel.
-        height, width = tf.unstack(tf.shape(plane))
-        kernels = tf.tile(kernel, [1, 1, width, 1])
-        filtered = tf.nn.depthwise_conv2d(plane[None, :, None], kernels, [1] * 4, "SAME")
-        inside = tf.nn.conv2d(tf.ones([1, height, 1, 1]), kernel, 1, "SAME")
-        return filtered[0, :, 0] / inside[0, :, 0]
-
-    return tf.transpose(filter_rows(tf.transpose(filter_rows(plane))))
 
 
 def _respond_to_noise(image: tf.Tensor) -> tf.Tensor:

@@ -216,6 +216,7 @@ class Steps:
             guard=guard,
             min_fidelity=self.config.min_fidelity,
             denoised=self.config.mode == "denoise",
+            adaptive=self.config.adaptive,
             replaced=self._replaced,
             transformed=self.engine.makes_fields,
             moves=layout.marks is None,

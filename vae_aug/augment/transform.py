@@ -122,6 +122,7 @@ class VAEAugment:
         device: str | None = None,
         bounding_box_format: str | None = None,
         hardest_of: int = 1,
+        adaptive: bool = False,
     ) -> None:
         """Load the checkpoint and check the settings.
 
@@ -172,6 +173,9 @@ class VAEAugment:
             hardest_of: For `"sample"` of a checkpoint with a `variation`: how many samples of each
                 image are made, of which the one is applied whose description by the network lies
                 furthest from the image's, 1 to 64. More take longer and vary images more.
+            adaptive: For `"denoise"`: at every place leaves out the share of the change that is not
+                noise, by `vae_aug.augment.adaptive`. Images without noise then stay as they are but
+                for a grey level.
 
         Raises:
             CheckpointError: If the checkpoint cannot be loaded.
@@ -195,6 +199,7 @@ class VAEAugment:
             device=device,
             bounding_box_format=bounding_box_format,
             hardest_of=hardest_of,
+            adaptive=adaptive,
         )
         if device is not None:
             _check_device(device)

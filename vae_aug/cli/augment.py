@@ -43,6 +43,7 @@ def augment(
     value_range: options.ValueRange = None,
     seed: options.Seed = 0,
     hardest_of: options.HardestOf = 1,
+    adaptive: options.Adaptive = False,
     engine: options.NetworkEngine = "tensorflow",
     split: Annotated[
         list[str],
@@ -98,6 +99,7 @@ def augment(
         seed=seed,
         engine=engine,
         hardest_of=hardest_of,
+        adaptive=adaptive,
         batch_size=batch_size,
     )
     if strict:
@@ -150,6 +152,7 @@ def preview(
     min_fidelity: options.MinFidelity = 0.8,
     value_range: options.ValueRange = None,
     hardest_of: options.HardestOf = 1,
+    adaptive: options.Adaptive = False,
     engine: options.NetworkEngine = "tensorflow",
     seed: options.Seed = 0,
 ) -> None:
@@ -174,6 +177,7 @@ def preview(
         seed=seed,
         engine=engine,
         hardest_of=hardest_of,
+        adaptive=adaptive,
     )
     info = find_records(records, split, unannotated=True)[1]
     label_names = () if info is None else info.label_names
@@ -241,6 +245,14 @@ def denoise(
         typer.Option(help="What DICOM files become: derived DICOM, or PNG of the same depth."),
     ] = "dicom",
     window: options.Window = "auto",
+    strength: Annotated[
+        str,
+        typer.Option(
+            metavar="<auto|0..1>",
+            help="Share of the change that is made: auto leaves out what is not noise, place by "
+            "place, so that images without noise stay as they are; 1 is all that the network does.",
+        ),
+    ] = "auto",
 ) -> None:
     """Denoise image files; names, sizes and bit depth are kept.
 
@@ -254,6 +266,7 @@ def denoise(
             out,
             ckpt,
             window=options.parse_window(window),
+            strength=options.parse_strength(strength),
             strict=strict,
             dicom_as=dicom_as,
             progress=progress,

@@ -219,6 +219,13 @@ HardestOf = Annotated[
         "different; for a checkpoint with a variation.",
     ),
 ]
+Adaptive = Annotated[
+    bool,
+    typer.Option(
+        "--adaptive",
+        help="For denoise: leave out the share of the change that is not noise, place by place.",
+    ),
+]
 NetworkEngine = Annotated[
     Engine,
     typer.Option(
@@ -256,6 +263,16 @@ def parse_window(text: str) -> str | tuple[float, float]:
         return float(parts[0]), float(parts[1])
     except ValueError:
         return text
+
+
+def parse_strength(text: str) -> Literal["auto"] | float:
+    """Return the share of a denoiser's change that an option stands for."""
+    if text == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"--strength wants auto or a number from 0 to 1; got {text!r}.") from error
 
 
 def parse_value_range(text: str | None) -> tuple[float, float] | None:

@@ -70,7 +70,7 @@ _MOST_CONTRAST = 1e6
 REPLAYED = (*_SETTINGS, "p", "value_range", "engine")
 """Settings of a transform that decide what it puts out for a record, and are always told."""
 
-OPTIONAL = {"hardest_of": 1}
+OPTIONAL = {"hardest_of": 1, "adaptive": False}
 """Further ones, which are told only where they are not this."""
 
 

@@ -16,7 +16,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -31,7 +31,7 @@ from vae_aug.codecs.exif import find_orientation
 from vae_aug.codecs.extent import Extent, join_extents, measure_extent
 from vae_aug.codecs.images import parse_image_header, read_image
 from vae_aug.codecs.tiff import is_tiff
-from vae_aug.config import DicomAs, check_choice
+from vae_aug.config import DicomAs, check_choice, check_number
 from vae_aug.errors import VAEAugError
 from vae_aug.ingest.dicom.derived import derive_dicom, read_picture
 from vae_aug.ingest.dicom.file import is_dicom
@@ -106,6 +106,7 @@ def denoise_files(
     strict: bool = False,
     dicom_as: DicomAs = "dicom",
     window: Window | None = None,
+    strength: Literal["auto"] | float = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> DenoiseReport:
     """Denoise an image or all images of a folder, one at a time.
@@ -138,6 +139,8 @@ def denoise_files(
             and TIFF of 16 bits, as `vae_aug.ingest.hounsfield.show_stored`, in the values of the
             files, which the output keeps; pixels outside of the window stay as they are. `"auto"`
             shows such files from 0 to 65,535.
+        strength: Share of the change that is made, 0 to 1; `"auto"` leaves out what is not noise,
+            place by place, see `vae_aug.augment.adaptive`.
         progress: Called with (images done, images in all).
 
     Returns:
@@ -153,7 +156,8 @@ def denoise_files(
     check_choice("dicom_as", dicom_as, DicomAs)
     window = "auto" if window is None else window
     source, out = Path(source), Path(out)
-    augment = VAEAugment(ckpt, mode="denoise")
+    share = 1.0 if strength == "auto" else check_number("strength", strength, 0, 1)
+    augment = VAEAugment(ckpt, mode="denoise", factor=share, adaptive=strength == "auto")
     restore, marks = _trace(augment), _make_marks(augment, check_window(window))
     jobs, ignored = _plan(source, out, dicom_as)
     waiting = [job for job in jobs if not _is_done(job, marks[job.kind])]
@@ -264,6 +268,9 @@ def _make_marks(augment: VAEAugment, window: Window) -> dict[str, str]:
     digest = augment.checkpoint.digest[:_DIGEST_CHARACTERS] or "unsaved"
     start = "Denoised by vae_aug (reconstruction by a variational autoencoder)"
     shown = window if isinstance(window, str) else f"{window[0]:.9g}/{window[1]:.9g}"
+    config = augment.config
+    if config.adaptive or config.factor != 1:
+        start += f", strength {'auto' if config.adaptive else f'{config.factor:.9g}'}"
     plain, windowed = (
         f"{start}, checkpoint {digest}",
         f"{start}, window {shown}, checkpoint {digest}",
@@ -282,8 +289,8 @@ def _is_done(job: _Job, mark: str) -> bool:
         raise VAEAugError(f"{job.target}: cannot be read ({error.strerror}).") from error
     if mark.encode() not in data:
         raise VAEAugError(
-            f"{job.target}: exists, and was not denoised with this checkpoint and window. Give "
-            "another folder, or delete it."
+            f"{job.target}: exists, and was not denoised with this checkpoint, window and "
+            "strength. Give another folder, or delete it."
         )
     match job.becomes:
         case "png":
