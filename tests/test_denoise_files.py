@@ -260,8 +260,28 @@ def test_another_window_is_another_output(tmp_path):
     for window in ("full", (100, 50)):
         folder = tmp_path / str(window)
         denoise_files(tmp_path / "a.dcm", folder, FakeVAE(), window=window)
-    with pytest.raises(VAEAugError, match="this checkpoint and window"):
+    with pytest.raises(VAEAugError, match="this checkpoint, window and strength"):
         denoise_files(tmp_path / "a.dcm", tmp_path / "full", FakeVAE(), window="lung")
+
+
+def test_another_strength_is_another_output(tmp_path):
+    rows, columns = np.mgrid[:48, :48]
+    smooth = np.uint8(60 + rows + columns)[..., None]  # without noise, so nothing is to be done
+    write_image(tmp_path / "a.png", smooth)
+    made = {}
+    for strength in ("auto", 0.5, 1):
+        denoise_files(tmp_path / "a.png", tmp_path / str(strength), FakeVAE(), strength=strength)
+        made[strength] = read_image(tmp_path / str(strength) / "a.png").astype(float)
+    np.testing.assert_allclose(made[1], halve(smooth), atol=1)
+    np.testing.assert_allclose(made[0.5], 0.75 * smooth, atol=1)
+    again = {"ckpt": FakeVAE(), "strength": 0.5}
+    assert denoise_files(tmp_path / "a.png", tmp_path / "0.5", **again).kept == 1
+    for strength in (1, "auto", 0.25):
+        with pytest.raises(VAEAugError, match="this checkpoint, window and strength"):
+            denoise_files(tmp_path / "a.png", tmp_path / "0.5", FakeVAE(), strength=strength)
+    for strength in (-0.1, 1.5, "all"):
+        with pytest.raises((ValueError, TypeError), match="strength"):
+            denoise_files(tmp_path / "a.png", tmp_path / "out", FakeVAE(), strength=strength)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
@@ -285,7 +305,7 @@ def test_a_window_shows_values_of_12_bits_and_they_stay_in_the_file(tmp_path, na
     again = denoise_files(tmp_path / name, tmp_path / "out", FakeVAE(), window="2050.5,3901")
     assert (again.written, again.kept) == (0, 1)
     for window in (None, (2050.5, 390)):
-        with pytest.raises(VAEAugError, match="this checkpoint and window"):
+        with pytest.raises(VAEAugError, match="this checkpoint, window and strength"):
             denoise_files(tmp_path / name, tmp_path / "out", FakeVAE(), window=window)
 
 

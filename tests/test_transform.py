@@ -360,6 +360,41 @@ def test_transformations_do_not_depend_on_how_elements_are_processed(varied_ladd
     compare_ways(VAEAugment(varied_ladder, seed=7, batch_size=4, **options))
 
 
+class BlurringVAE(FakeVAE):
+    """Its reconstruction is the mean of three by three pixels."""
+
+    def vary(self, images, noise, *, mode, factor, alone=False):
+        blurred = tf.nn.avg_pool2d(images, 3, 1, "SAME")
+        return blurred, blurred
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_adaptive_denoiser_leaves_what_is_no_noise(dtype, channels):
+    rows, columns = np.mgrid[:96, :96]
+    edges = np.where((rows // 16 + columns // 16) % 2, 0.7, 0.3)[..., None]
+    noisy = edges + 0.1 * np.random.default_rng(0).uniform(-1, 1, edges.shape)
+    white = 1 if dtype == np.float32 else np.iinfo(dtype).max
+
+    def measure_error(grey: np.ndarray, **options) -> float:
+        image = np.repeat(grey * white, channels, axis=-1).astype(dtype)
+        network = BlurringVAE(profile="ladder")
+        augment = VAEAugment(network, mode="denoise", guard="off", **options)
+        return np.mean((augment(image).numpy() / white - edges) ** 2)
+
+    assert measure_error(edges, adaptive=True) < 0.05 * measure_error(edges)
+    assert measure_error(noisy, adaptive=True) < 0.95 * measure_error(noisy)
+    assert measure_error(noisy, adaptive=True) < 0.95 * measure_error(noisy, factor=0)
+
+
+def test_an_adaptive_denoiser_works_in_every_way():
+    compare_ways(VAEAugment(FakeVAE(), mode="denoise", adaptive=True, seed=7, batch_size=4))
+    with pytest.raises(ValueError, match="adaptive is for mode='denoise'; got mode='sample'"):
+        VAEAugment(FakeVAE(), adaptive=True)
+    with pytest.raises(TypeError, match="adaptive must be True or False"):
+        VAEAugment(FakeVAE(), mode="denoise", adaptive="auto")
+
+
 def test_the_hardest_is_chosen_of_samples_of_a_variation_alone(varied_ladder, tiny_ladder):
     with pytest.raises(ValueError, match="this checkpoint has no variation"):
         VAEAugment(tiny_ladder, hardest_of=2)
