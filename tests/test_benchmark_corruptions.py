@@ -53,7 +53,7 @@ class Drawn:
 
 
 def test_seven_corruptions_are_known_and_the_artefacts_are_not():
-    assert list(CORRUPTIONS) == SEEN and len(SEEN) == 7
+    assert set(SEEN) <= set(CORRUPTIONS) and len(SEEN) == 7
     assert not set(SEEN) & set(UNSEEN)
     assert set(corruptions.DIALS) == {*SEEN, *UNSEEN}
     for dials in corruptions.DIALS.values():

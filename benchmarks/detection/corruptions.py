@@ -4,7 +4,7 @@
 
 prints `DIALS` anew (2 minutes on one core).
 
-Seven corruptions are those of `vae_aug.train.corrupt`; denoisers and noise arms may be trained with
+Seven corruptions are of `vae_aug.train.corrupt`; denoisers and noise arms may be trained with
 them.
 Four artefacts besides are in no training here, so they tell robustness from having seen it all
 before: Gibbs ringing and ghosts of MR, spikes in k-space, streaks of CT.
@@ -76,7 +76,7 @@ _TUNING_SEED = 1
 
 def list_corruptions(unseen: bool = False) -> list[str]:
     """List the seven corruptions that training may know, or the four artefacts that it must not."""
-    return list(ARTEFACTS) if unseen else list(CORRUPTIONS)
+    return list(ARTEFACTS) if unseen else [name for name in CORRUPTIONS if name in DIALS]
 
 
 def corrupt_samples(images: np.ndarray, name: str, strength: int, seed: int = 0) -> np.ndarray:
@@ -266,7 +266,8 @@ def draw_noisy(images: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _corrupt_somehow(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    name = list_corruptions()[rng.integers(len(CORRUPTIONS))]
+    names = list_corruptions()
+    name = names[rng.integers(len(names))]
     keep = DIALS[name][rng.integers(len(STRENGTHS))]
     first, second = rng.integers(2**31, size=2)
     return corrupt_one(image, name, keep, (int(first), int(second)))
