@@ -38,7 +38,15 @@ Format = Literal[
 and corruptions."""
 Axis = Literal["axial", "coronal", "sagittal"]
 Corruption = Literal[
-    "replace", "blend", "gaussian", "rician", "poisson_gaussian", "speckle", "missing_lines"
+    "replace",
+    "blend",
+    "gaussian",
+    "rician",
+    "poisson_gaussian",
+    "speckle",
+    "missing_lines",
+    "multi_coil",
+    "low_dose",
 ]
 
 
