@@ -51,6 +51,14 @@ SETS: dict[str, float | None] = {"lgg_flair": None, "ibsi_sts": 4095.0, "cheng_b
 """Sets, and the grey value of white if it is not the dtype's. Those with a `train.json` are learned
 from and judged on their `val.json`; the last is judged on alone, every tenth of its images."""
 
+LEARNED = (
+    "transformation, factor 1",
+    "transformation, factor 0.5",
+    "amplitudes (FDA)",
+    "statistics (MixStyle)",
+)
+"""Rows that need training on the set, or its training images."""
+
 VARIANTS, IMAGES, REALISM_IMAGES = 6, 60, 200
 _MIN_CONTRAST = 0.5
 _NEIGHBOUR = 3
@@ -155,12 +163,13 @@ def list_learned_ways(network: TransformationVAE, samples: Samples) -> dict[str,
     def pair(mix: Callable[..., np.ndarray]) -> Vary:
         return lambda grey, boxes, rng: mix(grey, train[rng.integers(len(train))], rng)
 
-    return {
-        "transformation, factor 1": make_network_way(network, 1.0),
-        "transformation, factor 0.5": make_network_way(network, 0.5),
-        "amplitudes (FDA)": pair(mix_amplitudes),
-        "statistics (MixStyle)": pair(mix_statistics),
-    }
+    ways = (
+        make_network_way(network, 1.0),
+        make_network_way(network, 0.5),
+        pair(mix_amplitudes),
+        pair(mix_statistics),
+    )
+    return dict(zip(LEARNED, ways, strict=True))
 
 
 def list_ways() -> dict[str, Vary]:
@@ -326,9 +335,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="for weights and sheets")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--steps", type=int, default=VariationConfig.steps)
-    parser.add_argument(
-        "--unlearned", action="store_true", help="only what needs no training on the set"
-    )
+    parser.add_argument("--ways", nargs="+", help="only these rows, by their names")
     parser.add_argument("--out", type=Path, default=RESULTS / "variation.json")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -339,12 +346,14 @@ def main() -> None:
     for name in arguments.sets:
         train, test = read_set(arguments.data / name, SETS[name])
         ways, sheet = list_ways(), make_checkpoint_way("demo")
-        if train is not None and not arguments.unlearned:
+        wanted = arguments.ways or [*ways, *LEARNED]
+        if train is not None and set(wanted) & set(LEARNED):
             network = get_network(name, train, arguments.work, arguments.steps)
             ways |= list_learned_ways(network, train)
             sheet = make_network_way(network, 1.0)
         rows = results.setdefault(name, {})
-        for way, vary in ways.items():
+        for way in [name for name in ways if name in wanted]:
+            vary = ways[way]
             rows[way] = measure_way(vary, test, seed=0)
             if train is not None:
                 rows[way] |= measure_realism(vary, describe, train, test)

@@ -39,7 +39,8 @@ NOISES = (
     ("gaussian", 0.99), ("gaussian", 0.97), ("gaussian", 0.95), ("gaussian", 0.9),
     ("gaussian", 0.8), ("rician", 0.97), ("rician", 0.9), ("rician", 0.8),
     ("poisson_gaussian", 0.95), ("poisson_gaussian", 0.9), ("poisson_gaussian", 0.8),
-    ("speckle", 0.9), ("replace", 0.4), ("blend", 0.4),
+    ("multi_coil", 0.97), ("multi_coil", 0.9), ("low_dose", 0.95), ("low_dose", 0.9),
+    ("low_dose", 0.8), ("speckle", 0.9), ("replace", 0.4), ("blend", 0.4),
 )  # fmt: skip
 FILTERS = (
     *(Filter("median", window) for window in (3, 5)),
