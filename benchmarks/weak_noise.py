@@ -58,12 +58,20 @@ class Pair(NamedTuple):
     clean: np.ndarray
 
 
-def read_repeats(folder: Path) -> Iterator[Pair]:
-    """Read acquisitions of every slice, each with the mean of the others."""
+def read_stacks(folder: Path) -> list[np.ndarray]:
+    """Read the acquisitions of every slice: `[repeats, H, W] float32`, white 1."""
+    stacks = []
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-        stack = np.stack([read_image(file) for file in sorted(part.glob("rep_*.png"))])
-        stack = stack[..., 0].astype(np.float32)
-        stack = np.clip(stack / np.percentile(stack.mean(axis=0), 99.9), 0, 1)
+        images = [read_image(file)[..., 0] for file in sorted(part.glob("rep_*.png"))]
+        stack = np.stack(images).astype(np.float32)
+        stacks.append(stack / np.percentile(stack.mean(axis=0), 99.9))
+    return stacks
+
+
+def read_repeats(folder: Path) -> Iterator[Pair]:
+    """Take acquisitions of every slice, each with the mean of the others."""
+    for stack in read_stacks(folder):
+        stack = np.clip(stack, 0, 1)
         for index in ACQUISITIONS:
             yield Pair(stack[index], np.delete(stack, index, axis=0).mean(axis=0))
 

@@ -25,8 +25,9 @@ from vae_aug.grey import IMAGE_DTYPES
 
 Corruption = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
-_COILS, _COVERED = 4, 0.75
-"""Coils of `multi_coil`, and the share of frequencies along a side that are measured."""
+_COILS, _FILTER = 4, 0.3
+"""Coils of `multi_coil`, and half of what the filter of k-space takes off the highest frequencies
+along a side: so noise has the spectrum of repeated acquisitions (`benchmarks/noise_models.py`)."""
 
 _GAINS, _MOST_GAIN = 4, 2.0
 """Places along a side at which the gain of noise in parallel imaging is drawn, from 1 to this."""
@@ -154,10 +155,11 @@ def missing_lines(image: tf.Tensor, keep: tf.Tensor, seed: tf.Tensor) -> tf.Tens
 def multi_coil(image: tf.Tensor, keep: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Combine several receiving coils of MR by the root of their sum of squares.
 
-    The noise of every coil is correlated between neighbouring pixels, as zero-filling of k-space
-    leaves it, and varies smoothly over the image, as parallel imaging makes it. What is combined
-    has a non-central chi distribution, whose background is far from black. Each channel's standard
-    deviation is `sigma(keep)` on average; arguments as `replace`. The result is clipped to 1.
+    The noise of every coil is correlated between neighbouring pixels, as a filter of k-space
+    against ringing leaves it, and varies smoothly over the image, as parallel imaging makes it.
+    What is combined has a non-central chi distribution, whose background is far from black. Each
+    channel's standard deviation is `sigma(keep)` on average; arguments as `replace`. The result is
+    clipped to 1.
 
     Reference: Dietrich et al., Influence of multichannel combination, parallel imaging and other
     reconstruction techniques on MRI noise characteristics, Magnetic Resonance Imaging 26 (2008)
@@ -167,10 +169,9 @@ def multi_coil(image: tf.Tensor, keep: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     what, where = _split(seed)
     *batch, height, width, channels = tf.unstack(tf.shape(image))
     drawn = tf.random.stateless_normal([*batch, channels, 2 * _COILS, height, width], what)
-    covered = [_cover(side) for side in (height, width)]
-    mask = covered[0][:, None] * covered[1]
-    spectrum = tf.signal.fft2d(tf.cast(drawn, tf.complex64)) * tf.cast(mask, tf.complex64)
-    noise = tf.math.real(tf.signal.ifft2d(spectrum)) / tf.sqrt(tf.reduce_mean(mask))
+    window = _make_window(height)[:, None] * _make_window(width)
+    spectrum = tf.signal.fft2d(tf.cast(drawn, tf.complex64)) * tf.cast(window, tf.complex64)
+    noise = tf.math.real(tf.signal.ifft2d(spectrum)) / tf.sqrt(tf.reduce_mean(window**2))
     gains = tf.random.stateless_uniform([1, _GAINS, _GAINS, 1], where, 1.0, _MOST_GAIN)
     gains = tf.image.resize(gains, [height, width], "bicubic")[0, :, :, 0]
     noise *= sigma * gains / tf.sqrt(tf.reduce_mean(gains**2))
@@ -373,11 +374,10 @@ def _seed_by(image: tf.Tensor, name: str, seed: int | None) -> tf.Tensor:
     return tf.bitcast(tf.strings.to_hash_bucket_fast(content, tf.int64.max), tf.int32)
 
 
-def _cover(length: tf.Tensor) -> tf.Tensor:
-    """Mark the frequencies along a side that were measured: `[length] float32`, 1 or 0."""
-    half = tf.cast(length, tf.float32) / 2.0
-    index = tf.range(tf.cast(length, tf.float32))
-    return tf.cast(tf.minimum(index, 2.0 * half - index) <= _COVERED * half, tf.float32)
+def _make_window(length: tf.Tensor) -> tf.Tensor:
+    """Make a window of spatial frequencies along a side, `[length] float32`, 1 for the lowest."""
+    length = tf.cast(length, tf.float32)
+    return 1.0 - _FILTER * (1.0 - tf.cos(2.0 * math.pi * tf.range(length) / length))
 
 
 def _make_sensitivities(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
