@@ -45,6 +45,20 @@ class TestEvery:
             assert noisy.dtype == np.float32 and noisy.shape == image.shape
             assert np.isfinite(noisy).all() and noisy.min() >= 0 and noisy.max() <= 1
 
+    @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (5, 4)])
+    def test_small_images_get_little_noise_if_most_is_kept(self, name, size):
+        image = np.full((*size, 1), 0.5, np.float32)
+        changes = [draw(name, 0.97, image, seed=(3, seed)) - image for seed in range(30)]
+        assert np.sqrt(np.mean(np.square(changes))) < 0.12  # `replace` has 0.05
+
+    def test_images_of_a_batch_get_noise_of_their_own(self, name):
+        image = np.random.default_rng(0).random((1, 24, 18, 3)).astype(np.float32)
+        noisy = draw(name, 0.6, np.repeat(image, 2, axis=0))
+        assert noisy.shape == (2, 24, 18, 3)
+        changes = noisy - image
+        assert abs(np.corrcoef(changes[0].ravel(), changes[1].ravel())[0, 1]) < 0.9
+        assert np.any(changes[0] != changes[1])
+
     def test_less_kept_is_more_lost(self, name):
         errors = [np.mean((draw(name, keep) - 0.5) ** 2) for keep in (0.9, 0.6, 0.3)]
         assert errors == sorted(errors)

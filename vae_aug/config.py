@@ -245,8 +245,8 @@ class TrainConfig(_Config):
         clean_share: Share of images that enter the network uncorrupted.
         native_share: Share of images that are cut out at their native resolution instead of being
             scaled to fit, for a ladder that will run on images larger than it is trained on.
-        coarse_share: Share of the images that are scaled down further, to a third of the
-            square at least, for a network that will see scans of few pixels, where every pixel is
+        shrunk_share: Share of the images that are scaled down further, to a third of the square's
+            side or more, for a network that will see scans of few pixels, where every pixel is
             an edge; the rest of the square is black.
         source_weights: Share of each source of records in a batch; None for equal shares.
         batch_size: Images per step.
@@ -275,7 +275,7 @@ class TrainConfig(_Config):
     keep: tuple[float, float] = (0.3, 0.95)
     clean_share: float = 0.3
     native_share: float = 0.0
-    coarse_share: float = 0.0
+    shrunk_share: float = 0.0
     source_weights: tuple[float, ...] | None = None
     batch_size: int = 16
     steps: int = 2000
@@ -307,7 +307,7 @@ class TrainConfig(_Config):
         check_range("learning_rate", self.learning_rate, 0, open_low=True)
         check_range("clean_share", self.clean_share, 0, 1)
         check_range("native_share", self.native_share, 0, 1)
-        check_range("coarse_share", self.coarse_share, 0, 1)
+        check_range("shrunk_share", self.shrunk_share, 0, 1)
         check_range("ema", self.ema, 0, 0.99999)
         if self.encoder_weights and self.start_from:
             raise ValueError(

@@ -107,7 +107,13 @@ def trace_change(
         else:
             wanted = computed - settings.replaced * grey if settings.replaced else computed
             if settings.adaptive and settings.replaced:
-                wanted *= find_noise_share(grey, wanted / settings.replaced)
+                seen = tf.clip_by_value(grey, 0.0, 1.0)  # by the network
+                restored = computed / settings.replaced
+                wanted *= tf.cond(
+                    chosen,
+                    lambda: find_noise_share(seen, restored - seen),
+                    lambda: tf.zeros_like(seen),
+                )
             wanted = tf.where(chosen, wanted, 0.0)
             changed, fidelity, guarded = change_guarded(
                 image, wanted, boxes, low, high, denoised=settings.denoised, **guarded_by

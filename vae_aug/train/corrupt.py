@@ -8,7 +8,8 @@ of standard deviation `1 / sqrt(12)`, so its noise-to-signal ratio is
 
 The physical noises below are set to the same ratio, so that one value of `keep` means the same
 loss whichever noise is chosen. Noise whose strength depends on the signal has that ratio at mid
-grey. `missing_lines` keeps that share of the rows.
+grey, and noise that varies over the image has it on average (`multi_coil`, `low_dose`).
+`missing_lines` keeps that share of the rows.
 
 `make_corruption` makes an augmentation of any of them, for `Dataset.map`.
 """
@@ -22,6 +23,7 @@ from typing import Any
 import tensorflow as tf
 
 from vae_aug.grey import IMAGE_DTYPES
+from vae_aug.train.projections import find_slices, project, project_back
 
 Corruption = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -29,15 +31,17 @@ _COILS, _FILTER = 4, 0.3
 """Coils of `multi_coil`, and half of what the filter of k-space takes off the highest frequencies
 along a side: so noise has the spectrum of repeated acquisitions (`benchmarks/noise_models.py`)."""
 
-_GAINS, _MOST_GAIN = 4, 2.0
-"""Places along a side at which the gain of noise in parallel imaging is drawn, from 1 to this."""
+_GAIN_GRID, _MAX_GAIN = 4, 2.0
+"""Places along a side for which `multi_coil` samples the gain of noise, uniformly from 1 to this;
+in between it is interpolated."""
 
 _ANGLES, _THICKEST = 120, 4.0
 """Projections of `low_dose`, and the attenuation of the ray through most tissue, as a logarithm: a
 fiftieth of the quanta comes through."""
 
-_FEWEST, _READOUT = 20.0, 3.0
-"""Quanta that ray counts with half of the information left, and electronic noise in quanta."""
+_QUANTA_AT_HALF, _READOUT_QUANTA = 20.0, 3.0
+"""Quanta that `low_dose` counts on the ray through most tissue at `keep=0.5`, and the standard
+deviation of electronic noise in quanta."""
 
 _READOUT_SHARE = 0.1
 """Share of the Poisson-Gaussian variance at mid grey that is electronic readout noise."""
@@ -97,7 +101,7 @@ def rician(image: tf.Tensor, keep: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def poisson_gaussian(image: tf.Tensor, keep: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Count a limited number of quanta and add electronic noise, as a low CT dose does.
+    """Count a limited number of quanta and add electronic noise, as a detector of few photons does.
 
     The variance at mid grey is `sigma(keep)**2`, nine tenths of it from counting; arguments as
     `replace`. The result is clipped to [0, 1].
@@ -157,9 +161,9 @@ def multi_coil(image: tf.Tensor, keep: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
     The noise of every coil is correlated between neighbouring pixels, as a filter of k-space
     against ringing leaves it, and varies smoothly over the image, as parallel imaging makes it.
-    What is combined has a non-central chi distribution, whose background is far from black. Each
-    channel's standard deviation is `sigma(keep)` on average; arguments as `replace`. The result is
-    clipped to 1.
+    What is combined has a non-central chi distribution, whose background is far from black. The
+    root mean square of the noise in the real, and in the imaginary, part of a coil is
+    `sigma(keep)`; arguments as `replace`. The result is clipped to 1.
 
     Reference: Dietrich et al., Influence of multichannel combination, parallel imaging and other
     reconstruction techniques on MRI noise characteristics, Magnetic Resonance Imaging 26 (2008)
@@ -172,9 +176,7 @@ def multi_coil(image: tf.Tensor, keep: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     window = _make_window(height)[:, None] * _make_window(width)
     spectrum = tf.signal.fft2d(tf.cast(drawn, tf.complex64)) * tf.cast(window, tf.complex64)
     noise = tf.math.real(tf.signal.ifft2d(spectrum)) / tf.sqrt(tf.reduce_mean(window**2))
-    gains = tf.random.stateless_uniform([1, _GAINS, _GAINS, 1], where, 1.0, _MOST_GAIN)
-    gains = tf.image.resize(gains, [height, width], "bicubic")[0, :, :, 0]
-    noise *= sigma * gains / tf.sqrt(tf.reduce_mean(gains**2))
+    noise *= sigma * _sample_gains(where, batch, height, width)
     order = [*range(len(batch)), *(len(batch) + axis for axis in (2, 3, 0, 1))]
     real, imaginary = tf.split(tf.transpose(noise, order), 2, axis=-1)
     signal = image[..., None] * _make_sensitivities(height, width)
@@ -188,33 +190,25 @@ def low_dose(image: tf.Tensor, keep: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
     Rays through much tissue count least, so noise is grainy and has streaks along them; a smooth
     reconstruction kernel correlates it. What counting adds to the projections is reconstructed by
-    filtered back projection and added to the image. Its standard deviation over the field of view
-    is `sigma(keep)`; arguments as `replace`. All channels get the same noise. The result is
-    clipped to [0, 1].
+    filtered back projection and added to the image. Its root mean square over the field of view,
+    the circle within the image's longer side, is `sigma(keep)`; arguments as `replace`. All
+    channels get the same noise. The result is clipped to [0, 1].
 
     Reference: Kak and Slaney, Principles of Computerized Tomographic Imaging (1988), chapter 3,
     for the reconstruction; Yu et al., Development and validation of a practical lower-dose-
     simulation tool for optimizing CT scan protocols, Journal of Computer Assisted Tomography 36
     (2012) 477-487, for the noise.
     """
-    counting, readout = _split(seed)
     shape = tf.shape(image)
     height, width = shape[-3], shape[-2]
     grey = tf.reshape(tf.reduce_mean(image, axis=-1), [-1, height, width, 1])
     side = tf.maximum(height, width)
-    square = tf.image.resize_with_crop_or_pad(grey, side, side)
-    rays = _project(square, side)
-    longest = tf.maximum(tf.reduce_max(rays, axis=(1, 2), keepdims=True), 1e-3)
-    attenuation = _THICKEST * tf.clip_by_value(rays / longest, 0.0, 1.0)
-    fewest = _FEWEST * keep / (1.0 - tf.minimum(keep, 0.999))
-    expected = fewest * tf.exp(_THICKEST - attenuation)
-    counted = tf.random.stateless_poisson(tf.shape(rays), counting, expected, dtype=tf.float32)
-    counted += _READOUT * tf.random.stateless_normal(tf.shape(rays), readout)
-    noise = _project_back(tf.math.log(expected / tf.maximum(counted, 1.0)), side)
-    radius = tf.linspace(-1.0, 1.0, side)
-    seen = tf.cast(radius[:, None] ** 2 + radius**2 < 1.0, tf.float32)[:, :, None]
-    power = tf.reduce_sum(noise**2 * seen, axis=(1, 2, 3), keepdims=True)
-    power /= tf.maximum(tf.reduce_sum(seen), 1.0)
+    slices = find_slices(side, _ANGLES)
+    rays = project(tf.image.resize_with_crop_or_pad(grey, side, side), slices)
+    noise = project_back(_miscount(rays, keep, seed), slices)
+    centres = (2.0 * tf.range(tf.cast(side, tf.float32)) + 1.0) / tf.cast(side, tf.float32) - 1.0
+    seen = tf.cast(centres[:, None] ** 2 + centres**2 < 1.0, tf.float32)[:, :, None]
+    power = tf.reduce_sum(noise**2 * seen, axis=(1, 2, 3), keepdims=True) / tf.reduce_sum(seen)
     noise *= compute_sigma(keep) / tf.sqrt(tf.maximum(power, 1e-12))
     noise = tf.image.resize_with_crop_or_pad(noise, height, width)
     noise = tf.reshape(noise, tf.concat([shape[:-1], [1]], axis=0))
@@ -374,6 +368,18 @@ def _seed_by(image: tf.Tensor, name: str, seed: int | None) -> tf.Tensor:
     return tf.bitcast(tf.strings.to_hash_bucket_fast(content, tf.int64.max), tf.int32)
 
 
+def _sample_gains(
+    seed: tf.Tensor, batch: list[tf.Tensor], height: tf.Tensor, width: tf.Tensor
+) -> tf.Tensor:
+    """Sample smooth gains of noise for each image, `[*batch, 1, 1, H, W]`, of mean square 1."""
+    count = tf.reduce_prod(tf.cast(batch, tf.int32)) if batch else 1
+    coarse = [count, _GAIN_GRID, _GAIN_GRID, 1]
+    sampled = tf.random.stateless_uniform(coarse, seed, 1.0, _MAX_GAIN)
+    gains = tf.image.resize(sampled, [height, width], "bicubic")
+    gains /= tf.sqrt(tf.reduce_mean(gains**2, axis=(1, 2), keepdims=True))
+    return tf.reshape(gains, [*batch, 1, 1, height, width])
+
+
 def _make_window(length: tf.Tensor) -> tf.Tensor:
     """Make a window of spatial frequencies along a side, `[length] float32`, 1 for the lowest."""
     length = tf.cast(length, tf.float32)
@@ -391,67 +397,16 @@ def _make_sensitivities(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     return tf.math.l2_normalize(tf.stack(near, axis=-1), axis=-1)[:, :, None]
 
 
-def _project(images: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
-    """Project `[N, S, S, 1]` along rays of many angles: `[N, _ANGLES, 2 S]`, sums along each ray.
-
-    By the Fourier slice theorem: a projection's spectrum is the image's along a line.
-    """
-    padded = tf.pad(images[..., 0], [[0, 0], [0, side], [0, side]])
-    centred = tf.roll(padded / _taper(side), [-(side // 2)] * 2, axis=[1, 2])
-    spectrum = tf.signal.fft2d(tf.cast(centred, tf.complex64))
-    flat = tf.reshape(spectrum, [-1, 4 * side * side])
-    places, weights = _find_slices(side)
-    slices = tf.reduce_sum(tf.gather(flat, places, axis=1) * tf.cast(weights, tf.complex64), -1)
-    return tf.signal.irfft(slices, [2 * side])
-
-
-def _project_back(rays: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
-    """Reconstruct `[N, S, S, 1]` of projections, as `_project` makes them, but for a factor.
-
-    Filtered by a ramp with the window of von Hann, which is a smooth reconstruction kernel.
-    """
-    frequency = tf.range(tf.cast(side + 1, tf.float32)) / (2.0 * tf.cast(side, tf.float32))
-    ramp = frequency * (0.5 + 0.5 * tf.cos(2.0 * math.pi * frequency))
-    slices = tf.signal.rfft(rays) * tf.cast(ramp, tf.complex64)
-    places, weights = _find_slices(side)
-    shares = tf.transpose(slices[..., None] * tf.cast(weights, tf.complex64), [1, 2, 3, 0])
-    flat = tf.scatter_nd(places[..., None], shares, [4 * side * side, tf.shape(rays)[0]])
-    spectrum = tf.reshape(tf.transpose(flat), [-1, 2 * side, 2 * side])
-    # Slices hold half of the spectrum; the other half is its mirrored conjugate, and so the result
-    # is the real part.
-    image = tf.math.real(tf.signal.ifft2d(spectrum))
-    image = tf.roll(image, [side // 2] * 2, axis=[1, 2])[:, :side, :side]
-    return (image / _taper(side)[:side, :side])[..., None]
-
-
-def _find_slices(side: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Find the lines of all angles in the spectrum of `[2 S, 2 S]`, by linear interpolation.
-
-    Returns:
-        `[_ANGLES, S + 1, 4] int32`, places in the spectrum as one row, and their weights, float32.
-    """
-    angles = tf.linspace(0.0, math.pi, _ANGLES + 1)[:-1, None]
-    frequency = tf.range(tf.cast(side + 1, tf.float32))
-    across, down = frequency * tf.cos(angles), frequency * tf.sin(angles)
-    left, top = tf.floor(across), tf.floor(down)
-    places, weights = [], []
-    for step_down in (0.0, 1.0):
-        for step_across in (0.0, 1.0):
-            row = tf.math.floormod(tf.cast(top + step_down, tf.int32), 2 * side)
-            column = tf.math.floormod(tf.cast(left + step_across, tf.int32), 2 * side)
-            places.append(row * 2 * side + column)
-            weights.append(
-                (1.0 - tf.abs(down - top - step_down)) * (1.0 - tf.abs(across - left - step_across))
-            )
-    return tf.stack(places, axis=-1), tf.stack(weights, axis=-1)
-
-
-def _taper(side: tf.Tensor) -> tf.Tensor:
-    """Compute by how much linear interpolation in the spectrum weakens places: `[2 S, 2 S]`."""
-    length = 2.0 * tf.cast(side, tf.float32)
-    away = (tf.range(length) - tf.cast(side // 2, tf.float32)) / length
-    line = tf.where(tf.abs(away) < 0.5, tf.experimental.numpy.sinc(away) ** 2, 1.0)
-    return line[:, None] * line
+def _miscount(rays: tf.Tensor, keep: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Compute the error of projections `[N, A, L]` by the few quanta that each ray counts."""
+    counting, readout = _split(seed)
+    longest = tf.maximum(tf.reduce_max(rays, axis=(1, 2), keepdims=True), 1e-3)
+    attenuation = _THICKEST * tf.clip_by_value(rays / longest, 0.0, 1.0)
+    fewest = _QUANTA_AT_HALF * keep / (1.0 - tf.minimum(keep, 0.999))
+    expected = fewest * tf.exp(_THICKEST - attenuation)
+    counted = tf.random.stateless_poisson(tf.shape(rays), counting, expected, dtype=tf.float32)
+    counted += _READOUT_QUANTA * tf.random.stateless_normal(tf.shape(rays), readout)
+    return tf.math.log(expected / tf.maximum(counted, 1.0))
 
 
 def _check_keep(keep: float) -> None:

@@ -99,8 +99,10 @@ def make_training_feed(
     def prepare(index: tf.Tensor, numbered: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         seeds = tf.unstack(tf.random.split([config.seed, tf.cast(index, tf.int32)], 4))
         clean, weight = fit_example(*numbered, seeds[3])
-        if config.coarse_share:
-            clean, weight = _shrink_some(clean, weight, config.coarse_share, seeds[3])
+        if config.shrunk_share:
+            # A further seed, so that the others, and with them former runs, stay what they were.
+            seed = tf.random.experimental.stateless_fold_in(seeds[3], 1)
+            clean, weight = _shrink_some(clean, weight, config.shrunk_share, seed)
         clean, weight = _move(clean, weight, seeds[0])
         if config.restyle:
             style = tf.random.stateless_normal([1, STYLE_DIM], seeds[2])
@@ -244,7 +246,7 @@ def cut_out(
 def _shrink_some(
     image: tf.Tensor, weight: tf.Tensor, share: float, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scale a share of the squares down, to a third of the side at least; the rest is black."""
+    """Scale a share of the squares down to a side of a third to all of it; the rest is black."""
     size = image.shape[0]
     chosen, side, place = tf.unstack(tf.random.split(seed, 3))
     side = tf.random.stateless_uniform([], side, size // 3, size, tf.int32)
