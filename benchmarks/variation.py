@@ -347,12 +347,16 @@ def main() -> None:
         train, test = read_set(arguments.data / name, SETS[name])
         ways, sheet = list_ways(), make_checkpoint_way("demo")
         wanted = arguments.ways or [*ways, *LEARNED]
+        if unknown := set(wanted) - {*ways, *LEARNED}:
+            parser.error(
+                f"--ways: no {', '.join(unknown)}; there are {', '.join((*ways, *LEARNED))}"
+            )
         if train is not None and set(wanted) & set(LEARNED):
             network = get_network(name, train, arguments.work, arguments.steps)
             ways |= list_learned_ways(network, train)
             sheet = make_network_way(network, 1.0)
         rows = results.setdefault(name, {})
-        for way in [name for name in ways if name in wanted]:
+        for way in (each for each in ways if each in wanted):
             vary = ways[way]
             rows[way] = measure_way(vary, test, seed=0)
             if train is not None:

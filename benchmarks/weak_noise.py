@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.detection.samples import Source, read_samples
+from benchmarks.throughput import describe_machine
 from vae_aug.atomic import write_atomic
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.codecs.images import read_image
@@ -76,13 +77,18 @@ def read_repeats(folder: Path) -> Iterator[Pair]:
             yield Pair(stack[index], np.delete(stack, index, axis=0).mean(axis=0))
 
 
-def make_pairs(path: Path, white: float | None, name: str, keep: float) -> Iterator[Pair]:
-    """Add noise to some images of a set."""
+def read_some(path: Path, white: float | None) -> np.ndarray:
+    """Read some images of a set: `[IMAGES, SIZE, SIZE, 1] float32 in [0, 1]`."""
     file = next(path.glob("*.json")) if path.is_dir() else path
     samples = read_samples(Source((str(file),), SIZE, white))
-    for number in np.random.default_rng(0).permutation(len(samples))[:IMAGES]:
-        clean = samples.images[number].astype(np.float32) / 255
-        noisy = clean if name == "clean" else corrupt(clean, name, keep, [int(number), 1]).numpy()
+    chosen = np.random.default_rng(0).permutation(len(samples))[:IMAGES]
+    return samples.images[chosen].astype(np.float32) / 255
+
+
+def make_pairs(images: np.ndarray, name: str, keep: float) -> Iterator[Pair]:
+    """Add noise to images."""
+    for number, clean in enumerate(images):
+        noisy = clean if name == "clean" else corrupt(clean, name, keep, [number, 1]).numpy()
         yield Pair(noisy[..., 0], clean[..., 0])
 
 
@@ -132,7 +138,12 @@ def main() -> None:
         "denoised": make_way(arguments.ckpt),
         "adaptive": make_way(arguments.ckpt, adaptive=True),
     }
-    report: dict[str, Any] = {"checkpoint": arguments.ckpt, "images": IMAGES, "rows": []}
+    report: dict[str, Any] = {
+        "checkpoint": arguments.ckpt,
+        "images": IMAGES,
+        "rows": [],
+        "environment": describe_machine(),
+    }
 
     def add(source: str, noise: str, keep: float, pairs: list[Pair]) -> None:
         row = measure(pairs, ways, not arguments.no_filters and noise != "clean")
@@ -144,8 +155,9 @@ def main() -> None:
     for name in REPEATS:
         add(name, "acquired", 1.0, list(read_repeats(arguments.data / name)))
     for name, white in SETS.items():
+        images = read_some(arguments.data / name, white)
         for noise, keep in NOISES:
-            add(name, noise, keep, list(make_pairs(arguments.data / name, white, noise, keep)))
+            add(name, noise, keep, list(make_pairs(images, noise, keep)))
 
 
 if __name__ == "__main__":

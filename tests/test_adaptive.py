@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from vae_aug.augment import adaptive
-from vae_aug.augment.adaptive import find_noise_share, fit_energies
+from vae_aug.augment.adaptive import find_noise_share, fit_terms
 
 RNG = np.random.default_rng(0)
 
@@ -58,7 +58,7 @@ def test_both_are_told_apart_by_their_place():
 
 def test_of_plain_noise_all_is_taken():
     clean = make_anatomy()
-    noise = 2.5 * adaptive.CERTAIN * RNG.standard_normal(clean.shape)
+    noise = 2.5 * adaptive.STRONG_NOISE * RNG.standard_normal(clean.shape)
     np.testing.assert_array_equal(find_share(clean + noise, -noise), 1.0)
 
 
@@ -78,12 +78,12 @@ def test_a_share_is_a_share_of_any_image(image, size):
         assert np.all((share >= 0) & (share <= 1))
 
 
-def test_energies_are_explained_as_scipy_does():
+def test_terms_are_fitted_as_scipy_does():
     optimize = pytest.importorskip("scipy.optimize")
     for _ in range(10):
         energies = RNG.random((9, 11, 5)) ** 2
         energy = np.maximum(energies @ RNG.normal(0.3, 1.0, 5), 0)[..., None] + 0.01
-        found = fit_energies(*(tf.constant(each, tf.float32) for each in (energies, energy)))
+        found = fit_terms(*(tf.constant(each, tf.float32) for each in (energies, energy)))
         weights = 1 / (energy + energy.mean())
         known, wanted = (weights * energies).reshape(-1, 5), (weights * energy).ravel()
         expected, _ = optimize.nnls(known, wanted)

@@ -11,7 +11,17 @@ from vae_aug.augment.change import ChangeSettings, change_image
 from vae_aug.augment.guard import change_guarded, measure_contrast_ratio
 from vae_aug.grey import compute_grey, find_range
 
-SETTINGS = ChangeSettings("paste", 0.9, False, False, 0.5, False, True, True, None)
+SETTINGS = ChangeSettings(
+    guard="paste",
+    min_fidelity=0.9,
+    denoised=False,
+    adaptive=False,
+    replaced=0.5,
+    transformed=False,
+    moves=True,
+    contrast=True,
+    value_range=None,
+)
 BOXES = tf.constant([[0.2, 0.2, 0.7, 0.6], [0.0, 0.0, 0.3, 0.3]])
 CHOSEN, LEFT = tf.constant(True), tf.constant(False)
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_transform import compare_ways, mixed_sizes
 
 from vae_aug import VAEAugment
 from vae_aug.config import AugmentConfig, ModelConfig
@@ -86,6 +87,15 @@ def test_transformations_are_what_tensorflow_computes(varied_ladder, mode, seed)
     computed = OpenVINOEngine(varied_ladder, settings)(images, SEEDS[:3])
     assert computed.shape == (3, PACKED) and np.ptp(expected[:, :-1]) > 0.01
     np.testing.assert_allclose(computed, expected, atol=3 * ROUNDING)
+
+
+def test_transformations_are_applied_alike_in_every_way(varied_ladder):
+    augment = VAEAugment(varied_ladder, seed=7, batch_size=4, engine="openvino")
+    compare_ways(augment)
+    reference = VAEAugment(varied_ladder, seed=7)
+    for element in mixed_sizes()[0]:
+        ours, theirs = (one(element)["image"].numpy().astype(int) for one in (augment, reference))
+        assert np.abs(ours - theirs).mean() < 0.02 * np.ptp(theirs)
 
 
 def test_a_seeded_image_has_the_same_bits_in_any_batch(tiny_ladder):

@@ -387,6 +387,20 @@ def test_an_adaptive_denoiser_leaves_what_is_no_noise(dtype, channels):
     assert measure_error(noisy, adaptive=True) < 0.95 * measure_error(noisy, factor=0)
 
 
+def test_an_adaptive_denoiser_judges_what_the_network_sees():
+    """Air far below a window is no noise that would hide the loss of edges."""
+    rows, columns = np.mgrid[:96, :96]
+    edges = np.where((rows // 8 + columns // 8) % 2, 200.0, -100.0)
+    body = (rows - 48) ** 2 + (columns - 48) ** 2 < 1600
+    image = np.where(body, edges, -1024.0)[..., None].astype(np.float32)
+    options = {"mode": "denoise", "guard": "off", "value_range": (-160, 240)}
+    full, adaptive = (
+        VAEAugment(BlurringVAE(profile="ladder"), adaptive=adaptive, **options)(image) - image
+        for adaptive in (False, True)
+    )
+    assert np.mean(adaptive[body] ** 2) < 0.1 * np.mean(full[body] ** 2)
+
+
 def test_an_adaptive_denoiser_works_in_every_way():
     compare_ways(VAEAugment(FakeVAE(), mode="denoise", adaptive=True, seed=7, batch_size=4))
     with pytest.raises(ValueError, match="adaptive is for mode='denoise'; got mode='sample'"):

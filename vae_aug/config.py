@@ -369,6 +369,10 @@ TRAIN_RECIPES: dict[str, dict[str, Any]] = {
 """Fields of `TrainConfig` that `vae-aug train` gives another default for a profile."""
 
 
+OPTIONAL_SETTINGS: dict[str, Any] = {"hardest_of": 1, "adaptive": False}
+"""Settings of a transform that are told only where they are not this, the default."""
+
+
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig(_Config):
     """Settings of `VAEAugment`, documented there."""
@@ -387,6 +391,11 @@ class AugmentConfig(_Config):
     bounding_box_format: str | None = None
     hardest_of: int = 1
     adaptive: bool = False
+
+    def list_optional(self) -> dict[str, Any]:
+        """List those of `OPTIONAL_SETTINGS` that are not the default, by their names."""
+        values = ((name, getattr(self, name), usual) for name, usual in OPTIONAL_SETTINGS.items())
+        return {name: value for name, value, usual in values if value != usual}
 
     def __post_init__(self) -> None:
         """Check every field and fill in the `detail` that goes with the mode."""

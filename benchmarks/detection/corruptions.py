@@ -4,8 +4,8 @@
 
 prints `DIALS` anew (2 minutes on one core).
 
-Seven corruptions are of `vae_aug.train.corrupt`; denoisers and noise arms may be trained with
-them.
+Seven of the corruptions in `vae_aug.train.corrupt` are used; denoisers and noise arms may be
+trained with them.
 Four artefacts besides are in no training here, so they tell robustness from having seen it all
 before: Gibbs ringing and ghosts of MR, spikes in k-space, streaks of CT.
 

@@ -18,8 +18,8 @@ import tensorflow_datasets as tfds
 
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.autotune import leave_untuned
-from vae_aug.config import AugmentConfig, Guard, Mode
-from vae_aug.extras.augment_records import OPTIONAL, count_seen_patients, make_provenance
+from vae_aug.config import OPTIONAL_SETTINGS, AugmentConfig, Guard, Mode
+from vae_aug.extras.augment_records import count_seen_patients, make_provenance
 from vae_aug.phantoms import embedded
 from vae_aug.records import records
 from vae_aug.records.check import DAMAGE, check_records
@@ -138,7 +138,7 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
         names = (*_TRANSFORM_FIELDS, "source", "checkpoint")
         settings = {name: getattr(self, name) for name in names}
         # Folders keep the names that they had before there was a choice.
-        for name, usual in OPTIONAL.items():
+        for name, usual in OPTIONAL_SETTINGS.items():
             if settings[name] == usual:
                 del settings[name]
         settings["augment_splits"] = list(self.augment_splits)
@@ -203,7 +203,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "augment/fidelity": tfds.features.Sequence(
                 np.float32,
                 doc="One value a box: SSIM with the source, or where a variation changes tones the "
-                "share of its contrast-to-noise ratio that it keeps; NaN if it cannot be judged.",
+                "share of its contrast-to-noise ratio that is left, or the square root of that of "
+                "its contrast, if it is less; NaN if it cannot be judged.",
             ),
             "augment/contrast": tfds.features.Sequence(
                 np.float32,

@@ -19,26 +19,35 @@ import tensorflow as tf
 from vae_aug.augment.smoothing import smooth
 
 SIGMA_PX = 2.5
-"""Standard deviation of the window in which energies are averaged."""
+"""Standard deviation of the window in which squares are averaged."""
 
-CERTAIN = 0.02
-"""Standard deviation of noise, in parts of the grey range, from which it is so plain that the share
-of it grows, to all of the change at twice this. `replace` leaves so few pixels that the rest of the
-change follows edges."""
+STRONG_NOISE = 0.02
+"""Standard deviation of the noise that is found, in parts of the grey range. The share returned is
+at least this standard deviation over `STRONG_NOISE`, less 1, so that from twice of it on the whole
+change is made: of what noise as strong as that of `replace` leaves, the network has to complete
+the edges, and the completion would be taken for lost anatomy."""
 
-_NOISES, _ENERGIES = 3, 5
-"""How many of the energies are those of noise, and how many there are in all."""
+_NOISES, _TERMS = 3, 5
+"""How many terms of the model are noise, and how many there are."""
 
 _RIDGE = 1e-6
+"""Added to the diagonal of the systems of equations, whose terms may be multiples of each other."""
 
-_SUBSETS = np.array(list(itertools.product((0.0, 1.0), repeat=_ENERGIES)))
+_SUBSETS = np.array(list(itertools.product((0.0, 1.0), repeat=_TERMS)))
+"""`[2 ** _TERMS, _TERMS]`, 1 for a term that is used."""
 
 
 def find_noise_share(grey: tf.Tensor, change: tf.Tensor) -> tf.Tensor:
     """Find the share of a denoiser's change that takes noise away, at every place.
 
+    With the denoised image s, averages over a window are fitted by
+
+        change^2 = a + b s + c s^2 + d |gradient of s|^2 + e (Laplacian of s)^2
+
+    with factors that are not negative; the share is that of the first three terms.
+
     Args:
-        grey: `[H, W, 1] float32`, the image, black 0, white 1.
+        grey: `[H, W, 1] float32` in [0, 1], the image as the denoiser sees it.
         change: `[H, W, 1] float32`, what the denoiser adds to it.
 
     Returns:
@@ -46,45 +55,46 @@ def find_noise_share(grey: tf.Tensor, change: tf.Tensor) -> tf.Tensor:
     """
     denoised = grey + change
     smoothed = smooth(tf.concat([_measure_anatomy(denoised), denoised, change**2], -1), SIGMA_PX)
-    anatomy, signal, energy = tf.split(smoothed, [_ENERGIES - _NOISES, 1, 1], axis=-1)
+    anatomy, signal, energy = tf.split(smoothed, [_TERMS - _NOISES, 1, 1], axis=-1)
     signal = tf.nn.relu(signal)
-    energies = tf.concat([tf.ones_like(signal), signal, signal**2, anatomy], axis=-1)
-    parts = energies * fit_energies(energies, energy)
+    terms = tf.concat([tf.ones_like(signal), signal, signal**2, anatomy], axis=-1)
+    parts = terms * fit_terms(terms, energy)
     noise = tf.reduce_sum(parts[..., :_NOISES], axis=-1, keepdims=True)
     share = noise / tf.maximum(tf.reduce_sum(parts, axis=-1, keepdims=True), 1e-12)
-    plain = tf.sqrt(tf.reduce_mean(noise)) / CERTAIN - 1.0
-    return tf.clip_by_value(tf.maximum(share, plain), 0.0, 1.0)
+    certainty = tf.sqrt(tf.reduce_mean(noise)) / STRONG_NOISE - 1.0
+    return tf.clip_by_value(tf.maximum(share, certainty), 0.0, 1.0)
 
 
-def fit_energies(energies: tf.Tensor, energy: tf.Tensor) -> tf.Tensor:
-    """Explain an energy by others: the best factors that are not negative.
+def fit_terms(terms: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Fit an image by a sum of others with factors that are not negative, by least squares.
 
-    A place counts by the inverse of its energy and the mean, so that few bright edges do not
-    decide. All subsets of the energies are tried; the best that takes no negative factor is it.
+    A place is weighted by the inverse of its target and the mean, so that few bright edges do not
+    decide. Every subset of the terms is solved; of the solutions without a negative factor the
+    best is returned.
 
     Args:
-        energies: `[H, W, _ENERGIES] float32`, not negative.
-        energy: `[H, W, 1] float32`, not negative.
+        terms: `[H, W, _TERMS] float32`, not negative.
+        target: `[H, W, 1] float32`, not negative.
 
     Returns:
-        `[_ENERGIES] float32`.
+        The factors, `[_TERMS] float32`.
     """
-    scale = tf.reduce_mean(energies, axis=(0, 1)) + 1e-12
-    mean = tf.reduce_mean(energy) + 1e-12
-    weights = mean / (energy + mean)
-    known = tf.reshape(weights * energies / scale, [-1, _ENERGIES])
-    wanted = tf.reshape(weights * energy / mean, [-1, 1])
-    count = tf.cast(tf.shape(known)[0], tf.float64)
-    products = tf.cast(tf.matmul(known, known, transpose_a=True), tf.float64) / count
-    targets = tf.cast(tf.matmul(known, wanted, transpose_a=True), tf.float64) / count
-    chosen = tf.constant(_SUBSETS[:, :, None])
-    identity = tf.eye(_ENERGIES, dtype=tf.float64)
-    systems = products * chosen * tf.linalg.matrix_transpose(chosen)
-    systems += identity * (1.0 - chosen) + identity * _RIDGE
-    factors = tf.linalg.solve(systems, chosen * targets)[..., 0]
-    gains = tf.linalg.matvec(factors, targets[:, 0])
-    fits = tf.reduce_all(factors >= 0.0, axis=-1)
-    best = factors[tf.argmax(tf.where(fits, gains, -1.0))]
+    scale = tf.reduce_mean(terms, axis=(0, 1)) + 1e-12
+    mean = tf.reduce_mean(target) + 1e-12
+    weights = mean / (target + mean)
+    regressors = tf.cast(tf.reshape(weights * terms / scale, [-1, _TERMS]), tf.float64)
+    wanted = tf.cast(tf.reshape(weights * target / mean, [-1, 1]), tf.float64)
+    count = tf.cast(tf.shape(wanted)[0], tf.float64)
+    products = tf.matmul(regressors, regressors, transpose_a=True) / count
+    targets = tf.matmul(regressors, wanted, transpose_a=True) / count
+    used = tf.constant(_SUBSETS[:, :, None])
+    identity = tf.eye(_TERMS, dtype=tf.float64)
+    systems = products * used * tf.linalg.matrix_transpose(used)
+    systems += identity * (1.0 - used) + identity * _RIDGE
+    solutions = tf.linalg.solve(systems, used * targets)[..., 0]
+    gains = tf.linalg.matvec(solutions, targets[:, 0])
+    feasible = tf.reduce_all(solutions >= 0.0, axis=-1)
+    best = solutions[tf.argmax(tf.where(feasible, gains, -1.0))]
     return tf.cast(best, tf.float32) * mean / scale
 
 

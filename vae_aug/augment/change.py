@@ -83,7 +83,10 @@ def change_image(
 def trace_change(
     settings: ChangeSettings, dtype: tf.DType, channels: int, displace: Displace
 ) -> Any:
-    """Return `change_image` as a graph, from the cache if it is there and does not call Python."""
+    """Return `change_image` as a graph, from the cache if it is there.
+
+    A graph that calls Python, as `displace` of some engines does, is not kept in the cache.
+    """
     guarded_by: Any = {"guard": settings.guard, "min_fidelity": settings.min_fidelity}
 
     def change(image: Any, computed: Any, boxes: Any, chosen: Any) -> Any:
@@ -99,7 +102,7 @@ def trace_change(
                     low,
                     high,
                     replaced=settings.replaced,
-                    displace=displace if settings.moves else None,
+                    move=displace if settings.moves else None,
                     **guarded_by,
                 ),
                 lambda: leave_unchanged(image, boxes),
@@ -132,13 +135,10 @@ def trace_change(
     ]
 
     def make() -> Graph:
-        return Graph.of(trace())
-
-    def trace() -> Any:
-        return tf.function(change, autograph=False).get_concrete_function(*specs)
+        return Graph.of(tf.function(change, autograph=False).get_concrete_function(*specs))
 
     with tf.init_scope():
-        if settings.transformed and displace is not fields.displace:
-            return trace()
+        if settings.transformed and settings.moves and displace is not fields.displace:
+            return make().make_call()
         path = find_graph("transform", [*settings, dtype.name, channels])
         return keep_graph(path, make).make_call()

@@ -154,8 +154,8 @@ class Contrast(NamedTuple):
     """How boxes stand out from their surroundings.
 
     Attributes:
-        difference: `[N] float64`, mean grey inside less that around; NaN where there is nothing
-            inside or around.
+        difference: `[N] float64`, mean grey inside minus mean grey around; NaN where there is
+            nothing inside or around.
         to_noise: `[N] float64`, the same over the standard deviation around; NaN where that is
             `MIN_NOISE` or less, too.
     """
@@ -176,16 +176,12 @@ def measure_contrasts(boxes: tf.Tensor, *images: tf.Tensor) -> list[Contrast]:
     """
     height, width = tf.unstack(tf.shape(images[0])[:2])
     box = _find_pixels(boxes, height, width)
-    reach = [
+    down, across = (
         tf.maximum(tf.round(RING * side), float(MIN_RING_PX))
         for side in (box.bottom - box.top, box.right - box.left)
-    ]
+    )
     ring = Windows(
-        box.top - reach[0],
-        box.left - reach[1],
-        box.bottom + reach[0],
-        box.right + reach[1],
-        box.valid,
+        box.top - down, box.left - across, box.bottom + down, box.right + across, box.valid
     )
     part = _Region.around(ring, 0.0, height, width)
     inside, around = part.indicate(box), part.indicate(ring)

@@ -147,10 +147,10 @@ class VAEAugment:
             guard: What happens where a box's content is not preserved: `"paste"` the original
                 back, with a feathered edge, `"keep"` the whole original image, or `"off"`.
             min_fidelity: SSIM of a box with its margin below which the guard acts. For samples of a
-                checkpoint with a `variation`, whose tones may change, it is the share that a
-                box keeps of its contrast-to-noise ratio, or the square root of that of its
-                contrast, and `"paste"` weakens the change of tones of the whole image instead; see
-                `vae_aug.augment.transformed`.
+                checkpoint with a `variation`, whose tones may change, it is the share of
+                its contrast-to-noise ratio that is left, or the square root of that of its
+                contrast, if it is less, and `"paste"` weakens the change of tones of the whole
+                image instead; see `vae_aug.augment.transformed`.
             value_range: Values of black and white, e.g. `(0, 4095)`, or `(-1024, 3071)` for
                 Hounsfield units. None for the range of an integer dtype, and for [0, 1] or [0, 255]
                 by each floating-point image's maximum; one that fits neither is refused.
@@ -173,9 +173,9 @@ class VAEAugment:
             hardest_of: For `"sample"` of a checkpoint with a `variation`: how many samples of each
                 image are made, of which the one is applied whose description by the network lies
                 furthest from the image's, 1 to 64. More take longer and vary images more.
-            adaptive: For `"denoise"`: at every place leaves out the share of the change that is not
-                noise, by `vae_aug.augment.adaptive`. Images without noise then stay as they are but
-                for a grey level.
+            adaptive: For `"denoise"`: whether the part of the change that is not noise is left out,
+                place by place, as `vae_aug.augment.adaptive` estimates it. Images that have
+                little noise then change little.
 
         Raises:
             CheckpointError: If the checkpoint cannot be loaded.

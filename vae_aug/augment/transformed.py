@@ -23,8 +23,12 @@ from vae_aug.model.fields import SQUARE, Displace, Fields, change_tones, displac
 MIN_CONTRAST = 0.1
 """Contrast-to-noise ratio below which a box does not stand out at all, and has nothing to lose."""
 
-_FAINTEST = 1.9
-"""Power of the least fidelity that is the least gain; contrast may go down to its square."""
+_GAIN_POWER = 1.9
+"""A gain is at least `min_fidelity` to this power. A box fails where its contrast falls below the
+square of `min_fidelity`; the rest is room for rounding."""
+
+_LEAST_FIDELITY = 1e-3
+"""Least `min_fidelity` for which a gain has a floor, since 0 has no logarithm."""
 
 _WEAKER = (0.5, 0.25, 0.0)
 """Shares of the tone curves' logarithmic slopes that are tried one after the other; the rest is a
@@ -41,7 +45,7 @@ def transform_guarded(
     guard: Guard,
     min_fidelity: float,
     replaced: float = 0.0,
-    displace: Displace | None = displace,
+    move: Displace | None = displace,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Apply a transformation to an image, as far as no box is harmed.
 
@@ -56,7 +60,7 @@ def transform_guarded(
         min_fidelity: Fidelity below which a box has failed.
         replaced: Share of the image's detail, what a square of `SQUARE` pixels does not show, that
             is left out.
-        displace: Moves pixels; None if tones alone may change.
+        move: Moves pixels; None if tones alone may change.
 
     Returns:
         The image; `[N] float32`, the fidelity of every box in it: the share that is
@@ -67,7 +71,7 @@ def transform_guarded(
     values, original = tf.cast(image, tf.float32), compute_grey(image, low, high)
     if replaced:
         values = change_luminance(values, replaced * _leave_out(original), low, high)
-    moved = values if displace is None else move_pixels(values, fields, boxes, displace)
+    moved = values if move is None else move_pixels(values, fields, boxes, move)
     grey = (moved - low) * (1.0 / (high - low))
     height, width = tf.unstack(tf.shape(image)[:2])
     valid = make_windows(boxes, height, width).valid
@@ -89,7 +93,7 @@ def transform_guarded(
     failed = fidelity < min_fidelity if guard != "off" else tf.zeros_like(valid)
     if guard == "paste":
         gain = tf.math.log(_add(changed - low) / _add(moved - low))
-        gain = tf.maximum(gain, _FAINTEST * math.log(max(min_fidelity, 1e-3)))
+        gain = tf.maximum(gain, _GAIN_POWER * math.log(max(min_fidelity, _LEAST_FIDELITY)))
         shares = tf.constant(_WEAKER)
 
         def weaken(tried: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -215,7 +215,8 @@ MinFidelity = Annotated[
         min=0,
         max=1,
         help="Fidelity of a box below which the guard acts: its SSIM, or where a variation "
-        "changes tones, the share of its contrast-to-noise ratio that it keeps.",
+        "changes tones, the share of its contrast-to-noise ratio that is left, or the square root "
+        "of that of its contrast, if it is less.",
     ),
 ]
 HardestOf = Annotated[

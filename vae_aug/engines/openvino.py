@@ -82,6 +82,7 @@ class OpenVINOEngine(TensorFlowEngine):
 
     _finish = staticmethod(Graph.of)
     displace = staticmethod(warp.displace)
+    """By OpenCV; see `vae_aug.engines.warp`."""
 
     def __init__(self, vae: Network | StoredNetwork, config: AugmentConfig) -> None:
         """Check the processor, and copy the weights; see `TensorFlowEngine`.

@@ -1,6 +1,8 @@
 """Displace pixels by OpenCV, for engines whose graphs call Python anyhow.
 
-Reference: `vae_aug.model.fields.displace`, which does the same in TensorFlow's operations.
+`vae_aug.model.fields.displace` does it in TensorFlow's operations, in two passes where this samples
+the image once. Where the displacement is smooth both agree; OpenCV before version 5 rounds places
+to 1/32 of a pixel.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ def displace(image: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
 
 @end_at_exit
 def _remap(image: np.ndarray, displacement: np.ndarray) -> np.ndarray:
-    """Sample an image once, where two passes along columns and rows would take its pixels from."""
+    """Sample an image once, at the places that columns, then rows, are moved from.
+
+    The displacement down is that of the place across, since columns are moved first.
+    """
     height, width = image.shape[:2]
     rows, columns = np.indices((height, width), np.float32, sparse=True)
     down, across = cv2.split(displacement)

@@ -120,7 +120,7 @@ def measure_box_fidelity(
         )
         varied = (
             " Of modes that change tones by a variation it is the share of the contrast-to-noise "
-            "ratio that a box keeps."
+            "ratio that is left, or the square root of that of the contrast, if it is less."
             if network.config.variation
             else ""
         )

@@ -89,17 +89,23 @@ def describe_transform(augment: VAEAugment) -> str:
     values = (
         "of the dtype" if config.value_range is None else "{:g} to {:g}".format(*config.value_range)
     )
+    further = "".join(
+        f", {name.replace('_', ' ')} {value}" for name, value in config.list_optional().items()
+    )
     return (
         f"Checkpoint {describe_network(augment.checkpoint)}, mode {config.mode}, factor "
         f"{config.factor:g}, detail {config.detail:g}, p {config.p:g}, guard {guard}, value "
-        f"range {values}, seed {config.seed}, engine {config.engine}."
+        f"range {values}, seed {config.seed}, engine {config.engine}{further}."
     )
 
 
 def describe_fidelity(augment: VAEAugment) -> str:
     """Say what the fidelity of a box is: another measure where tones are meant to change."""
     if augment.checkpoint.config.makes_fields(augment.config.mode):
-        return "share of a box's contrast-to-noise ratio, or root of its contrast's, that is left"
+        return (
+            "share of a box's contrast-to-noise ratio that is left, or the square root of that of "
+            "its contrast, if it is less"
+        )
     return "SSIM of a box with its margin to the input"
 
 

@@ -56,7 +56,7 @@ from vae_aug.augment.elements import Layout, find_layout, get_at, read_example, 
 from vae_aug.augment.seeds import make_seed
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.boxes import convert_boxes
-from vae_aug.config import BoxFormat, Guard, Mode, check_choice
+from vae_aug.config import OPTIONAL_SETTINGS, BoxFormat, Guard, Mode, check_choice
 from vae_aug.engines.shutdown import end_at_exit
 from vae_aug.errors import MissingPackageError
 from vae_aug.model.network import Network
@@ -238,6 +238,8 @@ class VAETransform(ImageOnlyTransform):
         guard: Any
         min_fidelity: Any
         value_range: Any
+        hardest_of: Any
+        adaptive: Any
 
     def __init__(
         self,
@@ -249,6 +251,9 @@ class VAETransform(ImageOnlyTransform):
         min_fidelity: float | None = None,
         value_range: tuple[float, float] | None = None,
         p: float = 0.5,
+        *,
+        hardest_of: int | None = None,
+        adaptive: bool | None = None,
     ) -> None:
         """Load the checkpoint and check the settings.
 
@@ -263,6 +268,8 @@ class VAETransform(ImageOnlyTransform):
             min_fidelity: SSIM of a box below which the guard acts, in [0, 1].
             value_range: Values of black and white.
             p: Probability of applying the transform. Default: 0.5.
+            hardest_of: As in `VAEAugment`.
+            adaptive: As in `VAEAugment`.
 
         Raises:
             CheckpointError: If the checkpoint cannot be loaded.
@@ -274,6 +281,7 @@ class VAETransform(ImageOnlyTransform):
         self.mode, self.factor, self.detail = mode, factor, detail
         self.guard, self.min_fidelity = guard, min_fidelity
         self.value_range = None if value_range is None else tuple(value_range)  # lists, if loaded
+        self.hardest_of, self.adaptive = hardest_of, adaptive
         self._augment = self._make_augment()
 
     @property
@@ -342,7 +350,10 @@ class VAETransform(ImageOnlyTransform):
 
     def _make_augment(self) -> VAEAugment:
         """Make the `VAEAugment` that does the work."""
-        names = ("mode", "factor", "detail", "guard", "min_fidelity", "value_range")
+        names = (
+            *("mode", "factor", "detail", "guard", "min_fidelity", "value_range"),
+            *OPTIONAL_SETTINGS,
+        )
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         # With a seed, the key alone says what is sampled.
         fixed = {"seed": 0, "bounding_box_format": "rel_xyxy"}

@@ -42,6 +42,7 @@ import tensorflow as tf
 from vae_aug.atomic import lock_folder, make_temporary_path, remove_temporaries, sync_file
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.codecs.images import encode_image, parse_image_header
+from vae_aug.config import OPTIONAL_SETTINGS
 from vae_aug.errors import RecordError
 from vae_aug.records.check import DAMAGE, check_records
 from vae_aug.records.records import (
@@ -69,9 +70,6 @@ _MOST_CONTRAST = 1e6
 
 REPLAYED = (*_SETTINGS, "p", "value_range", "engine")
 """Settings of a transform that decide what it puts out for a record, and are always told."""
-
-OPTIONAL = {"hardest_of": 1, "adaptive": False}
-"""Further ones, which are told only where they are not this."""
 
 
 @dataclasses.dataclass
@@ -297,8 +295,7 @@ def make_provenance(augment: VAEAugment) -> dict[str, Any]:
     """
     config = augment.config.to_dict()
     shared = {name: config[name] for name in _SETTINGS}
-    told = {name: config[name] for name, usual in OPTIONAL.items() if config[name] != usual}
-    told |= {name: config[name] for name in REPLAYED}
+    told = augment.config.list_optional() | {name: config[name] for name in REPLAYED}
     settings = json.dumps(told, sort_keys=True)
     digest = {"checkpoint": augment.checkpoint.digest, "version": __version__}
     return {**shared, **digest, "settings": settings}
@@ -485,10 +482,20 @@ def _summarize(
     summary.augmented += int(next(iter(get_values(example, "augment/augmented")), 0))
     names = (*_SETTINGS, "version", "checkpoint")
     values = {name: next(iter(get_values(example, f"augment/{name}")), "?") for name in names}
+    values |= _find_optional(next(iter(get_values(example, "augment/settings")), b""))
     summary.settings[", ".join(f"{k} {_show(v)}" for k, v in values.items())] += 1
     fidelity = np.asarray(get_values(example, "augment/fidelity"), np.float32)
     if np.isfinite(fidelity).any():
         summary.lowest_fidelity = float(np.fmin(summary.lowest_fidelity, np.nanmin(fidelity)))
+
+
+def _find_optional(settings: bytes) -> dict[str, Any]:
+    """Find which of `OPTIONAL_SETTINGS` an example was made with, if they can be read."""
+    try:
+        told = json.loads(settings or b"{}")
+    except ValueError:
+        return {}
+    return {name: told[name] for name in OPTIONAL_SETTINGS if name in told}
 
 
 def _show(value: Any) -> str:

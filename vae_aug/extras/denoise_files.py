@@ -69,7 +69,7 @@ class DenoiseReport:
 
     Attributes:
         written: Files denoised.
-        kept: Files that an earlier run had denoised with the same checkpoint.
+        kept: Files that an earlier run had denoised with the same checkpoint, window and strength.
         ignored: Files of other kinds (text, a DICOMDIR); hidden ones are not even counted.
         failed: Images left out, as (file relative to the source, reason).
         extent: What the images written that have 16 bits fill of their range, as the network saw
@@ -156,7 +156,11 @@ def denoise_files(
     check_choice("dicom_as", dicom_as, DicomAs)
     window = "auto" if window is None else window
     source, out = Path(source), Path(out)
-    share = 1.0 if strength == "auto" else check_number("strength", strength, 0, 1)
+    share = (
+        1.0
+        if strength == "auto"
+        else check_number("strength", strength, 0, 1, hint='Or give "auto".')
+    )
     augment = VAEAugment(ckpt, mode="denoise", factor=share, adaptive=strength == "auto")
     restore, marks = _trace(augment), _make_marks(augment, check_window(window))
     jobs, ignored = _plan(source, out, dicom_as)

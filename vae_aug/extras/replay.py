@@ -12,8 +12,9 @@ from typing import Any
 import tensorflow as tf
 
 from vae_aug.augment.transform import VAEAugment
+from vae_aug.config import OPTIONAL_SETTINGS
 from vae_aug.errors import CheckpointError, RecordError, VAEAugError
-from vae_aug.extras.augment_records import OPTIONAL, PER_BOX, REPLAYED, get_values, replace_image
+from vae_aug.extras.augment_records import PER_BOX, REPLAYED, get_values, replace_image
 from vae_aug.records.records import find_records, iterate_examples, parse_example, read_info
 
 
@@ -68,7 +69,7 @@ def restore_transform(
     try:
         told = json.loads(settings)
         options = {name: told[name] for name in REPLAYED}
-        options |= {name: told[name] for name in OPTIONAL if name in told}
+        options |= {name: told[name] for name in OPTIONAL_SETTINGS if name in told}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise RecordError(
             f"augment/settings must be the JSON of {', '.join(REPLAYED)}; got {settings!r}. An "

@@ -47,8 +47,9 @@ MARGIN_PX, MIN_RAMP_PX = 2.0, 8.0
 least width of the ramp behind them, over which displacements come back."""
 
 CUBIC = -0.75
-"""Free number of the cubic that interpolates. OpenCV's; with -0.5, as is usual, half-way between
-pixels 64% of the noise's variance are left in place of 72%, and that blur is nowhere in boxes."""
+"""Parameter a of cubic interpolation (Keys, 1981), as OpenCV has it. Half-way between pixels it
+leaves 72% of the variance of noise, and the usual -0.5 leaves 64%; where nothing moves, as in
+boxes, all is left."""
 
 _STEEPEST = 1.5
 """Slope of the ramp t^2 (3 - 2 t) in its middle."""
@@ -147,7 +148,7 @@ def move_along_rows(planes: tf.Tensor, across: tf.Tensor) -> tf.Tensor:
 
 
 def move_pixels(
-    image: tf.Tensor, fields: Fields, boxes: tf.Tensor, displace: Displace = displace
+    image: tf.Tensor, fields: Fields, boxes: tf.Tensor, move: Displace = displace
 ) -> tf.Tensor:
     """Displace an image as its change says, everywhere but in boxes.
 
@@ -156,15 +157,14 @@ def move_pixels(
         fields: The change, of one image.
         boxes: `[N, 4] float32`, `rel_yxyx`, in which no pixel is displaced; NaN and empty ones
             count for nothing.
-        displace: Takes pixels from elsewhere.
+        move: Takes every pixel from elsewhere.
 
     Returns:
         `[H, W, C] float32`, within the image's own range; where nothing is displaced a pixel is
         the image's own bit for bit.
     """
     height, width = tf.unstack(tf.shape(image)[:2])
-    displacement = compute_displacement(fields.displacement, boxes, height, width)
-    moved = displace(image, displacement)
+    moved = move(image, compute_displacement(fields.displacement, boxes, height, width))
     # A cubic overshoots beside edges.
     return tf.clip_by_value(moved, tf.reduce_min(image), tf.reduce_max(image))
 

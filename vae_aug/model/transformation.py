@@ -34,8 +34,8 @@ _CHANNELS = (24, 48, 64, 96)
 def find_white(squares: tf.Tensor) -> tf.Tensor:
     """Find the grey value that only the brightest pixels of an image exceed.
 
-    By halving the range in which it lies: `tf.math.top_k` takes OpenVINO four times as long as the
-    whole network.
+    The range in which it lies is halved again and again, since `tf.math.top_k` takes OpenVINO
+    four times as long as the rest of the network.
 
     Args:
         squares: `[B, S, S, 1] float32`, black 0.
