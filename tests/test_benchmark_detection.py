@@ -371,3 +371,11 @@ def test_loss_is_small_at_the_target_and_finite_without_boxes():
         wrong = np.concatenate([-logits, sides + 1], -1).astype(np.float32)
         assert 0 <= float(detector.compute_loss(target, right)) < 0.01
         assert float(detector.compute_loss(target, wrong)) > 1
+
+
+def test_the_page_for_users_is_what_the_kept_reports_say(tmp_path, monkeypatch):
+    written = command.PAGE.read_text()
+    template = command.PAGE.with_name("when-to-use.md.in")
+    (tmp_path / template.name).write_text(template.read_text())
+    monkeypatch.setattr(command, "PAGE", tmp_path / command.PAGE.name)
+    assert command.write_page() == written

@@ -778,6 +778,9 @@ def test_denoise_keeps_names_and_tells_what_it_left_out(tmp_path, brighten):
     assert "2 images denoised" in result.stdout and "left out bad.png" in result.stdout
     assert "WARNING: 1 of 1 image of 16 bits" in result.stdout
     assert read_image(tmp_path / "out" / "good.png").shape == (24, 20, 1)
+    result = run("denoise", source, tmp_path / "out", "--strength", 0.5)
+    assert result.exit_code == 1
+    assert "was not denoised with this checkpoint, window and strength" in result.stderr
     result = run("denoise", source, tmp_path / "strict", "--strict")
     assert result.exit_code == 1 and "bad.png" in result.stderr
     for name in ("good", "dark"):

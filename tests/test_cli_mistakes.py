@@ -150,6 +150,21 @@ MISTAKES = {
         FAILED,
         "two checkpoints have one name: demo, demo",
     ),
+    "a strength that is none": (
+        ["denoise", "{tmp}/scans", OUT, "--strength", "much"],
+        FAILED,
+        "--strength wants auto or a number from 0 to 1; got 'much'",
+    ),
+    "too much strength": (
+        ["denoise", "{tmp}/scans", OUT, "--strength", "2"],
+        FAILED,
+        'strength must be in [0, 1]; got 2.0. Or give "auto".',
+    ),
+    "an adaptive sample": (
+        ["augment", R, OUT, "--adaptive"],
+        FAILED,
+        "adaptive is for --mode 'denoise'; got --mode 'sample'",
+    ),
     # Files.
     "absent source": (["ingest", "{tmp}/no", OUT], FAILED, "{tmp}/no: no such file or folder"),
     "absent images": (["denoise", "{tmp}/no", OUT], FAILED, "{tmp}/no: no such file or folder"),

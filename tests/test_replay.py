@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.cli import app
 from vae_aug.errors import CheckpointError, RecordError
-from vae_aug.extras.augment_records import augment_records
+from vae_aug.extras.augment_records import augment_records, summarize_records
 from vae_aug.extras.replay import read_provenance, replay_record, restore_transform
 from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.records.records import find_records, iterate_examples, make_example, write_records
@@ -48,6 +48,20 @@ def test_every_record_is_made_again(folders, checkpoint):
         assert replay.identical and replay.format == "png"
     augmented = [read_provenance(file, index)["augmented"] for index in range(3)]
     assert set(augmented) == {0, 1}  # p=0.7 left one alone
+
+
+def test_settings_that_are_seldom_used_are_told_and_replayed(folders, checkpoint, tmp_path):
+    source, _ = folders
+    summaries = []
+    for adaptive in (True, False):
+        augment = VAEAugment(str(checkpoint), mode="denoise", adaptive=adaptive, seed=3)
+        augment_records(source, tmp_path / str(adaptive), augment)
+        files = find_records(tmp_path / str(adaptive), "train")[0]
+        told = json.loads(read_provenance(files[0], 2)["settings"])
+        assert told.get("adaptive", False) == adaptive and "hardest_of" not in told
+        assert replay_record(files[0], 2, source, checkpoint).identical
+        summaries += summarize_records(files).settings
+    assert "adaptive True" in summaries[0] and "adaptive" not in summaries[1]
 
 
 def test_a_source_that_was_changed_is_noticed(folders, checkpoint, tmp_path):

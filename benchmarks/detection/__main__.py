@@ -5,6 +5,10 @@
         --data DATA --out runs/lgg
     python -m benchmarks.detection report runs/lgg [MORE ...]
     python -m benchmarks.detection power --deviation 0.03
+    python -m benchmarks.detection page
+
+The last writes `docs/when-to-use.md` from its template, `when-to-use.md.in`, and the reports in
+`benchmarks/results/detection-reports`.
 
 An arm is `real`, or parts joined by "+": `classical`, `strong`, `gin`, `style`; and variants made
 by a VAE, `sample` or `interpolate`, with settings behind a colon, which are those of `VAEAugment`:
@@ -36,6 +40,11 @@ PLAN = "plan.json"
 
 ARMS = ("real", "classical", "classical+sample")
 
+REPORTS = Path(__file__).parents[1] / "results" / "detection-reports"
+"""Reports of comparisons, by their plan's name, that the page for users is written from."""
+
+PAGE = Path(__file__).parents[2] / "docs" / "when-to-use.md"
+
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -65,6 +74,7 @@ def parse_arguments() -> argparse.Namespace:
         own.add_argument(name, type=kind, default=default, help="(%(default)s)")
     made = commands.add_parser("report", help="tables, plot and pictures of finished runs")
     made.add_argument("folders", type=Path, nargs="+", help="the first also takes the report")
+    commands.add_parser("page", help="write docs/when-to-use.md from the reports that are kept")
     power = commands.add_parser("power", help="how many seeds a difference needs")
     power.add_argument("--deviation", type=float, required=True, help="of paired differences, mAP")
     arguments = parser.parse_args()
@@ -108,10 +118,19 @@ def write_report(folders: list[Path]) -> str:
     )
 
 
+def write_page() -> str:
+    """Write the page for users from the reports that are kept."""
+    reports = {path.stem: path for path in sorted(REPORTS.glob("*.json"))}
+    return report.write_when_to_use(reports, PAGE.with_name(f"{PAGE.name}.in"), PAGE)
+
+
 def main() -> None:
     arguments = parse_arguments()
     if arguments.command == "power":
         print(inference.format_power(arguments.deviation))
+        return
+    if arguments.command == "page":
+        write_page()
         return
     if arguments.command == "run":
         plan = find_plan(arguments)
