@@ -260,13 +260,14 @@ def denoise(
     orientation is kept, of TIFF none; derived DICOM keeps its patient and geometry. Values outside
     of the --window of PNG and TIFF stay as they are. Reconstructions are not anonymous.
     """
+    share = options.parse_strength(strength)
     with show_counts("images") as progress:
         report = calls.denoise_files(
             source,
             out,
             ckpt,
             window=options.parse_window(window),
-            strength=options.parse_strength(strength),
+            strength=share,
             strict=strict,
             dicom_as=dicom_as,
             progress=progress,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -278,10 +279,10 @@ def parse_strength(text: str) -> Literal["auto"] | float:
     """Return the share of a denoiser's change that an option stands for."""
     if text == "auto":
         return "auto"
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ValueError(f"--strength wants auto or a number from 0 to 1; got {text!r}.") from error
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise ValueError(f"--strength wants auto or a number from 0 to 1; got {text!r}.")
 
 
 def parse_value_range(text: str | None) -> tuple[float, float] | None:
