@@ -77,11 +77,11 @@ def test_no_box_loses_its_contrast(seed, size, strength):
     assert np.all(fidelity[:2] >= HOLDS["min_fidelity"])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 999), darker=st.floats(0.8, 3.0))
 def test_no_box_grows_faint_with_all_around_it(seed, darker):
     image, high = make_image(np.float32)
-    fields = make_fields(seed, slopes=0.2)
+    fields = make_fields(seed, displacement=0.0, slopes=0.2)
     fields = fields._replace(slopes=fields.slopes - darker)
     changed, fidelity, failed = transform(image, high, fields)
     before, after = (measure_contrasts(BOXES, one)[0].difference for one in (image, changed))
