@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.weak_noise import REPEATS, RESULTS, read_stacks
+from benchmarks.throughput import RESULTS
+from benchmarks.weak_noise import REPEATS, read_stacks
 from vae_aug.atomic import write_atomic
 from vae_aug.figures.plot import Chart, Curve, make_histogram, write_plots
 from vae_aug.train.corrupt import corrupt

@@ -338,6 +338,11 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", help="only these rows, by their names")
     parser.add_argument("--out", type=Path, default=RESULTS / "variation.json")
     arguments = parser.parse_args()
+    unlearned = list_ways()
+    wanted = arguments.ways or [*unlearned, *LEARNED]
+    if unknown := set(wanted) - {*unlearned, *LEARNED}:
+        known = ", ".join((*unlearned, *LEARNED))
+        parser.error(f"--ways: no {', '.join(unknown)}; there are {known}")
     arguments.work.mkdir(parents=True, exist_ok=True)
     describe = make_describer()
     # What an earlier run measured is kept, unless it is asked for again.
@@ -345,12 +350,7 @@ def main() -> None:
     results: dict[str, Any] = json.loads(out.read_text())["sets"] if out.is_file() else {}
     for name in arguments.sets:
         train, test = read_set(arguments.data / name, SETS[name])
-        ways, sheet = list_ways(), make_checkpoint_way("demo")
-        wanted = arguments.ways or [*ways, *LEARNED]
-        if unknown := set(wanted) - {*ways, *LEARNED}:
-            parser.error(
-                f"--ways: no {', '.join(unknown)}; there are {', '.join((*ways, *LEARNED))}"
-            )
+        ways, sheet = dict(unlearned), unlearned["demo, sample"]
         if train is not None and set(wanted) & set(LEARNED):
             network = get_network(name, train, arguments.work, arguments.steps)
             ways |= list_learned_ways(network, train)

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.detection.samples import Source, read_samples
-from benchmarks.throughput import describe_machine
+from benchmarks.throughput import RESULTS, describe_machine
 from vae_aug.atomic import write_atomic
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.codecs.images import read_image
@@ -27,7 +27,6 @@ from vae_aug.evaluate.classical import Filter
 from vae_aug.evaluate.metrics import psnr, ssim
 from vae_aug.train.corrupt import corrupt
 
-RESULTS = Path(__file__).parent / "results"
 REPEATS = ("repeat_epi_pddl", "repeat_philips_bsd")
 SETS = {"lgg_flair/val.json": None, "ibsi_sts/val.json": 4095.0, "cheng_brain_t1c": None}
 """COCO files, or folders that hold one, with the value of white where that is not the dtype's."""

@@ -394,8 +394,11 @@ class AugmentConfig(_Config):
 
     def list_optional(self) -> dict[str, Any]:
         """List those of `OPTIONAL_SETTINGS` that are not the default, by their names."""
-        values = ((name, getattr(self, name), usual) for name, usual in OPTIONAL_SETTINGS.items())
-        return {name: value for name, value, usual in values if value != usual}
+        return {
+            name: getattr(self, name)
+            for name, usual in OPTIONAL_SETTINGS.items()
+            if getattr(self, name) != usual
+        }
 
     def __post_init__(self) -> None:
         """Check every field and fill in the `detail` that goes with the mode."""

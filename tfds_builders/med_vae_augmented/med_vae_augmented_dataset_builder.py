@@ -135,12 +135,10 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
     @property
     def settings(self) -> dict[str, Any]:
         """The fields that decide what is built, as JSON reads them back."""
-        names = (*_TRANSFORM_FIELDS, "source", "checkpoint")
+        names = {*_TRANSFORM_FIELDS, "source", "checkpoint"} - {*OPTIONAL_SETTINGS}
         settings = {name: getattr(self, name) for name in names}
         # Folders keep the names that they had before there was a choice.
-        for name, usual in OPTIONAL_SETTINGS.items():
-            if settings[name] == usual:
-                del settings[name]
+        settings |= self.transform.list_optional()
         settings["augment_splits"] = list(self.augment_splits)
         return settings | ({"allow_damaged": True} if self.allow_damaged else {})
 

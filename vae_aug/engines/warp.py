@@ -35,16 +35,10 @@ def _remap(image: np.ndarray, displacement: np.ndarray) -> np.ndarray:
     The displacement down is that of the place across, since columns are moved first.
     """
     height, width = image.shape[:2]
-    rows, columns = np.indices((height, width), np.float32, sparse=True)
+    rows, columns = np.indices((height, width), np.float32)
     down, across = cv2.split(displacement)
     across = np.clip(across + columns, 0.0, width - 1.0)
-    down = cv2.remap(
-        down,
-        across,
-        rows + np.zeros_like(columns),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    down = cv2.remap(down, across, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     down = np.clip(down + rows, 0.0, height - 1.0)
     moved = cv2.remap(image, across, down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return moved.reshape(image.shape)
