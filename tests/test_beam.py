@@ -84,7 +84,7 @@ def test_a_runner_goes_on_where_another_run_stopped(tmp_path, monkeypatch):
 def test_workers_that_do_not_share_the_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "make_block", lambda *task: None)
     with pytest.raises(
-        RecordError, match=r"3 blocks are not there\. The runner 'FnApiRunner' needs"
+        RecordError, match=r"3 files are not there\. The runner 'FnApiRunner' needs"
     ):
         ingest(write_many(tmp_path / "in"), tmp_path / "out", salt="s", runner="FnApiRunner")
 
@@ -106,7 +106,7 @@ def test_bad_arguments(tmp_path, options, message):
 
 def test_without_the_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    monkeypatch.delitem(sys.modules, "vae_aug.ingest.beam", raising=False)
+    monkeypatch.delitem(sys.modules, "vae_aug.beam", raising=False)
     with pytest.raises(MissingPackageError, match=r"pip install 'vae-aug\[beam\]'"):
         ingest(write_many(tmp_path / "in"), tmp_path / "out", salt="s", runner="FnApiRunner")
 

@@ -27,6 +27,7 @@ CORE = (
 )
 """What a user of `VAEAugment` and of records runs; it imports nothing of the rest."""
 BEYOND = (
+    ("beam", "workers"),
     ("figures",),
     ("ingest",),
     ("phantoms",),
@@ -52,8 +53,8 @@ OPTIONAL_PACKAGES = {
 OPTIONAL_MODULES = {
     "vae_aug.engines.openvino",
     "vae_aug.engines.openvino.OpenVINOEngine",
-    "vae_aug.ingest.beam",
-    "vae_aug.ingest.beam.run_on_beam",
+    "vae_aug.beam",
+    "vae_aug.beam.run_on_beam",
 }
 OUTSIDE = {"benchmarks", "conftest", "tests", "tfds_builders", "vae_aug_tfds"}
 # A named tuple's own way to change, and what TensorFlow has no public name for.

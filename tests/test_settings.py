@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from vae_aug.errors import AnnotationError
-from vae_aug.ingest.blocks import Runner
 from vae_aug.ingest.formats.source import ReaderOptions
 from vae_aug.ingest.settings import IngestSettings, check_format
+from vae_aug.workers import Runner
 
 pytestmark = pytest.mark.usefixtures("config_home")
 

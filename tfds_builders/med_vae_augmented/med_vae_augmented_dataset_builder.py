@@ -19,7 +19,8 @@ import tensorflow_datasets as tfds
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.autotune import leave_untuned
 from vae_aug.config import OPTIONAL_SETTINGS, AugmentConfig, Guard, Mode
-from vae_aug.extras.augment_records import count_seen_patients, make_provenance
+from vae_aug.extras.augment_records import count_seen_patients
+from vae_aug.extras.augment_split import make_provenance
 from vae_aug.phantoms import embedded
 from vae_aug.records import records
 from vae_aug.records.check import DAMAGE, check_records

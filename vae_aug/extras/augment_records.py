@@ -28,12 +28,12 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import hashlib
+import functools
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,35 +41,35 @@ import tensorflow as tf
 
 from vae_aug.atomic import lock_folder, make_temporary_path, remove_temporaries, sync_file
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.codecs.images import encode_image, parse_image_header
+from vae_aug.codecs.images import parse_image_header
 from vae_aug.config import OPTIONAL_SETTINGS
 from vae_aug.errors import RecordError
-from vae_aug.records.check import DAMAGE, check_records
+from vae_aug.extras.augment_split import (
+    SETTINGS,
+    SplitSource,
+    augment_split,
+    augment_split_in_parts,
+    get_values,
+)
 from vae_aug.records.records import (
     DatasetInfo,
     find_records,
     get_split_name,
     iterate_examples,
-    parse_example,
     read_info,
-    read_serialized,
     write_records,
 )
 from vae_aug.records.shards import INFO_FILE
-from vae_aug.version import __version__
+from vae_aug.workers import choose_workers
 
 Progress = Callable[[int, int], None]
 
 _TRAIN = "train"
-_SETTINGS = ("mode", "factor", "detail", "guard", "min_fidelity", "seed")
 PER_BOX = ("fidelity", "contrast", "guarded")
 """What is told of every box."""
 
-_MOST_CONTRAST = 1e6
-"""Where a thousandth of a contrast that grew from next to nothing is cut off."""
-
-REPLAYED = (*_SETTINGS, "p", "value_range", "engine")
-"""Settings of a transform that decide what it puts out for a record, and are always told."""
+_PARTS = ".parts"
+"""Folder of what workers wrote, in that of the result until it is whole."""
 
 
 @dataclasses.dataclass
@@ -94,16 +94,19 @@ class SplitReport:
     lost: int = 0
     lowest_fidelity: float = float("nan")
 
-    def add(self, report: Mapping[str, np.ndarray]) -> None:
-        """Count one record by what `VAEAugment.call_with_report` said of it."""
-        fidelity = report["fidelity"][np.isfinite(report["fidelity"])]
-        self.images += 1
-        self.augmented += int(report["augmented"])
-        self.boxes += len(report["fidelity"])
-        self.judged += len(fidelity)
-        self.guarded += int(np.sum(report["guarded"]))
-        if len(fidelity):
-            self.lowest_fidelity = float(np.fmin(self.lowest_fidelity, fidelity.min()))
+    def count(self, examples: Iterable[tf.train.Example]) -> Iterator[tf.train.Example]:
+        """Count augmented records as they pass."""
+        for example in examples:
+            fidelity = np.array(get_values(example, "augment/fidelity"), np.float32)
+            judged = fidelity[np.isfinite(fidelity)]
+            self.images += 1
+            self.augmented += sum(get_values(example, "augment/augmented"))
+            self.boxes += len(fidelity)
+            self.judged += len(judged)
+            self.guarded += sum(get_values(example, "augment/guarded"))
+            if len(judged):
+                self.lowest_fidelity = float(np.fmin(self.lowest_fidelity, judged.min()))
+            yield example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +159,9 @@ def augment_records(
     augment_evaluation: bool = False,
     allow_damaged: bool = False,
     shards: int | None = None,
+    workers: int = 1,
+    runner: str | None = None,
+    runner_options: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> AugmentReport:
     """Write a folder of records anew with the images of some splits augmented.
@@ -175,15 +181,26 @@ def augment_records(
         allow_damaged: Whether a split to augment is read of which shards are damaged or not as
             `dataset.json` says; what is lost stands in the new `dataset.json`.
         shards: Files of each augmented split; None for as many as the source has.
-        progress: Called with (images done, images in all) after each image.
+        workers: Processes; the records are the same for any number. More than one are started
+            anew, so a script needs `if __name__ == "__main__":`.
+        runner: Runner of Apache Beam that augments in the place of `workers`, e.g.
+            `"DirectRunner"`; the records are the same. Its workers must share the folders of
+            source, result and checkpoint with this process, under the same paths.
+        runner_options: Names and values of Beam's `PipelineOptions`.
+        progress: Called with (images done, images in all) after each image, or with several
+            workers after each part of a split.
 
     Returns:
         What was done.
 
     Raises:
-        ValueError: If the transform has no seed, a split is not in the source, or an evaluation
-            split is named without `augment_evaluation`.
-        RecordError: If the source is damaged or was augmented before, or `out` is not empty.
+        ValueError: If the transform has no seed, a split is not in the source, an evaluation
+            split is named without `augment_evaluation`, `workers` and `runner` contradict each
+            other, or several workers are to read damaged records.
+        TypeError: If there are several workers and the transform was made of a network in memory.
+        MissingPackageError: If there is a runner and no Apache Beam.
+        RecordError: If the source is damaged or was augmented before, `out` is not empty, or the
+            runner fails.
         OSError: If the result cannot be written.
     """
     source, out = Path(source), Path(out)
@@ -191,6 +208,12 @@ def augment_records(
     names = _check_splits(source, info, splits, augment_evaluation)
     if augment.config.seed is None:
         raise ValueError("augment_records needs a VAEAugment with a seed, to be repeatable.")
+    chosen = choose_workers(workers, runner, runner_options)
+    if chosen != 1 and allow_damaged:
+        raise ValueError(
+            "allow_damaged needs workers=1 and no runner, since parts of a shard are put together "
+            "by the numbers of their records."
+        )
     files = {
         part: find_records(source, part, allow_damaged=allow_damaged and part in names)[0]
         for part in info.parts
@@ -199,23 +222,36 @@ def augment_records(
     copied = [path for part in info.parts if part not in names for path in files[part]]
     reports = {split: SplitReport() for split in names}
     total = sum(info.splits[split].examples for split in names)
-    settings = make_provenance(augment)
     with _make_folder(out) as folder:
         _copy_files([source / INFO_FILE, *copied], folder)
         done = 0
         for split, report in reports.items():
-            elements = _read_elements(files[split], info, allow_damaged)
-            examples = _augment_split(source, split, elements, augment, settings, report)
+            part = SplitSource(
+                source, split, tuple(files[split]), info.dtype, info.channels, allow_damaged
+            )
+            size = info.splits[split].examples
+            examples = (
+                _report_each(augment_split(part, augment), done, total, progress)
+                if chosen == 1
+                else augment_split_in_parts(
+                    part,
+                    augment,
+                    chosen,
+                    folder / _PARTS / split,
+                    functools.partial(_report_share, done, size, total, progress),
+                )
+            )
             written = write_records(
-                _count(examples, done, total, progress),
+                report.count(examples),
                 folder,
                 split,
                 len(files[split]) if shards is None else shards,
                 label_names=info.label_names,
-                expected=info.splits[split].examples,
+                expected=size,
             )
             report.lost = written.lost
             done += report.images
+        shutil.rmtree(folder / _PARTS, ignore_errors=True)
     untouched = {name: info.splits[name].examples for name in info.splits if name not in names}
     return AugmentReport(reports, untouched, seen)
 
@@ -283,24 +319,6 @@ def count_seen_patients(
     return seen
 
 
-def make_provenance(augment: VAEAugment) -> dict[str, Any]:
-    """Tell what the `augment/*` features of all examples of a transform share.
-
-    Args:
-        augment: The transform.
-
-    Returns:
-        Names without the prefix to text and numbers; `"settings"` is what
-        `vae_aug.extras.replay.restore_transform` takes.
-    """
-    config = augment.config.to_dict()
-    shared = {name: config[name] for name in _SETTINGS}
-    told = augment.config.list_optional() | {name: config[name] for name in REPLAYED}
-    settings = json.dumps(told, sort_keys=True)
-    digest = {"checkpoint": augment.checkpoint.digest, "version": __version__}
-    return {**shared, **digest, "settings": settings}
-
-
 def summarize_records(
     files: Iterable[str | os.PathLike[str]], *, progress: Callable[[int], None] | None = None
 ) -> RecordSummary:
@@ -355,7 +373,7 @@ def _copy_files(paths: Iterable[Path], folder: Path) -> None:
         sync_file(folder / path.name)
 
 
-def _count(
+def _report_each(
     examples: Iterator[tf.train.Example], done: int, total: int, progress: Progress | None
 ) -> Iterator[tf.train.Example]:
     """Report progress as examples pass."""
@@ -365,98 +383,12 @@ def _count(
             progress(number, total)
 
 
-def _read_elements(
-    files: Sequence[Path], info: DatasetInfo, allow_damaged: bool
-) -> tf.data.Dataset:
-    """Read elements with their serialised record; of a damaged set those that can be read."""
-
-    def parse(serialized: tf.Tensor) -> dict[str, Any]:
-        return {**parse_example(serialized, info.dtype, info.channels), "serialized": serialized}
-
-    elements = read_serialized(files).map(
-        parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-    return elements.ignore_errors() if allow_damaged else elements
-
-
-def _augment_split(
-    source: Path,
-    split: str,
-    elements: tf.data.Dataset,
-    augment: VAEAugment,
-    settings: Mapping[str, Any],
-    report: SplitReport,
-) -> Iterator[tf.train.Example]:
-    """Yield the records of a split, augmented, in their order."""
-    # Batches are ragged, because records keep their own size.
-    batches = (
-        elements.ragged_batch(augment.config.batch_size).map(augment.call_with_report).prefetch(1)
-    )
-    try:
-        for batch, details in batches:
-            # Not by `unbatch`: TensorFlow 2.21 crashes in it on a batch without any box.
-            for row, serialized in enumerate(batch["serialized"].numpy()):
-                example = tf.train.Example.FromString(serialized)
-                if "augment/checkpoint" in example.features.feature:
-                    raise RecordError(
-                        f"{source}: record {report.images} of the split {split!r} was augmented "
-                        "before; start from the records it was made from."
-                    )
-                told = _read_report(details, row, len(batch["objects"]["label"][row]))
-                if told["augmented"]:
-                    replace_image(example, batch["image"][row].to_tensor().numpy())
-                for name, value in {**settings, **told}.items():
-                    _set(example, f"augment/{name}", value)
-                for name, value in _make_attributes(told).items():
-                    _set(example, f"image/object/attribute/{name}", value)
-                report.add(told)
-                yield example
-    except DAMAGE as error:
-        check_records(source, split)  # Names the file, the record and the key.
-        raise RecordError(f"{source}, split {split!r}: damaged ({error}).") from error
-
-
-def _read_report(details: Mapping[str, tf.Tensor], row: int, boxes: int) -> dict[str, np.ndarray]:
-    """Return what a batch's report says of one record, which may have fewer boxes than others."""
-    return {
-        "augmented": details["augmented"][row].numpy(),
-        "fidelity": details["fidelity"][row, :boxes].numpy(),
-        "contrast": details["contrast"][row, :boxes].numpy(),
-        "guarded": details["guarded"][row, :boxes].numpy(),
-    }
-
-
-def _make_attributes(told: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return what is told of boxes as integers, one a box."""
-    contrast = np.clip(told["contrast"], 0.0, _MOST_CONTRAST)  # NaN stays
-    return {
-        "fidelity_permille": _to_permille(told["fidelity"]),
-        "contrast_permille": _to_permille(contrast),
-        "guarded": told["guarded"],
-    }
-
-
-def _to_permille(values: np.ndarray) -> np.ndarray:
-    """Turn shares into thousandths, NaN into -1."""
-    return np.rint(1000 * np.nan_to_num(values.astype(np.float64), nan=-1e-3)).astype(np.int64)
-
-
-def replace_image(example: tf.train.Example, image: np.ndarray) -> None:
-    """Store another image of the same size in a record."""
-    _, _, channels, bit_depth = parse_image_header(get_values(example, "image/encoded")[0])
-    if image.dtype == np.uint16 and bit_depth == 8:
-        # The folder holds 16-bit images too, so this one was widened (times 257) for the batch.
-        image = np.rint(image / 257).astype(np.uint8)
-    if channels < 3:
-        image = image[..., :1]
-    encoded = encode_image(image)
-    _set(example, "image/encoded", encoded.encoded)
-    _set(example, "image/format", encoded.format)
-    _set(example, "image/channels", encoded.channels)
-    _set(example, "image/bit_depth", encoded.bit_depth)
-    _set(example, "image/key/sha256", hashlib.sha256(encoded.encoded).hexdigest())
-    for name in get_values(example, "image/filename"):
-        _set(example, "image/filename", str(PurePosixPath(name.decode()).with_suffix(".png")))
+def _report_share(
+    done: int, size: int, total: int, progress: Progress | None, share: float
+) -> None:
+    """Report the share of a split that is done."""
+    if progress is not None:
+        progress(done + round(share * size), total)
 
 
 def _summarize(
@@ -480,7 +412,7 @@ def _summarize(
     if "augment/checkpoint" not in example.features.feature:
         return
     summary.augmented += int(next(iter(get_values(example, "augment/augmented")), 0))
-    names = (*_SETTINGS, "version", "checkpoint")
+    names = (*SETTINGS, "version", "checkpoint")
     values = {name: next(iter(get_values(example, f"augment/{name}")), "?") for name in names}
     values |= _find_optional(next(iter(get_values(example, "augment/settings")), b""))
     summary.settings[", ".join(f"{k} {_show(v)}" for k, v in values.items())] += 1
@@ -502,30 +434,3 @@ def _show(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")[:16]
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def get_values(example: tf.train.Example, key: str) -> Sequence[Any]:
-    """Return the values of a feature of any kind, none if it is missing."""
-    features = example.features.feature
-    # Indexing a missing key of a protobuf map would add it.
-    if key not in features:
-        return ()
-    kind = features[key].WhichOneof("kind")
-    return getattr(features[key], kind).value if kind else ()
-
-
-def _set(example: tf.train.Example, key: str, value: Any) -> None:
-    """Set a feature to a string, bytes, a number or an array of numbers."""
-    feature = example.features.feature[key]
-    feature.Clear()
-    if isinstance(value, str | bytes):
-        feature.bytes_list.value.append(value.encode() if isinstance(value, str) else value)
-        return
-    array = np.ravel(value)
-    # SetInParent: a list of no boxes is still a list.
-    if array.dtype.kind == "f":
-        feature.float_list.SetInParent()
-        feature.float_list.value.extend(array.astype(np.float32))
-    else:
-        feature.int64_list.SetInParent()
-        feature.int64_list.value.extend(array.astype(np.int64))

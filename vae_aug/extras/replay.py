@@ -14,7 +14,8 @@ import tensorflow as tf
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import OPTIONAL_SETTINGS
 from vae_aug.errors import CheckpointError, RecordError, VAEAugError
-from vae_aug.extras.augment_records import PER_BOX, REPLAYED, get_values, replace_image
+from vae_aug.extras.augment_records import PER_BOX
+from vae_aug.extras.augment_split import REPLAYED, get_values, replace_image
 from vae_aug.records.records import find_records, iterate_examples, parse_example, read_info
 
 

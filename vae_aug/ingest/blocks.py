@@ -7,18 +7,14 @@ left are what the next run would make.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import hashlib
 import hmac
 import json
-import multiprocessing
 import zipfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import PIL
@@ -31,23 +27,12 @@ from vae_aug.errors import RecordError
 from vae_aug.ingest.convert import Conversion, Converted, convert_image
 from vae_aug.ingest.formats.source import AnnotatedImage
 from vae_aug.version import __version__
+from vae_aug.workers import Workers, run_tasks
 
 BLOCK = 32
 """Images in a block: what a killed run loses at most, for each worker."""
 
 _INDEX = "index.json"
-
-
-class Runner(NamedTuple):
-    """A runner of Apache Beam.
-
-    Attributes:
-        name: As Beam knows it, e.g. `"DirectRunner"` or `"FlinkRunner"`.
-        options: Names and values of Beam's `PipelineOptions`.
-    """
-
-    name: str
-    options: Mapping[str, str]
 
 
 def make_key(images: Sequence[AnnotatedImage], conversion: Conversion) -> str:
@@ -95,7 +80,7 @@ def convert_in_blocks(
     images: Sequence[AnnotatedImage],
     conversion: Conversion,
     folder: Path,
-    workers: int | Runner = 1,
+    workers: Workers = 1,
 ) -> Iterator[Converted]:
     """Convert images in their order, but for those whose block is there.
 
@@ -125,39 +110,9 @@ def convert_in_blocks(
 
 
 def _make_blocks(
-    parts: dict[Path, Sequence[AnnotatedImage]], conversion: Conversion, workers: int | Runner
+    parts: dict[Path, Sequence[AnnotatedImage]], conversion: Conversion, workers: Workers
 ) -> Generator[None, None, None]:
     """Make blocks in their order, with several workers a few ahead; yields after each."""
-    if isinstance(workers, Runner):
-        _make_blocks_on(workers, parts, conversion)
-        yield from [None] * len(parts)
-        return
-    if workers == 1 or len(parts) < 2:
-        for path, part in parts.items():
-            make_block(path, part, conversion)
-            yield
-        return
-    # A fork would copy TensorFlow's threads in a state that can hang.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    pending: collections.deque[Future[None]] = collections.deque()
-    try:
-        for path, part in parts.items():
-            pending.append(pool.submit(make_block, path, part, conversion))
-            if len(pending) > 2 * workers:
-                pending.popleft().result()
-                yield
-        while pending:
-            pending.popleft().result()
-            yield
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _make_blocks_on(
-    runner: Runner, parts: dict[Path, Sequence[AnnotatedImage]], conversion: Conversion
-) -> None:
-    from vae_aug.ingest.beam import run_on_beam  # needs an extra
-
     tasks = [
         (
             path.absolute(),
@@ -166,14 +121,7 @@ def _make_blocks_on(
         )
         for path, part in parts.items()
     ]
-    if tasks:
-        run_on_beam(make_block, tasks, *runner)
-    lost = [path for path in parts if not path.is_file()]
-    if lost:
-        raise RecordError(
-            f"{lost[0].parent}: {len(lost)} blocks are not there. The runner {runner.name!r} needs "
-            "workers that share this folder, and that of the images, with this process."
-        )
+    yield from run_tasks(make_block, tasks, workers)
 
 
 def make_block(path: Path, images: Sequence[AnnotatedImage], conversion: Conversion) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from vae_aug.config import Exif, Unannotated, check_choice
 from vae_aug.errors import AnnotationError
-from vae_aug.ingest.blocks import Runner
 from vae_aug.ingest.convert import Conversion
 from vae_aug.ingest.dicom.image import WINDOWS, check_window
 from vae_aug.ingest.dicom.values import Window
@@ -20,6 +19,7 @@ from vae_aug.ingest.items import View
 from vae_aug.ingest.nifti import check_axis
 from vae_aug.ingest.privacy import read_salt
 from vae_aug.ingest.stacks import Distance, parse_neighbours
+from vae_aug.workers import Workers, choose_workers
 
 _MOST_SHARDS = 99999
 """What the five digits in a shard's name can count."""
@@ -143,21 +143,9 @@ class IngestSettings:
         return parse_neighbours(self.neighbours)
 
     @property
-    def workers_or_runner(self) -> int | Runner:
+    def workers_or_runner(self) -> Workers:
         """Who reads images."""
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1; got {self.workers!r}.")
-        if self.runner is None:
-            if self.runner_options:
-                found = sorted(self.runner_options)
-                raise ValueError(f"runner_options need a runner; got {found} and none.")
-            return self.workers
-        if self.workers != 1:
-            raise ValueError(
-                "a runner has workers of its own, told by runner_options; got "
-                f"workers={self.workers!r}."
-            )
-        return Runner(self.runner, dict(self.runner_options or {}))
+        return choose_workers(self.workers, self.runner, self.runner_options)
 
 
 def check_format(format: str) -> None:

@@ -601,16 +601,31 @@ def read_serialized(files: Sequence[str | os.PathLike[str]]) -> tf.data.Dataset:
     """
     names = [os.fspath(path) for path in files]
     if len(names) == 1:
-        dataset = tf.data.TFRecordDataset(names)
-    else:
-        dataset = tf.data.Dataset.from_tensor_slices(names).interleave(
-            tf.data.TFRecordDataset,
-            cycle_length=min(len(names), _CYCLE),
-            block_length=1,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-    return leave_untuned(dataset)
+        return leave_untuned(tf.data.TFRecordDataset(names))
+    return leave_untuned(read_in_turn(names, tf.data.TFRecordDataset))
+
+
+def read_in_turn(
+    sources: Any, read: Callable[[tf.Tensor], tf.data.Dataset], *, count: int | None = None
+) -> tf.data.Dataset:
+    """Read one record of each source in turn, of 64 sources at a time.
+
+    Args:
+        sources: Tensor or nested list; its first axis is that of the sources.
+        read: Reads a source.
+        count: Number of sources, of a tensor in a graph; None for the length of a list.
+
+    Returns:
+        The records, in the order of the sources.
+    """
+    count = len(sources) if count is None else count
+    return tf.data.Dataset.from_tensor_slices(sources).interleave(
+        read,
+        cycle_length=min(count, _CYCLE),
+        block_length=1,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
 
 
 def _describe_images(

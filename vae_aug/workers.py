@@ -1,0 +1,126 @@
+"""Tasks in several processes, or on the workers of a runner of Apache Beam."""
+
+from __future__ import annotations
+
+import collections
+import multiprocessing
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vae_aug.errors import RecordError
+
+
+class Runner(NamedTuple):
+    """A runner of Apache Beam.
+
+    Attributes:
+        name: As Beam knows it, e.g. `"DirectRunner"` or `"FlinkRunner"`.
+        options: Names and values of Beam's `PipelineOptions`.
+    """
+
+    name: str
+    options: Mapping[str, str]
+
+
+Workers = int | Runner
+"""A number of processes, of which 1 is the calling one, or a runner."""
+
+
+def choose_workers(
+    workers: int = 1, runner: str | None = None, runner_options: Mapping[str, str] | None = None
+) -> Workers:
+    """Check settings that say who does the work.
+
+    Args:
+        workers: Processes, 1 or more.
+        runner: Name of a runner of Apache Beam, in the place of `workers`.
+        runner_options: Names and values of Beam's `PipelineOptions`.
+
+    Returns:
+        The runner if there is one, else the number of processes.
+
+    Raises:
+        ValueError: If they contradict each other, or `workers` is below 1.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1; got {workers!r}.")
+    if runner is None:
+        if runner_options:
+            found = sorted(runner_options)
+            raise ValueError(f"runner_options need a runner; got {found} and none.")
+        return workers
+    if workers != 1:
+        raise ValueError(
+            f"a runner has workers of its own, told by runner_options; got workers={workers!r}."
+        )
+    return Runner(runner, dict(runner_options or {}))
+
+
+def run_tasks(
+    function: Callable[..., None], tasks: Sequence[tuple[Any, ...]], workers: Workers
+) -> Generator[None, None, None]:
+    """Call a function once for each task, or on a runner once or more often.
+
+    Args:
+        function: At the top level of a module. Called again for the same task it does the same.
+        tasks: Arguments of each call, which are pickled for all workers but the calling process.
+            The first is the path of a file that the call makes; for a runner it is absolute, and
+            in a folder that its workers share with this process.
+        workers: Processes; more than one are started anew, so a script that calls this needs
+            `if __name__ == "__main__":`. Several keep at most two tasks each waiting. A runner
+            does all tasks before the first is yielded.
+
+    Yields:
+        None after each task, in the order of the tasks.
+
+    Raises:
+        MissingPackageError: If there is a runner and no Apache Beam.
+        ValueError: If Beam refuses an option, or has no runner of that name.
+        RecordError: If the runner fails, or a file is not there.
+    """
+    if isinstance(workers, Runner):
+        _run_on(workers, function, tasks)
+        yield from [None] * len(tasks)
+    elif workers == 1 or len(tasks) < 2:
+        for task in tasks:
+            function(*task)
+            yield
+    else:
+        yield from _run_in_processes(function, tasks, workers)
+
+
+def _run_on(
+    runner: Runner, function: Callable[..., None], tasks: Sequence[tuple[Any, ...]]
+) -> None:
+    from vae_aug.beam import run_on_beam  # needs an extra
+
+    if tasks:
+        run_on_beam(function, tasks, *runner)
+    paths: list[Path] = [path for path, *_ in tasks]
+    lost = [path for path in paths if not path.is_file()]
+    if lost:
+        raise RecordError(
+            f"{lost[0].parent}: {len(lost)} files are not there. The runner {runner.name!r} needs "
+            "workers that share this folder, and that of the images, with this process."
+        )
+
+
+def _run_in_processes(
+    function: Callable[..., None], tasks: Sequence[tuple[Any, ...]], processes: int
+) -> Generator[None, None, None]:
+    # A fork would copy TensorFlow's threads in a state that can hang.
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    pending: collections.deque[Future[None]] = collections.deque()
+    try:
+        for task in tasks:
+            pending.append(pool.submit(function, *task))
+            if len(pending) > 2 * processes:
+                pending.popleft().result()
+                yield
+        while pending:
+            pending.popleft().result()
+            yield
+    finally:
+        pool.shutdown(cancel_futures=True)
