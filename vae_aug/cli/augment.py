@@ -76,6 +76,9 @@ def augment(
             help="Files of an augmented split. Default: as many as the source has.",
         ),
     ] = None,
+    workers: options.Workers = 1,
+    runner: options.BeamRunner = None,
+    runner_option: options.RunnerOptions = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images that the network sees at a time.")
     ] = 32,
@@ -114,6 +117,9 @@ def augment(
             augment_evaluation=augment_evaluation,
             allow_damaged=allow_damaged,
             shards=shards,
+            workers=workers,
+            runner=runner,
+            runner_options=options.parse_runner_options(runner_option or ()),
             progress=progress,
         )
     publish(report)

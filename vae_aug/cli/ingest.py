@@ -132,20 +132,9 @@ def ingest(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of --split-by-patient.")] = 0,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes; the records are the same for any number.")
-    ] = 1,
-    runner: Annotated[
-        str | None,
-        typer.Option(
-            help="Runner of Apache Beam in the place of --workers, e.g. DirectRunner; its workers "
-            "must share the folders SOURCE and OUT. Needs the extra beam."
-        ),
-    ] = None,
-    runner_option: Annotated[
-        list[str] | None,
-        typer.Option(help="KEY=VALUE of Beam's pipeline options; may be given several times."),
-    ] = None,
+    workers: options.Workers = 1,
+    runner: options.BeamRunner = None,
+    runner_option: options.RunnerOptions = None,
 ) -> None:
     """Write one split of an annotated data set as TFRecords (TF Object Detection schema).
 
@@ -176,7 +165,7 @@ def ingest(
         "leak_check": not no_leak_check,
         "workers": workers,
         "runner": runner,
-        "runner_options": _parse_runner_options(runner_option or ()),
+        "runner_options": options.parse_runner_options(runner_option or ()),
     }
     with show_counts("images") as progress:
         chosen["progress"] = progress
@@ -274,14 +263,6 @@ def _print_leaks_of(leaks: Sequence[Leak], out: Path, *, strict: bool, shared_ou
             f"WARNING: {_describe_leaks(out, leaks)} What is measured on these splits is not what "
             f"other patients would give. {way_out}; vae-aug check {out} lists the leaks again."
         )
-
-
-def _parse_runner_options(texts: Sequence[str]) -> dict[str, str]:
-    pairs = [text.removeprefix("--").partition("=") for text in texts]
-    for text, (name, equals, _) in zip(texts, pairs, strict=True):
-        if not name or not equals:
-            raise ValueError(f"--runner-option wants KEY=VALUE; got {text!r}.")
-    return {name: value for name, _, value in pairs}
 
 
 def _parse_shares(text: str) -> list[float]:

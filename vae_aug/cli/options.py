@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -264,6 +265,26 @@ Limit = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed; the same seed gives the same result.")]
 
 
+Workers = Annotated[
+    int, typer.Option(min=1, help="Processes; the records are the same for any number.")
+]
+BeamRunner = Annotated[
+    str | None,
+    typer.Option(
+        "--runner",
+        help="Runner of Apache Beam in the place of --workers, e.g. DirectRunner; its workers "
+        "must share the folders that the command reads and writes. Needs the extra beam.",
+    ),
+]
+RunnerOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runner-option",
+        help="KEY=VALUE of Beam's pipeline options; may be given several times.",
+    ),
+]
+
+
 def parse_window(text: str) -> str | tuple[float, float]:
     """Return the window that an option stands for; `ingest` checks it."""
     parts = text.split(",")
@@ -299,3 +320,12 @@ def parse_value_range(text: str | None) -> tuple[float, float] | None:
 def read_salt(path: Path | None) -> str | None:
     """Return the secret of a file; None without one."""
     return None if path is None else path.read_text(encoding="utf-8").strip()
+
+
+def parse_runner_options(texts: Sequence[str]) -> dict[str, str]:
+    """Return the options of a runner by their names."""
+    pairs = [text.removeprefix("--").partition("=") for text in texts]
+    for text, (name, equals, _) in zip(texts, pairs, strict=True):
+        if not name or not equals:
+            raise ValueError(f"--runner-option wants KEY=VALUE; got {text!r}.")
+    return {name: value for name, _, value in pairs}
