@@ -24,6 +24,7 @@ CORE = (
     ("model",),
     ("engines",),
     ("augment",),
+    ("keras",),
 )
 """What a user of `VAEAugment` and of records runs; it imports nothing of the rest."""
 BEYOND = (

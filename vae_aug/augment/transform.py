@@ -19,20 +19,24 @@ from vae_aug.model.checkpoint import StoredNetwork, open_checkpoint
 from vae_aug.model.network import Network
 
 
-def make_engine(vae: Network | StoredNetwork, config: AugmentConfig) -> TensorFlowEngine:
-    """Make the engine that the settings name."""
+def make_engine(
+    vae: Network | StoredNetwork, config: AugmentConfig, weakest: float = 1.0
+) -> TensorFlowEngine:
+    """Make the engine that the settings name; see `TensorFlowEngine`."""
     if config.engine.startswith("openvino"):
         # An extra, which only those who ask for it need to have.
         from vae_aug.engines.openvino import OpenVINOEngine
 
-        return OpenVINOEngine(vae, config)
-    return (XLAEngine if config.engine == "xla" else TensorFlowEngine)(vae, config)
+        return OpenVINOEngine(vae, config, weakest)
+    return (XLAEngine if config.engine == "xla" else TensorFlowEngine)(vae, config, weakest)
 
 
 @functools.lru_cache(maxsize=4)
-def share_engine(vae: StoredNetwork, config: AugmentConfig) -> TensorFlowEngine:
+def share_engine(
+    vae: StoredNetwork, config: AugmentConfig, weakest: float = 1.0
+) -> TensorFlowEngine:
     """Make the engine of settings once, which saves later transforms their traces."""
-    return make_engine(vae, config)
+    return make_engine(vae, config, weakest)
 
 
 def _check_device(device: str) -> None:
@@ -104,6 +108,9 @@ class VAEAugment:
         >>> dataset.map(augment)            # an element at a time     # doctest: +SKIP
         >>> dataset.apply(augment)          # all of it, fastest       # doctest: +SKIP
     """
+
+    _weakest: float = 1.0
+    """Least share of `factor`, for a subclass to set before it calls `__init__`."""
 
     def __init__(
         self,
@@ -233,11 +240,11 @@ class VAEAugment:
         """
         config = self.config
         if self._name is None or config.engine.startswith("openvino"):
-            return make_engine(self.checkpoint, config)
+            return make_engine(self.checkpoint, config, self._weakest)
         seed = None if config.seed is None else 0
         same = {key: getattr(config, key) for key in ENGINE_SETTINGS}
         shared = AugmentConfig(**same, seed=seed, engine=config.engine)
-        return share_engine(self.checkpoint, shared)
+        return share_engine(self.checkpoint, shared, self._weakest)
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, *element: Any) -> Any:

@@ -18,7 +18,7 @@ from vae_aug.engines.optimize import optimize
 from vae_aug.engines.shutdown import wait_at_exit
 from vae_aug.model import fields, transformation
 from vae_aug.model.checkpoint import StoredNetwork
-from vae_aug.model.fields import PACKED, SQUARE, Displace
+from vae_aug.model.fields import PACKED, SQUARE, Displace, Fields
 from vae_aug.model.network import Network
 from vae_aug.model.noise import Noise, NoiseSpec, Side, sample_noise
 from vae_aug.model.profiles import PROFILES
@@ -28,6 +28,9 @@ Known = dict[str, tf.Tensor]
 
 ENGINE_SETTINGS = ("mode", "factor", "detail", "device", "hardest_of")
 """Settings that an engine's graphs depend on, beside itself and whether there is a seed."""
+
+_SHARE_NOISE = NoiseSpec(10_000, (), True)
+"""Noise of which the share of `factor` of an image is made; its number is no network's."""
 
 MAX_PIXELS = 2**19
 """Most pixels of a batch that a network sees at once. On a device that the user names, squares of
@@ -67,13 +70,17 @@ class TensorFlowEngine:
     displace: Displace = staticmethod(fields.displace)
     """Moves the pixels of an image as a transformation says."""
 
-    def __init__(self, vae: Network | StoredNetwork, config: AugmentConfig) -> None:
+    def __init__(
+        self, vae: Network | StoredNetwork, config: AugmentConfig, weakest: float = 1.0
+    ) -> None:
         """Copy the weights; graphs are made when first needed.
 
         Args:
             vae: The network, or anything with its `config`, `list_noise` and `vary`; or a stored
                 one, which is loaded only if its graph is not in the cache.
             config: Mode, factor, detail and device.
+            weakest: Least share of `factor`, in [0, 1]. Below 1 each image's own is sampled by its
+                seed, uniformly from `weakest` on. Not for `"denoise"`.
 
         Raises:
             CheckpointError: If a stored network has to be loaded and cannot be.
@@ -88,6 +95,7 @@ class TensorFlowEngine:
         self.image_size = SQUARE if self.makes_fields else vae.config.input_size
         self._source = vae
         self._config = config
+        self._weakest = weakest
         self._frozen: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
         kept = self._find_kept()
         # Unlike `Path.is_dir`, it does not raise in a folder that this user may not read.
@@ -129,10 +137,9 @@ class TensorFlowEngine:
         with tf.device(self._config.device):
             height, width = find_sides(images)
             noise = sample_noise(seeds, self._list_noise(height, width))
-            at_most = self.find_most(height, width)
-            if at_most is None:
-                return self._compute(images, noise, known)
-            return self._compute_in_parts(at_most, images, noise, known)
+            if self._weakest < 1.0:
+                return self._compute_weakened(images, noise, known, self._sample_shares(seeds))
+            return self._compute_batch(images, noise, known)
 
     def describe(self, images: tf.Tensor) -> Known:
         """Compute what is the same in every variant; bytes depend on the size of the batch.
@@ -167,6 +174,36 @@ class TensorFlowEngine:
         source = self._source
         network = PROFILES[source.config.profile] if isinstance(source, StoredNetwork) else source
         return network.list_noise(source.config, self._config.mode, height, width)
+
+    def _sample_shares(self, seeds: tf.Tensor) -> tf.Tensor:
+        """Sample which share of `factor` each image gets: `[B] float32`."""
+        uniform = sample_noise(seeds, {"share": _SHARE_NOISE})["share"]
+        return self._weakest + (1.0 - self._weakest) * uniform
+
+    def _compute_weakened(
+        self, images: tf.Tensor, noise: Noise, known: Known, shares: tf.Tensor
+    ) -> tf.Tensor:
+        """Compute what smaller factors give, by the graph of the largest.
+
+        A transformation is scaled. Elsewhere the factor enters as a product with noise: in
+        `"sample"` with all of it, in `"interpolate"` with `"share"`; so the noise is scaled.
+        """
+        if self.makes_fields:
+            return Fields.unpack(self._compute_batch(images, noise, known)).scale(shares).pack()
+        weakened = {
+            name: part * tf.reshape(shares, [-1] + [1] * (part.shape.rank - 1))
+            if self._config.mode == "sample" or name == "share"
+            else part
+            for name, part in noise.items()
+        }
+        return self._compute_batch(images, weakened, known)
+
+    def _compute_batch(self, images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
+        """Compute a batch, in parts if it is large."""
+        at_most = self.find_most(*find_sides(images))
+        if at_most is None:
+            return self._compute(images, noise, known)
+        return self._compute_in_parts(at_most, images, noise, known)
 
     def _compute_in_parts(
         self, at_most: Any, images: tf.Tensor, noise: Noise, known: Known
