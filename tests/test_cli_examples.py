@@ -27,7 +27,7 @@ EXAMPLES = {
 ORDER = (
     *("demo", "ingest", "which", "check", "train", "tune", "augment", "preview", "info", "replay"),
     *("denoise", "evaluate", "evaluate diversity", "evaluate audit", "evaluate bench"),
-    "evaluate fidelity",
+    *("evaluate fidelity", "doctor"),
 )
 # What makes an example affordable, and what lets it run again.
 AFFORDABLE = {

@@ -4,7 +4,7 @@ TensorFlow takes seconds to load, so none of these modules imports it: it is loa
 first uses `vae_aug.cli.calls`, and `vae-aug --help` and wrong usage answer at once.
 """
 
-from vae_aug.cli import info, ingest, train, augment, evaluate  # isort: skip - order of the help
+from vae_aug.cli import info, ingest, train, augment, evaluate, doctor  # isort: skip - order of the help
 from vae_aug.cli.entry import app
 
-__all__ = ["app", "augment", "evaluate", "info", "ingest", "train"]
+__all__ = ["app", "augment", "doctor", "evaluate", "info", "ingest", "train"]

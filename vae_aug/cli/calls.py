@@ -21,6 +21,7 @@ from vae_aug.extras.augment_records import (
     summarize_records,
 )
 from vae_aug.extras.denoise_files import denoise_files
+from vae_aug.extras.doctor import diagnose, empty_cache, hide_home, measure_cache
 from vae_aug.extras.replay import read_provenance, replay_record
 from vae_aug.ingest.ingest import ingest, ingest_by_patient
 from vae_aug.ingest.reading import find_hashed
