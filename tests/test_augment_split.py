@@ -13,17 +13,9 @@ from vae_aug.augment.transform import VAEAugment
 from vae_aug.cli import app
 from vae_aug.errors import RecordError
 from vae_aug.extras.augment_records import augment_records
-from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.records.records import make_example, read_in_turn, write_records
 
 LABELS = ("lesion",)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory, short_vae):
-    path = tmp_path_factory.mktemp("checkpoint") / "network.keras"
-    save_checkpoint(short_vae, path)
-    return path
 
 
 def write_data(folder, count, shards):
@@ -44,8 +36,8 @@ def write_data(folder, count, shards):
     return folder
 
 
-def make_transform(checkpoint):
-    return VAEAugment(checkpoint, seed=3, factor=0.5, batch_size=4)
+def make_transform():
+    return VAEAugment("demo", seed=3, factor=0.5, batch_size=4)
 
 
 @pytest.mark.parametrize(
@@ -68,16 +60,14 @@ def make_transform(checkpoint):
         ),
     ],
 )
-def test_workers_and_runners_write_what_one_process_writes(
-    tmp_path, checkpoint, count, shards, how
-):
+def test_workers_and_runners_write_what_one_process_writes(tmp_path, count, shards, how):
     if "runner" in how:
         beam = pytest.importorskip("apache_beam", reason="install vae-aug[beam]")
         # Otherwise DirectRunner would ask GitHub for a program that runs pipelines.
         offline = {"update_compatibility_version": beam.__version__}
         how = {**how, "runner_options": how.get("runner_options", {}) | offline}
     source = write_data(tmp_path / "in", count, shards)
-    augment = make_transform(checkpoint)
+    augment = make_transform()
     expected = augment_records(source, tmp_path / "one", augment, shards=how.get("shards"))
     told = []
     report = augment_records(
@@ -90,28 +80,28 @@ def test_workers_and_runners_write_what_one_process_writes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "many", "one"]
 
 
-def test_a_record_that_was_augmented_before_is_named_by_its_file(tmp_path, checkpoint):
-    augment = make_transform(checkpoint)
+def test_a_record_that_was_augmented_before_is_named_by_its_file(tmp_path):
+    augment = make_transform()
     augment_records(write_data(tmp_path / "in", 4, 2), tmp_path / "once", augment)
     with pytest.raises(RecordError, match=r"once/train-0000\d-of-00002\.tfrecord, record 0 was"):
         augment_records(tmp_path / "once", tmp_path / "twice", augment, workers=2)
     assert not (tmp_path / "twice").exists()
 
 
-def test_what_workers_cannot_do_is_refused_before_anything_is_written(tmp_path, checkpoint):
+def test_what_workers_cannot_do_is_refused_before_anything_is_written(tmp_path):
     source, out = write_data(tmp_path / "in", 2, 1), tmp_path / "out"
     with pytest.raises(TypeError, match="was made of a network cannot be pickled"):
         augment_records(source, out, VAEAugment(BrighteningVAE(), seed=0), workers=2)
     with pytest.raises(ValueError, match="allow_damaged needs workers=1 and no runner"):
-        augment_records(source, out, make_transform(checkpoint), workers=2, allow_damaged=True)
+        augment_records(source, out, make_transform(), workers=2, allow_damaged=True)
     with pytest.raises(ValueError, match="a runner has workers of its own"):
-        augment_records(source, out, make_transform(checkpoint), workers=2, runner="FnApiRunner")
+        augment_records(source, out, make_transform(), workers=2, runner="FnApiRunner")
     assert not out.exists()
 
 
-def test_the_command_takes_workers(tmp_path, checkpoint):
+def test_the_command_takes_workers(tmp_path):
     source = write_data(tmp_path / "in", 3, 1)
-    command = ["augment", str(source), "--ckpt", str(checkpoint), "--seed", "3"]
+    command = ["augment", str(source), "--ckpt", "demo", "--seed", "3"]
     for out, workers in (("one", "1"), ("two", "2")):
         result = CliRunner().invoke(app, [*command, str(tmp_path / out), "--workers", workers])
         assert result.exit_code == 0, result.output

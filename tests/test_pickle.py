@@ -79,7 +79,6 @@ def test_apply_within_a_dataset_of_datasets_gives_the_bytes_of_apply(augment, co
     inner = getattr(shards, combine)(lambda index: source.shard(2, index).apply(augment))
     expected = {e["image/source_id"]: e["image"] for e in source.apply(augment).as_numpy_iterator()}
     found = {e["image/source_id"]: e["image"] for e in inner.as_numpy_iterator()}
-    assert list(found) == ([b"a", b"b", b"c", b"d"] if combine == "interleave" else list(found))
-    assert set(found) == set(expected)
+    assert set(found) == set(expected)  # how many are open at once depends on the machine
     for name, image in expected.items():
         np.testing.assert_array_equal(found[name], image)

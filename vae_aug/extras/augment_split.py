@@ -166,6 +166,12 @@ def _load_transform(pickled: bytes) -> VAEAugment:
     return loaded
 
 
+@functools.lru_cache(maxsize=1)
+def _make_function(augment: VAEAugment) -> Callable[..., Any]:
+    """Make a function that is traced once for all parts of a worker, which takes seconds."""
+    return tf.function(augment.call_with_report, autograph=False)
+
+
 def make_provenance(augment: VAEAugment) -> dict[str, Any]:
     """Tell what the `augment/*` features of all examples of a transform share.
 
@@ -207,7 +213,7 @@ def _augment(
         elements = elements.ignore_errors()
     # Batches are ragged, because records keep their own size.
     batches = (
-        elements.ragged_batch(augment.config.batch_size).map(augment.call_with_report).prefetch(1)
+        elements.ragged_batch(augment.config.batch_size).map(_make_function(augment)).prefetch(1)
     )
     shared = make_provenance(augment)
     index = 0
