@@ -57,6 +57,7 @@ LONGEST = (
     "test_benchmark_throughput.py",
     "test_dataset.py",
     "test_audit.py",
+    "test_grain.py",
     "test_shutdown.py",
     "test_augment_records.py",
     "test_vae.py",

@@ -44,6 +44,7 @@ OPTIONAL_PACKAGES = {
     "albumentations",
     "apache_beam",
     "bm3d",
+    "grain",
     "keras_hub",
     "matplotlib",
     "nibabel",
@@ -52,6 +53,8 @@ OPTIONAL_PACKAGES = {
 }
 # Loaded on demand, because they need one of those at once.
 OPTIONAL_MODULES = {
+    "vae_aug.augment.grain",
+    "vae_aug.augment.grain.GrainAugment",
     "vae_aug.engines.openvino",
     "vae_aug.engines.openvino.OpenVINOEngine",
     "vae_aug.beam",

@@ -95,6 +95,12 @@ if "result" in globals():
     assert result["image"].shape == image.shape and len(result["labels"]) == len(labels)
 """,
     ),
+    "docs/grain.md": (
+        "",
+        """
+assert element["image"].dtype in ("uint8", "uint16") and element["objects"]["bbox"].shape[1] == 4
+""",
+    ),
     "docs/placement.md": (
         """
 import tensorflow as tf

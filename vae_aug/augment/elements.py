@@ -134,15 +134,23 @@ def _find_marks(element: Any, image: Path, batched: bool) -> Path | None:
     """Find what marks places of the image beside boxes: by its key, or by having its sides."""
     height, width = tf.TensorShape(get_at(element, image).shape)[-3:-1]
     for path, part in iterate_leaves(element):
-        if path == image or not hasattr(part, "shape"):
+        sides = find_shape(part)
+        if path == image or sides is None:
             continue
-        sides = tf.TensorShape(part.shape)
         sides = sides[1:] if batched and sides.rank else sides
         named = path and any(word in str(path[-1]).lower() for word in _MARKS)
         known = sides.rank in (2, 3) and None not in (height, width)
         if named or (known and tuple(sides[:2]) == (height, width)):
             return path
     return None
+
+
+def find_shape(part: Any) -> tf.TensorShape | None:
+    """Return the shape of an array or a tensor, None for anything else that an element may hold."""
+    try:
+        return tf.TensorShape(part.shape)
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def get_at(element: Any, path: Path) -> Any:

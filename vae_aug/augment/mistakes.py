@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.augment.elements import Layout, Path, get_at, iterate_leaves
+from vae_aug.augment.elements import Layout, Path, find_shape, get_at, iterate_leaves
 from vae_aug.config import AugmentConfig
 
 _FAR_OUTSIDE = 1.5
@@ -155,10 +155,8 @@ def _list_parts(element: Any) -> tuple[Any, ...]:
 
 def _has_shape_of_boxes(part: Any, batched: bool) -> bool:
     """Tell if a value is `[N, 4]`, or `[B, N, 4]` in a batch."""
-    if not hasattr(part, "shape"):
-        return False
-    shape = tf.TensorShape(part.shape)
-    return shape.rank == 2 + batched and shape[-1] == 4
+    shape = find_shape(part)
+    return shape is not None and shape.rank == 2 + batched and shape[-1] == 4
 
 
 def _name(path: Path) -> str:
@@ -167,9 +165,11 @@ def _name(path: Path) -> str:
 
 def _describe(part: Any) -> str:
     """Name the dtype and shape of a value."""
-    if hasattr(part, "dtype") and hasattr(part, "shape"):
-        return f"{tf.as_dtype(part.dtype).name} {tf.TensorShape(part.shape)}"
-    return type(part).__name__
+    shape = find_shape(part)
+    if shape is None or not hasattr(part, "dtype"):
+        return type(part).__name__
+    dtype = part.dtype.name if isinstance(part.dtype, tf.DType) else str(part.dtype)
+    return f"{dtype} {shape}"
 
 
 def watch_boxes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -17,6 +17,9 @@ from vae_aug.engines.engine import ENGINE_SETTINGS, TensorFlowEngine, XLAEngine
 from vae_aug.errors import CheckpointError
 from vae_aug.model.checkpoint import StoredNetwork, open_checkpoint
 from vae_aug.model.network import Network
+
+if TYPE_CHECKING:
+    from vae_aug.augment.grain import GrainAugment
 
 
 def make_engine(
@@ -342,6 +345,48 @@ class VAEAugment:
         digest = self.checkpoint.digest
         described = open_cache(dataset, self._steps, layout, path, digest)
         return augment_dataset(dataset, self._steps, described)
+
+    def as_grain(self) -> GrainAugment:
+        """Make a transform for Grain, the successor of tf.data in pipelines of NumPy (`[grain]`).
+
+        It goes into `operations` of a `grain.DataLoader`, and into `random_map` of a `MapDataset`
+        or `IterDataset`, before or after batches are made. Elements have NumPy arrays in the
+        layouts of a call, padded in batches; images keep dtype and shape, and everything else is
+        passed on as the very same object, whatever it is.
+
+        Without a seed of `VAEAugment`, variants depend on Grain's seed and index: they are others
+        in every epoch, and the same again if an iterator is restored. Grain then needs a seed:
+        `IndexSampler(..., seed=1)`, `dataset.seed(1)`.
+
+        With a seed, variants depend on (seed, source id or content, epoch) alone, and bytes are
+        those of `tf.data.Dataset.map`. The epoch is the element's key `"epoch"`, or 0; Grain's
+        generator is not used, so `map` does as well as `random_map`. Without the key an image thus
+        has one variant in all epochs.
+
+        With the number of the pass under that key, they are those of that epoch of `apply`. The
+        index of a `MapDataset` counts on over `repeat()`, so that before it one can write:
+
+            count = len(dataset)
+            dataset = dataset.map_with_index(lambda i, element: {**element, "epoch": i // count})
+
+        In worker processes the transform is loaded anew, as `pickle` has it; Grain spawns them, so
+        that TensorFlow is never used across a fork. Threads of Grain may call it at the same time;
+        two elements are under way at most.
+
+        Example:
+            >>> dataset = grain.MapDataset.source(elements).seed(1)        # doctest: +SKIP
+            >>> dataset.random_map(VAEAugment("demo").as_grain()).repeat() # doctest: +SKIP
+
+        Returns:
+            A `grain.transforms.RandomMap`.
+
+        Raises:
+            MissingPackageError: If Grain is not installed.
+        """
+        # An extra, which only those who ask for it need to have.
+        from vae_aug.augment.grain import GrainAugment
+
+        return GrainAugment(self._steps, self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the checkpoint's name or path, its digest and the settings.
