@@ -543,6 +543,7 @@ def read_records(
     num_parallel_calls: int | None = None,
     unannotated: bool = False,
     allow_damaged: bool = False,
+    counted: bool = True,
 ) -> tf.data.Dataset:
     """Read records as elements, in the order in which they were written.
 
@@ -561,10 +562,13 @@ def read_records(
             train an autoencoder. A detector would take them for negatives.
         allow_damaged: Whether to read a set with damaged shards or records; each shard is then read
             up to its first damaged record.
+        counted: Whether the dataset has the number of elements that `dataset.json` tells, and
+            fails if it yields another. Pass False for `"distributed_epoch"` and every other way of
+            tf.data service in which a worker reads a share of the elements.
 
     Returns:
-        Elements as `parse_example` yields them. The number of elements is set if
-        `dataset.json` has it. tf.data's tuner is switched off, see `read_serialized`.
+        Elements as `parse_example` yields them. The number of elements is set if it is `counted`
+        and `dataset.json` has it. tf.data's tuner is switched off, see `read_serialized`.
 
     Raises:
         RecordError: If there are no such records, a shard is missing, or, unless `allow_damaged`, a
@@ -584,7 +588,7 @@ def read_records(
     )
     if allow_damaged:
         return dataset.ignore_errors()
-    if count is not None:
+    if counted and count is not None:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
     return dataset
 
