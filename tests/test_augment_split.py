@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.cli import app
 from vae_aug.errors import RecordError
+from vae_aug.extras import augment_split
 from vae_aug.extras.augment_records import augment_records
-from vae_aug.records.records import make_example, read_in_turn, write_records
+from vae_aug.records.records import READ_AT_ONCE, make_example, read_in_turn, write_records
 
 LABELS = ("lesion",)
 
@@ -44,7 +45,7 @@ def make_transform():
     ("count", "shards", "how"),
     [
         (11, 3, {"workers": 2}),
-        (5, 1, {"workers": 3, "shards": 2}),  # three parts of one shard
+        (5, 1, {"workers": 2, "shards": 2}),  # more parts than records
         (11, 3, {"runner": "FnApiRunner"}),
         pytest.param(
             11,
@@ -96,7 +97,20 @@ def test_what_workers_cannot_do_is_refused_before_anything_is_written(tmp_path):
         augment_records(source, out, make_transform(), workers=2, allow_damaged=True)
     with pytest.raises(ValueError, match="a runner has workers of its own"):
         augment_records(source, out, make_transform(), workers=2, runner="FnApiRunner")
+    with pytest.raises(ValueError, match="device='/CPU:0' needs workers=1"):
+        augment_records(source, out, VAEAugment("demo", seed=0, device="/CPU:0"), workers=2)
     assert not out.exists()
+
+
+def test_parts_of_a_shard_are_as_many_as_can_be_read_in_turn(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        augment_split, "run_tasks", lambda _, tasks, workers: asked.extend(tasks) or iter(())
+    )
+    source = write_data(tmp_path / "in", 2, 1)
+    with pytest.raises(RecordError):  # nothing was written
+        augment_records(source, tmp_path / "out", make_transform(), workers=40)
+    assert len(asked) == READ_AT_ONCE
 
 
 def test_the_command_takes_workers(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import shutil
 import subprocess
@@ -367,3 +368,9 @@ def test_another_process_loads_the_model_once_the_module_is_imported(tmp_path):
         command = [sys.executable, "-c", code.format(save=save, path=str(tmp_path / "m.keras"))]
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["demo"]
+
+
+def test_a_transform_with_a_range_of_factors_cannot_travel():
+    layer = VAEAugmentation("demo", factor=(0.1, 0.9), seed=0)
+    with pytest.raises(TypeError, match="with a range of factors cannot be pickled"):
+        pickle.dumps(layer.augment)

@@ -43,7 +43,7 @@ def run_on_beam(
         # A message of the runner may quote a task, and with it a patient.
         raise RecordError(
             f"the Beam runner {runner!r} failed ({type(error).__name__}); its own log says why. "
-            "What is converted is kept: run it again."
+            "Run it again when that is mended."
         ) from error
 
 

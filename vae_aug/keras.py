@@ -29,6 +29,17 @@ class _RangedAugment(VAEAugment):
         self._weakest = weakest
         super().__init__(ckpt, **settings)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Refuse to be pickled, since a `VAEAugment` has no range of factors.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            "the transform of a VAEAugmentation with a range of factors cannot be pickled, nor "
+            "sent to workers; make a VAEAugment with one factor, or the layer in each worker."
+        )
+
 
 @keras.saving.register_keras_serializable(package="vae_aug")
 class VAEAugmentation(keras.layers.Layer):

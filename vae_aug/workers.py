@@ -6,6 +6,7 @@ import collections
 import multiprocessing
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ class Runner(NamedTuple):
     """A runner of Apache Beam.
 
     Attributes:
-        name: As Beam knows it, e.g. `"DirectRunner"` or `"FlinkRunner"`.
+        name: Name that Beam knows, e.g. `"DirectRunner"` or `"FlinkRunner"`.
         options: Names and values of Beam's `PipelineOptions`.
     """
 
@@ -42,8 +43,11 @@ def choose_workers(
         The runner if there is one, else the number of processes.
 
     Raises:
+        TypeError: If `workers` is no integer.
         ValueError: If they contradict each other, or `workers` is below 1.
     """
+    if isinstance(workers, bool) or not isinstance(workers, int):
+        raise TypeError(f"workers must be an integer; got {workers!r}.")
     if workers < 1:
         raise ValueError(f"workers must be at least 1; got {workers!r}.")
     if runner is None:
@@ -53,7 +57,7 @@ def choose_workers(
         return workers
     if workers != 1:
         raise ValueError(
-            f"a runner has workers of its own, told by runner_options; got workers={workers!r}."
+            f"a runner has workers of its own, set by runner_options; got workers={workers!r}."
         )
     return Runner(runner, dict(runner_options or {}))
 
@@ -78,7 +82,7 @@ def run_tasks(
     Raises:
         MissingPackageError: If there is a runner and no Apache Beam.
         ValueError: If Beam refuses an option, or has no runner of that name.
-        RecordError: If the runner fails, or a file is not there.
+        RecordError: If a process ends before its task, the runner fails, or a file is not there.
     """
     if isinstance(workers, Runner):
         _run_on(workers, function, tasks)
@@ -103,13 +107,14 @@ def _run_on(
     if lost:
         raise RecordError(
             f"{lost[0].parent}: {len(lost)} files are not there. The runner {runner.name!r} needs "
-            "workers that share this folder, and that of the images, with this process."
+            "workers that share this folder, and all that is read, with this process."
         )
 
 
 def _run_in_processes(
     function: Callable[..., None], tasks: Sequence[tuple[Any, ...]], processes: int
 ) -> Generator[None, None, None]:
+    others = {process.pid for process in multiprocessing.active_children()}
     # A fork would copy TensorFlow's threads in a state that can hang.
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
     pending: collections.deque[Future[None]] = collections.deque()
@@ -122,5 +127,16 @@ def _run_in_processes(
         while pending:
             pending.popleft().result()
             yield
+    except BrokenProcessPool as error:
+        raise RecordError(
+            "a worker process ended before its task did, often for want of memory: choose fewer "
+            "workers. In a script, the call must stand under if __name__ == '__main__':."
+        ) from error
+    except BaseException:
+        # Tasks are done wholly or not at all, so nothing need be waited for.
+        for process in multiprocessing.active_children():
+            if process.pid not in others:
+                process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)

@@ -134,13 +134,16 @@ def _find_marks(element: Any, image: Path, batched: bool) -> Path | None:
     """Find what marks places of the image beside boxes: by its key, or by having its sides."""
     height, width = tf.TensorShape(get_at(element, image).shape)[-3:-1]
     for path, part in iterate_leaves(element):
+        if path == image or part is None or isinstance(part, str | bytes):
+            continue
+        if path and any(word in str(path[-1]).lower() for word in _MARKS):
+            return path
         sides = find_shape(part)
-        if path == image or sides is None:
+        if sides is None:
             continue
         sides = sides[1:] if batched and sides.rank else sides
-        named = path and any(word in str(path[-1]).lower() for word in _MARKS)
         known = sides.rank in (2, 3) and None not in (height, width)
-        if named or (known and tuple(sides[:2]) == (height, width)):
+        if known and tuple(sides[:2]) == (height, width):
             return path
     return None
 

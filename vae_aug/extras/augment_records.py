@@ -31,6 +31,7 @@ import dataclasses
 import functools
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ from vae_aug.records.records import (
     write_records,
 )
 from vae_aug.records.shards import INFO_FILE
-from vae_aug.workers import choose_workers
+from vae_aug.workers import Runner, Workers, choose_workers
 
 Progress = Callable[[int, int], None]
 
@@ -187,8 +188,8 @@ def augment_records(
             `"DirectRunner"`; the records are the same. Its workers must share the folders of
             source, result and checkpoint with this process, under the same paths.
         runner_options: Names and values of Beam's `PipelineOptions`.
-        progress: Called with (images done, images in all) after each image, or with several
-            workers after each part of a split.
+        progress: Called with (images done, images in all) after each image, with several workers
+            after each part of a split, and with a runner when all parts are done.
 
     Returns:
         What was done.
@@ -196,7 +197,7 @@ def augment_records(
     Raises:
         ValueError: If the transform has no seed, a split is not in the source, an evaluation
             split is named without `augment_evaluation`, `workers` and `runner` contradict each
-            other, or several workers are to read damaged records.
+            other, or several workers are to read damaged records or to use a `device`.
         TypeError: If there are several workers and the transform was made of a network in memory.
         MissingPackageError: If there is a runner and no Apache Beam.
         RecordError: If the source is damaged or was augmented before, `out` is not empty, or the
@@ -209,6 +210,7 @@ def augment_records(
     if augment.config.seed is None:
         raise ValueError("augment_records needs a VAEAugment with a seed, to be repeatable.")
     chosen = choose_workers(workers, runner, runner_options)
+    pickled = b"" if chosen == 1 else _prepare_for_workers(augment, chosen)
     if chosen != 1 and allow_damaged:
         raise ValueError(
             "allow_damaged needs workers=1 and no runner, since parts of a shard are put together "
@@ -235,7 +237,7 @@ def augment_records(
                 if chosen == 1
                 else augment_split_in_parts(
                     part,
-                    augment,
+                    pickled,
                     chosen,
                     folder / _PARTS / split,
                     functools.partial(_report_share, done, size, total, progress),
@@ -251,9 +253,22 @@ def augment_records(
             )
             report.lost = written.lost
             done += report.images
-        shutil.rmtree(folder / _PARTS, ignore_errors=True)
+        if chosen != 1:
+            shutil.rmtree(folder / _PARTS)
     untouched = {name: info.splits[name].examples for name in info.splits if name not in names}
     return AugmentReport(reports, untouched, seen)
+
+
+def _prepare_for_workers(augment: VAEAugment, workers: Workers) -> bytes:
+    """Pickle a transform, and refuse what workers could not do, before anything is written."""
+    if augment.config.device is not None:
+        raise ValueError(
+            f"device={augment.config.device!r} needs workers=1 and no runner: on a device bytes "
+            "may depend on the batch, and with it on how records are parted."
+        )
+    if isinstance(workers, Runner):
+        import vae_aug.beam  # noqa: F401 - needs an extra
+    return pickle.dumps(augment)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ of the source. So the records are the same however they are parted.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -21,10 +22,16 @@ import tensorflow as tf
 
 from vae_aug.atomic import make_temporary_path, sync_file
 from vae_aug.augment.transform import VAEAugment
+from vae_aug.autotune import leave_untuned
 from vae_aug.codecs.images import encode_image, parse_image_header
 from vae_aug.errors import RecordError
 from vae_aug.records.check import DAMAGE, check_records
-from vae_aug.records.records import parse_example, read_in_turn, read_serialized
+from vae_aug.records.records import (
+    READ_AT_ONCE,
+    parse_example,
+    read_in_turn,
+    read_serialized,
+)
 from vae_aug.version import __version__
 from vae_aug.workers import Workers, run_tasks
 
@@ -32,10 +39,10 @@ SETTINGS = ("mode", "factor", "detail", "guard", "min_fidelity", "seed")
 """Settings of a transform that have a feature of their own."""
 
 REPLAYED = (*SETTINGS, "p", "value_range", "engine")
-"""Settings of a transform that decide what it puts out for a record, and are always told."""
+"""Settings of a transform in `augment/settings`, from which a record can be made again."""
 
-_PARTS_FOR_RUNNER = 32
-"""Parts at least that a runner gets, whose workers are not known."""
+_PARTS_PER_WORKER, _PARTS_FOR_RUNNER = 4, 32
+"""Parts at least, so that no worker waits long for another; workers of a runner are not known."""
 
 _MOST_CONTRAST = 1e6
 """Maximum contrast ratio that is stored in thousandths."""
@@ -49,8 +56,8 @@ class SplitSource:
         folder: The data set.
         name: The split.
         files: Its shards, in the order of their numbers.
-        dtype: Of the images, as `parse_example` takes it.
-        channels: Of the images, 1 or 3.
+        dtype: Dtype of the images, as `parse_example` takes it.
+        channels: Channels of the images, 1 or 3.
         allow_damaged: Whether records that cannot be parsed are left out.
     """
 
@@ -84,7 +91,7 @@ def augment_split(source: SplitSource, augment: VAEAugment) -> Iterator[tf.train
 
 def augment_split_in_parts(
     source: SplitSource,
-    augment: VAEAugment,
+    pickled: bytes,
     workers: Workers,
     folder: Path,
     progress: Callable[[float], None],
@@ -93,7 +100,7 @@ def augment_split_in_parts(
 
     Args:
         source: The records, all of which can be read.
-        augment: The transform, with a seed, and made of a checkpoint.
+        pickled: The transform, with a seed.
         workers: Processes or a runner.
         folder: Where workers put their files, which the caller removes; made if it is missing.
         progress: Called with the share of the parts that are done.
@@ -102,31 +109,32 @@ def augment_split_in_parts(
         What `augment_split` yields, once all parts are done.
 
     Raises:
-        TypeError: If the transform was made of a network in memory.
         MissingPackageError: If there is a runner and no Apache Beam.
-        RecordError: If a record is damaged or was augmented before, or the runner fails.
+        RecordError: If a record is damaged or was augmented before, a worker or the runner fails,
+            or the disk refuses.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    source = dataclasses.replace(source, files=tuple(path.absolute() for path in source.files))
-    wanted = workers if isinstance(workers, int) else _PARTS_FOR_RUNNER
-    step = -(-wanted // len(source.files))
+    paths = tuple(path.absolute() for path in source.files)
+    source = dataclasses.replace(source, folder=source.folder.absolute(), files=paths)
+    wanted = _PARTS_PER_WORKER * workers if isinstance(workers, int) else _PARTS_FOR_RUNNER
+    step = min(-(-wanted // len(source.files)), READ_AT_ONCE)
     files = [
         [folder.absolute() / f"{shard:05}-{first:05}.tfrecord" for first in range(step)]
         for shard in range(len(source.files))
     ]
-    pickled = pickle.dumps(augment)
     tasks = [
         (path, source, shard, first, step, pickled)
         for shard, parts in enumerate(files)
         for first, path in enumerate(parts)
     ]
-    for number, _ in enumerate(run_tasks(augment_part, tasks, workers), start=1):
-        progress(number / len(tasks))
+    with contextlib.closing(run_tasks(augment_part, tasks, workers)) as done:
+        for number, _ in enumerate(done, start=1):
+            progress(number / len(tasks))
     names = [[os.fspath(path) for path in parts] for parts in files]
     merged = read_in_turn(
         names, lambda parts: read_in_turn(parts, tf.data.TFRecordDataset, count=step)
     )
-    for serialized in merged.as_numpy_iterator():
+    for serialized in leave_untuned(merged).as_numpy_iterator():
         yield tf.train.Example.FromString(serialized)
 
 
@@ -144,32 +152,34 @@ def augment_part(
         pickled: The transform.
     """
     file = source.files[shard]
-    records = tf.data.TFRecordDataset(os.fspath(file)).shard(step, first)
-    augment = _load_transform(pickled)
+    records = read_serialized([file]).shard(step, first)
+    augment, function = _load_transform(pickled)
+
+    def locate(index: int) -> str:
+        return f"{file}, record {first + step * index}"
+
+    examples = _augment(records, source, augment, locate, function)
     temporary = make_temporary_path(path)
     try:
         with tf.io.TFRecordWriter(os.fspath(temporary)) as writer:
-            for example in _augment(
-                records, source, augment, lambda index: f"{file}, record {first + step * index}"
-            ):
+            for example in examples:
                 writer.write(example.SerializeToString(deterministic=True))
         sync_file(temporary)
         temporary.replace(path)
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+        raise RecordError(
+            f"{path}: writing failed ({reason}). Free space or fix permissions and run it again."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @functools.lru_cache(maxsize=1)
-def _load_transform(pickled: bytes) -> VAEAugment:
-    """Load the transform once a worker."""
-    loaded: VAEAugment = pickle.loads(pickled)
-    return loaded
-
-
-@functools.lru_cache(maxsize=1)
-def _make_function(augment: VAEAugment) -> Callable[..., Any]:
-    """Make a function that is traced once for all parts of a worker, which takes seconds."""
-    return tf.function(augment.call_with_report, autograph=False)
+def _load_transform(pickled: bytes) -> tuple[VAEAugment, Callable[..., Any]]:
+    """Load the transform once a worker, with a function that is traced once for all parts."""
+    augment: VAEAugment = pickle.loads(pickled)
+    return augment, tf.function(augment.call_with_report, autograph=False)
 
 
 def make_provenance(augment: VAEAugment) -> dict[str, Any]:
@@ -195,6 +205,7 @@ def _augment(
     source: SplitSource,
     augment: VAEAugment,
     locate: Callable[[int], str],
+    function: Callable[..., Any] | None = None,
 ) -> Iterator[tf.train.Example]:
     """Yield records with their images augmented, in their order.
 
@@ -203,6 +214,7 @@ def _augment(
         source: The split that they are of.
         augment: The transform.
         locate: Names a record by its index among those, for messages.
+        function: Its `call_with_report`, if that is traced already.
     """
 
     def parse(record: tf.Tensor) -> dict[str, Any]:
@@ -213,7 +225,9 @@ def _augment(
         elements = elements.ignore_errors()
     # Batches are ragged, because records keep their own size.
     batches = (
-        elements.ragged_batch(augment.config.batch_size).map(_make_function(augment)).prefetch(1)
+        elements.ragged_batch(augment.config.batch_size)
+        .map(function or augment.call_with_report)
+        .prefetch(1)
     )
     shared = make_provenance(augment)
     index = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import os
@@ -288,8 +289,9 @@ def _empty_folder(name: str) -> CacheFolder:
     for path, length in list(_list_cached(name)):
         path.unlink(missing_ok=True)
         count, size = count + 1, size + length
-        if path.parent != folder and not any(path.parent.iterdir()):
-            path.parent.rmdir()
+        if path.parent != folder:
+            with contextlib.suppress(OSError):  # it holds other files, or another run's
+                path.parent.rmdir()
     return CacheFolder(folder, count, size)
 
 
@@ -298,15 +300,21 @@ def _list_cached(name: str) -> Iterator[tuple[Path, int]]:
     below, files = CACHED[name]
     folder = get_cache_dir() / name
     folders = [folder]
-    try:
-        if below:
-            folders = [path for path in folder.iterdir() if re.fullmatch(below, path.name)]
-        for each in folders:
-            for path in sorted(each.iterdir()) if each.is_dir() and not each.is_symlink() else ():
-                if re.fullmatch(files, path.name) and path.is_file() and not path.is_symlink():
+    if below:
+        folders = [path for path in _list_entries(folder) if re.fullmatch(below, path.name)]
+    for each in folders:
+        for path in _list_entries(each):
+            if re.fullmatch(files, path.name) and path.is_file() and not path.is_symlink():
+                with contextlib.suppress(FileNotFoundError):  # gone since
                     yield path, path.stat().st_size
+
+
+def _list_entries(folder: Path) -> list[Path]:
+    """List what is in a folder, nothing if it is a link, not there, or not this user's."""
+    try:
+        return [] if folder.is_symlink() else sorted(folder.iterdir())
     except OSError:
-        return  # not there, or not this user's
+        return []
 
 
 def hide_home(value: Any) -> Any:
@@ -327,5 +335,6 @@ def hide_home(value: Any) -> Any:
     homes = sorted({os.path.expanduser("~"), os.path.realpath(os.path.expanduser("~"))}, key=len)
     for home in reversed(homes):
         if home not in ("~", os.sep):
-            value = re.sub(re.escape(home.rstrip(os.sep)) + r"(?![\w.-])", "~", value)
+            whole = rf"(?<![\w.-]){re.escape(home.rstrip(os.sep))}(?![\w.-])"
+            value = re.sub(whole, "~", value)
     return value

@@ -61,8 +61,8 @@ from vae_aug.records.shards import (
 )
 from vae_aug.records.tfrecord import get_values
 
-# Above this many shards the order of reading is no longer the order of writing.
-_CYCLE = 64
+READ_AT_ONCE = 64
+"""Sources that are read in turn; with more, the order of reading is not that of writing."""
 
 
 # --- One example -----------------------------------------------------------------------------
@@ -612,7 +612,9 @@ def read_serialized(files: Sequence[str | os.PathLike[str]]) -> tf.data.Dataset:
 def read_in_turn(
     sources: Any, read: Callable[[tf.Tensor], tf.data.Dataset], *, count: int | None = None
 ) -> tf.data.Dataset:
-    """Read one record of each source in turn, of 64 sources at a time.
+    """Read one record of each source in turn, of `READ_AT_ONCE` sources at a time.
+
+    A further source begins where one of them ends.
 
     Args:
         sources: Tensor or nested list; its first axis is that of the sources.
@@ -625,7 +627,7 @@ def read_in_turn(
     count = len(sources) if count is None else count
     return tf.data.Dataset.from_tensor_slices(sources).interleave(
         read,
-        cycle_length=min(count, _CYCLE),
+        cycle_length=min(count, READ_AT_ONCE),
         block_length=1,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
