@@ -125,11 +125,22 @@ def make_way(checkpoint: str, **options: Any) -> Callable[[np.ndarray], np.ndarr
     return lambda noisy: run(noisy[..., None]).numpy()[..., 0]
 
 
+def read_filters(path: Path) -> dict[tuple[str, str, float], dict[str, Any]]:
+    """Read the rows of a former report that have a filter, by source, noise and share left."""
+    rows = json.loads(path.read_text())["rows"]
+    return {(r["source"], r["noise"], r["keep"]): r for r in rows if "best filter" in r}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--ckpt", default="demo")
     parser.add_argument("--no-filters", action="store_true", help="they take most of the time")
+    parser.add_argument(
+        "--filters-from",
+        type=Path,
+        help="report whose filters are taken, if its inputs are equal",
+    )
     parser.add_argument("--out", type=Path, default=RESULTS / "weak-noise.json")
     arguments = parser.parse_args()
     ways = {
@@ -137,6 +148,7 @@ def main() -> None:
         "denoised": make_way(arguments.ckpt),
         "adaptive": make_way(arguments.ckpt, adaptive=True),
     }
+    filtered = {} if arguments.filters_from is None else read_filters(arguments.filters_from)
     report: dict[str, Any] = {
         "checkpoint": arguments.ckpt,
         "images": IMAGES,
@@ -145,7 +157,13 @@ def main() -> None:
     }
 
     def add(source: str, noise: str, keep: float, pairs: list[Pair]) -> None:
-        row = measure(pairs, ways, not arguments.no_filters and noise != "clean")
+        former = filtered.get((source, noise, keep))
+        anew = former is None and not arguments.no_filters and noise != "clean"
+        row = measure(pairs, ways, anew)
+        if former is not None:
+            if former["input"] != row["input"]:
+                raise SystemExit(f"{arguments.filters_from}: its inputs are others; leave it out.")
+            row["best filter"] = former["best filter"]
         report["rows"].append({"source": source, "noise": noise, "keep": keep, **row})
         figures = {name: (round(v["psnr"], 2), round(v["ssim"], 3)) for name, v in row.items()}
         print(source, noise, keep, len(pairs), figures, flush=True)

@@ -104,11 +104,14 @@ def test_what_workers_cannot_do_is_refused_before_anything_is_written(tmp_path):
 
 def test_parts_of_a_shard_are_as_many_as_can_be_read_in_turn(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        augment_split, "run_tasks", lambda _, tasks, workers: asked.extend(tasks) or iter(())
-    )
+
+    def note(function, tasks, workers):
+        asked.extend(tasks)
+        raise RecordError("stop here")
+
+    monkeypatch.setattr(augment_split, "run_tasks", note)
     source = write_data(tmp_path / "in", 2, 1)
-    with pytest.raises(RecordError):  # nothing was written
+    with pytest.raises(RecordError, match="stop here"):
         augment_records(source, tmp_path / "out", make_transform(), workers=40)
     assert len(asked) == READ_AT_ONCE
 
