@@ -18,7 +18,7 @@ from benchmarks.weak_noise import SETS, Pair, make_pairs, make_way, read_repeats
 from vae_aug.evaluate.metrics import psnr, ssim
 from vae_aug.figures.drawing import join, make_text, write_png
 
-SIZE_PX, GAP_PX, TEXT_PX = 224, 6, 14
+SIZE_PX, GAP_PX, TEXT_PX = 160, 6, 12
 DIFFERENCE = 4.0
 NOISES = (
     ("lgg_flair/val.json", "multi_coil", 0.9),

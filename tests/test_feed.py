@@ -194,18 +194,6 @@ def test_a_shrunk_share_is_scaled_down(folders):
             assert weight.max() > 2.0
 
 
-def test_a_stripped_share_loses_its_dark_regions(folders):
-    sources = [open_source(folder, "train") for folder in folders]
-    plain = TrainConfig(batch_size=16, clean_share=1.0, seed=4)
-    some = dataclasses.replace(plain, stripped_share=0.5)
-    ((_, whole, _),) = collect(make_training_feed(sources, SIZE, plain), 1)
-    ((noisy, clean, _),) = collect(make_training_feed(sources, SIZE, some), 1)
-    np.testing.assert_array_equal(noisy, clean)
-    removed = (clean == 0) & (whole > 0)
-    np.testing.assert_array_equal(clean[~removed], whole[~removed])
-    assert 2 <= sum(part.any() for part in removed) <= 14
-
-
 def test_restyling_lays_another_style_over_every_image(folders):
     sources = [open_source(folder, "train") for folder in folders]
     plain = TrainConfig(batch_size=4, clean_share=1.0)

@@ -248,8 +248,6 @@ class TrainConfig(_Config):
         shrunk_share: Share of the images that are scaled down further, to a third of the square's
             side or more, for a network that will see scans of few pixels, where every pixel is
             an edge; the rest of the square is black.
-        stripped_share: Share of the images of which dark regions are made black, as where the
-            background of a scan or the skull was removed, for a network that will see noise there.
         source_weights: Share of each source of records in a batch; None for equal shares.
         batch_size: Images per step.
         steps: Optimiser steps in all.
@@ -278,7 +276,6 @@ class TrainConfig(_Config):
     clean_share: float = 0.3
     native_share: float = 0.0
     shrunk_share: float = 0.0
-    stripped_share: float = 0.0
     source_weights: tuple[float, ...] | None = None
     batch_size: int = 16
     steps: int = 2000
@@ -311,7 +308,6 @@ class TrainConfig(_Config):
         check_range("clean_share", self.clean_share, 0, 1)
         check_range("native_share", self.native_share, 0, 1)
         check_range("shrunk_share", self.shrunk_share, 0, 1)
-        check_range("stripped_share", self.stripped_share, 0, 1)
         check_range("ema", self.ema, 0, 0.99999)
         if self.encoder_weights and self.start_from:
             raise ValueError(

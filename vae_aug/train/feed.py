@@ -25,9 +25,6 @@ _ZOOM = 0.15
 _GAMMA = 0.25
 _FLOOR = 0.08
 """Grey to which air is lifted at most, in half of the images: it is black on few scanners."""
-_STRIPPED_BELOW, _STRIPPED_WINDOW = (0.04, 0.25), 9
-"""Range of the grey level below which regions are made black, and the side of their window in
-pixels: air alone at its lower end, at the upper one skull and fat of many images."""
 
 VALIDATION_KEEP = 0.4
 
@@ -110,9 +107,6 @@ def make_training_feed(
         if config.restyle:
             style = tf.random.stateless_normal([1, STYLE_DIM], seeds[2])
             clean = apply_style(clean[None], style)[0]
-        if config.stripped_share:
-            seed = tf.random.experimental.stateless_fold_in(seeds[3], 2)
-            clean = _strip_some(clean, config.stripped_share, seed)
         noisy = corrupt_randomly(
             clean, config.corruptions, config.keep, config.clean_share, seeds[1]
         )
@@ -268,15 +262,6 @@ def _shrink_some(
         lambda: (shrink(image), 1.0 + shrink(weight - 1.0)),
         lambda: (image, weight),
     )
-
-
-def _strip_some(image: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
-    """Make regions of a share of the images black whose mean is below a random grey level."""
-    chosen, level = tf.unstack(tf.random.split(seed, 2))
-    level = tf.random.stateless_uniform([], level, *_STRIPPED_BELOW)
-    means = tf.nn.avg_pool2d(image[None], _STRIPPED_WINDOW, 1, "SAME")[0]
-    stripped = tf.where(means < level, 0.0, image)
-    return tf.where(tf.random.stateless_uniform([], chosen) < share, stripped, image)
 
 
 def _to_grey(image: tf.Tensor) -> tf.Tensor:
