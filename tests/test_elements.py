@@ -162,7 +162,7 @@ def test_no_boxes_in_any_spelling(empty):
         assert read_example(element, find_layout(element)).boxes.shape == (0, 4)
 
 
-@pytest.mark.parametrize("marks", [[[1.0, 2.0]], (1, 2), object()], ids=repr)
+@pytest.mark.parametrize("marks", [[[1.0, 2.0]], (1, 2), object()], ids=type)
 def test_marks_are_told_by_their_key_whatever_they_are(marks):
     element = {"image": IMAGE, "bbox": BOXES, "keypoints": marks}
     assert find_layout(element).marks == ("keypoints",)
