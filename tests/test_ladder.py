@@ -182,7 +182,7 @@ def test_demo_takes_over_another_images_window():
     reconstruction, moved = demo.move_towards(own, z_other, tf.ones(1))
     target = demo.reconstruct(other)
     before, after = (np.abs(x - target).mean() for x in (reconstruction, moved))
-    assert after < 0.3 * before
+    assert after < 0.35 * before
 
 
 def test_a_style_is_moved_by_three_deviations_at_most(ladder):

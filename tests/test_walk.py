@@ -101,6 +101,29 @@ if "result" in globals():
 assert element["image"].dtype in ("uint8", "uint16") and element["objects"]["bbox"].shape[1] == 4
 """,
     ),
+    "docs/keras.md": (
+        "",
+        """
+assert next(iter(dataset))["images"].shape == (2, 64, 64, 1)
+""",
+    ),
+    "docs/large-sets.md": (
+        """
+import tensorflow as tf
+from vae_aug import VAEAugment, read_records
+
+augment = VAEAugment("demo", seed=1)
+service = tf.data.experimental.service
+dispatcher = service.DispatchServer()
+address = dispatcher.target.partition("://")[2]
+worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=address))
+distribute = service.distribute
+service.distribute = lambda mode, target: distribute(mode, dispatcher.target)
+""",
+        """
+assert next(iter(train))["image"].shape[-1] in (1, 3)
+""",
+    ),
     "docs/placement.md": (
         """
 import tensorflow as tf
