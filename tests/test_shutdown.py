@@ -75,17 +75,25 @@ ENDS = {
         -signal.SIGINT,
     ),
     "an iterator that only a thread knows": (
+        "begun = threading.Event()\n"
         "def read():\n"
-        "    for _ in start(bridge()): pass\n"
+        "    batches = start(bridge())\n"
+        "    begun.set()\n"
+        "    for _ in batches: pass\n"
         "threading.Thread(target=read, daemon=True).start()\n"
-        "kept = start(bridge())",
+        "kept = start(bridge())\n"
+        "begun.wait()",
         0,
     ),
     "what XLA compiled, in a thread": (
+        "begun = threading.Event()\n"
         "def read():\n"
-        "    for _ in start(compiled()): pass\n"
+        "    batches = start(compiled())\n"
+        "    begun.set()\n"
+        "    for _ in batches: pass\n"
         "threading.Thread(target=read, daemon=True).start()\n"
-        "kept = start(compiled())",
+        "kept = start(compiled())\n"
+        "begun.wait()",
         0,
     ),
     "a test runner": (
