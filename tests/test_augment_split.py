@@ -45,8 +45,9 @@ def make_transform():
     ("count", "shards", "how"),
     [
         (11, 3, {"workers": 2}),
-        (5, 1, {"workers": 2, "shards": 2}),  # more parts than records
-        (11, 3, {"runner": "FnApiRunner"}),
+        # More parts than records.
+        pytest.param(5, 1, {"workers": 2, "shards": 2}, marks=pytest.mark.slow),
+        pytest.param(11, 3, {"runner": "FnApiRunner"}, marks=pytest.mark.slow),
         pytest.param(
             11,
             2,
