@@ -132,7 +132,5 @@ def test_sources_are_read_in_turn():
     def read(source):
         return tf.data.Dataset.range(tf.cast(source[1], tf.int64)).map(lambda n: n + source[0])
 
-    read_values = [
-        int(value) for value in read_in_turn(tf.constant(sources, tf.int64), read, count=4)
-    ]
+    read_values = [int(value) for value in read_in_turn(tf.constant(sources, tf.int64), read)]
     assert read_values == [0, 10, 30, 1, 11, 2]

@@ -152,6 +152,31 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 @contextlib.contextmanager
+def replace_atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Name a temporary file that takes the place of `path` when the block ends well.
+
+    Args:
+        path: The file; an existing one is replaced. Its directory must exist.
+
+    Yields:
+        The temporary file, for the block to write and to put on disk.
+
+    Raises:
+        OSError: When the directory refuses; no temporary file is left behind.
+    """
+    path = Path(path)
+    temporary = make_temporary_path(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_file(path.parent)
+
+
+@contextlib.contextmanager
 def open_atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file for writing, whose name shows the old contents or the new, never a part.
 
@@ -161,17 +186,9 @@ def open_atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises:
         OSError: When the directory or the disk refuses; no temporary file is left behind.
     """
-    path = Path(path)
-    temporary = make_temporary_path(path)
-    try:
+    with replace_atomic(path) as temporary:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    sync_file(path.parent)

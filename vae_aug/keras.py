@@ -11,7 +11,7 @@ import tensorflow as tf
 from vae_aug.augment.elements import find_layout
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import Engine, Guard, Mode, check_number
-from vae_aug.errors import CheckpointError, EngineError
+from vae_aug.errors import EngineError
 from vae_aug.model.network import Network
 
 
@@ -148,7 +148,6 @@ class VAEAugmentation(keras.layers.Layer):
         self.supports_jit = False
         self.data_format = _check_data_format(data_format)
         self.factor, weakest = _parse_factor(factor, mode)
-        self._checkpoint_path = os.fspath(ckpt) if isinstance(ckpt, str | os.PathLike) else None
         self.augment = _RangedAugment(
             ckpt,
             weakest,
@@ -222,8 +221,8 @@ class VAEAugmentation(keras.layers.Layer):
         Raises:
             TypeError: If the layer was made of a network in memory, which has no name.
         """
-        path = self._checkpoint_path
-        if path is None:
+        name = self.augment.find_name()
+        if name is None:
             raise TypeError(
                 "a VAEAugmentation that was made of a network cannot be saved; save the network, "
                 "and make VAEAugmentation of the checkpoint's path."
@@ -233,7 +232,7 @@ class VAEAugmentation(keras.layers.Layer):
         return {
             **super().get_config(),
             **settings,
-            "ckpt": os.path.abspath(path) if os.path.exists(path) else path,
+            "ckpt": name,
             "factor": self.factor,
             "data_format": self.data_format,
         }
@@ -254,12 +253,8 @@ class VAEAugmentation(keras.layers.Layer):
         settings = dict(config)
         wanted = settings.pop("digest", None)
         layer = cls(**settings)
-        found = layer.augment.checkpoint.digest
-        if wanted not in (None, found):
-            raise CheckpointError(
-                f"{settings['ckpt']}: has the digest {found}; the layer that was saved had "
-                f"{wanted}. Copy the same checkpoint to this machine."
-            )
+        if wanted is not None:
+            layer.augment.check_digest(wanted, "the layer that was saved")
         return layer
 
 

@@ -25,7 +25,7 @@ from vae_aug.engines.engine import Known
 # Nothing here branches in Python on tensors, and converted code is slow to trace and to debug.
 _do_not_convert = tf.autograph.experimental.do_not_convert
 
-_NETWORK_CALLS = 2
+NETWORK_CALLS = 2
 """Batches under way in the network: one computes while the other waits for a free core."""
 
 
@@ -89,7 +89,7 @@ def augment_dataset(
         image, _ = steps.finish(layout, example, make_dense(computed), chosen)
         return replace_at(element, layout.image, image)
 
-    in_network = {"num_parallel_calls": _NETWORK_CALLS, "deterministic": True}
+    in_network = {"num_parallel_calls": NETWORK_CALLS, "deterministic": True}
     if layout.batched:
         return numbered.map(run, **in_network)
     around = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vae_aug.augment.dataset import NETWORK_CALLS
 from vae_aug.augment.elements import Layout, Path, get_at, replace_at
 from vae_aug.augment.steps import Steps
 from vae_aug.autotune import leave_untuned
@@ -29,9 +30,6 @@ except ModuleNotFoundError as error:
         "as_grain() needs the PyPI package grain, which is not installed. "
         "Run: pip install 'vae-aug[grain]'."
     ) from error
-
-_CALLS = 2
-"""Elements under way in the network, as under `apply`; Grain reads by 16 threads by default."""
 
 _NUMBER: Path = ("number of Grain's generator",)
 """Where a random number stands in for the id of an example."""
@@ -123,7 +121,7 @@ class GrainAugment(RandomMap):
 class _Network:
     """The steps of the transform for elements of one layout and dtypes, and of any size.
 
-    It may be called by several threads; `_CALLS` of them run, and the others wait.
+    It may be called by several threads; `NETWORK_CALLS` of them run, and the others wait.
     """
 
     def __init__(
@@ -163,7 +161,7 @@ class _Network:
         # A function, so that a second dataset does not trace the network again.
         self._make_dataset = tf.function(make_dataset, autograph=False)
         self._idle: queue.LifoQueue[_Channel | None] = queue.LifoQueue()
-        for _ in range(_CALLS):
+        for _ in range(NETWORK_CALLS):
             self._idle.put(None)
 
     def __call__(self, parts: list[tf.Tensor]) -> np.ndarray:

@@ -68,12 +68,7 @@ def _check_device(device: str) -> None:
 def _restore(name: str, digest: str, settings: dict[str, Any]) -> VAEAugment:
     """Make the transform of a pickle; the checkpoint must be the same."""
     augment = VAEAugment(name, **settings)
-    found = augment.checkpoint.digest
-    if found != digest:
-        raise CheckpointError(
-            f"{name}: has the digest {found}; the transform that was pickled had {digest}. Copy "
-            "the same checkpoint to this machine."
-        )
+    augment.check_digest(digest, "the transform that was pickled")
     return augment
 
 
@@ -396,14 +391,36 @@ class VAEAugment:
         Raises:
             TypeError: If the transform was made of a network in memory, which has no name.
         """
-        if self._name is None:
+        name = self.find_name()
+        if name is None:
             raise TypeError(
                 "a VAEAugment that was made of a network cannot be pickled; save the network, and "
                 "make VAEAugment of the checkpoint's path."
             )
-        name = os.path.abspath(self._name) if os.path.exists(self._name) else self._name
         settings = {name: getattr(self.config, name) for name in self.config.to_dict()}
         return _restore, (name, self.checkpoint.digest, settings)
+
+    def find_name(self) -> str | None:
+        """Return the checkpoint's absolute path or packaged name; None for a network in memory."""
+        name = self._name
+        return os.path.abspath(name) if name is not None and os.path.exists(name) else name
+
+    def check_digest(self, digest: str, owner: str) -> None:
+        """Check that the checkpoint is the one that something was made with.
+
+        Args:
+            digest: What that checkpoint had.
+            owner: What was made with it, for the message.
+
+        Raises:
+            CheckpointError: If it is another.
+        """
+        found = self.checkpoint.digest
+        if found != digest:
+            raise CheckpointError(
+                f"{self.find_name()}: has the digest {found}; {owner} had {digest}. Copy the same "
+                "checkpoint to this machine."
+            )
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings and the checkpoint's digest, all JSON values."""

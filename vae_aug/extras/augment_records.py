@@ -232,16 +232,11 @@ def augment_records(
                 source, split, tuple(files[split]), info.dtype, info.channels, allow_damaged
             )
             size = info.splits[split].examples
+            advance = functools.partial(_advance, progress, done, total, size)
             examples = (
-                _report_each(augment_split(part, augment), done, total, progress)
+                _report_each(augment_split(part, augment), size, advance)
                 if chosen == 1
-                else augment_split_in_parts(
-                    part,
-                    pickled,
-                    chosen,
-                    folder / _PARTS / split,
-                    functools.partial(_report_share, done, size, total, progress),
-                )
+                else augment_split_in_parts(part, pickled, chosen, folder / _PARTS / split, advance)
             )
             written = write_records(
                 report.count(examples),
@@ -389,19 +384,16 @@ def _copy_files(paths: Iterable[Path], folder: Path) -> None:
 
 
 def _report_each(
-    examples: Iterator[tf.train.Example], done: int, total: int, progress: Progress | None
+    examples: Iterator[tf.train.Example], size: int, advance: Callable[[float], None]
 ) -> Iterator[tf.train.Example]:
-    """Report progress as examples pass."""
-    for number, example in enumerate(examples, start=done + 1):
+    """Report progress as the examples of a split pass."""
+    for number, example in enumerate(examples, start=1):
         yield example
-        if progress is not None:
-            progress(number, total)
+        advance(number / size)
 
 
-def _report_share(
-    done: int, size: int, total: int, progress: Progress | None, share: float
-) -> None:
-    """Report the share of a split that is done."""
+def _advance(progress: Progress | None, done: int, total: int, size: int, share: float) -> None:
+    """Report which share of a split is done, in images."""
     if progress is not None:
         progress(done + round(share * size), total)
 

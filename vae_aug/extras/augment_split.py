@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.atomic import make_temporary_path, sync_file
+from vae_aug.atomic import replace_atomic, sync_file
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.autotune import leave_untuned
 from vae_aug.codecs.images import encode_image, parse_image_header
@@ -28,6 +28,7 @@ from vae_aug.errors import RecordError
 from vae_aug.records.check import DAMAGE, check_records
 from vae_aug.records.records import (
     READ_AT_ONCE,
+    as_record_error,
     parse_example,
     read_in_turn,
     read_serialized,
@@ -131,9 +132,7 @@ def augment_split_in_parts(
         for number, _ in enumerate(done, start=1):
             progress(number / len(tasks))
     names = [[os.fspath(path) for path in parts] for parts in files]
-    merged = read_in_turn(
-        names, lambda parts: read_in_turn(parts, tf.data.TFRecordDataset, count=step)
-    )
+    merged = read_in_turn(names, lambda parts: read_in_turn(parts, tf.data.TFRecordDataset))
     for serialized in leave_untuned(merged).as_numpy_iterator():
         yield tf.train.Example.FromString(serialized)
 
@@ -159,20 +158,11 @@ def augment_part(
         return f"{file}, record {first + step * index}"
 
     examples = _augment(records, source, augment, locate, function)
-    temporary = make_temporary_path(path)
-    try:
+    with as_record_error(path.parent, source.name), replace_atomic(path) as temporary:
         with tf.io.TFRecordWriter(os.fspath(temporary)) as writer:
             for example in examples:
                 writer.write(example.SerializeToString(deterministic=True))
         sync_file(temporary)
-        temporary.replace(path)
-    except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
-        raise RecordError(
-            f"{path}: writing failed ({reason}). Free space or fix permissions and run it again."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @functools.lru_cache(maxsize=1)

@@ -121,7 +121,7 @@ def _make_blocks(
         )
         for path, part in parts.items()
     ]
-    yield from run_tasks(make_block, tasks, workers)
+    return run_tasks(make_block, tasks, workers)
 
 
 def make_block(path: Path, images: Sequence[AnnotatedImage], conversion: Conversion) -> None:

@@ -351,7 +351,7 @@ def _write_parts(
     """Write the shards of some names, in place of former ones, and return what each holds."""
     if not 1 <= num_shards <= 99999:
         raise ValueError(f"num_shards must be in [1, 99999]; got {num_shards!r}.")
-    refuse = functools.partial(_as_record_error, directory, names[0])
+    refuse = functools.partial(as_record_error, directory, names[0])
     with refuse():
         directory.mkdir(parents=True, exist_ok=True)
     if label_names is not None:
@@ -372,7 +372,7 @@ def _write_parts(
 
 
 @contextlib.contextmanager
-def _as_record_error(directory: Path, name: str) -> Iterator[None]:
+def as_record_error(directory: Path, name: str) -> Iterator[None]:
     """Turn what the disk raises into a `RecordError`."""
     try:
         yield
@@ -609,25 +609,22 @@ def read_serialized(files: Sequence[str | os.PathLike[str]]) -> tf.data.Dataset:
     return leave_untuned(read_in_turn(names, tf.data.TFRecordDataset))
 
 
-def read_in_turn(
-    sources: Any, read: Callable[[tf.Tensor], tf.data.Dataset], *, count: int | None = None
-) -> tf.data.Dataset:
+def read_in_turn(sources: Any, read: Callable[[tf.Tensor], tf.data.Dataset]) -> tf.data.Dataset:
     """Read one record of each source in turn, of `READ_AT_ONCE` sources at a time.
 
     A further source begins where one of them ends.
 
     Args:
-        sources: Tensor or nested list; its first axis is that of the sources.
+        sources: Tensor or nested list; its first axis, of known length, is that of the sources.
         read: Reads a source.
-        count: Number of sources, of a tensor in a graph; None for the length of a list.
 
     Returns:
         The records, in the order of the sources.
     """
-    count = len(sources) if count is None else count
+    sources = tf.convert_to_tensor(sources)
     return tf.data.Dataset.from_tensor_slices(sources).interleave(
         read,
-        cycle_length=min(count, READ_AT_ONCE),
+        cycle_length=min(sources.shape[0], READ_AT_ONCE),
         block_length=1,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
