@@ -66,6 +66,7 @@ LONGEST = (
     "test_vae.py",
     "test_encoder.py",
     "test_cli_examples.py",
+    "test_page_in_browser.py",
 )
 """Files whose tests take half a minute together, the longest first."""
 

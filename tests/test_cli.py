@@ -710,6 +710,26 @@ def test_preview_draws_a_sheet(records, tmp_path, brighten):
     assert read_image(out).shape[1] == 8 + 3 * 228 - 4 + 8
 
 
+def test_preview_writes_a_page_and_says_how_large_it_is(records, tmp_path, brighten):
+    out = tmp_path / "page.html"
+    options = ("--split", "train", "--rows", 2, "--samples", 1, "--out", out)
+    first = run("preview", records, *options)
+    assert first.exit_code == 0, first.stderr
+    content = out.read_bytes()
+    assert first.stdout.strip() == f"{out}: {len(content) / 1e6:.1f} MB"
+    assert content.startswith(b"<!doctype html>") and b"patient-" not in content
+    again = run("preview", records, *options, "--json")  # which replaces it, as a sheet is
+    assert json.loads(again.stdout) == {"out": str(out), "images": 2}
+    assert out.read_bytes() == content
+
+
+def test_preview_names_a_folder_that_is_not_there(records, tmp_path, brighten):
+    out = tmp_path / "absent" / "page.html"
+    result = run("preview", records, "--split", "train", "--samples", 1, "--out", out)
+    assert result.exit_code == 1 and "absent" in result.stderr
+    assert "No such file or directory" in result.stderr
+
+
 def test_preview_shows_records_of_other_tools(records, tmp_path, brighten):
     folder = shutil.copytree(records, tmp_path / "foreign")
     (folder / "dataset.json").unlink()

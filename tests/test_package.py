@@ -85,7 +85,11 @@ def test_every_module_is_in_the_wheel(wheel: zipfile.ZipFile, folder: str) -> No
 def test_package_data_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     checkpoints = {path.name for path in (ROOT / "vae_aug" / "checkpoints").glob("*.keras")}
     assert "demo.keras" in checkpoints
+    pages = {path.name for path in (ROOT / "vae_aug" / "figures" / "pages").iterdir()}
+    assert {"page.css", "preview.html", "preview.js"} <= pages
+    data = {f"vae_aug/figures/pages/{name}" for name in pages}
     expected = {f"vae_aug/checkpoints/{name}" for name in checkpoints} | {
+        *data,
         "vae_aug/py.typed",
         "vae_aug_tfds/med_vae_augmented/CITATIONS.bib",
         "vae_aug_tfds/med_vae_augmented/README.md",

@@ -1,4 +1,4 @@
-"""The preview sheet: which images, which variants, which figures."""
+"""The preview, as a sheet or a page: which images, which variants, which figures."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from fake_vae import BrighteningVAE, ErasingVAE, FakeVAE
+from test_page import read_data
 
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.evaluate import preview
 from vae_aug.evaluate.preview import (
     choose_rows,
     describe_transform,
+    is_page,
     make_variants,
     show_variants,
 )
 from vae_aug.train.corrupt import corrupt_image
+from vae_aug.version import __version__
 
 BOX = np.array([[0.25, 0.25, 0.5, 0.75]], np.float32)
 
@@ -144,3 +147,36 @@ def test_the_sheet_has_a_row_for_each_image_and_all_of_the_caption(tmp_path, mon
     assert written["value_range"] == (0, 200) and written["label_names"] == ["cyst"]
     shown = "".join(panel.heading + panel.note for row in written["rows"] for panel in row)
     assert "source-" not in shown + written["caption"]
+
+
+def test_a_page_has_the_boxes_of_the_records_and_what_the_transform_reports(tmp_path):
+    path = tmp_path / "page.html"
+    augment = VAEAugment(BrighteningVAE(), factor=0.2, seed=0, value_range=(0, 200))
+    elements = [make_element(index, boxes=index) for index in range(3)]
+    preview.write_preview(path, elements, augment, label_names=["cyst"], count=2)
+    text = path.read_text()
+    assert "source-" not in text
+    data = read_data(text)
+    assert [case["boxes"] for case in data["cases"]] == [BOX.tolist() * n for n in range(3)]
+    assert data["cases"][2]["labels"] == [0, 0] and data["classes"][0]["name"] == "cyst"
+    for element, case in zip(elements, data["cases"], strict=True):
+        _, report = make_variants(augment, element, 2)
+        first, *states = case["states"]
+        assert first["heading"] == "input" and "fidelity" not in first
+        assert [state["heading"] for state in states] == ["sample 1", "sample 2"]
+        for number, state in enumerate(states):
+            assert state["note"].startswith("change 5%, SSIM 0.9")  # 10 of 200
+            for name in ("fidelity", "contrast", "guarded"):
+                # The image has one value, so no box has a contrast.
+                told = [None if np.isnan(value) else value for value in report[name][number]]
+                assert state[name] == told
+    settings = {"mode": "sample", "factor": "0.2", "seed": "0", "value range": "0 to 200"}
+    settings |= {"digest": "fake", "vae_aug": __version__}
+    assert data["settings"].items() >= settings.items()
+    for part in ("SSIM of a box with its margin", "Contrast left: "):
+        assert part in data["explanation"]
+
+
+@pytest.mark.parametrize("name", ["page.html", "page.htm", "PAGE.HTML", "a.b/page.html"])
+def test_the_end_of_a_name_makes_a_page(name):
+    assert is_page(name) and not is_page(f"{name}.png") and not is_page("html")

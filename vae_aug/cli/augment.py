@@ -143,7 +143,13 @@ def augment(
 @command("vae-aug preview records --ckpt run --out sheet.png")
 def preview(
     records: options.Records,
-    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("sheet.png"),
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="PNG file to write, or a page for a browser if its name ends in .html: one file "
+            "that needs no network."
+        ),
+    ] = Path("sheet.png"),
     ckpt: options.Checkpoint = "demo",
     split: options.Split = "train",
     rows: Annotated[int, typer.Option(min=1, max=50, help="Images to show.")] = 4,
@@ -190,7 +196,7 @@ def preview(
     with show_work("drawing"):
         calls.write_preview(out, chosen, transform, label_names=label_names, count=samples)
     publish({"out": out, "images": len(chosen)})
-    say(f"{out}")
+    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB" if calls.is_page(out) else f"{out}")
 
 
 @command(

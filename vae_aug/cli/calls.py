@@ -10,7 +10,7 @@ from vae_aug.evaluate.denoising import Corruptions, evaluate_denoising
 from vae_aug.evaluate.diversity import measure_diversity
 from vae_aug.evaluate.fidelity import measure_box_fidelity
 from vae_aug.evaluate.outcome import OUTCOME_NAME, judge_training
-from vae_aug.evaluate.preview import choose_rows, write_preview
+from vae_aug.evaluate.preview import choose_rows, is_page, write_preview
 from vae_aug.evaluate.report import print_denoising, print_diversity, write_report
 from vae_aug.evaluate.speed import WAYS, Speed, list_engines, measure_engines
 from vae_aug.evaluate.subset import Subset

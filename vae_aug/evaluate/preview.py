@@ -1,9 +1,11 @@
-"""A sheet that shows what the transform does to one's own images before a detector sees them."""
+"""Sheets and pages that show what the transform does to images before a detector sees them."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,17 @@ import tensorflow as tf
 
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.evaluate.metrics import find_body, ssim
+from vae_aug.figures.page import PAGE_SUFFIXES, write_page
 from vae_aug.figures.sheet import Panel, make_panels, write_sheet
 from vae_aug.grey import compute_grey, find_range
 from vae_aug.model.checkpoint import StoredNetwork
 from vae_aug.model.network import Network
+from vae_aug.version import __version__
 
 _LOOKED_AT = 1000
 _LISTED_BOXES = 3
 _DIGEST_LETTERS = 12
+_BOX_MEASURES = ("fidelity", "contrast", "guarded")
 
 
 def make_variants(
@@ -64,16 +69,20 @@ def show_variants(
     heading = heading or {"denoise": "denoised", "sample": "sample", "interpolate": "moved"}[mode]
     variants, report = make_variants(augment, element, count)
     images = {"input": element["image"].numpy()}
-    notes = {}
+    notes, measures = {}, {}
     for number, image in enumerate(variants):
         name = heading if count == 1 else f"{heading} {number + 1}"
         images[name] = image
         told = {key: value[number] for key, value in report.items()}
         notes[name] = _describe_variant(augment, images["input"], image, told)
+        measures[name] = {key: told[key] for key in _BOX_MEASURES}
     labels = element["objects"]["label"].numpy()
     # Records of other tools come without names.
     names = [label_names[k] if k < len(label_names) else f"label {k + 1}" for k in labels]
-    return make_panels(images, element["objects"]["bbox"].numpy(), names, notes)
+    panels = make_panels(images, element["objects"]["bbox"].numpy(), names, notes)
+    return [
+        dataclasses.replace(panel, measures=measures.get(panel.heading, {})) for panel in panels
+    ]
 
 
 def describe_network(network: Network | StoredNetwork) -> str:
@@ -84,19 +93,29 @@ def describe_network(network: Network | StoredNetwork) -> str:
 
 def describe_transform(augment: VAEAugment) -> str:
     """Name the checkpoint and every setting that changes what the transform puts out."""
+    text = ", ".join(f"{name} {value}" for name, value in list_settings(augment).items())
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def list_settings(augment: VAEAugment) -> dict[str, str]:
+    """List the checkpoint and every setting that changes what the transform puts out."""
     config = augment.config
     guard = "off" if config.guard == "off" else f"{config.guard} below {config.min_fidelity:g}"
     values = (
         "of the dtype" if config.value_range is None else "{:g} to {:g}".format(*config.value_range)
     )
-    further = "".join(
-        f", {name.replace('_', ' ')} {value}" for name, value in config.list_optional().items()
-    )
-    return (
-        f"Checkpoint {describe_network(augment.checkpoint)}, mode {config.mode}, factor "
-        f"{config.factor:g}, detail {config.detail:g}, p {config.p:g}, guard {guard}, value "
-        f"range {values}, seed {config.seed}, engine {config.engine}{further}."
-    )
+    return {
+        "checkpoint": describe_network(augment.checkpoint),
+        "mode": config.mode,
+        "factor": f"{config.factor:g}",
+        "detail": f"{config.detail:g}",
+        "p": f"{config.p:g}",
+        "guard": guard,
+        "value range": values,
+        "seed": str(config.seed),
+        "engine": config.engine,
+        **{name.replace("_", " "): str(value) for name, value in config.list_optional().items()},
+    }
 
 
 def describe_fidelity(augment: VAEAugment) -> str:
@@ -117,6 +136,15 @@ def describe_figures(augment: VAEAugment) -> str:
     )
 
 
+def describe_columns(augment: VAEAugment) -> str:
+    """Say what the figures of a page are."""
+    return (
+        "Change is the mean absolute change. It and the SSIM to the input are those of the body. "
+        f"Fidelity of a box: {describe_fidelity(augment)}. Contrast left: the box's "
+        "contrast-to-noise ratio to its surroundings, divided by that in the input."
+    )
+
+
 def write_preview(
     path: str | os.PathLike[str],
     elements: Sequence[Mapping[str, Any]],
@@ -126,10 +154,11 @@ def write_preview(
     count: int = 3,
     caption: str = "",
 ) -> None:
-    """Write a PNG sheet of images and their variants, one row an image.
+    """Write images and their variants, as a PNG sheet with one row an image or as a page.
 
     Args:
-        path: The PNG file.
+        path: The file. One that ends in .html or .htm becomes a page, see
+            `vae_aug.figures.page.write_page`.
         elements: The rows, as `vae_aug.records.records.read_records` yields them.
         augment: A transform with a seed.
         label_names: Names of the labels.
@@ -137,15 +166,24 @@ def write_preview(
         caption: What is to be said besides the settings.
 
     Raises:
-        OSError: If the sheet cannot be written.
+        VAEAugError: If the images are too large for a page.
+        OSError: If the file cannot be written.
     """
-    write_sheet(
-        path,
-        [show_variants(augment, element, count, label_names) for element in elements],
-        " ".join(filter(None, (describe_transform(augment), caption, describe_figures(augment)))),
-        label_names=label_names,
-        value_range=augment.config.value_range,
-    )
+    rows = [show_variants(augment, element, count, label_names) for element in elements]
+    shown: dict[str, Any] = {"label_names": label_names, "value_range": augment.config.value_range}
+    if is_page(path):
+        digest = {"digest": getattr(augment.checkpoint, "digest", ""), "vae_aug": __version__}
+        settings = list_settings(augment) | digest
+        text = " ".join(filter(None, (caption, describe_columns(augment))))
+        write_page(path, rows, text, settings=settings, **shown)
+    else:
+        texts = (describe_transform(augment), caption, describe_figures(augment))
+        write_sheet(path, rows, " ".join(filter(None, texts)), **shown)
+
+
+def is_page(path: str | os.PathLike[str]) -> bool:
+    """Tell a page from a sheet by the end of its name."""
+    return Path(path).suffix.lower() in PAGE_SUFFIXES
 
 
 def choose_rows(dataset: tf.data.Dataset, count: int) -> list[dict[str, Any]]:

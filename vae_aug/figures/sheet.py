@@ -52,6 +52,8 @@ class Panel:
         names: `[N]`, their classes.
         compared: Whether it is a state of its row's first image, with the same boxes. It is then
             shown in the window of that image, with its difference from it; else in its own window.
+        measures: What was measured of the boxes, `[N]` each, by its name. A sheet does not show it;
+            see `vae_aug.figures.page`.
     """
 
     image: np.ndarray
@@ -60,6 +62,7 @@ class Panel:
     boxes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 4)))
     names: Sequence[str] = ()
     compared: bool = True
+    measures: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def make_panels(
@@ -117,12 +120,12 @@ def write_sheet(
     Raises:
         OSError: If the file cannot be written.
     """
-    shares = [[_to_shares(panel.image, value_range) for panel in row] for row in rows]
+    shares = [[to_shares(panel.image, value_range) for panel in row] for row in rows]
     used = dict.fromkeys(name for row in rows for panel in row for name in panel.names)
     names = list(dict.fromkeys([*label_names, *used]))
     style = _Style(
         cell_px=cell_px,
-        scale=_find_scale(rows, shares),
+        scale=find_scale(rows, shares),
         colours={name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)},
         legible={
             name: make_legible(name, f"label {place + 1}") for place, name in enumerate(names)
@@ -182,8 +185,16 @@ def find_window(shares: np.ndarray) -> tuple[float, float]:
     return 0.0, 1.0
 
 
-def _to_shares(image: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
-    """Turn values into shares of the grey range: `[H, W, C] float32`."""
+def to_shares(image: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
+    """Turn values into shares of the grey range.
+
+    Args:
+        image: `[H, W, C]`.
+        value_range: Values of black and white, as of `write_sheet`.
+
+    Returns:
+        `[H, W, C] float32`, 0 for black and 1 for white.
+    """
     if value_range is None:
         limit = np.iinfo(image.dtype).max if np.issubdtype(image.dtype, np.integer) else 1.0
         value_range = (0.0, float(limit))
@@ -198,8 +209,16 @@ def _show(shares: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     return np.broadcast_to(levels, (*levels.shape[:2], 3))
 
 
-def _find_scale(rows: Sequence[Sequence[Panel]], shares: Sequence[Sequence[np.ndarray]]) -> float:
-    """Find one scale for the differences of all rows: of 0.1%, 0.2%, 0.5%, 1% ... ."""
+def find_scale(rows: Sequence[Sequence[Panel]], shares: Sequence[Sequence[np.ndarray]]) -> float:
+    """Find one scale for the differences of all rows: of 0.1%, 0.2%, 0.5%, 1% ... .
+
+    Args:
+        rows: The images.
+        shares: Their pixels, from `to_shares`.
+
+    Returns:
+        The difference that has the full colour, as a share of the grey range.
+    """
     largest = [
         np.percentile(np.abs(_subtract(plane, planes[0])), _SHOWN_SHARE)
         for row, planes in zip(rows, shares, strict=True)
