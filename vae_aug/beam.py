@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from vae_aug.errors import MissingPackageError, RecordError
@@ -45,6 +45,21 @@ def run_on_beam(
             f"the Beam runner {runner!r} failed ({type(error).__name__}); its own log says why. "
             "Run it again when that is mended."
         ) from error
+
+
+def generate_on_beam(
+    function: Callable[..., Iterable[Any]], tasks: Sequence[tuple[Any, ...]]
+) -> beam.PTransform:
+    """Make a transform of a pipeline that yields what a function yields for each task.
+
+    Args:
+        function: Yields the same when a runner calls it again for the same task.
+        tasks: Arguments of each call; functions and arguments travel pickled.
+
+    Returns:
+        A transform that takes no collection.
+    """
+    return beam.Create(tasks) | beam.Reshuffle() | beam.FlatMapTuple(function)
 
 
 def _make_pipeline(runner: str, options: Mapping[str, str]) -> beam.Pipeline:

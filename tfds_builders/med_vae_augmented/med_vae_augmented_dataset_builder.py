@@ -8,28 +8,26 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import re
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vae_aug.augment.transform import VAEAugment
-from vae_aug.autotune import leave_untuned
 from vae_aug.config import OPTIONAL_SETTINGS, AugmentConfig, Guard, Mode
 from vae_aug.extras.augment_records import count_seen_patients
-from vae_aug.extras.augment_split import make_provenance
-from vae_aug.phantoms import embedded
-from vae_aug.records import records
-from vae_aug.records.check import DAMAGE, check_records
-from vae_aug.records.shards import DatasetInfo
-from vae_aug.version import __version__
+from vae_aug.extras.augment_split import PARTS_FOR_RUNNER
+from vae_aug.extras.tfds_examples import (
+    EMBEDDED,
+    ExampleSource,
+    count_lost,
+    list_parts,
+    make_examples,
+    open_source,
+)
 
-EMBEDDED = "embedded"
-# An element as `read_records` yields it, in NumPy, and what was done to it.
-_Augmented = tuple[dict[str, Any], dict[str, Any]]
 # Settings that reach VAEAugment; its engine and device do not change what is built.
 _TRANSFORM_FIELDS = (
     "mode",
@@ -42,18 +40,6 @@ _TRANSFORM_FIELDS = (
     "hardest_of",
     "adaptive",
 )
-# Factor 0 and detail 1 are the settings under which VAEAugment is the identity.
-_NO_PROVENANCE = {
-    "checkpoint": "",
-    "mode": "none",
-    "factor": 0.0,
-    "detail": 1.0,
-    "guard": "off",
-    "min_fidelity": 0.0,
-    "seed": 0,
-    "settings": "",
-    "version": __version__,
-}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -144,17 +130,6 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
         return settings | ({"allow_damaged": True} if self.allow_damaged else {})
 
 
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    """Where images come from; `read(split)` yields elements as `read_records` does."""
-
-    label_names: tuple[str, ...]
-    dtype: str
-    channels: int
-    splits: tuple[str, ...]
-    read: Callable[..., tf.data.Dataset]
-
-
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Builds images with boxes, the training split augmented by a VAE."""
 
@@ -172,6 +147,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             description="The embedded source, its training images varied by a latent draw.",
         ),
     ]
+
+    _on_beam = False
 
     def _info(self) -> tfds.core.DatasetInfo:
         source = self._source
@@ -231,8 +208,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             CheckpointError: If the checkpoint cannot be loaded.
             RecordError: If the source cannot be read.
         """
-        download_config = kwargs.get("download_config")
-        overwrites = download_config and download_config.download_mode.overwrite_dataset
+        download_config = kwargs.get("download_config") or tfds.download.DownloadConfig()
+        overwrites = download_config.download_mode.overwrite_dataset
+        self._on_beam = bool(download_config.beam_options or download_config.beam_runner)
         if self.is_prepared() and not overwrites:
             self._check_built_alike()
         super().download_and_prepare(**kwargs)
@@ -265,31 +243,24 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             self._tell_seen_patients(self._augment)
         return {split: self._generate_examples(split) for split in splits}
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        augmented = split in self.builder_config.augment_splits
-        elements = self._source.read(split)
-        pairs = self._augment_elements(elements) if augmented else _leave_untouched(elements)
-        provenance = make_provenance(self._augment) if augmented else _NO_PROVENANCE
-        # The source's identifiers need not be unique; the order of the source is fixed.
-        for index, (element, report) in enumerate(self._name_damage(pairs, split)):
-            yield (
-                index,
-                {
-                    "image": element["image"],
-                    "image/id": element["image/source_id"],
-                    "objects": element["objects"],
-                    **{f"augment/{key}": value for key, value in (provenance | report).items()},
-                },
+    def _generate_examples(self, split: str) -> Any:
+        """Return the examples of a split, or how workers of Beam make them."""
+        augment = self._augment if split in self.builder_config.augment_splits else None
+        (whole,) = list_parts(self._source, split)
+        if self._source.allow_damaged and (lost := count_lost(whole)):
+            logging.getLogger(__name__).warning(
+                "%s: %d records of the split %r are damaged and are lost",
+                self.builder_config.source,
+                lost,
+                split,
             )
+        if not self._on_beam:
+            return make_examples(whole, augment)
+        from vae_aug.beam import generate_on_beam  # needs an extra
 
-    def _name_damage(self, pairs: Iterator[_Augmented], split: str) -> Iterator[_Augmented]:
-        """Name file, record and key where TensorFlow only says that some record is damaged."""
-        try:
-            yield from pairs
-        except DAMAGE:
-            if self.builder_config.source != EMBEDDED:
-                check_records(self.builder_config.source, split)
-            raise
+        pickled = None if augment is None else pickle.dumps(augment)
+        parts = list_parts(self._source, split, PARTS_FOR_RUNNER)
+        return generate_on_beam(make_examples, [(part, pickled) for part in parts])
 
     def _tell_seen_patients(self, augment: VAEAugment) -> None:
         """Tell of evaluation splits with patients whom the network was trained on."""
@@ -306,8 +277,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
 
     @functools.cached_property
-    def _source(self) -> _Source:
-        return _open_source(self.builder_config.source, self.builder_config.allow_damaged)
+    def _source(self) -> ExampleSource:
+        config = self.builder_config
+        return open_source(config.source, allow_damaged=config.allow_damaged)
 
     @functools.cached_property
     def _augment(self) -> VAEAugment:
@@ -315,74 +287,3 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return VAEAugment(
             self.builder_config.checkpoint, **{name: settings[name] for name in _TRANSFORM_FIELDS}
         )
-
-    def _augment_elements(self, elements: tf.data.Dataset) -> Iterator[_Augmented]:
-        """Augment element by element, as `Dataset.map` does, holding a few of them in memory."""
-        augmented = elements.map(
-            self._augment.call_with_report,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        for element, report in leave_untuned(augmented).prefetch(1):
-            yield _to_numpy(element), _to_numpy(report)
-
-
-def _open_source(source: str, allow_damaged: bool) -> _Source:
-    if source == EMBEDDED:
-        return _Source(embedded.LABELS, "uint8", 1, embedded.SPLITS, _read_embedded)
-    info = records.read_info(source)
-    read = functools.partial(_read_records, source, info, allow_damaged)
-    return _Source(info.label_names, info.dtype, info.channels, tuple(info.splits), read)
-
-
-def _read_records(
-    source: str, info: DatasetInfo, allow_damaged: bool, split: str
-) -> tf.data.Dataset:
-    dataset = records.read_records(source, split, allow_damaged=allow_damaged)
-    if allow_damaged:
-        readable = sum(1 for _ in dataset)
-        if lost := info.splits[split].examples - readable:
-            logging.getLogger(__name__).warning(
-                "%s: %d records of the split %r are damaged and are lost", source, lost, split
-            )
-    return dataset
-
-
-def _read_embedded(split: embedded.Split) -> tf.data.Dataset:
-    def generate() -> Iterator[dict[str, Any]]:
-        for item in embedded.read_embedded(split):
-            label = [embedded.LABELS.index(name) for name in item.labels]
-            yield {
-                "image": item.image,
-                "image/source_id": item.source_id,
-                "objects": {"bbox": item.boxes, "label": np.array(label, np.int64)},
-            }
-
-    signature = {
-        "image": tf.TensorSpec((None, None, 1), tf.uint8),
-        "image/source_id": tf.TensorSpec((), tf.string),
-        "objects": {
-            "bbox": tf.TensorSpec((None, 4), tf.float32),
-            "label": tf.TensorSpec((None,), tf.int64),
-        },
-    }
-    return tf.data.Dataset.from_generator(generate, output_signature=signature)
-
-
-def _leave_untouched(elements: tf.data.Dataset) -> Iterator[_Augmented]:
-    for element in elements:
-        count = len(element["objects"]["label"])
-        yield (
-            _to_numpy(element),
-            {
-                "augmented": False,
-                "fidelity": np.ones(count, np.float32),
-                "contrast": np.ones(count, np.float32),
-                "guarded": np.zeros(count, np.bool_),
-            },
-        )
-
-
-def _to_numpy(element: dict[str, Any]) -> dict[str, Any]:
-    """Turn tensors into arrays."""
-    return tf.nest.map_structure(lambda leaf: leaf.numpy(), element)

@@ -16,6 +16,8 @@ import tensorflow_datasets as tfds
 from vae_aug.config import AugmentConfig
 from vae_aug.errors import RecordError
 from vae_aug.extras.replay import restore_transform
+from vae_aug.phantoms.embedded import DEFAULT_COUNTS, read_embedded
+from vae_aug.records import records
 from vae_aug.records.records import make_example, read_records, write_records
 from vae_aug.version import __version__
 
@@ -294,12 +296,87 @@ def test_an_example_tells_how_to_make_its_bytes_again(tmp_path):
     assert any(changed)
 
 
+def build_on_beam(data_dir, config, **options):
+    """Build on a runner of Beam, which does not ask GitHub for a program that runs pipelines."""
+    beam = pytest.importorskip("apache_beam", reason="install vae-aug[beam]")
+    settings = {"runner": "DirectRunner", "update_compatibility_version": beam.__version__}
+    options = beam.options.pipeline_options.PipelineOptions.from_dictionary(settings | options)
+    builder = builder_module.Builder(data_dir=data_dir, config=config)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(beam_options=options))
+    return builder
+
+
+def read_shards(builder):
+    """Return the records of each file, in their order; TFDS does not sort the keys of a record."""
+    return {
+        path.name: [
+            tf.train.Example.FromString(record).SerializeToString(deterministic=True)
+            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+        ]
+        for path in Path(builder.data_path).glob("*tfrecord*")
+    }
+
+
+@pytest.mark.parametrize("shards", [pytest.param(1, marks=pytest.mark.slow), 3])
+def test_workers_of_beam_build_the_same_bytes(shards, tmp_path):
+    examples = [
+        make_example(
+            np.full((16, 16, 1), 9 * index, np.uint8),
+            source_id=f"image-{index}",
+            boxes=BOXES[: index % 3],
+            labels=[1, 0][: index % 3],
+            label_names=LABELS,
+        )
+        for index in range(11)
+    ]
+    source = tmp_path / "source"
+    write_records(examples, source, "train", shards, label_names=LABELS)
+    config = make_config(source=str(source), augment_splits=[])
+    built = read_shards(build(tmp_path / "one", config))
+    assert built and built == read_shards(build_on_beam(tmp_path / "beam", config))
+
+
+@pytest.mark.slow
+def test_workers_of_beam_build_the_embedded_source(tmp_path, monkeypatch):
+    monkeypatch.setitem(DEFAULT_COUNTS, "train", 2)
+    config = make_config(source="embedded", augment_splits=[])
+    built = read_shards(build(tmp_path / "one", config))
+    assert len(built) == 3 and built == read_shards(build_on_beam(tmp_path / "beam", config))
+
+
+def test_what_workers_of_beam_find_damaged_is_named(tmp_path, monkeypatch):
+    # Boxes of large sets are checked as they are read.
+    monkeypatch.setattr(records, "CHECKED_BYTES", 0)
+    example = make_example(
+        make_image("test", 0), source_id="image", boxes=BOXES[:1], labels=[0], label_names=LABELS
+    )
+    example.features.feature["image/object/bbox/xmin"].float_list.value[0] = np.nan
+    write_records([example], tmp_path / "source", "train", label_names=LABELS)
+    config = make_config(source=str(tmp_path / "source"), augment_splits=[])
+    with pytest.raises(RecordError, match=r"train-00000-of-00001.tfrecord, record 0.*xmin"):
+        build(tmp_path / "one", config)
+    with pytest.raises(Exception, match=r"train-00000-of-00001.tfrecord, record 0.*xmin"):
+        build_on_beam(tmp_path / "beam", config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"direct_num_workers": "2", "direct_running_mode": "multi_processing"}],
+    ids=["in one process", "in two processes"],
+)
+def test_workers_of_beam_augment_as_one_process_does(options, tmp_path):
+    config = make_config(mode="sample", seed=11)
+    built = read_shards(build(tmp_path / "one", config))
+    assert built == read_shards(build_on_beam(tmp_path / "beam", config, **options))
+
+
 @pytest.mark.slow
 def test_a_fixed_configuration_needs_no_data(tmp_path):
     builder = build(tmp_path, "phantom_denoise")
     counts = {name: split.num_examples for name, split in builder.info.splits.items()}
     assert min(counts[name] for name in ("train", "validation", "test")) > 0
-    source = {item.source_id: item for item in builder_module.embedded.read_embedded("train")}
+    source = {item.source_id: item for item in read_embedded("train")}
     examples = read_split(builder, "train")
     assert set(examples) == set(source)
     for name, item in source.items():

@@ -42,8 +42,11 @@ SETTINGS = ("mode", "factor", "detail", "guard", "min_fidelity", "seed")
 REPLAYED = (*SETTINGS, "p", "value_range", "engine")
 """Settings of a transform in `augment/settings`, from which a record can be made again."""
 
-_PARTS_PER_WORKER, _PARTS_FOR_RUNNER = 4, 32
-"""Parts at least, so that no worker waits long for another; workers of a runner are not known."""
+PARTS_FOR_RUNNER = 32
+"""Parts of a split at least, since the number of a runner's workers is not known."""
+
+_PARTS_PER_WORKER = 4
+"""Parts of a split at least for each process, so that none waits long for another."""
 
 _MOST_CONTRAST = 1e6
 """Maximum contrast ratio that is stored in thousandths."""
@@ -117,8 +120,8 @@ def augment_split_in_parts(
     folder.mkdir(parents=True, exist_ok=True)
     paths = tuple(path.absolute() for path in source.files)
     source = dataclasses.replace(source, folder=source.folder.absolute(), files=paths)
-    wanted = _PARTS_PER_WORKER * workers if isinstance(workers, int) else _PARTS_FOR_RUNNER
-    step = min(-(-wanted // len(source.files)), READ_AT_ONCE)
+    wanted = _PARTS_PER_WORKER * workers if isinstance(workers, int) else PARTS_FOR_RUNNER
+    step = choose_step(len(source.files), wanted)
     files = [
         [folder.absolute() / f"{shard:05}-{first:05}.tfrecord" for first in range(step)]
         for shard in range(len(source.files))
@@ -152,7 +155,7 @@ def augment_part(
     """
     file = source.files[shard]
     records = read_serialized([file]).shard(step, first)
-    augment, function = _load_transform(pickled)
+    augment, function = load_transform(pickled)
 
     def locate(index: int) -> str:
         return f"{file}, record {first + step * index}"
@@ -165,9 +168,29 @@ def augment_part(
         sync_file(temporary)
 
 
+def choose_step(shards: int, wanted: int) -> int:
+    """Choose into how many parts each shard is divided.
+
+    Args:
+        shards: Number of shards.
+        wanted: Number of parts in all, at least.
+
+    Returns:
+        Number of parts of a shard, at most `READ_AT_ONCE`.
+    """
+    return min(-(-wanted // shards), READ_AT_ONCE)
+
+
 @functools.lru_cache(maxsize=1)
-def _load_transform(pickled: bytes) -> tuple[VAEAugment, Callable[..., Any]]:
-    """Load the transform once a worker, with a function that is traced once for all parts."""
+def load_transform(pickled: bytes) -> tuple[VAEAugment, Callable[..., Any]]:
+    """Load a transform once a worker.
+
+    Args:
+        pickled: The transform.
+
+    Returns:
+        The transform, and its `call_with_report` as a function that is traced once for all parts.
+    """
     augment: VAEAugment = pickle.loads(pickled)
     return augment, tf.function(augment.call_with_report, autograph=False)
 

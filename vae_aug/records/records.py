@@ -575,9 +575,9 @@ def read_records(
             shard is not as `dataset.json` says, a record is damaged or no `tf.train.Example`, or
             its boxes are not finite, crossed, or of uneven length; it names file, index and key.
     """
-    files, info = find_records(source, split, unannotated=unannotated, allow_damaged=allow_damaged)
-    if not allow_damaged and sum(path.stat().st_size for path in files) <= CHECKED_BYTES:
-        check_boxes(files)
+    files, info = find_checked_records(
+        source, split, unannotated=unannotated, allow_damaged=allow_damaged
+    )
     dtype, channels, count = _describe_images(files, info)
     dataset = read_serialized(files)
     parallel = tf.data.AUTOTUNE if num_parallel_calls is None else num_parallel_calls
@@ -591,6 +591,33 @@ def read_records(
     if counted and count is not None:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
     return dataset
+
+
+def find_checked_records(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    split: str | None = None,
+    *,
+    unannotated: bool = False,
+    allow_damaged: bool = False,
+) -> tuple[list[Path], DatasetInfo | None]:
+    """Find shards by `find_records`, and read small sets through once to check their boxes.
+
+    Args:
+        source: Folder of a data set; a file or pattern of files; or a list of files.
+        split: The split of a folder; not needed if there is only one.
+        unannotated: Whether to find the split's unannotated images, too.
+        allow_damaged: Whether to accept damaged shards, and to leave boxes unchecked.
+
+    Returns:
+        The shards in order, and the contents of `dataset.json` if there is one beside them.
+
+    Raises:
+        RecordError: As of `read_records`.
+    """
+    files, info = find_records(source, split, unannotated=unannotated, allow_damaged=allow_damaged)
+    if not allow_damaged and sum(path.stat().st_size for path in files) <= CHECKED_BYTES:
+        check_boxes(files)
+    return files, info
 
 
 def read_serialized(files: Sequence[str | os.PathLike[str]]) -> tf.data.Dataset:
