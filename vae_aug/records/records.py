@@ -564,7 +564,8 @@ def read_records(
             up to its first damaged record.
         counted: Whether the dataset has the number of elements that `dataset.json` tells, and
             fails if it yields another. Pass False for `"distributed_epoch"` and every other way of
-            tf.data service in which a worker reads a share of the elements.
+            tf.data service in which a worker reads a share of the elements; then shards are read
+            one after another, since each is handed to a worker as a whole.
 
     Returns:
         Elements as `parse_example` yields them. The number of elements is set if it is `counted`
@@ -579,7 +580,7 @@ def read_records(
         source, split, unannotated=unannotated, allow_damaged=allow_damaged
     )
     dtype, channels, count = _describe_images(files, info)
-    dataset = read_serialized(files)
+    dataset = read_serialized(files, in_turn=counted)
     parallel = tf.data.AUTOTUNE if num_parallel_calls is None else num_parallel_calls
     dataset = dataset.map(
         lambda serialized: parse_example(serialized, dtype, channels),
@@ -620,18 +621,22 @@ def find_checked_records(
     return files, info
 
 
-def read_serialized(files: Sequence[str | os.PathLike[str]]) -> tf.data.Dataset:
-    """Read the serialised records of shards in the order in which they were written.
+def read_serialized(
+    files: Sequence[str | os.PathLike[str]], *, in_turn: bool = True
+) -> tf.data.Dataset:
+    """Read the serialised records of shards.
 
     Args:
         files: The shards, in the order of their numbers.
+        in_turn: Whether to read them in the order in which they were written, which takes a record
+            of each shard in turn; otherwise shard after shard.
 
     Returns:
         Scalar strings, one `tf.train.Example` each. tf.data's tuner is switched off for this
         dataset and all that are derived from it, see `vae_aug.autotune`.
     """
     names = [os.fspath(path) for path in files]
-    if len(names) == 1:
+    if len(names) == 1 or not in_turn:
         return leave_untuned(tf.data.TFRecordDataset(names))
     return leave_untuned(read_in_turn(names, tf.data.TFRecordDataset))
 
