@@ -1,0 +1,268 @@
+"""What a kill leaves behind: commands are killed at random moments, run again, and compared.
+
+    .venv/bin/python benchmarks/faults.py --kills 40
+
+A command is killed by SIGKILL between the moment at which its first file appears and its end, in
+turn with all of its workers and alone. It is then run again until it ends well, and everything in
+the folder around its output, hidden files included, is compared with what a run without a fault
+leaves. Results are kept after each kill, and a later call goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from throughput import RESULTS, describe_machine
+
+from vae_aug.atomic import write_atomic
+from vae_aug.codecs.images import write_image
+from vae_aug.phantoms.embedded import write_embedded
+
+IMAGES = 96
+_CACHE = """
+from vae_aug import VAEAugment, read_records
+for _ in VAEAugment("demo", seed=1).cache(read_records("records", "train"), "{out}"): pass
+"""
+_TRAINING = {
+    "model": {"profile": "ladder", "image_size": 64, "variation": False},
+    "train": {"steps": 30, "validate_every": 10, "batch_size": 2, "frozen_stages": 4},
+}
+_BUILD = {"name": "own", "source": "records", "seed": 1}
+_NOT_COMPARED = {
+    # Hours and speeds stand in these.
+    "train": ("log.jsonl", "tensorboard", "curves.png", "start.json", "events"),
+    "tfds": ("downloads",),
+}
+"""Files and folders of a command's output whose content differs between two whole runs."""
+_STATUS_OF_A_KILL = -signal.SIGKILL
+
+
+class Command(NamedTuple):
+    """A command under test.
+
+    Attributes:
+        line: Its arguments after those of Python, with `{out}` for its output.
+        records: Whether TFRecord files are compared as sets of examples, since their bytes differ
+            between two processes.
+    """
+
+    line: tuple[str, ...]
+    records: bool = False
+
+
+def list_commands() -> dict[str, Command]:
+    """List the commands; they run in a folder with `source`, `images` and `records`."""
+    cli = ("-m", "vae_aug.cli")
+    ingest = (*cli, "ingest", "source", "{out}", "--split", "train")
+    augment = (*cli, "augment", "records", "{out}", "--ckpt", "demo", "--seed", "1")
+    train = (*cli, "train", "records", "--config", "training.json", "--out", "{out}")
+    tfds = (
+        *("-c", "from tensorflow_datasets.scripts.cli.main import launch_cli; launch_cli()"),
+        *("build", "med_vae_augmented", "--imports", "vae_aug_tfds.med_vae_augmented"),
+        *(
+            "--data_dir",
+            "{out}",
+            "--config",
+            json.dumps(_BUILD).replace("{", "{{").replace("}", "}}"),
+        ),
+    )
+    return {
+        "ingest": Command(ingest),
+        "ingest, 2 workers": Command((*ingest, "--workers", "2")),
+        "augment": Command(augment),
+        "augment, 2 workers": Command((*augment, "--workers", "2")),
+        "augment, Beam": Command((*augment, "--runner", "FnApiRunner")),
+        "denoise": Command((*cli, "denoise", "images", "{out}", "--ckpt", "demo")),
+        "cache": Command(("-c", _CACHE)),
+        "train": Command(train),
+        "tfds build": Command(tfds, records=True),
+    }
+
+
+def make_sources(folder: Path) -> None:
+    """Write what the commands read."""
+    write_embedded(folder / "source", counts={"train": IMAGES}, size=64, real=False)
+    line = ["ingest", "source", "records", "--split", "train"]
+    subprocess.run([sys.executable, "-m", "vae_aug.cli", *line], cwd=folder, check=True)
+    (folder / "images").mkdir()
+    for index in range(IMAGES):
+        image = np.random.default_rng(index).integers(0, 256, (64, 64, 1), np.uint8)
+        write_image(folder / "images" / f"{index}.png", image)
+    (folder / "training.json").write_text(json.dumps(_TRAINING))
+
+
+def start(command: Command, folder: Path, out: Path) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own."""
+    line = [argument.format(out=out) for argument in command.line]
+    return subprocess.Popen(
+        [sys.executable, *line],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def describe(name: str, command: Command, around: Path) -> dict[str, Any]:
+    """Return the content of all files around an output, by their paths in it."""
+    skipped = _NOT_COMPARED.get(name.partition(" ")[0], ())
+    return {
+        str(path.relative_to(around)): _read_examples(path)
+        if command.records and "tfrecord" in path.name
+        else path.read_bytes()
+        for path in sorted(around.rglob("*"))
+        if path.is_file()
+        and not any(part.startswith(skipped) for part in path.parts[1:] if skipped)
+    }
+
+
+def _read_examples(path: Path) -> list[bytes]:
+    return [
+        tf.train.Example.FromString(record).SerializeToString(deterministic=True)
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    ]
+
+
+def run_whole(name: str, command: Command, folder: Path) -> tuple[dict[str, Any], float, float]:
+    """Run a command; return its files, and the seconds to the first of them and to the end."""
+    with tempfile.TemporaryDirectory() as around:
+        begin = time.monotonic()
+        process = start(command, folder, Path(around) / "out")
+        first = 0.0
+        while process.poll() is None:
+            if not first and any(Path(around).iterdir()):
+                first = time.monotonic() - begin
+            time.sleep(0.02)
+        if process.returncode:
+            raise RuntimeError(f"{name} ends with status {process.returncode} without a fault.")
+        return describe(name, command, Path(around)), first, time.monotonic() - begin
+
+
+def try_once(
+    name: str,
+    command: Command,
+    folder: Path,
+    expected: dict[str, Any],
+    kill_after_s: float,
+    group: bool,
+) -> dict[str, Any] | None:
+    """Kill a command and run it again; None if it ended before it could be killed."""
+    with tempfile.TemporaryDirectory() as around:
+        out = Path(around) / "out"
+        process = start(command, folder, out)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(kill_after_s)
+        if process.poll() is not None:
+            return None
+        (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
+        if process.wait() != _STATUS_OF_A_KILL:
+            return None
+        statuses = []
+        while len(statuses) < 3 and (not statuses or statuses[-1]):
+            statuses.append(start(command, folder, out).wait())
+        if not group:
+            time.sleep(2.0)  # for workers without a parent to end
+        found = describe(name, command, Path(around))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    common = set(found) & set(expected)
+    return {
+        "after_s": round(kill_after_s, 2),
+        "with_workers": group,
+        "statuses": statuses,
+        "lost": len(set(expected) - common),
+        "wrong": sum(found[path] != expected[path] for path in common),
+        "left_over": sorted(set(found) - common),
+    }
+
+
+def measure(
+    name: str,
+    command: Command,
+    folder: Path,
+    kills: int,
+    keep: Callable[[list[Any]], None],
+    done: list[Any],
+) -> None:
+    """Kill a command until it was killed `kills` times."""
+    if len(done) >= kills:
+        return
+    expected, first, whole = run_whole(name, command, folder)
+    again, *_ = run_whole(name, command, folder)
+    if again != expected:
+        differing = sorted(path for path in expected if again.get(path) != expected[path])
+        raise RuntimeError(f"{name}: two runs without a fault differ in {differing}.")
+    print(f"{name}: first file after {first:.1f} s, end after {whole:.1f} s", flush=True)
+    numbers = random.Random(len(done))
+    while len(done) < kills:
+        moment = numbers.uniform(first, whole)
+        trial = try_once(name, command, folder, expected, moment, len(done) % 2 == 0)
+        if trial is not None:
+            done.append(trial)
+            keep(done)
+            print(name, len(done), trial, flush=True)
+
+
+def summarize(trials: list[dict[str, Any]]) -> dict[str, int]:
+    """Count what went wrong in the trials of a command."""
+    return {
+        "kills": len(trials),
+        "lost": sum(trial["lost"] for trial in trials),
+        "wrong": sum(trial["wrong"] for trial in trials),
+        "left_over": sum(bool(trial["left_over"]) for trial in trials),
+        "not_whole_after_a_second_run": sum(trial["statuses"][0] != 0 for trial in trials),
+    }
+
+
+def main() -> None:
+    commands = list_commands()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--commands", nargs="*", default=list(commands), choices=list(commands))
+    parser.add_argument("--kills", type=int, default=40, help="of each command")
+    parser.add_argument("--out", type=Path, default=RESULTS / "faults.json")
+    arguments = parser.parse_args()
+    results = json.loads(arguments.out.read_text())["trials"] if arguments.out.is_file() else {}
+
+    def keep(name: str, trials: list[Any]) -> None:
+        results[name] = trials
+        told = {
+            "benchmark": "faults",
+            "environment": describe_machine(),
+            "summary": {name: summarize(trials) for name, trials in results.items()},
+            "trials": results,
+        }
+        write_atomic(arguments.out, (json.dumps(told, indent=1) + "\n").encode())
+
+    with tempfile.TemporaryDirectory() as folder:
+        make_sources(Path(folder))
+        for name in arguments.commands:
+            done = results.get(name, [])
+            measure(
+                name,
+                commands[name],
+                Path(folder),
+                arguments.kills,
+                functools.partial(keep, name),
+                done,
+            )
+    print(json.dumps({name: summarize(trials) for name, trials in results.items()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
