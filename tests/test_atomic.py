@@ -203,3 +203,11 @@ def test_folders_that_a_killed_run_left_are_removed_and_nothing_else(tmp_path):
         (tmp_path / name).mkdir() if name != "kept/file" else (tmp_path / name).touch()
     remove_temporaries(out)
     assert list_all(tmp_path) == sorted(kept)
+
+
+@pytest.mark.parametrize("writer", [open_atomic, lock_folder])
+def test_an_error_of_the_disk_names_what_was_written(tmp_path, writer):
+    full = pytest.raises(OSError, match=r"No space left on device: '.*/report'")
+    with full, writer(tmp_path / "report"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -54,6 +54,24 @@ def remove_temporaries(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def name_disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name a path in errors of writing, e.g. to a full disk, which come from the system without.
+
+    Args:
+        path: The file or folder that the block writes.
+
+    Raises:
+        OSError: As the block raises it, with a `filename`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+@contextlib.contextmanager
 def lock_folder(folder: Path, *, beside: bool = False) -> Iterator[bool]:
     """Keep every other process, and every other thread, from locking the same folder.
 
@@ -71,7 +89,8 @@ def lock_folder(folder: Path, *, beside: bool = False) -> Iterator[bool]:
 
     Raises:
         RecordError: If it is locked already. Nothing is waited for.
-        OSError: If the file of the lock cannot be made.
+        OSError: If the file of the lock cannot be made, or as the block raises it, with the folder
+            as its `filename` if it has none.
     """
     # By its real name, so that a link to the folder is the same folder.
     folder = folder.resolve()
@@ -82,7 +101,8 @@ def lock_folder(folder: Path, *, beside: bool = False) -> Iterator[bool]:
         yield False
         return
     try:
-        yield True
+        with name_disk_errors(folder):
+            yield True
     finally:
         # While the lock is held, so that no other run's file is removed. Windows removes no open
         # file; there an empty one stays.
@@ -162,12 +182,13 @@ def replace_atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         The temporary file, for the block to write and to put on disk.
 
     Raises:
-        OSError: When the directory refuses; no temporary file is left behind.
+        OSError: When the directory or the disk refuses; no temporary file is left behind.
     """
     path = Path(path)
     temporary = make_temporary_path(path)
     try:
-        yield temporary
+        with name_disk_errors(path):
+            yield temporary
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
