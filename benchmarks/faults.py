@@ -43,12 +43,6 @@ _TRAINING = {
     "train": {"steps": 30, "validate_every": 10, "batch_size": 2, "frozen_stages": 4},
 }
 _BUILD = {"name": "own", "source": "records", "seed": 1}
-_NOT_COMPARED = {
-    # Hours and speeds stand in these.
-    "train": ("log.jsonl", "tensorboard", "curves.png", "start.json", "events"),
-    "tfds": ("downloads",),
-}
-"""Files and folders of a command's output whose content differs between two whole runs."""
 _STATUS_OF_A_KILL = -signal.SIGKILL
 
 
@@ -59,10 +53,13 @@ class Command(NamedTuple):
         line: Its arguments after those of Python, with `{out}` for its output.
         records: Whether TFRecord files are compared as sets of examples, since their bytes differ
             between two processes.
+        skipped: Begins of names of files and folders that are not compared, since hours and speeds
+            stand in them.
     """
 
     line: tuple[str, ...]
     records: bool = False
+    skipped: tuple[str, ...] = ()
 
 
 def list_commands() -> dict[str, Command]:
@@ -89,8 +86,8 @@ def list_commands() -> dict[str, Command]:
         "augment, Beam": Command((*augment, "--runner", "FnApiRunner")),
         "denoise": Command((*cli, "denoise", "images", "{out}", "--ckpt", "demo")),
         "cache": Command(("-c", _CACHE)),
-        "train": Command(train),
-        "tfds build": Command(tfds, records=True),
+        "train": Command(train, skipped=("log.jsonl", "tensorboard", "curves.png", "start.json")),
+        "tfds build": Command(tfds, records=True, skipped=("downloads",)),
     }
 
 
@@ -119,16 +116,15 @@ def start(command: Command, folder: Path, out: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def describe(name: str, command: Command, around: Path) -> dict[str, Any]:
+def describe(command: Command, around: Path) -> dict[str, Any]:
     """Return the content of all files around an output, by their paths in it."""
-    skipped = _NOT_COMPARED.get(name.partition(" ")[0], ())
     return {
         str(path.relative_to(around)): _read_examples(path)
         if command.records and "tfrecord" in path.name
         else path.read_bytes()
         for path in sorted(around.rglob("*"))
         if path.is_file()
-        and not any(part.startswith(skipped) for part in path.parts[1:] if skipped)
+        and not any(part.startswith(command.skipped) for part in path.relative_to(around).parts)
     }
 
 
@@ -139,7 +135,7 @@ def _read_examples(path: Path) -> list[bytes]:
     ]
 
 
-def run_whole(name: str, command: Command, folder: Path) -> tuple[dict[str, Any], float, float]:
+def run_whole(command: Command, folder: Path) -> tuple[dict[str, Any], float, float]:
     """Run a command; return its files, and the seconds to the first of them and to the end."""
     with tempfile.TemporaryDirectory() as around:
         begin = time.monotonic()
@@ -150,12 +146,11 @@ def run_whole(name: str, command: Command, folder: Path) -> tuple[dict[str, Any]
                 first = time.monotonic() - begin
             time.sleep(0.02)
         if process.returncode:
-            raise RuntimeError(f"{name} ends with status {process.returncode} without a fault.")
-        return describe(name, command, Path(around)), first, time.monotonic() - begin
+            raise RuntimeError(f"{command.line}: status {process.returncode} without a fault.")
+        return describe(command, Path(around)), first, time.monotonic() - begin
 
 
 def try_once(
-    name: str,
     command: Command,
     folder: Path,
     expected: dict[str, Any],
@@ -178,7 +173,7 @@ def try_once(
             statuses.append(start(command, folder, out).wait())
         if not group:
             time.sleep(2.0)  # for workers without a parent to end
-        found = describe(name, command, Path(around))
+        found = describe(command, Path(around))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     common = set(found) & set(expected)
@@ -203,8 +198,8 @@ def measure(
     """Kill a command until it was killed `kills` times."""
     if len(done) >= kills:
         return
-    expected, first, whole = run_whole(name, command, folder)
-    again, *_ = run_whole(name, command, folder)
+    expected, first, whole = run_whole(command, folder)
+    again, *_ = run_whole(command, folder)
     if again != expected:
         differing = sorted(path for path in expected if again.get(path) != expected[path])
         raise RuntimeError(f"{name}: two runs without a fault differ in {differing}.")
@@ -212,7 +207,7 @@ def measure(
     numbers = random.Random(len(done))
     while len(done) < kills:
         moment = numbers.uniform(first, whole)
-        trial = try_once(name, command, folder, expected, moment, len(done) % 2 == 0)
+        trial = try_once(command, folder, expected, moment, len(done) % 2 == 0)
         if trial is not None:
             done.append(trial)
             keep(done)
