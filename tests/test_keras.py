@@ -370,7 +370,7 @@ def test_another_process_loads_the_model_once_the_module_is_imported(tmp_path):
     assert run.stdout.split() == ["demo"]
 
 
-def test_a_transform_with_a_range_of_factors_cannot_travel():
-    layer = VAEAugmentation("demo", factor=(0.1, 0.9), seed=0)
-    with pytest.raises(TypeError, match="with a range of factors cannot be pickled"):
-        pickle.dumps(layer.augment)
+def test_a_transform_with_a_range_of_factors_travels_with_it():
+    layer = VAEAugmentation("demo", factor=(0.1, 0.4), seed=0)
+    config = pickle.loads(pickle.dumps(layer.augment)).config
+    assert (config.factor, config.weakest) == (0.4, 0.25)

@@ -36,7 +36,16 @@ def tfds(boxes, image=IMAGE):
 
 REFUSED = {
     # Settings.
-    "factor as a range": (make(factor=(0.5, 1.0)), TypeError, r"range.*not offered.*factor=1\.0"),
+    "factor as a range": (
+        make(factor=(0.5, 1.0)),
+        TypeError,
+        r"range, factor=1\.0",
+    ),
+    "a range for denoise": (
+        make(mode="denoise", weakest=0.5),
+        ValueError,
+        "weakest is for modes that vary images; got mode='denoise'",
+    ),
     "factor as a list": (make(factor=[0, 2]), TypeError, r"got \[0, 2\] \(list\).*factor=2"),
     "factor as text": (make(factor="0.5"), TypeError, r"got '0.5' \(str\).*without quotes"),
     "factor as a switch": (make(factor=True), TypeError, r"got True \(bool\)"),

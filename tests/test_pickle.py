@@ -17,7 +17,14 @@ from vae_aug import VAEAugment
 from vae_aug.errors import CheckpointError
 from vae_aug.model.checkpoint import save_checkpoint
 
-SETTINGS = {"mode": "sample", "factor": 0.5, "seed": 3, "value_range": (0, 255), "guard": "keep"}
+SETTINGS = {
+    "mode": "sample",
+    "factor": 0.5,
+    "seed": 3,
+    "value_range": (0, 255),
+    "guard": "keep",
+    "weakest": 0.2,
+}
 
 
 @pytest.fixture(scope="module")

@@ -354,6 +354,7 @@ def test_bytes_do_not_depend_on_how_elements_are_processed(mode, profile):
         {},
         {"mode": "interpolate", "detail": 0.5, "p": 0.7},
         pytest.param({"hardest_of": 3}, marks=pytest.mark.slow),
+        pytest.param({"weakest": 0.3}, marks=pytest.mark.slow),
     ],
 )
 def test_transformations_do_not_depend_on_how_elements_are_processed(varied_ladder, options):

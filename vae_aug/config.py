@@ -369,7 +369,7 @@ TRAIN_RECIPES: dict[str, dict[str, Any]] = {
 """Fields of `TrainConfig` that `vae-aug train` gives another default for a profile."""
 
 
-OPTIONAL_SETTINGS: dict[str, Any] = {"hardest_of": 1, "adaptive": False}
+OPTIONAL_SETTINGS: dict[str, Any] = {"hardest_of": 1, "adaptive": False, "weakest": 1.0}
 """Settings of a transform that are told only where they are not this, the default."""
 
 
@@ -391,6 +391,7 @@ class AugmentConfig(_Config):
     bounding_box_format: str | None = None
     hardest_of: int = 1
     adaptive: bool = False
+    weakest: float = 1.0
 
     def list_optional(self) -> dict[str, Any]:
         """List those of `OPTIONAL_SETTINGS` that are not the default, by their names."""
@@ -422,6 +423,7 @@ class AugmentConfig(_Config):
             "min_fidelity": check_number("min_fidelity", self.min_fidelity, 0, 1, hint=share),
             "batch_size": check_number("batch_size", self.batch_size, 1, whole=True),
             "hardest_of": check_number("hardest_of", self.hardest_of, 1, MAX_HARDEST, whole=True),
+            "weakest": check_number("weakest", self.weakest, 0, 1, hint=share),
         }
         if self.hardest_of > 1 and self.mode != "sample":
             raise ValueError(f"hardest_of chooses among samples; got mode={self.mode!r}.")
@@ -429,6 +431,11 @@ class AugmentConfig(_Config):
             raise TypeError(f"adaptive must be True or False; got {self.adaptive!r}.")
         if self.adaptive and self.mode != "denoise":
             raise ValueError(f"adaptive is for mode='denoise'; got mode={self.mode!r}.")
+        if self.weakest < 1 and self.mode == "denoise":
+            raise ValueError(
+                "weakest is for modes that vary images; got mode='denoise' and weakest="
+                f"{self.weakest}. What a detector sees at inference is denoised by one strength."
+            )
         if self.seed is not None:
             lowest = -float("inf")
             checked["seed"] = check_number("seed", self.seed, lowest, whole=True)
@@ -485,10 +492,9 @@ def _refuse_range(factor: Any) -> None:
     """Refuse a range of strengths, which Keras's layers take."""
     if isinstance(factor, tuple | list):
         raise TypeError(
-            f"factor must be one number; got {factor!r} ({type(factor).__name__}). A range, as "
-            "Keras's layers take it, is not offered: with one factor the modes 'sample' and "
-            "'interpolate' sample how far each example moves. Pass the upper end, "
-            f"factor={factor[-1] if factor else 1.0!r}."
+            f"factor must be one number; got {factor!r} ({type(factor).__name__}). Pass the upper "
+            f"end of a range, factor={factor[-1] if factor else 1.0!r}, and as weakest the share "
+            "of it that the lower end is."
         )
 
 

@@ -15,32 +15,6 @@ from vae_aug.errors import EngineError
 from vae_aug.model.network import Network
 
 
-class _RangedAugment(VAEAugment):
-    """A transform in which each example's factor is sampled."""
-
-    def __init__(self, ckpt: Any, weakest: float, **settings: Any) -> None:
-        """Make the transform.
-
-        Args:
-            ckpt: As for `VAEAugment`.
-            weakest: Least share of `factor`, in [0, 1]; an example's own is uniform from there on.
-            **settings: As for `VAEAugment`.
-        """
-        self._weakest = weakest
-        super().__init__(ckpt, **settings)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Refuse to be pickled, since a `VAEAugment` has no range of factors.
-
-        Raises:
-            TypeError: Always.
-        """
-        raise TypeError(
-            "the transform of a VAEAugmentation with a range of factors cannot be pickled, nor "
-            "sent to workers; make a VAEAugment with one factor, or the layer in each worker."
-        )
-
-
 @keras.saving.register_keras_serializable(package="vae_aug")
 class VAEAugmentation(keras.layers.Layer):
     """Denoise images, or vary them, as a preprocessing layer of Keras.
@@ -148,9 +122,8 @@ class VAEAugmentation(keras.layers.Layer):
         self.supports_jit = False
         self.data_format = _check_data_format(data_format)
         self.factor, weakest = _parse_factor(factor, mode)
-        self.augment = _RangedAugment(
+        self.augment = VAEAugment(
             ckpt,
-            weakest,
             mode=mode,
             factor=self.factor[1] if isinstance(self.factor, tuple) else self.factor,
             detail=detail,
@@ -164,6 +137,7 @@ class VAEAugmentation(keras.layers.Layer):
             bounding_box_format=bounding_box_format,
             hardest_of=hardest_of,
             adaptive=adaptive,
+            weakest=weakest,
         )
         self._runs_at_inference = mode == "denoise" and self.augment.config.p == 1
 
@@ -228,7 +202,8 @@ class VAEAugmentation(keras.layers.Layer):
                 "and make VAEAugmentation of the checkpoint's path."
             )
         settings = self.augment.get_config()
-        del settings["batch_size"]  # only `apply` reads it
+        # Only `apply` reads the first; `factor` says what the second does.
+        del settings["batch_size"], settings["weakest"]
         return {
             **super().get_config(),
             **settings,

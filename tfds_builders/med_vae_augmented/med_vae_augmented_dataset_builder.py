@@ -39,6 +39,7 @@ _TRANSFORM_FIELDS = (
     "seed",
     "hardest_of",
     "adaptive",
+    "weakest",
 )
 
 
@@ -60,6 +61,7 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
         seed: See `VAEAugment`; never None, so that a build can be repeated.
         hardest_of: See `VAEAugment`.
         adaptive: See `VAEAugment`.
+        weakest: See `VAEAugment`.
         augment_splits: Splits that pass through the autoencoder.
         augment_evaluation: Must be true for `augment_splits` to name another split than train.
         strict: Whether a network that was trained on a patient of an evaluation split is refused;
@@ -81,6 +83,7 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
     seed: int = 0
     hardest_of: int = 1
     adaptive: bool = False
+    weakest: float = 1.0
     augment_splits: tuple[str, ...] = ("train",)
     augment_evaluation: bool = False
     strict: bool = False

@@ -22,24 +22,20 @@ if TYPE_CHECKING:
     from vae_aug.augment.grain import GrainAugment
 
 
-def make_engine(
-    vae: Network | StoredNetwork, config: AugmentConfig, weakest: float = 1.0
-) -> TensorFlowEngine:
+def make_engine(vae: Network | StoredNetwork, config: AugmentConfig) -> TensorFlowEngine:
     """Make the engine that the settings name; see `TensorFlowEngine`."""
     if config.engine.startswith("openvino"):
         # An extra, which only those who ask for it need to have.
         from vae_aug.engines.openvino import OpenVINOEngine
 
-        return OpenVINOEngine(vae, config, weakest)
-    return (XLAEngine if config.engine == "xla" else TensorFlowEngine)(vae, config, weakest)
+        return OpenVINOEngine(vae, config)
+    return (XLAEngine if config.engine == "xla" else TensorFlowEngine)(vae, config)
 
 
 @functools.lru_cache(maxsize=4)
-def share_engine(
-    vae: StoredNetwork, config: AugmentConfig, weakest: float = 1.0
-) -> TensorFlowEngine:
+def share_engine(vae: StoredNetwork, config: AugmentConfig) -> TensorFlowEngine:
     """Make the engine of settings once, which saves later transforms their traces."""
-    return make_engine(vae, config, weakest)
+    return make_engine(vae, config)
 
 
 def _check_device(device: str) -> None:
@@ -107,9 +103,6 @@ class VAEAugment:
         >>> dataset.apply(augment)          # all of it, fastest       # doctest: +SKIP
     """
 
-    _weakest: float = 1.0
-    """Least share of `factor`, for a subclass to set before it calls `__init__`."""
-
     def __init__(
         self,
         ckpt: str | os.PathLike[str] | Network,
@@ -128,6 +121,7 @@ class VAEAugment:
         bounding_box_format: str | None = None,
         hardest_of: int = 1,
         adaptive: bool = False,
+        weakest: float = 1.0,
     ) -> None:
         """Load the checkpoint and check the settings.
 
@@ -181,6 +175,9 @@ class VAEAugment:
             adaptive: For `"denoise"`: whether the part of the change that is not noise is left out,
                 place by place, as `vae_aug.augment.adaptive` estimates it. Images that have
                 little noise then change little.
+            weakest: Share of `factor` from which each example's own strength is sampled, uniformly
+                up to `factor`, in [0, 1]; 1 for one strength. Not for `"denoise"`. With
+                `hardest_of` samples are compared at the strength `factor`.
 
         Raises:
             CheckpointError: If the checkpoint cannot be loaded.
@@ -205,6 +202,7 @@ class VAEAugment:
             bounding_box_format=bounding_box_format,
             hardest_of=hardest_of,
             adaptive=adaptive,
+            weakest=weakest,
         )
         if device is not None:
             _check_device(device)
@@ -238,11 +236,11 @@ class VAEAugment:
         """
         config = self.config
         if self._name is None or config.engine.startswith("openvino"):
-            return make_engine(self.checkpoint, config, self._weakest)
+            return make_engine(self.checkpoint, config)
         seed = None if config.seed is None else 0
         same = {key: getattr(config, key) for key in ENGINE_SETTINGS}
         shared = AugmentConfig(**same, seed=seed, engine=config.engine)
-        return share_engine(self.checkpoint, shared, self._weakest)
+        return share_engine(self.checkpoint, shared)
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, *element: Any) -> Any:

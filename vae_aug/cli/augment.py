@@ -44,6 +44,7 @@ def augment(
     seed: options.Seed = 0,
     hardest_of: options.HardestOf = 1,
     adaptive: options.Adaptive = False,
+    weakest: options.Weakest = 1.0,
     engine: options.NetworkEngine = "tensorflow",
     split: Annotated[
         list[str],
@@ -103,6 +104,7 @@ def augment(
         engine=engine,
         hardest_of=hardest_of,
         adaptive=adaptive,
+        weakest=weakest,
         batch_size=batch_size,
     )
     if strict:
@@ -165,6 +167,7 @@ def preview(
     value_range: options.ValueRange = None,
     hardest_of: options.HardestOf = 1,
     adaptive: options.Adaptive = False,
+    weakest: options.Weakest = 1.0,
     engine: options.NetworkEngine = "tensorflow",
     seed: options.Seed = 0,
 ) -> None:
@@ -190,6 +193,7 @@ def preview(
         engine=engine,
         hardest_of=hardest_of,
         adaptive=adaptive,
+        weakest=weakest,
     )
     info = find_records(records, split, unannotated=True)[1]
     label_names = () if info is None else info.label_names

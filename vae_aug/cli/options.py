@@ -230,6 +230,15 @@ HardestOf = Annotated[
         "different; for a checkpoint with a variation.",
     ),
 ]
+Weakest = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Share of the factor from which each image's own strength is sampled, up to the "
+        "factor; 1 for one strength. Not for denoise.",
+    ),
+]
 Adaptive = Annotated[
     bool,
     typer.Option(

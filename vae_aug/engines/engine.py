@@ -26,7 +26,7 @@ from vae_aug.model.profiles import PROFILES
 Known = dict[str, tf.Tensor]
 """Tensors by their name, as a network's `describe` returns them."""
 
-ENGINE_SETTINGS = ("mode", "factor", "detail", "device", "hardest_of")
+ENGINE_SETTINGS = ("mode", "factor", "detail", "device", "hardest_of", "weakest")
 """Settings that an engine's graphs depend on, beside itself and whether there is a seed."""
 
 _SHARE_NOISE = NoiseSpec(10_000, (), True)
@@ -70,17 +70,13 @@ class TensorFlowEngine:
     displace: Displace = staticmethod(fields.displace)
     """Moves the pixels of an image as a transformation says."""
 
-    def __init__(
-        self, vae: Network | StoredNetwork, config: AugmentConfig, weakest: float = 1.0
-    ) -> None:
+    def __init__(self, vae: Network | StoredNetwork, config: AugmentConfig) -> None:
         """Copy the weights; graphs are made when first needed.
 
         Args:
             vae: The network, or anything with its `config`, `list_noise` and `vary`; or a stored
                 one, which is loaded only if its graph is not in the cache.
-            config: Mode, factor, detail and device.
-            weakest: Least share of `factor`, in [0, 1]. Below 1 each image's own is sampled by its
-                seed, uniformly from `weakest` on. Not for `"denoise"`.
+            config: What `ENGINE_SETTINGS` names, and the seed.
 
         Raises:
             CheckpointError: If a stored network has to be loaded and cannot be.
@@ -95,7 +91,6 @@ class TensorFlowEngine:
         self.image_size = SQUARE if self.makes_fields else vae.config.input_size
         self._source = vae
         self._config = config
-        self._weakest = weakest
         self._frozen: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
         kept = self._find_kept()
         # Unlike `Path.is_dir`, it does not raise in a folder that this user may not read.
@@ -137,7 +132,7 @@ class TensorFlowEngine:
         with tf.device(self._config.device):
             height, width = find_sides(images)
             noise = sample_noise(seeds, self._list_noise(height, width))
-            if self._weakest < 1.0:
+            if self._config.weakest < 1.0:
                 return self._compute_weakened(images, noise, known, self._sample_shares(seeds))
             return self._compute_batch(images, noise, known)
 
@@ -178,7 +173,7 @@ class TensorFlowEngine:
     def _sample_shares(self, seeds: tf.Tensor) -> tf.Tensor:
         """Sample which share of `factor` each image gets: `[B] float32`."""
         uniform = sample_noise(seeds, {"share": _SHARE_NOISE})["share"]
-        return self._weakest + (1.0 - self._weakest) * uniform
+        return self._config.weakest + (1.0 - self._config.weakest) * uniform
 
     def _compute_weakened(
         self, images: tf.Tensor, noise: Noise, known: Known, shares: tf.Tensor

@@ -84,9 +84,7 @@ class OpenVINOEngine(TensorFlowEngine):
     displace = staticmethod(warp.displace)
     """By OpenCV; see `vae_aug.engines.warp`."""
 
-    def __init__(
-        self, vae: Network | StoredNetwork, config: AugmentConfig, weakest: float = 1.0
-    ) -> None:
+    def __init__(self, vae: Network | StoredNetwork, config: AugmentConfig) -> None:
         """Check the processor, and copy the weights; see `TensorFlowEngine`.
 
         Raises:
@@ -99,7 +97,7 @@ class OpenVINOEngine(TensorFlowEngine):
                 "engine='openvino-bfloat16' needs a processor with instructions for bfloat16 "
                 "(AVX512_BF16 or AMX), and this one has none. Choose engine='openvino'."
             )
-        super().__init__(vae, config, weakest)
+        super().__init__(vae, config)
 
     def find_most(self, height: Any, width: Any) -> Any:
         """Return None but for batches that it infers whole, which need room."""

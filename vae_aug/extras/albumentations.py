@@ -240,6 +240,7 @@ class VAETransform(ImageOnlyTransform):
         value_range: Any
         hardest_of: Any
         adaptive: Any
+        weakest: Any
 
     def __init__(
         self,
@@ -254,6 +255,7 @@ class VAETransform(ImageOnlyTransform):
         *,
         hardest_of: int | None = None,
         adaptive: bool | None = None,
+        weakest: float | None = None,
     ) -> None:
         """Load the checkpoint and check the settings.
 
@@ -270,6 +272,7 @@ class VAETransform(ImageOnlyTransform):
             p: Probability of applying the transform. Default: 0.5.
             hardest_of: As in `VAEAugment`.
             adaptive: As in `VAEAugment`.
+            weakest: As in `VAEAugment`.
 
         Raises:
             CheckpointError: If the checkpoint cannot be loaded.
@@ -281,7 +284,7 @@ class VAETransform(ImageOnlyTransform):
         self.mode, self.factor, self.detail = mode, factor, detail
         self.guard, self.min_fidelity = guard, min_fidelity
         self.value_range = None if value_range is None else tuple(value_range)  # lists, if loaded
-        self.hardest_of, self.adaptive = hardest_of, adaptive
+        self.hardest_of, self.adaptive, self.weakest = hardest_of, adaptive, weakest
         self._augment = self._make_augment()
 
     @property
