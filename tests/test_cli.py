@@ -628,6 +628,25 @@ def test_train_passes_options_on(records, tmp_path, trained):
     assert result.stdout.startswith("plan: a few steps")
 
 
+@pytest.mark.parametrize("worker", [0, 1])
+def test_the_first_worker_alone_judges(records, tmp_path, trained, monkeypatch, worker):
+    cluster = {"worker": ["a:1", "b:1"]}
+    task = {"type": "worker", "index": worker}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    result = run("train", records, "--out", tmp_path / "run", "--devices", "GPU:0,GPU:2")
+    assert result.exit_code == 0 and trained["recipe"].devices == "GPU:0,GPU:2"
+    assert ("Better than" in result.stdout) == (worker == 0)
+    assert ("worker 1 is done; worker 0 has the network" in result.stdout) == (worker == 1)
+
+
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_a_cluster_that_cannot_be_is_refused(records, tmp_path, monkeypatch, command):
+    monkeypatch.setenv("TF_CONFIG", "{")
+    result = run(command, records, "--out", tmp_path / "run")
+    assert result.exit_code == 1 and "TF_CONFIG is" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_train_takes_the_architecture_of_what_it_starts_from(
     records, tmp_path, trained, monkeypatch
 ):

@@ -64,6 +64,27 @@ def test_batches_mix_sources_of_both_depths(folders):
         assert weights.max() == pytest.approx(3.0)
 
 
+@pytest.mark.parametrize(("workers", "replicas"), [(2, 2), (3, 6)])
+def test_workers_read_the_parts_of_one_batch(folders, workers, replicas):
+    sources = [open_source(folder, "train") for folder in folders]
+    config = TrainConfig(batch_size=6, seed=5)
+    whole = collect(make_training_feed(sources, SIZE, config, start=1), 2)
+    local = replicas // workers
+    parts = [
+        collect(
+            make_training_feed(
+                sources, SIZE, config, 1, tf.distribute.InputContext(workers, worker, replicas)
+            ),
+            2 * local,
+        )
+        for worker in range(workers)
+    ]
+    for step, expected in enumerate(whole):
+        batch = [part for read in parts for part in read[step * local : (step + 1) * local]]
+        for left, right in zip(expected, zip(*batch, strict=True), strict=True):
+            np.testing.assert_array_equal(left, np.concatenate(right))
+
+
 def test_a_run_started_later_sees_the_batches_it_would_have_seen(folders):
     sources = [open_source(folder, "train") for folder in folders]
     config = TrainConfig(batch_size=3, seed=5)

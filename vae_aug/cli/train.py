@@ -36,6 +36,7 @@ from vae_aug.cli.training import (
 from vae_aug.config import Encoder, Likelihood, Oracle, Profile, TrainedPart
 from vae_aug.errors import VAEAugError
 from vae_aug.model.stored import BEST_CHECKPOINT
+from vae_aug.train.cluster import read_cluster
 from vae_aug.train.recipe import make_recipe
 
 if TYPE_CHECKING:
@@ -101,6 +102,15 @@ def train(
     seed: Annotated[
         int | None, typer.Option(help="Of weights, order, noise and samples. [default: 0]")
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<devices>",
+            help="Over what each batch of the restoration is split: 2, the first two GPUs; or "
+            "names, GPU:0,GPU:2. Several machines: a TF_CONFIG in the environment of each "
+            "worker, without this option. [default: one device, TensorFlow's choice]",
+        ),
+    ] = None,
     card: Annotated[
         Path | None,
         typer.Option(help="Markdown file for the checkpoint's model card."),
@@ -134,7 +144,9 @@ def train(
         {**settings["train"], **chosen},
         {**settings["variation"], **_drop_unset(steps=steps, seed=seed)},
         only=only or settings["only"],
+        devices=devices,
     )
+    cluster = read_cluster()
     text = "" if card is None else card.read_text(encoding="utf-8")
     # Not before it begins: what is wrong with the records is said alone.
     say_reason = _say_once(recipe.reason)
@@ -148,6 +160,9 @@ def train(
         with name_damage(*records, *validation or []):
             with watch_steps(recipe) as shown:
                 calls.train(records, out, recipe, card=text, report=report, **shown, **shared)
+            if cluster and cluster.worker:
+                say(f"worker {cluster.worker} is done; worker 0 has the network and judges it.")
+                return
             if not recipe.trains("restoration"):
                 print_variation(out)
                 return

@@ -30,6 +30,23 @@ def kl_divergence(z_mean: tf.Tensor, z_log_var: tf.Tensor) -> tf.Tensor:
     return 0.5 * (tf.square(z_mean) + tf.exp(z_log_var) - 1.0 - z_log_var)
 
 
+def average_replicas(mean: tf.Tensor) -> tf.Tensor:
+    """Average a mean over a part of a batch with those of the other replicas' equal parts.
+
+    What is not linear in a batch's mean needs the mean of the whole batch.
+
+    Args:
+        mean: `[...] float32`, of this replica's part.
+
+    Returns:
+        The mean of the whole batch, through which gradients pass.
+    """
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return mean
+    return replica.all_reduce(tf.distribute.ReduceOp.MEAN, mean)
+
+
 def apply_free_bits(kl: tf.Tensor, free_bits: float) -> tf.Tensor:
     """Sum the KL over dimensions, charging none of them less than `free_bits`.
 
@@ -45,7 +62,7 @@ def apply_free_bits(kl: tf.Tensor, free_bits: float) -> tf.Tensor:
     (2016), section "free bits".
     """
     places = tf.cast(tf.size(kl[0, ..., 0]), tf.float32)
-    means = tf.reduce_mean(kl, axis=range(kl.shape.rank - 1))
+    means = average_replicas(tf.reduce_mean(kl, axis=range(kl.shape.rank - 1)))
     return places * tf.reduce_sum(tf.maximum(means, free_bits))
 
 
@@ -100,7 +117,7 @@ def sigma_reconstruction(mse: tf.Tensor, original_dim: int) -> tf.Tensor:
     Reference: Rybkin, Daniilidis and Levine, Simple and Effective VAE Training with Calibrated
     Decoders (2021), section 3.2.
     """
-    variance = tf.maximum(tf.reduce_mean(mse), 1e-8)
+    variance = tf.maximum(average_replicas(tf.reduce_mean(mse)), 1e-8)
     return 0.5 * original_dim * (tf.math.log(2.0 * math.pi * variance) + 1.0)
 
 

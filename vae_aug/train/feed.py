@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -68,21 +69,29 @@ def open_source(folder: str | Path, split: str, *, allow_damaged: bool = False) 
 
 
 def make_training_feed(
-    sources: Sequence[Source], size: int, config: TrainConfig, start: int = 0
+    sources: Sequence[Source],
+    size: int,
+    config: TrainConfig,
+    start: int = 0,
+    context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Make the endless, reproducible stream of training batches.
 
     What a batch holds depends on `config.seed` and its index alone, so a run that starts again
-    at step `start` sees the batches that it would have seen.
+    at step `start` sees the batches that it would have seen. Of several workers each reads all
+    records, and decodes those of its own part of every batch.
 
     Args:
         sources: What to train on, mixed by `config.source_weights`.
         size: Side of the network's square in pixels.
         config: Batch size, corruptions, weights and seed.
         start: Batches to leave out.
+        context: Which worker reads, of a strategy of how many workers and replicas; None for all
+            of every batch.
 
     Returns:
-        Batches `(noisy, clean, weights)`, each `[B, size, size, 1] float32`.
+        Batches `(noisy, clean, weights)`, each `[B, size, size, 1] float32`; of several replicas
+        the parts of the worker's replicas by turns.
     """
     # Serialized records are shuffled and skipped; only those that are used get decoded.
     endless = [
@@ -112,11 +121,19 @@ def make_training_feed(
         )
         return noisy, clean, weight
 
+    numbered = mixed.enumerate().skip(start * config.batch_size)
+    context = context or tf.distribute.InputContext()
+    if context.num_input_pipelines > 1:
+        share = config.batch_size // context.num_input_pipelines
+
+        @_do_not_convert
+        def is_own(index: tf.Tensor, _: Any) -> tf.Tensor:
+            return index % config.batch_size // share == context.input_pipeline_id
+
+        numbered = numbered.filter(is_own)
     return (
-        mixed.enumerate()
-        .skip(start * config.batch_size)
-        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(config.batch_size, drop_remainder=True)
+        numbered.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(context.get_per_replica_batch_size(config.batch_size), drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
     )
 

@@ -35,6 +35,9 @@ class Recipe:
         only: The one part that is trained, while the other stays as in the checkpoint that the run
             starts from; None for all parts.
         reason: Why it begins where it does, a sentence; empty if that was chosen.
+        devices: Devices over which a batch of the restoration is split: how many GPUs, `"2"`, or
+            names, `"GPU:0,GPU:2"`; None for TensorFlow's choice of one. No part of the settings
+            that a run keeps, since it may go on with others.
 
     Raises:
         ValueError: If `only` is `"variation"` and the architecture has none, or there is no
@@ -46,6 +49,7 @@ class Recipe:
     variation: VariationConfig = dataclasses.field(default_factory=VariationConfig)
     only: TrainedPart | None = None
     reason: str = ""
+    devices: str | None = None
 
     def __post_init__(self) -> None:
         """Check what is to be trained."""
@@ -82,6 +86,7 @@ def make_recipe(
     *,
     only: TrainedPart | None = None,
     varied: Iterable[str] = (),
+    devices: str | None = None,
 ) -> Recipe:
     """Complete the settings that were chosen.
 
@@ -96,6 +101,7 @@ def make_recipe(
         variation: Fields of `VariationConfig` that were chosen.
         only: As of `Recipe`.
         varied: Fields of either, as `"model.encoder"`, that a search is going to change.
+        devices: As of `Recipe`.
 
     Returns:
         The settings; what was not chosen is as in the checkpoint that it starts from and as in
@@ -123,4 +129,4 @@ def make_recipe(
     architecture = ModelConfig.from_dict(wanted)
     settings = TrainConfig.from_dict({**TRAIN_RECIPES[architecture.profile], **train})
     pairs = VariationConfig.from_dict(variation or {})
-    return Recipe(architecture, settings, pairs, only, reason)
+    return Recipe(architecture, settings, pairs, only, reason, devices)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,26 @@ class State:
             variable.assign(average)
             average.assign(value)
 
+    def apply_gradients(self, gradients: Sequence[tf.Tensor | None]) -> None:
+        """Take one step of the optimiser, in a replica's context.
+
+        Args:
+            gradients: Of the loss of this replica's part of the batch, one a trainable variable.
+        """
+        pairs = zip(gradients, self.vae.trainable_variables, strict=True)
+        replica = tf.distribute.get_replica_context()
+        if replica.num_replicas_in_sync == 1:
+            self.optimizer.apply_gradients(pairs)
+            return
+        # Keras would clip the parts of the gradient, and add them up only then.
+        parts, variables = zip(*(pair for pair in pairs if pair[0] is not None), strict=True)
+        whole = replica.all_reduce(tf.distribute.ReduceOp.MEAN, list(parts))
+        clipped, _ = tf.clip_by_global_norm(whole, self.optimizer.global_clipnorm)
+        rate = self.optimizer.learning_rate
+        for gradient, variable in zip(clipped, variables, strict=True):
+            self.optimizer.update_step(gradient, variable.value, rate)
+        self.optimizer.iterations.assign_add(1)
+
     def move_averages(self, decay: float) -> None:
         """Move the averages towards the weights; early on faster, so that they forget the start."""
         steps = tf.cast(self.step, tf.float32)
@@ -94,10 +114,23 @@ def make_state(vae: Network, config: TrainConfig) -> State:
         warmup_target=config.learning_rate,
         warmup_steps=warmup,
     )
-    optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
-    optimizer.build(vae.trainable_variables)
-    averages = [tf.Variable(v.value, trainable=False) for v in vae.trainable_variables]
+    strategy = vae.distribute_strategy
+    if strategy.num_replicas_in_sync > 1:
+        _synchronize_norms(vae)
+    with strategy.scope():
+        optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
+        optimizer.build(vae.trainable_variables)
+        averages = [tf.Variable(v.value, trainable=False) for v in vae.trainable_variables]
     return State(vae, optimizer, averages, tf.Variable(0), tf.Variable(-np.inf), tf.Variable(0))
+
+
+def _synchronize_norms(network: keras.Model) -> None:
+    """Let batch normalisation use the statistics of the batch of all replicas."""
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            _synchronize_norms(layer)
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
 
 
 def _take_weights(vae: Network, start_from: str) -> None:

@@ -6,14 +6,13 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.atomic import lock_folder
 from vae_aug.config import TrainConfig
 from vae_aug.model.checkpoint import (
     BEST_CHECKPOINT,
@@ -23,7 +22,8 @@ from vae_aug.model.checkpoint import (
 )
 from vae_aug.model.manifest import check_size
 from vae_aug.model.network import Network
-from vae_aug.model.noise import sample_batch_noise
+from vae_aug.model.noise import Noise, NoiseSpec, sample_batch_noise
+from vae_aug.train.devices import average_workers, check_step, open_devices
 from vae_aug.train.feed import Source, make_training_feed, make_validation_feed
 from vae_aug.train.holdout import Holdout, open_sources
 from vae_aug.train.measure import (
@@ -51,7 +51,6 @@ from vae_aug.train.run_files import (
     Figures,
     Start,
     TrainingError,
-    clean_up,
     cut_log,
     keep_config,
     read_best,
@@ -99,6 +98,10 @@ def train(
     the former run ended. While it runs, `out` is locked.
     `vae_aug.evaluate.outcome.judge_training` says what it was worth.
 
+    `recipe.devices`, or TF_CONFIG in the environment, split each batch over devices or workers. Of
+    several workers the first one alone writes to `out`, which all of them have to share; a run goes
+    on with any number of either.
+
     Args:
         sources: Folders of records, as `vae-aug ingest` writes them, with a split `train`.
         out: Folder of the run.
@@ -126,24 +129,24 @@ def train(
         RecordError: If a source has no training split or is damaged, a folder of `validation` has
             no such split, there is nothing to hold back, or another run writes to `out`.
         ValueError: If `out` holds a run with other settings, `start_from` is a network of another
-            architecture, the network is larger than a checkpoint may hold, or the variation alone
-            would have to learn from the images of one patient.
+            architecture, the network is larger than a checkpoint may hold, the variation alone
+            would have to learn from the images of one patient, or devices or workers cannot be
+            used as named.
         CheckpointError: If `start_from` cannot be loaded.
-        TrainingError: If the loss stops being finite, or what a former run left in `out` is
-            damaged; the message names the file.
+        TrainingError: If the loss stops being finite, another worker is lost, or what a former run
+            left in `out` is damaged; the message names the file.
     """
-    out, recipe = Path(out), recipe or Recipe()
+    out, recipe, report = Path(out), recipe or Recipe(), report or _say_nothing
     check_size(recipe.model)
-    with lock_folder(out) as locked:
-        if locked:
-            clean_up(out)
+    devices = open_devices(recipe, report)
+    with devices.explain_loss(out), devices.open_folder(out) as out:
         keep_config(out / CONFIG_NAME, recipe, sources)
         parts = open_sources(sources, validation, allow_damaged=allow_damaged)
-        report = report or _say_nothing
-        if parts.description:
-            report(parts.description)
+        for line in filter(None, (devices.describe(recipe.train.batch_size), parts.description)):
+            report(line)
         recipe = _leave_variation_out(recipe, parts, report)
-        vae = make_start(recipe)
+        with devices.strategy.scope():
+            vae = make_start(recipe)
         learned = _train_variation(vae, parts, out, recipe, variation_progress, report)
         if not recipe.trains("restoration"):
             return _save_variation(vae, parts, out, recipe, card, learned)
@@ -232,7 +235,11 @@ def _train(
     config, size = recipe.train, recipe.model.image_size
     run = _Run(make_state(vae, config), parts, config, out, card, learned, report)
     if not run.is_complete:
-        feed = make_training_feed(parts.training, size, config, start=run.step)
+
+        def open_feed(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            return make_training_feed(parts.training, size, config, run.step, context)
+
+        feed = vae.distribute_strategy.distribute_datasets_from_function(open_feed)
         for step, figures in _iterate(make_train_step(run.state, config), feed, run):
             run.log("train", step, figures)
             if progress is not None:
@@ -245,28 +252,28 @@ def _train(
 
 
 def make_train_step(state: State, config: TrainConfig) -> Callable[..., Figures]:
-    """Make the graph of one optimiser step: `(noisy, clean, weights, step)` to figures."""
+    """Make the graph of one optimiser step: `(noisy, clean, weights, step)` to figures.
+
+    Under a strategy with several replicas each computes its part of the batch, with that part of
+    the batch's noise.
+    """
     vae = state.vae
+    strategy = vae.distribute_strategy
     variables = vae.trainable_variables
     square = [vae.config.image_size] * 2
     specs = vae.list_noise(vae.config, "sample", *square)
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def train_step(
-        noisy: tf.Tensor,
-        clean: tf.Tensor,
-        weights: tf.Tensor,
-        step: tf.Tensor,
+    def train_part(
+        noisy: tf.Tensor, clean: tf.Tensor, weights: tf.Tensor, step: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         seed = tf.stack([config.seed + 1, step])
         with tf.GradientTape() as tape:
-            noise = sample_batch_noise(seed, specs, tf.shape(noisy)[0])
+            noise = _sample_part(seed, specs, tf.shape(noisy)[0])
             decoded = vae.forward(noisy, noise, training=True)
             loss = compute_loss(decoded, clean, weights, step, config)
             # Per value, so that the gradients have the size that optimisers are tuned for.
             scaled = loss / float(np.prod(decoded.reconstruction.shape[1:]))
-        gradients = tape.gradient(scaled, variables)
-        state.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        state.apply_gradients(tape.gradient(scaled, variables))
         state.move_averages(config.ema)
         error = tf.reduce_mean(tf.square(clean - decoded.reconstruction), axis=(1, 2, 3))
         return {
@@ -275,7 +282,25 @@ def make_train_step(state: State, config: TrainConfig) -> Callable[..., Figures]
             "psnr": tf.reduce_mean(compute_psnr(error)),
         }
 
+    @tf.function(autograph=False, reduce_retracing=True)
+    def train_step(*batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        figures = strategy.run(train_part, args=batch)
+        return {
+            name: strategy.reduce(tf.distribute.ReduceOp.MEAN, figure, axis=None)
+            for name, figure in figures.items()
+        }
+
     return train_step
+
+
+def _sample_part(seed: tf.Tensor, specs: Mapping[str, NoiseSpec], count: tf.Tensor) -> Noise:
+    """Sample a batch's noise, and take what belongs to this replica's `count` images."""
+    replica = tf.distribute.get_replica_context()
+    if replica.num_replicas_in_sync == 1:
+        return sample_batch_noise(seed, specs, count)
+    noise = sample_batch_noise(seed, specs, count * replica.num_replicas_in_sync)
+    first = count * replica.replica_id_in_sync_group
+    return {name: value[first : first + count] for name, value in noise.items()}
 
 
 class _Run:
@@ -308,6 +333,7 @@ class _Run:
         self._start = self._last = average(start.images)
         self.pace = Pace(config, start.seconds, began)
         self._manager = restore(state, out)
+        check_step(state.vae.distribute_strategy, self.step)
         self.writer = tf.summary.create_file_writer(str(out / "tensorboard"))
         cut_log(out / LOG_NAME, self.step)
         if is_new and not self.step:
@@ -390,7 +416,9 @@ class _Run:
         with self.state.use_averages():
             figures = self._last = measure(self._measure_batch, self._feed)
             self.log("validation", step, figures)
-            score = (figures["psnr"] + figures["psnr_noisy"]) / 2
+            score = average_workers(
+                self.state.vae.distribute_strategy, (figures["psnr"] + figures["psnr_noisy"]) / 2
+            )
             if score > float(self.state.best):
                 self.state.best.assign(score)
                 self.state.stale.assign(0)

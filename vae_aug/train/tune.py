@@ -23,6 +23,7 @@ from vae_aug.atomic import LOCK_NAME, lock_folder, remove_temporaries, write_ato
 from vae_aug.config import ModelConfig, Oracle, Profile, TrainConfig, check_choice, check_range
 from vae_aug.errors import MissingPackageError, VAEAugError
 from vae_aug.limits import read_bounded
+from vae_aug.train.cluster import refuse_cluster
 from vae_aug.train.feed import open_source
 from vae_aug.train.recipe import Recipe
 from vae_aug.train.train import Figures, TrainingError, train
@@ -146,7 +147,7 @@ def tune(
 
     Raises:
         ValueError: If the space does not fit the settings, or `out` holds something else than this
-            search.
+            search, or TF_CONFIG is set, since a search is made by one process.
         MissingPackageError: If Optuna is not installed.
         RecordError: As `train`.
         VAEAugError: If every trial failed, or what a former search left in `out` is damaged; the
@@ -157,6 +158,7 @@ def tune(
         (2019).
     """
     out, recipe, search = Path(out), recipe or Recipe(), search or SearchConfig()
+    refuse_cluster("A search")
     _load_optuna()
     space = make_space(recipe.model.profile) if search.space is None else search.space
     check_space(space, recipe)
