@@ -40,6 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGEST = (
     "test_train.py",
     "test_ingest.py",
+    "test_devices.py",
     "test_denoise_files.py",
     "test_graphs.py",
     "test_albumentations.py",

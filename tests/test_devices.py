@@ -65,6 +65,7 @@ def take_steps(records, folder, devices, steps):
     with found.strategy.scope():
         network = TinyNetwork()
     state = make_state(network, CONFIG)
+    state.optimizer.global_clipnorm = 0.01  # less than any gradient has
     manager = restore_files(state.make_checkpoint(), folder, keep=1)
     done, source = int(state.step), open_source(records, "train")
     feed = found.strategy.distribute_datasets_from_function(
