@@ -77,6 +77,7 @@ def test_workers_and_runners_write_what_one_process_writes(tmp_path, count, shar
     )
     assert read_files(tmp_path / "many") == read_files(tmp_path / "one")
     assert read_files(tmp_path / "many") != read_files(source)
+    assert {"card.md", "croissant.json"} <= set(read_files(tmp_path / "many"))
     assert report == expected and expected.augmented["train"].augmented == count
     assert told == sorted(told) and told[-1] == (count, count)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "many", "one"]

@@ -87,7 +87,8 @@ def augment(
     """Write records anew with the training images augmented and every box unchanged.
 
     Validation and test splits are copied byte for byte. Each augmented record says what was done
-    to it, and how well each box's content was preserved (keys augment/*).
+    to it, and how well each box's content was preserved (keys augment/*). croissant.json and
+    card.md tell what was made and measured.
     """
     for name in split:
         require_split(records, name)

@@ -47,11 +47,13 @@ from vae_aug.config import OPTIONAL_SETTINGS
 from vae_aug.errors import RecordError
 from vae_aug.extras.augment_split import (
     SETTINGS,
+    SplitReport,
     SplitSource,
     augment_split,
     augment_split_in_parts,
     get_values,
 )
+from vae_aug.extras.cards import write_cards
 from vae_aug.records.records import (
     DatasetInfo,
     find_records,
@@ -71,43 +73,6 @@ PER_BOX = ("fidelity", "contrast", "guarded")
 
 _PARTS = ".parts"
 """Folder of what workers wrote, in that of the result until it is whole."""
-
-
-@dataclasses.dataclass
-class SplitReport:
-    """What became of one split.
-
-    Attributes:
-        images: Records written.
-        augmented: Records that the transform chose; the rest kept their image.
-        boxes: Boxes, all of them carried through unchanged.
-        judged: Boxes whose content could be judged.
-        guarded: Boxes that the guard acted for.
-        lost: Records of the source that were damaged.
-        lowest_fidelity: Of all judged boxes, as written; NaN if there is none.
-    """
-
-    images: int = 0
-    augmented: int = 0
-    boxes: int = 0
-    judged: int = 0
-    guarded: int = 0
-    lost: int = 0
-    lowest_fidelity: float = float("nan")
-
-    def count(self, examples: Iterable[tf.train.Example]) -> Iterator[tf.train.Example]:
-        """Count augmented records as they pass."""
-        for example in examples:
-            fidelity = np.array(get_values(example, "augment/fidelity"), np.float32)
-            judged = fidelity[np.isfinite(fidelity)]
-            self.images += 1
-            self.augmented += sum(get_values(example, "augment/augmented"))
-            self.boxes += len(fidelity)
-            self.judged += len(judged)
-            self.guarded += sum(get_values(example, "augment/guarded"))
-            if len(judged):
-                self.lowest_fidelity = float(np.fmin(self.lowest_fidelity, judged.min()))
-            yield example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +136,8 @@ def augment_records(
     end, so an interrupt or a full disk leaves nothing behind. Bit depth and channels of each
     record are kept; the images of augmented records are stored as PNG, without loss.
 
-    Images that are not annotated are copied, as they are.
+    Images that are not annotated are copied, as they are. `croissant.json` and `card.md` tell what
+    was made and measured, see `vae_aug.extras.cards`.
 
     Args:
         source: Folder of records, as `vae-aug ingest` writes it.
@@ -250,6 +216,7 @@ def augment_records(
             done += report.images
         if chosen != 1:
             shutil.rmtree(folder / _PARTS)
+        write_cards(folder, reports, augment)
     untouched = {name: info.splits[name].examples for name in info.splits if name not in names}
     return AugmentReport(reports, untouched, seen)
 

@@ -6,6 +6,7 @@ of the source. So the records are the same however they are parted.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import dataclasses
 import functools
@@ -13,7 +14,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -71,6 +72,47 @@ class SplitSource:
     dtype: str
     channels: int
     allow_damaged: bool = False
+
+
+@dataclasses.dataclass
+class SplitReport:
+    """What became of one split.
+
+    Attributes:
+        images: Records written.
+        augmented: Records that the transform chose; the rest kept their image.
+        boxes: Boxes, all of them carried through unchanged.
+        judged: Boxes whose content could be judged.
+        guarded: Boxes that the guard acted for.
+        lost: Records of the source that were damaged.
+        lowest_fidelity: Of all judged boxes, as written; NaN if there is none.
+        median_fidelity: Of the same boxes, once all records have passed.
+    """
+
+    images: int = 0
+    augmented: int = 0
+    boxes: int = 0
+    judged: int = 0
+    guarded: int = 0
+    lost: int = 0
+    lowest_fidelity: float = float("nan")
+    median_fidelity: float = float("nan")
+
+    def count(self, examples: Iterable[tf.train.Example]) -> Iterator[tf.train.Example]:
+        """Count augmented records as they pass."""
+        told = array.array("f")  # 4 bytes a box
+        for example in examples:
+            fidelity = np.array(get_values(example, "augment/fidelity"), np.float32)
+            judged = fidelity[np.isfinite(fidelity)]
+            self.images += 1
+            self.augmented += sum(get_values(example, "augment/augmented"))
+            self.boxes += len(fidelity)
+            self.judged += len(judged)
+            self.guarded += sum(get_values(example, "augment/guarded"))
+            told.extend(judged)
+            yield example
+        if told:
+            self.lowest_fidelity, self.median_fidelity = float(np.min(told)), float(np.median(told))
 
 
 def augment_split(source: SplitSource, augment: VAEAugment) -> Iterator[tf.train.Example]:

@@ -56,7 +56,8 @@ _NO_ANNOTATION = re.compile(
 """Names of structured files that hold no annotations."""
 
 _OF_RECORDS = re.compile(
-    r"(dataset|ingest_.+|check)\.json|ingest_.+\.png|.+\.pbtxt|.+\.labels\.txt", re.IGNORECASE
+    r"(dataset|croissant|ingest_.+|check)\.json|ingest_.+\.png|.+\.pbtxt|.+\.labels\.txt",
+    re.IGNORECASE,
 )
 """What lies beside records and belongs to them."""
 

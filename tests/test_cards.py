@@ -1,0 +1,156 @@
+"""The cards of augmented records: what they tell, and what they do not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+import pytest
+from fake_vae import ErasingVAE
+from test_augment_records import BOXES, make_augment, make_image, read_examples, write_data
+
+from vae_aug.extras.augment_records import augment_records
+from vae_aug.extras.cards import CARD_FILE, CROISSANT_FILE
+from vae_aug.ingest.ingest import ingest
+from vae_aug.records.records import make_example, read_records, write_records
+
+CRITERIA = (
+    *("congruence", "coverage", "constraint", "completeness", "compliance", "comprehension"),
+    "consistency",
+)
+UNKNOWN = ("license", "url", "creator", "datePublished")
+"""What Croissant asks for and a run does not know."""
+
+
+def make_cards(folder, vae=None, name="out", **settings):
+    """Augment records; return both cards, parsed and as text."""
+    source = folder / "records"
+    if not source.exists():
+        write_data(source)
+    augment_records(source, folder / name, make_augment(vae, **settings))
+    croissant = json.loads((folder / name / CROISSANT_FILE).read_bytes())
+    return croissant, (folder / name / CARD_FILE).read_text()
+
+
+def read_splits(croissant):
+    """Return what the card tells of each split, by the split's name."""
+    _, splits = croissant["recordSet"]
+    rows = [{key.removeprefix("splits/"): row[key] for key in row} for row in splits["data"]]
+    return {row.pop("split"): row for row in rows}
+
+
+def read_criteria(card):
+    """Return what stands beside each criterion."""
+    return dict(re.findall(r"^\| (\w+) \| (.*) \|$", card.partition("| criterion |")[2], re.M))
+
+
+# By rdflib, in reading any JSON-LD.
+@pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated:DeprecationWarning")
+def test_mlcroissant_finds_no_error(tmp_path):
+    mlcroissant = pytest.importorskip("mlcroissant", reason="install vae-aug[tfds]")
+    make_cards(tmp_path)
+    dataset = mlcroissant.Dataset(jsonld=tmp_path / "out" / CROISSANT_FILE)
+    issues = dataset.metadata.ctx.issues
+    assert not issues.errors
+    missing = {re.findall(r'/(\w+)" is recommended', text)[0] for text in issues.warnings}
+    assert missing == {"citeAs", "datePublished", "license", "version"}
+    rows = {row["splits/split"]: row["splits/images"] for row in dataset.records("splits")}
+    assert rows == {"test": 1, "train": 3, "validation": 1}
+
+
+def test_each_split_is_told_as_it_was_counted(tmp_path):
+    croissant, card = make_cards(tmp_path, ErasingVAE(), guard="paste")
+    # Three boxes in three images; all are erased, and the guard puts each back as it was.
+    train = {"images": 3, "augmented_images": 3, "lost_images": 0, "boxes": 3, "judged_boxes": 3}
+    train |= {"guarded_boxes": 3, "guarded_share": 1.0, "lowest_fidelity": 1.0}
+    copied = {"images": 1, **{name: 0 for name in train if name != "images"}}
+    copied |= {"guarded_share": None, "lowest_fidelity": None, "median_fidelity": None}
+    expected = {"train": train | {"median_fidelity": 1.0}, "validation": copied, "test": copied}
+    assert read_splits(croissant) == expected
+    assert "| train | 3 | 3 | 0 | 3 | 3 | 3 | 1.000 | 1.000 | 1.000 |" in card
+    assert "| test | 1 | 0 | 0 | 0 | 0 | 0 |  |  |  |" in card
+
+
+def test_the_median_is_that_of_the_records(tmp_path):
+    croissant, card = make_cards(tmp_path)
+    examples = read_examples(tmp_path / "out", "train")
+    told = sorted(
+        v for e in examples for v in e.features.feature["augment/fidelity"].float_list.value
+    )
+    train = read_splits(croissant)["train"]
+    # Of three values the second; the card rounds to six places.
+    assert (train["lowest_fidelity"], train["median_fidelity"]) == pytest.approx(told[:2], abs=1e-6)
+    assert f"median {told[1]:.3f}, lowest {told[0]:.3f}, 3 of 3 boxes" in card
+
+
+def test_files_are_named_with_size_and_digest(tmp_path):
+    croissant, _ = make_cards(tmp_path)
+    *files, shards = croissant["distribution"]
+    written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert written.keys() == {file["name"] for file in files} | {CROISSANT_FILE, CARD_FILE}
+    for file in files:
+        content = written[file["contentUrl"]]
+        assert file["sha256"] == hashlib.sha256(content).hexdigest()
+        assert file["contentSize"] == f"{len(content)} B"
+    assert shards["includes"] == "*.tfrecord"
+
+
+def test_fields_are_features_of_the_records(tmp_path):
+    croissant, _ = make_cards(tmp_path)
+    fields = {field["source"]["extract"]["column"] for field in croissant["recordSet"][0]["field"]}
+    features = set(read_examples(tmp_path / "out", "train")[2].features.feature)
+    assert fields <= features
+    assert {name for name in features if name.startswith("augment/")} <= fields
+
+
+def test_settings_and_checkpoint_are_told_and_nothing_that_is_not_known(tmp_path):
+    croissant, card = make_cards(tmp_path, mode="sample", factor=0.5, seed=7)
+    for text in (croissant["rai:dataManipulationProtocol"], card):
+        assert "fake" in text and '"factor": 0.5' in text and '"seed": 7' in text
+    assert not set(UNKNOWN) & set(croissant)
+    assert not [key for key in croissant if "Collection" in key or "date" in key.lower()[:4]]
+
+
+def test_neither_patients_nor_images_nor_folders_are_named(tmp_path):
+    for place in ("ROE", "DOE"):
+        (tmp_path / place).mkdir()
+        make_cards(tmp_path / place, name=f"out of {place}")
+    cards = [
+        [(tmp_path / place / f"out of {place}" / card).read_bytes() for place in ("ROE", "DOE")]
+        for card in (CROISSANT_FILE, CARD_FILE)
+    ]
+    for first, second in cards:
+        assert first == second
+        for private in (b"train-patient", b'train-0"', b"DOE", b"ROE", str(tmp_path).encode()):
+            assert private not in first
+
+
+def test_the_scorecard_has_seven_criteria_and_says_what_was_not_measured(tmp_path):
+    _, card = make_cards(tmp_path, guard="paste")
+    criteria = read_criteria(card)
+    assert tuple(criteria) == CRITERIA
+    for name in ("coverage", "compliance", "consistency"):
+        assert "not measured by this command; run `vae-aug evaluate " in criteria[name]
+    assert "Boxes, 3 in all" in criteria["constraint"] and "Seed 0" in criteria["consistency"]
+    assert "{" not in "".join(criteria.values())
+
+
+def test_where_nothing_can_be_judged_no_number_is_made_up(tmp_path):
+    flat = {"boxes": BOXES[:1] * 0, "labels": [0], "label_names": ("lesion",)}
+    for split, boxes in (("train", flat), ("test", flat | {"boxes": BOXES[:0], "labels": []})):
+        example = make_example(make_image(24, 20), source_id="a", **boxes)
+        write_records([example], tmp_path / "records", split, label_names=("lesion",))
+    croissant, card = make_cards(tmp_path)
+    train = read_splits(croissant)["train"]
+    assert (train["boxes"], train["judged_boxes"], train["guarded_share"]) == (1, 0, 0.0)
+    assert train["lowest_fidelity"] is None and train["median_fidelity"] is None
+    assert "no box was judged" in read_criteria(card)["congruence"]
+    assert "1 box could not be judged" in " ".join(croissant["rai:dataLimitations"])
+
+
+def test_readers_do_not_mind_the_cards(tmp_path):
+    make_cards(tmp_path)
+    assert len(list(read_records(tmp_path / "out", "train"))) == 3
+    report = ingest(tmp_path / "out", tmp_path / "again", split="train", strict=True)
+    assert report.problems == ()
