@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-all check lint types wheel bench clean
+.PHONY: help venv demo test test-all check lint types wheel sbom bench clean
 
 help:
 	@echo "make venv    .venv with the pinned packages (EXTRAS=$(EXTRAS))"
@@ -20,6 +20,7 @@ help:
 	@echo "make test    the tests, without the slow ones"
 	@echo "make test-all  every test"
 	@echo "make check   lint, types, every test and the wheel: what must pass before a commit"
+	@echo "make sbom    list the pinned packages in CycloneDX, into dist/sbom.json"
 	@echo "make bench   measure throughput, into benchmarks/results/"
 	@echo "make clean   remove what these targets made, .venv included"
 
@@ -57,6 +58,14 @@ types: $(STAMP)
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --no-isolation --outdir dist .
+
+# In an environment of its own: cyclonedx-bom needs other versions than constraints.txt pins.
+sbom:
+	$(PYTHON) -m venv build/sbom
+	build/sbom/bin/python -m pip install --quiet cyclonedx-bom==7.5.0
+	mkdir -p dist
+	PYTHONWARNINGS=ignore build/sbom/bin/cyclonedx-py requirements --pyproject pyproject.toml \
+		--mc-type library --output-reproducible --output-file dist/sbom.json constraints.txt
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/throughput.py
