@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +44,7 @@ _TRAINING = {
 }
 _BUILD = {"name": "own", "source": "records", "seed": 1}
 _STATUS_OF_A_KILL = -signal.SIGKILL
+_PATIENCE_S = 600.0
 
 
 class Command(NamedTuple):
@@ -103,10 +104,11 @@ def make_sources(folder: Path) -> None:
     (folder / "training.json").write_text(json.dumps(_TRAINING))
 
 
-def start(command: Command, folder: Path, out: Path) -> subprocess.Popen[bytes]:
-    """Start a command in a process group of its own."""
+@contextlib.contextmanager
+def run(command: Command, folder: Path, out: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command in a process group of its own, of which nothing is left after the block."""
     line = [argument.format(out=out) for argument in command.line]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, *line],
         cwd=folder,
         stdin=subprocess.DEVNULL,
@@ -114,21 +116,28 @@ def start(command: Command, folder: Path, out: Path) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def describe(command: Command, around: Path) -> dict[str, Any]:
-    """Return the content of all files around an output, by their paths in it."""
+    """Return the content of all files around an output, by their paths in it; a folder has none."""
     return {
-        str(path.relative_to(around)): _read_examples(path)
-        if command.records and "tfrecord" in path.name
-        else path.read_bytes()
+        str(path.relative_to(around)): _read(path, command.records)
         for path in sorted(around.rglob("*"))
-        if path.is_file()
-        and not any(part.startswith(command.skipped) for part in path.relative_to(around).parts)
+        if not any(part.startswith(command.skipped) for part in path.relative_to(around).parts)
     }
 
 
-def _read_examples(path: Path) -> list[bytes]:
+def _read(path: Path, records: bool) -> Any:
+    if path.is_dir():
+        return None
+    if not (records and "tfrecord" in path.name):
+        return path.read_bytes()
     return [
         tf.train.Example.FromString(record).SerializeToString(deterministic=True)
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
@@ -139,12 +148,12 @@ def run_whole(command: Command, folder: Path) -> tuple[dict[str, Any], float, fl
     """Run a command; return its files, and the seconds to the first of them and to the end."""
     with tempfile.TemporaryDirectory() as around:
         begin = time.monotonic()
-        process = start(command, folder, Path(around) / "out")
         first = 0.0
-        while process.poll() is None:
-            if not first and any(Path(around).iterdir()):
-                first = time.monotonic() - begin
-            time.sleep(0.02)
+        with run(command, folder, Path(around) / "out") as process:
+            while process.poll() is None:
+                if not first and any(Path(around).iterdir()):
+                    first = time.monotonic() - begin
+                time.sleep(0.02)
         if process.returncode:
             raise RuntimeError(f"{command.line}: status {process.returncode} without a fault.")
         return describe(command, Path(around)), first, time.monotonic() - begin
@@ -160,22 +169,21 @@ def try_once(
     """Kill a command and run it again; None if it ended before it could be killed."""
     with tempfile.TemporaryDirectory() as around:
         out = Path(around) / "out"
-        process = start(command, folder, out)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(kill_after_s)
-        if process.poll() is not None:
-            return None
-        (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
-        if process.wait() != _STATUS_OF_A_KILL:
-            return None
-        statuses = []
-        while len(statuses) < 3 and (not statuses or statuses[-1]):
-            statuses.append(start(command, folder, out).wait())
-        if not group:
-            time.sleep(2.0)  # for workers without a parent to end
-        found = describe(command, Path(around))
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        with run(command, folder, out) as process:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(kill_after_s)
+            if process.poll() is not None:
+                return None
+            (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
+            if process.wait() != _STATUS_OF_A_KILL:
+                return None
+            statuses: list[int] = []
+            while len(statuses) < 3 and (not statuses or statuses[-1]):
+                with run(command, folder, out) as again:
+                    statuses.append(again.wait(_PATIENCE_S))
+            if not group:
+                time.sleep(2.0)  # for workers without a parent to end
+            found = describe(command, Path(around))
     common = set(found) & set(expected)
     return {
         "after_s": round(kill_after_s, 2),
@@ -232,13 +240,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=40, help="of each command")
     parser.add_argument("--out", type=Path, default=RESULTS / "faults.json")
     arguments = parser.parse_args()
-    results = json.loads(arguments.out.read_text())["trials"] if arguments.out.is_file() else {}
+    former = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
+    results, machines = former.get("trials", {}), former.get("environments", {})
 
     def keep(name: str, trials: list[Any]) -> None:
-        results[name] = trials
+        results[name], machines[name] = trials, describe_machine()
         told = {
             "benchmark": "faults",
-            "environment": describe_machine(),
+            "environments": machines,
             "summary": {name: summarize(trials) for name, trials in results.items()},
             "trials": results,
         }

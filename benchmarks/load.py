@@ -69,6 +69,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "load.json")
     parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if any(int(case.partition("x")[0]) < PARTS for case in arguments.cases):
+        parser.error(f"--cases: at least {PARTS} elements")
     if arguments.alone:
         elements, side, engine = arguments.alone
         print(json.dumps(run(int(elements), int(side), engine)))

@@ -29,7 +29,7 @@ from throughput import RESULTS, describe_machine
 
 from vae_aug import VAEAugment, read_records
 from vae_aug.atomic import write_atomic
-from vae_aug.records.records import make_example, write_records
+from vae_aug.records.records import make_example, read_serialized, write_records
 
 SIZES = (256, 1024)
 SIDE = 224
@@ -132,6 +132,17 @@ def time_service(folder: Path, workers: int) -> float:
         return (time.monotonic() - begin) / (seen - _WARM_UP * workers)
 
 
+def time_copy(folder: Path) -> float:
+    """Return the seconds an image takes that one process puts together from what workers wrote."""
+    files = sorted((folder / str(SIZES[-1])).glob("*.tfrecord"))
+    with tempfile.TemporaryDirectory() as out:
+        begin = time.monotonic()
+        serialized = read_serialized(files).as_numpy_iterator()
+        examples = map(tf.train.Example.FromString, serialized)
+        write_records(examples, out, "train", SHARDS, label_names=("lesion",))
+        return (time.monotonic() - begin) / SIZES[-1]
+
+
 def measure(folder: Path, way: str, workers: int) -> dict[str, float]:
     """Return seconds an image and, for a command, those of its start."""
     if way == "service":
@@ -175,6 +186,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         write_sources(Path(folder))
+        copied = statistics.median(time_copy(Path(folder)) for _ in range(5))
         for _ in range(arguments.rounds):
             for way in arguments.ways:
                 for workers in ("1", "2"):
@@ -185,6 +197,7 @@ def main() -> None:
         "environment": describe_machine(),
         "settings": {"sizes": SIZES, "side": SIDE, "shards": SHARDS, "rounds": arguments.rounds},
         "seconds": summarize(rounds),
+        "seconds_to_put_an_image_together": round(copied, 6),
     }
     write_atomic(arguments.out, (json.dumps(result, indent=1) + "\n").encode())
     print(json.dumps(result["seconds"], indent=1))

@@ -28,6 +28,9 @@ _BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 """What a file system answers that has no locks, e.g. Lustre or NFS mounted without them."""
 
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What a system answers if a disk takes no more, or no writing at all."""
+
 _LOCK_ATTEMPTS = 100
 
 
@@ -55,7 +58,7 @@ def remove_temporaries(path: Path) -> None:
 
 @contextlib.contextmanager
 def name_disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Name a path in errors of writing, e.g. to a full disk, which come from the system without.
+    """Name a path where a disk refuses to write, which the system tells without a name.
 
     Args:
         path: The file or folder that the block writes.
@@ -66,7 +69,7 @@ def name_disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno in _REFUSED:
             error.filename = os.fspath(path)
         raise
 
@@ -90,7 +93,7 @@ def lock_folder(folder: Path, *, beside: bool = False) -> Iterator[bool]:
     Raises:
         RecordError: If it is locked already. Nothing is waited for.
         OSError: If the file of the lock cannot be made, or as the block raises it, with the folder
-            as its `filename` if it has none.
+            as its `filename` where a disk refuses to write.
     """
     # By its real name, so that a link to the folder is the same folder.
     folder = folder.resolve()

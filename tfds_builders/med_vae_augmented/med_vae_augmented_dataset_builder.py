@@ -220,8 +220,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _check_built_alike(self) -> None:
         """Raise `ValueError` if the dataset on disk was built with other settings."""
-        built = dict(self.info.metadata)
-        asked = self.builder_config.settings
+        usual = {**OPTIONAL_SETTINGS, "allow_damaged": False}
+        built = usual | dict(self.info.metadata)
+        asked = usual | self.builder_config.settings
         differing = [name for name in asked if built.get(name) != asked[name]]
         if differing:
             differences = "; ".join(
@@ -249,8 +250,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split: str) -> Any:
         """Return the examples of a split, or how workers of Beam make them."""
         augment = self._augment if split in self.builder_config.augment_splits else None
-        (whole,) = list_parts(self._source, split)
-        if self._source.allow_damaged and (lost := count_lost(whole)):
+        parts = list_parts(self._source, split, PARTS_FOR_RUNNER if self._on_beam else 1)
+        if self._source.allow_damaged and (lost := count_lost(parts)):
             logging.getLogger(__name__).warning(
                 "%s: %d records of the split %r are damaged and are lost",
                 self.builder_config.source,
@@ -258,11 +259,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 split,
             )
         if not self._on_beam:
+            (whole,) = parts
             return make_examples(whole, augment)
         from vae_aug.beam import generate_on_beam  # needs an extra
 
         pickled = None if augment is None else pickle.dumps(augment)
-        parts = list_parts(self._source, split, PARTS_FOR_RUNNER)
         return generate_on_beam(make_examples, [(part, pickled) for part in parts])
 
     def _tell_seen_patients(self, augment: VAEAugment) -> None:

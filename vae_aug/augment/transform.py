@@ -238,7 +238,7 @@ class VAEAugment:
         if self._name is None or config.engine.startswith("openvino"):
             return make_engine(self.checkpoint, config)
         seed = None if config.seed is None else 0
-        same = {key: getattr(config, key) for key in ENGINE_SETTINGS}
+        same = {key: getattr(config, key) for key in (*ENGINE_SETTINGS, "weakest")}
         shared = AugmentConfig(**same, seed=seed, engine=config.engine)
         return share_engine(self.checkpoint, shared)
 

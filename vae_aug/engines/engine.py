@@ -26,7 +26,7 @@ from vae_aug.model.profiles import PROFILES
 Known = dict[str, tf.Tensor]
 """Tensors by their name, as a network's `describe` returns them."""
 
-ENGINE_SETTINGS = ("mode", "factor", "detail", "device", "hardest_of", "weakest")
+ENGINE_SETTINGS = ("mode", "factor", "detail", "device", "hardest_of")
 """Settings that an engine's graphs depend on, beside itself and whether there is a seed."""
 
 _SHARE_NOISE = NoiseSpec(10_000, (), True)
@@ -76,7 +76,7 @@ class TensorFlowEngine:
         Args:
             vae: The network, or anything with its `config`, `list_noise` and `vary`; or a stored
                 one, which is loaded only if its graph is not in the cache.
-            config: What `ENGINE_SETTINGS` names, and the seed.
+            config: What `ENGINE_SETTINGS` names, `weakest` and the seed.
 
         Raises:
             CheckpointError: If a stored network has to be loaded and cannot be.

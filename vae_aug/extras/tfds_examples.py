@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -136,17 +136,17 @@ def list_parts(source: ExampleSource, split: str, wanted: int = 1) -> list[Examp
     ]
 
 
-def count_lost(part: ExamplePart) -> int:
-    """Count the records of a whole split that are damaged, by reading all of them.
+def count_lost(parts: Sequence[ExamplePart]) -> int:
+    """Count the records of a split that are damaged, by reading all of them.
 
     Args:
-        part: A part that is a whole split.
+        parts: All parts of a split, of a folder of records.
 
     Returns:
         How many fewer can be read than the source says it has.
     """
-    examples = read_info(part.source.folder).splits[part.split].examples
-    return examples - sum(1 for _ in _read_part(part))
+    examples = read_info(parts[0].source.folder).splits[parts[0].split].examples
+    return examples - sum(1 for part in parts for _ in _read_part(part))
 
 
 def make_examples(

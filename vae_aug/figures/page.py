@@ -101,7 +101,7 @@ def fill_page(name: str, data: Mapping[str, Any]) -> bytes:
     )
     policy = (
         f"default-src 'none'; script-src {_hash_source(script)}; style-src {_hash_source(style)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
     )
     page = string.Template(read_part(f"{name}.html"))
     return page.substitute(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +21,6 @@ from vae_aug.model.checkpoint import BEST_CHECKPOINT
 from vae_aug.train.cluster import Cluster, read_cluster
 from vae_aug.train.recipe import Recipe
 from vae_aug.train.run_files import (
-    CONFIG_NAME,
     START_NAME,
     STATE_NAME,
     TrainingError,
@@ -78,7 +79,7 @@ class Devices:
                 yield out
             return
         with tempfile.TemporaryDirectory(prefix="vae-aug-worker-") as name:
-            for part in (CONFIG_NAME, START_NAME, BEST_CHECKPOINT):
+            for part in (START_NAME, BEST_CHECKPOINT):
                 if (out / part).exists():
                     shutil.copy(out / part, name)
             if (out / STATE_NAME).exists():
@@ -143,6 +144,16 @@ def average_workers(strategy: tf.distribute.Strategy, value: float) -> float:
         return strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
 
     return float(reduce())
+
+
+def check_settings(strategy: tf.distribute.Strategy, recipe: Recipe, out: Path) -> None:
+    """Raise `TrainingError` unless all workers train by the same settings."""
+    number = zlib.crc32(json.dumps(recipe.to_dict(), sort_keys=True).encode())
+    if average_workers(strategy, number) != number:
+        raise TrainingError(
+            f"{out}: this worker was given other settings than another. Start all workers with the "
+            "same command."
+        )
 
 
 def check_step(strategy: tf.distribute.Strategy, step: int) -> None:

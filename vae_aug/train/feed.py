@@ -130,7 +130,9 @@ def make_training_feed(
         def is_own(index: tf.Tensor, _: Any) -> tf.Tensor:
             return index % config.batch_size // share == context.input_pipeline_id
 
-        numbered = numbered.filter(is_own)
+        # A stream that may end would have the workers ask each other before every step.
+        endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+        numbered = numbered.filter(is_own).apply(endless)
     return (
         numbered.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(context.get_per_replica_batch_size(config.batch_size), drop_remainder=True)

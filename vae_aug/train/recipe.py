@@ -53,6 +53,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check what is to be trained."""
+        if not isinstance(self.devices, str | None):
+            raise TypeError(
+                f"devices must be text, e.g. '2' or 'GPU:0,GPU:1'; got {self.devices!r}."
+            )
         if self.only is not None:
             check_choice("only", self.only, TrainedPart)
         if self.only == "variation" and not self.model.variation:

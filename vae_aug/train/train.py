@@ -23,7 +23,7 @@ from vae_aug.model.checkpoint import (
 from vae_aug.model.manifest import check_size
 from vae_aug.model.network import Network
 from vae_aug.model.noise import Noise, NoiseSpec, sample_batch_noise
-from vae_aug.train.devices import average_workers, check_step, open_devices
+from vae_aug.train.devices import average_workers, check_settings, check_step, open_devices
 from vae_aug.train.feed import Source, make_training_feed, make_validation_feed
 from vae_aug.train.holdout import Holdout, open_sources
 from vae_aug.train.measure import (
@@ -139,8 +139,10 @@ def train(
     out, recipe, report = Path(out), recipe or Recipe(), report or _say_nothing
     check_size(recipe.model)
     devices = open_devices(recipe, report)
-    with devices.explain_loss(out), devices.open_folder(out) as out:
-        keep_config(out / CONFIG_NAME, recipe, sources)
+    with devices.explain_loss(out), devices.open_folder(out) as folder:
+        keep_config(folder / CONFIG_NAME, recipe, sources)
+        check_settings(devices.strategy, recipe, out)
+        out = folder
         parts = open_sources(sources, validation, allow_damaged=allow_damaged)
         for line in filter(None, (devices.describe(recipe.train.batch_size), parts.description)):
             report(line)
