@@ -227,9 +227,11 @@ class ShareEngine(TensorFlowEngine):
 )
 def test_a_share_of_a_factor_is_what_that_factor_gives(network, mode, request):
     vae = request.getfixturevalue(network)
-    config = VAEAugment(FakeVAE(), mode=mode, seed=1).config
-    weaker = VAEAugment(FakeVAE(), mode=mode, seed=1, factor=0.4).config
-    engine = ShareEngine(vae, config, 0.1)
+    config, ranged, weaker = (
+        VAEAugment(FakeVAE(), mode=mode, seed=1, **settings).config
+        for settings in ({}, {"weakest": 0.1}, {"factor": 0.4})
+    )
+    engine = ShareEngine(vae, ranged)
     size = engine.image_size or 32
     images = tf.random.stateless_uniform([2, size, size, 1], [1, 1])
     seeds = tf.constant([[1, 2], [3, 4]])
@@ -370,7 +372,7 @@ def test_another_process_loads_the_model_once_the_module_is_imported(tmp_path):
     assert run.stdout.split() == ["demo"]
 
 
-def test_a_transform_with_a_range_of_factors_travels_with_it():
-    layer = VAEAugmentation("demo", factor=(0.1, 0.4), seed=0)
+def test_a_transform_with_a_range_of_factors_travels_with_it(checkpoint):
+    layer = VAEAugmentation(checkpoint, factor=(0.1, 0.4), seed=0)
     config = pickle.loads(pickle.dumps(layer.augment)).config
     assert (config.factor, config.weakest) == (0.4, 0.25)
