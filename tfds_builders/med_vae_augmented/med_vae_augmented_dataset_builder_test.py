@@ -17,7 +17,7 @@ from vae_aug.config import AugmentConfig
 from vae_aug.errors import RecordError
 from vae_aug.extras.replay import restore_transform
 from vae_aug.phantoms.embedded import DEFAULT_COUNTS, read_embedded
-from vae_aug.records import records
+from vae_aug.records import check
 from vae_aug.records.records import make_example, read_records, write_records
 from vae_aug.version import __version__
 
@@ -346,7 +346,7 @@ def test_workers_of_beam_build_the_embedded_source(tmp_path, monkeypatch):
 
 def test_what_workers_of_beam_find_damaged_is_named(tmp_path, monkeypatch):
     # Boxes of large sets are checked as they are read.
-    monkeypatch.setattr(records, "CHECKED_BYTES", 0)
+    monkeypatch.setattr(check, "CHECKED_BYTES", 0)
     example = make_example(
         make_image("test", 0), source_id="image", boxes=BOXES[:1], labels=[0], label_names=LABELS
     )

@@ -18,8 +18,8 @@ from vae_aug.augment.transform import VAEAugment
 from vae_aug.autotune import leave_untuned
 from vae_aug.extras.augment_split import choose_step, load_transform, make_provenance
 from vae_aug.phantoms import embedded
-from vae_aug.records.check import DAMAGE, check_records
-from vae_aug.records.records import find_checked_records, parse_example, read_in_turn, read_info
+from vae_aug.records.check import DAMAGE, check_boxes_if_small, check_records
+from vae_aug.records.records import find_records, parse_example, read_in_turn, read_info
 from vae_aug.version import __version__
 
 EMBEDDED = "embedded"
@@ -120,11 +120,13 @@ def list_parts(source: ExampleSource, split: str, wanted: int = 1) -> list[Examp
         The parts.
 
     Raises:
-        RecordError: As of `find_checked_records`.
+        RecordError: As of `read_records`.
     """
     if source.folder == EMBEDDED:
         return [ExamplePart(source, split)]
-    found, _ = find_checked_records(source.folder, split, allow_damaged=source.allow_damaged)
+    found, _ = find_records(source.folder, split, allow_damaged=source.allow_damaged)
+    if not source.allow_damaged:
+        check_boxes_if_small(found)
     files = tuple(enumerate(os.fspath(path) for path in found))
     if wanted == 1:
         return [ExamplePart(source, split, files, len(files))]
@@ -177,7 +179,7 @@ def make_examples(
             deterministic=True,
         )
     try:
-        for key, element, *reports in leave_untuned(elements).prefetch(1).as_numpy_iterator():
+        for key, element, *reports in elements.prefetch(1).as_numpy_iterator():
             report = reports[0] if reports else _make_report(len(element["objects"]["label"]))
             told = {f"augment/{name}": value for name, value in (provenance | report).items()}
             yield (
@@ -206,7 +208,7 @@ def _read_part(part: ExamplePart) -> tf.data.Dataset:
     """Read keys and elements as `read_records` yields them."""
     source = part.source
     if source.folder == EMBEDDED:
-        return _read_embedded(part.split).enumerate()
+        return leave_untuned(_read_embedded(part.split).enumerate())
     numbers, names = zip(*part.files, strict=True)
 
     def read_shard(place: tf.Tensor) -> tf.data.Dataset:

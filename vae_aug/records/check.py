@@ -204,6 +204,19 @@ def parse_header(encoded: bytes, path: Path, index: int) -> tuple[int, int, int,
         raise RecordError(f"{path}, record {index}, image/encoded: {error}") from error
 
 
+def check_boxes_if_small(files: Sequence[Path]) -> None:
+    """Check boxes by `check_boxes` where the shards have `CHECKED_BYTES` or less.
+
+    Args:
+        files: The shards.
+
+    Raises:
+        RecordError: As of `check_boxes`.
+    """
+    if sum(path.stat().st_size for path in files) <= CHECKED_BYTES:
+        check_boxes(files)
+
+
 def check_boxes(files: Sequence[Path]) -> None:
     """Check boxes, by TensorFlow's fast parser as long as it finds no fault.
 

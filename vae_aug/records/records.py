@@ -37,8 +37,7 @@ from vae_aug.errors import RecordError
 from vae_aug.records.check import (
     BOX_FLAGS,
     BOX_KEYS,
-    CHECKED_BYTES,
-    check_boxes,
+    check_boxes_if_small,
     get_feature,
     iterate_examples,
     parse_header,
@@ -576,9 +575,9 @@ def read_records(
             shard is not as `dataset.json` says, a record is damaged or no `tf.train.Example`, or
             its boxes are not finite, crossed, or of uneven length; it names file, index and key.
     """
-    files, info = find_checked_records(
-        source, split, unannotated=unannotated, allow_damaged=allow_damaged
-    )
+    files, info = find_records(source, split, unannotated=unannotated, allow_damaged=allow_damaged)
+    if not allow_damaged:
+        check_boxes_if_small(files)
     dtype, channels, count = _describe_images(files, info)
     dataset = read_serialized(files, in_turn=counted)
     parallel = tf.data.AUTOTUNE if num_parallel_calls is None else num_parallel_calls
@@ -592,33 +591,6 @@ def read_records(
     if counted and count is not None:
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
     return dataset
-
-
-def find_checked_records(
-    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    split: str | None = None,
-    *,
-    unannotated: bool = False,
-    allow_damaged: bool = False,
-) -> tuple[list[Path], DatasetInfo | None]:
-    """Find shards by `find_records`, and read small sets through once to check their boxes.
-
-    Args:
-        source: Folder of a data set; a file or pattern of files; or a list of files.
-        split: The split of a folder; not needed if there is only one.
-        unannotated: Whether to find the split's unannotated images, too.
-        allow_damaged: Whether to accept damaged shards, and to leave boxes unchecked.
-
-    Returns:
-        The shards in order, and the contents of `dataset.json` if there is one beside them.
-
-    Raises:
-        RecordError: As of `read_records`.
-    """
-    files, info = find_records(source, split, unannotated=unannotated, allow_damaged=allow_damaged)
-    if not allow_damaged and sum(path.stat().st_size for path in files) <= CHECKED_BYTES:
-        check_boxes(files)
-    return files, info
 
 
 def read_serialized(
