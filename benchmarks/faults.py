@@ -178,7 +178,10 @@ def try_once(
             if process.wait() != _STATUS_OF_A_KILL:
                 return None
             statuses: list[int] = []
-            while len(statuses) < 3 and (not statuses or statuses[-1]):
+            # A second run refuses an output that the first had finished before it was killed.
+            while not statuses or (
+                statuses[-1] and len(statuses) < 3 and describe(command, Path(around)) != expected
+            ):
                 with run(command, folder, out) as again:
                     statuses.append(again.wait(_PATIENCE_S))
             if not group:
@@ -229,7 +232,6 @@ def summarize(trials: list[dict[str, Any]]) -> dict[str, int]:
         "lost": sum(trial["lost"] for trial in trials),
         "wrong": sum(trial["wrong"] for trial in trials),
         "left_over": sum(bool(trial["left_over"]) for trial in trials),
-        # A second run refuses an output that the first had finished before it was killed.
         "whole_when_killed": sum(trial["statuses"][0] != 0 for trial in trials),
     }
 
