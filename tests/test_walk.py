@@ -77,6 +77,18 @@ print(json.dumps({
 BUILD = {"name": "clinic", "checkpoint": "demo", "seed": 1}
 # What scripts of other documents than the README have before them, and what is looked at after.
 AROUND = {
+    "docs/index.md": (
+        "",
+        """
+assert len(list(train.take(2))) == 2
+""",
+    ),
+    "docs/gallery.md": (
+        "",
+        """
+assert abdomen["image"].shape == head["image"].shape == (192, 192, 1)
+""",
+    ),
     "docs/albumentations.md": (
         """
 import numpy as np
