@@ -160,7 +160,7 @@ def list_extras() -> dict[str, list[Part]]:
     extras: dict[str, list[Part]] = {}
     for line in required:
         match = re.match(r"""([\w.-]+)(?!.*\[).*;\s*extra\s*==\s*['"]([\w-]+)['"]""", line)
-        if match and match[2] != "dev":
+        if match and match[2] not in ("dev", "docs"):
             extras.setdefault(match[2], []).append(_find_package(match[1], match[2]))
     return extras
 
