@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import pickle
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from throughput import RESULTS, describe_machine
 
 from vae_aug import VAEAugment, read_records
 from vae_aug.atomic import write_atomic
+from vae_aug.extras.augment_split import SplitSource, augment_part
 from vae_aug.records.records import make_example, read_serialized, write_records
 
 SIZES = (256, 1024)
@@ -143,6 +145,22 @@ def time_copy(folder: Path) -> float:
         return (time.monotonic() - begin) / SIZES[-1]
 
 
+def time_begin(folder: Path) -> float:
+    """Return the seconds that a part of one record takes in a process that has done one before."""
+    files = sorted((folder / str(SIZES[0])).glob("*.tfrecord"))
+    source = SplitSource(folder / str(SIZES[0]), "train", tuple(files), "uint8", 1)
+    pickled = pickle.dumps(VAEAugment("demo", seed=1))
+    with tempfile.TemporaryDirectory() as out:
+
+        def augment_one() -> float:
+            begin = time.monotonic()
+            augment_part(Path(out) / "part", source, 0, 0, SIZES[0] // SHARDS, pickled)
+            return time.monotonic() - begin
+
+        augment_one()
+        return statistics.median(augment_one() for _ in range(5))
+
+
 def measure(folder: Path, way: str, workers: int) -> dict[str, float]:
     """Return seconds an image and, for a command, those of its start."""
     if way == "service":
@@ -187,6 +205,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_sources(Path(folder))
         copied = statistics.median(time_copy(Path(folder)) for _ in range(5))
+        begun = time_begin(Path(folder))
         for _ in range(arguments.rounds):
             for way in arguments.ways:
                 for workers in ("1", "2"):
@@ -197,6 +216,7 @@ def main() -> None:
         "environment": describe_machine(),
         "settings": {"sizes": SIZES, "side": SIDE, "shards": SHARDS, "rounds": arguments.rounds},
         "seconds": summarize(rounds),
+        "seconds_to_begin_a_part": round(begun, 3),
         "seconds_to_put_an_image_together": round(copied, 6),
     }
     write_atomic(arguments.out, (json.dumps(result, indent=1) + "\n").encode())

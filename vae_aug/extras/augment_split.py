@@ -46,7 +46,7 @@ REPLAYED = (*SETTINGS, "p", "value_range", "engine")
 PARTS_FOR_RUNNER = 32
 """Parts of a split at least, since the number of a runner's workers is not known."""
 
-_PARTS_PER_WORKER = 4
+PARTS_PER_WORKER = 4
 """Parts of a split at least for each process, so that none waits long for another."""
 
 _MOST_CONTRAST = 1e6
@@ -162,7 +162,7 @@ def augment_split_in_parts(
     folder.mkdir(parents=True, exist_ok=True)
     paths = tuple(path.absolute() for path in source.files)
     source = dataclasses.replace(source, folder=source.folder.absolute(), files=paths)
-    wanted = _PARTS_PER_WORKER * workers if isinstance(workers, int) else PARTS_FOR_RUNNER
+    wanted = PARTS_PER_WORKER * workers if isinstance(workers, int) else PARTS_FOR_RUNNER
     step = choose_step(len(source.files), wanted)
     files = [
         [folder.absolute() / f"{shard:05}-{first:05}.tfrecord" for first in range(step)]

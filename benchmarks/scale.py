@@ -1,0 +1,159 @@
+"""What many images cost on many machines: a simulation from what `workers.py` measured.
+
+    .venv/bin/python -m benchmarks.scale
+
+It reads `results/workers.json`, simulates `vae-aug augment` with one and two workers, whose times
+were measured as well, then with more, and prints the tables of `docs/scale.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vae_aug.extras.augment_split import PARTS_FOR_RUNNER, PARTS_PER_WORKER, choose_step
+
+RESULTS = Path(__file__).parent / "results"
+
+IMAGES = (1_000_000, 30_000_000)
+"""A million radiographs, or single slices; and a million studies of 30 slices."""
+CORES = 16
+MACHINES = (1, 2, 8, 32, 128)
+SHARD = 2_000
+"""Images in a shard."""
+
+
+class Costs(NamedTuple):
+    """What was measured on one core, in seconds.
+
+    Attributes:
+        start: From the command's start until a worker takes its first part.
+        begin: To begin a part.
+        image: To augment an image.
+        merge: To put an image into the result, which one process does.
+    """
+
+    start: float
+    begin: float
+    image: float
+    merge: float
+
+
+def read_costs(measured: dict[str, Any], way: str, *, workers: int) -> Costs:
+    """Take the costs of a way from `workers.json`.
+
+    Args:
+        measured: Content of the file.
+        way: `"processes"` or `"Beam"`.
+        workers: How many there were when the start was measured: one augments without parts.
+    """
+    begin = measured["seconds_to_begin_a_part"]
+    merge = measured["seconds_to_put_an_image_together"]
+    one, start = measured["seconds"][way]["1"], measured["seconds"][way][str(workers)]["start"]
+    in_parts = way == "Beam" or workers > 1
+    parts = count_parts(measured["settings"]["shards"], way, workers) if in_parts else 0
+    image = one["an_image"] - (merge if way == "Beam" else 0.0)
+    return Costs(start - begin * parts / workers, begin, image, merge if in_parts else 0.0)
+
+
+def count_parts(shards: int, way: str, workers: int) -> int:
+    """Count the parts that `vae-aug augment` makes."""
+    wanted = PARTS_FOR_RUNNER if way == "Beam" else PARTS_PER_WORKER * workers
+    return shards * choose_step(shards, wanted)
+
+
+def simulate(costs: Costs, images: int, workers: int, parts: int) -> float:
+    """Return the seconds that workers need, each of which takes the next part when it is free."""
+    free = [costs.start] * workers
+    for part in range(parts):
+        share = images // parts + (part < images % parts)
+        heapq.heapreplace(free, free[0] + costs.begin + share * costs.image)
+    return max(free) + images * costs.merge
+
+
+def compare_with_measured(measured: dict[str, Any]) -> list[list[str]]:
+    """Compare times that were measured with two workers with those that one predicts."""
+    rows = [["way", "images", "measured, s", "simulated, s", "difference"]]
+    sizes, shards = measured["settings"]["sizes"], measured["settings"]["shards"]
+    for way in ("processes", "Beam"):
+        two = measured["seconds"][way]["2"]
+        costs = read_costs(measured, way, workers=2)
+        for size in sizes:
+            taken = two["start"] + size * two["an_image"]
+            told = simulate(costs, size, 2, count_parts(shards, way, 2))
+            rows.append(
+                [
+                    way,
+                    f"{size:,}",
+                    f"{taken:.1f}",
+                    f"{told:.1f}",
+                    f"{100 * (told / taken - 1):+.0f}%",
+                ]
+            )
+    return rows
+
+
+def tabulate_machines(measured: dict[str, Any]) -> list[list[str]]:
+    """Simulate `vae-aug augment` on Beam with many machines."""
+    costs = read_costs(measured, "processes", workers=2)
+    rows = [["machines of 16 cores"]]
+    for images in IMAGES:
+        rows[0] += [f"{images:,} images, hours", "share that is merging", "cores in use"]
+    for machines in MACHINES:
+        workers = machines * CORES
+        row = [str(machines)]
+        for images in IMAGES:
+            seconds = simulate(
+                costs, images, workers, count_parts(images // SHARD, "processes", workers)
+            )
+            busy = images * costs.image / (workers * seconds)
+            merging = images * costs.merge / seconds
+            row += [f"{seconds / 3600:.2f}", f"{merging:.0%}", f"{busy:.0%}"]
+        rows.append(row)
+    return rows
+
+
+def describe_bends(measured: dict[str, Any]) -> list[list[str]]:
+    """Tell from which number of workers on each design gains little."""
+    costs = read_costs(measured, "processes", workers=2)
+    service = measured["seconds"]["service"]["1"]["an_image"]
+    return [
+        ["what", "figure"],
+        ["images a second of one core, `augment`", f"{1 / costs.image:.1f}"],
+        ["images a second of one core, tf.data service", f"{1 / service:.1f}"],
+        ["images a second that one process merges", f"{1 / costs.merge:,.0f}"],
+        [
+            "workers from which merging takes longer than augmenting",
+            f"{costs.image / costs.merge:.0f}",
+        ],
+        [
+            "images in a part from which its begin costs under 5%",
+            f"{20 * costs.begin / costs.image:.0f}",
+        ],
+    ]
+
+
+def make_tables(measured: dict[str, Any]) -> dict[str, str]:
+    """Return the tables of `docs/scale.md` in Markdown, by what they show."""
+    makers = (compare_with_measured, describe_bends, tabulate_machines)
+    return {maker.__name__: _format(maker(measured)) for maker in makers}
+
+
+def _format(rows: list[list[str]]) -> str:
+    head, *others = rows
+    lines = [head, ["---"] * len(head), *others]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--measured", type=Path, default=RESULTS / "workers.json")
+    measured = json.loads(parser.parse_args().measured.read_text())
+    print(*make_tables(measured).values(), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
