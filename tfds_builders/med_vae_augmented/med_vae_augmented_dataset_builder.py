@@ -126,7 +126,7 @@ class MedVaeAugmentedConfig(tfds.core.BuilderConfig):
     def settings(self) -> dict[str, Any]:
         """The fields that decide what is built, as JSON reads them back."""
         names = {*_TRANSFORM_FIELDS, "source", "checkpoint"} - {*OPTIONAL_SETTINGS}
-        settings = {name: getattr(self, name) for name in names}
+        settings = {name: getattr(self, name) for name in sorted(names)}
         # Folders keep the names that they had before there was a choice.
         settings |= self.transform.list_optional()
         settings["augment_splits"] = list(self.augment_splits)
