@@ -10,11 +10,14 @@ import logging
 import os
 import pickle
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from vae_aug.atomic import lock_folder
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import OPTIONAL_SETTINGS, AugmentConfig, Guard, Mode
 from vae_aug.extras.augment_records import count_seen_patients
@@ -209,14 +212,26 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         Raises:
             ValueError: If what stands under this name was built with other settings.
             CheckpointError: If the checkpoint cannot be loaded.
-            RecordError: If the source cannot be read.
+            RecordError: If the source cannot be read, or another process builds this dataset.
         """
         download_config = kwargs.get("download_config") or tfds.download.DownloadConfig()
         overwrites = download_config.download_mode.overwrite_dataset
         self._on_beam = bool(download_config.beam_options or download_config.beam_runner)
         if self.is_prepared() and not overwrites:
             self._check_built_alike()
-        super().download_and_prepare(**kwargs)
+            super().download_and_prepare(**kwargs)
+        elif "://" in os.fspath(self.data_path):  # of TFDS's own file systems, which has no locks
+            super().download_and_prepare(**kwargs)
+        else:
+            with lock_folder(Path(self.data_path), beside=True) as is_locked:
+                if is_locked:
+                    self._remove_left_over()
+                super().download_and_prepare(**kwargs)
+
+    def _remove_left_over(self) -> None:
+        """Remove what builds of this dataset have left that were killed."""
+        for left in Path(self.data_path.parent).glob(f"incomplete.*_{self.data_path.name}"):
+            shutil.rmtree(left)
 
     def _check_built_alike(self) -> None:
         """Raise `ValueError` if the dataset on disk was built with other settings."""

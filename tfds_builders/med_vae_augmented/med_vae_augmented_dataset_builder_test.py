@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from vae_aug.atomic import lock_folder
 from vae_aug.config import AugmentConfig
 from vae_aug.errors import RecordError
 from vae_aug.extras.replay import restore_transform
@@ -257,6 +258,25 @@ def test_other_settings_under_the_same_name_are_refused(stub, tmp_path):
     build(tmp_path, make_config())  # The same settings reuse what is there.
     with pytest.raises(ValueError, match=r"factor was 1\.0, now 0\.5.*--overwrite"):
         build(tmp_path, make_config(factor=0.5))
+
+
+def test_what_a_killed_build_left_is_removed_and_nothing_else(stub, tmp_path):
+    own = tmp_path / "med_vae_augmented" / "own"
+    for name in ("incomplete.A1B2C3_1.0.0", "incomplete.A1B2C3_2.0.0"):
+        (own / name).mkdir(parents=True)
+        (own / name / "half.tfrecord").write_bytes(b"half")
+    build(tmp_path, make_config())
+    assert sorted(path.name for path in own.iterdir()) == ["1.0.0", "incomplete.A1B2C3_2.0.0"]
+
+
+def test_a_second_build_of_the_same_at_the_same_time_is_refused(stub, tmp_path):
+    own = tmp_path / "med_vae_augmented" / "own"
+    (own / "incomplete.A1B2C3_1.0.0").mkdir(parents=True)
+    with lock_folder(own / "1.0.0", beside=True):
+        with pytest.raises(RecordError, match=r"own/1\.0\.0"):
+            build(tmp_path, make_config())
+        assert (own / "incomplete.A1B2C3_1.0.0").is_dir()
+    assert build(tmp_path, make_config()).is_prepared()
 
 
 def test_the_fixed_configurations_differ_in_what_they_build():
