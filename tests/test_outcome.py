@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from conftest import shorten_stages, stand_still
 from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.evaluate import outcome as module
 from vae_aug.evaluate.metrics import ssim
+from vae_aug.evaluate.model_card import write_model_card
 from vae_aug.evaluate.outcome import Difference, Outcome, judge_training
+from vae_aug.model.stored import read_manifest
 from vae_aug.phantoms.phantom import make_phantom
 from vae_aug.records.records import make_example, write_records
 from vae_aug.train.corrupt import corrupt
@@ -68,6 +71,19 @@ def test_what_is_no_better_than_its_start_is_said_to_be_so_first(judged):
     assert outcome.advice and outcome.code == f"dataset = dataset.apply(VAEAugment({str(out)!r}))"
     assert outcome.sheet == str(out / "sheet.png")
     assert json.loads((out / "outcome.json").read_bytes()) == outcome.to_dict()
+
+
+def test_the_model_card_tells_what_was_measured_and_no_path(judged):
+    out, outcome = judged
+    card = write_model_card(out, outcome).read_text()
+    assert "| went on from | random weights |\n\n## Training data\n\n5 images of 3 patients" in card
+    assert f"| checkpoint, SHA-256 | `{read_manifest(out)['digest']}` |" in card
+    trained = outcome.figures["trained"]
+    assert f"| this network | {trained['ssim_noisy']:.3f} | {trained['psnr_noisy']:.3f} |" in card
+    filtered = outcome.figures["filter"]["psnr_noisy"]
+    assert re.search(rf"the best classical filter \| 0\.\d+ \| {filtered:.3f} \|  \|  \|", card)
+    assert '"batch_size": 4' in card and str(out.parent) not in card
+    assert card.count("not measured by this command") == 4
 
 
 def test_the_figures_are_those_of_the_images_that_were_validated_on(judged):

@@ -124,7 +124,7 @@ def train(
     from pairs of similar images of different patients and which augmentation samples from; then the
     restoration, noisy image in, clean image out. What is going to be done and how long it takes is
     said first; at the end, whether the network is better than what it started from and than the
-    best classical filter (OUT/outcome.json).
+    best classical filter (OUT/outcome.json). OUT/card.md is a model card that tells the same.
 
     Ctrl-C stops; the same command goes on from the last state. OUT/checkpoint.keras is the best
     network so far, by validation PSNR.
@@ -169,6 +169,7 @@ def train(
             say("comparing it with what it started from and with classical filters ...")
             with show_work("comparing"):
                 outcome = calls.judge_training(records, out, config=recipe.train, **shared)
+                calls.write_model_card(out, outcome)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(describe_interruption(out, recipe)) from None
     publish({"checkpoint": out / BEST_CHECKPOINT, **outcome.to_dict()})

@@ -113,7 +113,7 @@ def print_outcome(outcome: Outcome, out: Path) -> None:
     print_table(table)
     say(f"checkpoint: {out / BEST_CHECKPOINT}")
     say(f"pictures: {outcome.sheet}, {out / calls.CURVES_NAME}")
-    say(f"figures: {out / calls.OUTCOME_NAME}")
+    say(f"figures: {out / calls.OUTCOME_NAME}, {out / calls.MODEL_CARD}")
     say(f"to use it: {outcome.code}")
 
 
