@@ -76,7 +76,8 @@ def test_what_is_no_better_than_its_start_is_said_to_be_so_first(judged):
 def test_the_model_card_tells_what_was_measured_and_no_path(judged):
     out, outcome = judged
     card = write_model_card(out, outcome).read_text()
-    assert "| went on from | random weights |\n\n## Training data\n\n5 images of 3 patients" in card
+    assert "| went on from | random weights |\n\n## Training data\n\n5 images. " in card
+    assert "included:\n3. The checkpoint" in card
     assert f"| checkpoint, SHA-256 | `{read_manifest(out)['digest']}` |" in card
     trained = outcome.figures["trained"]
     assert f"| this network | {trained['ssim_noisy']:.3f} | {trained['psnr_noisy']:.3f} |" in card

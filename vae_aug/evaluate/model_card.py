@@ -40,8 +40,9 @@ command does not know: **add it here before you pass the network on.**
 
 ## Training data
 
-{images} images of {patients} patients; the checkpoint has their hashes, so that `vae-aug` finds out
-where they are evaluated on. Settings of the restoration:
+{images} images. Patients that are known, those of the checkpoint that it went on from included:
+{patients}. The checkpoint has their hashes, so that `vae-aug` notices where they are evaluated on.
+Settings of the restoration:
 
 ```json
 {settings}
@@ -109,7 +110,7 @@ def write_model_card(out: Path, outcome: Outcome) -> Path:
         "architecture": ", ".join(f"{name} {value}" for name, value in model.items()),
         "start": _tell_start(seen.get("start_from")),
         "images": f"{seen['images']:,}",
-        "patients": f"{len(seen['patients']):,}" if seen["patients"] else "an unknown number of",
+        "patients": f"{len(seen['patients']):,}",
         "settings": json.dumps(settings),
         "judged": outcome.images,
         "groups": outcome.groups,
