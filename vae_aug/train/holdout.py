@@ -84,7 +84,7 @@ def hold_back(sources: Sequence[Source]) -> Holdout:
     Raises:
         RecordError: If there is but one image in every source.
     """
-    named = [list(_name_images(source)) for source in sources]
+    named = [list(name_images(source)) for source in sources]
     patients = [[patient or image for patient, image in names] for names in named]
     chosen = _choose(patients)
     by_patient = bool(chosen) and any(patient for names in named for patient, _ in names)
@@ -97,14 +97,21 @@ def hold_back(sources: Sequence[Source]) -> Holdout:
         )
     held = [np.array([group in chosen for group in names]) for names in groups]
     return Holdout(
-        [_select(source, ~mask) for source, mask in zip(sources, held, strict=True)],
-        [_select(source, mask) for source, mask in zip(sources, held, strict=True) if mask.any()],
+        [select(source, ~mask) for source, mask in zip(sources, held, strict=True)],
+        [select(source, mask) for source, mask in zip(sources, held, strict=True) if mask.any()],
         _describe(held, len(chosen), len({p for n in patients for p in n}), by_patient),
     )
 
 
-def _name_images(source: Source) -> Iterator[tuple[str, str]]:
-    """Yield keys of the patient, `""` where none is known, and of the image, of every record."""
+def name_images(source: Source) -> Iterator[tuple[str, str]]:
+    """Yield keys of the patient, `""` where none is known, and of the image, of every record.
+
+    Args:
+        source: The records.
+
+    Yields:
+        `"patient HASH"` or `""`, and `"image NAME"`.
+    """
     for position, serialized in enumerate(source.examples.as_numpy_iterator()):
         example = tf.train.Example.FromString(serialized)
         patient, image = (
@@ -130,8 +137,16 @@ def _choose(groups: Sequence[Sequence[str]]) -> set[str]:
     return chosen
 
 
-def _select(source: Source, mask: np.ndarray) -> Source:
-    """Keep the records at which a mask is true."""
+def select(source: Source, mask: np.ndarray) -> Source:
+    """Keep the records at which a mask is true.
+
+    Args:
+        source: The records.
+        mask: `[N] bool`, one value a record.
+
+    Returns:
+        The source of these records, in their order.
+    """
     kept = tf.constant(mask)
     chosen = source.examples.enumerate().filter(lambda index, _: kept[index])
     return dataclasses.replace(source, examples=chosen.map(lambda _, serialized: serialized))

@@ -1,0 +1,384 @@
+"""Whether a training tells whom it was trained on: membership inference with reference networks.
+
+Small networks of one recipe are trained on random halves of the patients. Every one of them scores
+every patient, so that each patient's scores are known of networks with and without it. Then each
+network in its turn is attacked with the help of the others (`vae_aug.evaluate.lira`), which gives
+networks times patients decisions about the recipe. A checkpoint is attacked in the same way where
+one is given; its patients are known from its manifest.
+
+The primary measure is fixed before any run: the AUC of `elbo` over patients, of all networks.
+Beside it stands the share of members that is found at 10% false positives. `reconstruction` and
+`restoration` are secondary.
+
+An attack that finds nothing may be blind, so three further networks are attacked in the same way:
+
+- `overfitted` is trained several times as long on a few patients, and has to be caught.
+- `canaries` is trained as long on a half, of which as few patients make up nine tenths of every
+  batch. These have to be found.
+- `start` is trained on nobody, and must not be caught with the patients of a half in the place of
+  its own.
+
+Reference:
+    Carlini et al., Membership Inference Attacks From First Principles, IEEE Symposium on Security
+    and Privacy (2022). Hilprecht, Härterich and Bernau, Monte Carlo and Reconstruction Membership
+    Inference Attacks against Generative Models, PETS (2019), for the reconstruction error of a
+    variational autoencoder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vae_aug.atomic import lock_folder, remove_temporaries, write_atomic
+from vae_aug.config import check_number
+from vae_aug.errors import RecordError, VAEAugError
+from vae_aug.evaluate.lira import (
+    LEVEL,
+    attack_all,
+    attack_one,
+    calibrate,
+    compute_power,
+    compute_ratios,
+    draw_halves,
+    estimate,
+)
+from vae_aug.evaluate.membership_report import Membership, judge, list_notes
+from vae_aug.evaluate.patient_scores import PRIMARY, SCORES, make_score_batch, score_patients
+from vae_aug.limits import read_bounded
+from vae_aug.model.checkpoint import read_manifest
+from vae_aug.model.network import Network
+from vae_aug.train.cluster import refuse_cluster
+from vae_aug.train.recipe import Recipe
+from vae_aug.train.references import Patients, Trainer, open_patients
+from vae_aug.version import __version__
+from vae_aug.words import plural
+
+REPORT_NAME = "membership.json"
+
+_LEAST_NETWORKS, _LEAST_PATIENTS = 6, 8
+_ROUNDS = 4
+"""How often as long as others the networks that have to be caught are trained."""
+
+_CANARIES = 0.9
+"""Share of a batch that canaries are."""
+
+_NETWORKS_NAME, _SETTINGS_NAME = "networks", "settings.json"
+_MAX_BYTES = 2**26
+
+
+def audit_membership(
+    records: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    recipe: Recipe,
+    *,
+    networks: int = 16,
+    target: Network | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Membership:
+    """Train reference networks on halves of the patients, and attack them and a checkpoint.
+
+    `out` holds the scores of each network as soon as it is trained (`networks/`), then the report,
+    `membership.json`. Called again with the same settings, it trains the networks that are missing,
+    and its report is the same. A checkpoint may be another one then.
+
+    Args:
+        records: Folders of records, of which all splits are read.
+        out: Folder for scores and report.
+        recipe: What is trained, but for its `variation`; one of `recipe.train.steps` steps.
+        networks: How many networks of the recipe are trained, even and from 6.
+        target: A checkpoint of the recipe, trained on some of the patients.
+        limit: Most images of each patient; None for all.
+        seed: Of the halves and of all that is drawn; networks train with `recipe.train.seed` and
+            the numbers after it.
+        progress: Called with (steps done, steps in all).
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: If an argument is out of its range, `out` holds networks of other settings, or
+            the target is of another architecture than the recipe.
+        RecordError: If records cannot be read, are of fewer than 8 patients, or another run writes
+            to `out`.
+        TrainingError: If a loss stops being finite.
+        VAEAugError: If a file of `out` is damaged.
+    """
+    check_number("networks", networks, _LEAST_NETWORKS, whole=True)
+    if networks % 2:
+        raise ValueError(f"networks must be even, for they are trained in pairs; got {networks}.")
+    if limit is not None:
+        check_number("limit", limit, 1, whole=True)
+    check_number("seed", seed, 0, 2**31 - 1, whole=True)
+    refuse_cluster("An audit of membership")
+    model = dataclasses.replace(recipe.model, variation=False)
+    recipe = dataclasses.replace(recipe, model=model, only="restoration")
+    if target is not None:
+        _check_target(target, recipe)
+    folder = Path(out)
+    with lock_folder(folder):
+        patients = open_patients([os.fspath(one) for one in records], limit)
+        count = len(patients.keys)
+        if count < _LEAST_PATIENTS:
+            raise RecordError(
+                f"{', '.join(map(str, records))}: {plural(count, 'patient')}; an audit of "
+                f"membership needs at least {_LEAST_PATIENTS}, and tells little with fewer than 30."
+            )
+        settings = _describe(patients, recipe, networks, limit, seed)
+        _keep_settings(folder, settings)
+        runs = _plan_runs(count, networks, seed)
+        scores = _Bench(patients, recipe, folder, progress).score_all(runs)
+        aimed = None if target is None else _score_target(target, patients, recipe)
+        known = _find_members(patients, target)
+        settings["checkpoint"] = None if target is None else target.digest
+        report = _conclude(runs, scores, aimed, known, settings)
+        write_atomic(folder / REPORT_NAME, report.to_json().encode())
+    return report
+
+
+def _check_target(target: Network, recipe: Recipe) -> None:
+    """Raise `ValueError` unless scores of a checkpoint can be compared with the networks'."""
+    wanted, found = recipe.model.to_dict(), target.config.to_dict()
+    differing = [key for key in wanted if key != "variation" and wanted[key] != found.get(key)]
+    if differing:
+        described = ", ".join(f"{key} {found.get(key)!r}, not {wanted[key]!r}" for key in differing)
+        raise ValueError(
+            f"The checkpoint is another architecture than the recipe: {described}. Take the "
+            "settings of its own training, config=RUN/config.json."
+        )
+
+
+def _score_target(target: Network, patients: Patients, recipe: Recipe) -> np.ndarray:
+    """Score a checkpoint: `[len(SCORES), P]`."""
+    score_batch = make_score_batch(target, recipe.train)
+    scores = score_patients(score_batch, patients, target.config.image_size)
+    return np.stack([scores[name] for name in SCORES])
+
+
+# --- Networks --------------------------------------------------------------------------------
+
+
+class _Run(NamedTuple):
+    """One network that is trained.
+
+    Attributes:
+        name: Of its file.
+        members: `[P] bool`, whom it is trained on.
+        canaries: `[P] bool`, those of them who make up `_CANARIES` of every batch.
+        rounds: How often it is trained for all steps; 0 for the start itself.
+    """
+
+    name: str
+    members: np.ndarray
+    canaries: np.ndarray
+    rounds: int = 1
+
+
+def _plan_runs(patients: int, networks: int, seed: int) -> list[_Run]:
+    """Choose whom the networks are trained on, those of the recipe first, then the controls."""
+    rng = np.random.default_rng(seed)
+    nobody = np.zeros(patients, bool)
+    halves = draw_halves(networks, patients, rng)
+    runs = [_Run(f"network-{i:03}", half, nobody) for i, half in enumerate(halves)]
+    few, canaries, count = nobody.copy(), nobody.copy(), max(3, patients // 8)
+    few[rng.permutation(patients)[:count]] = True
+    half, false = (draw_halves(2, patients, rng)[0] for _ in range(2))
+    canaries[rng.permutation(np.flatnonzero(half))[:count]] = True
+    return [
+        *runs,
+        _Run("overfitted", few, nobody, _ROUNDS),
+        _Run("canaries", half, canaries, _ROUNDS),
+        _Run("start", false, nobody, 0),
+    ]
+
+
+class _Bench:
+    """Trains and scores networks that have no file of scores yet."""
+
+    def __init__(
+        self,
+        patients: Patients,
+        recipe: Recipe,
+        folder: Path,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._patients, self._recipe, self._progress = patients, recipe, progress
+        self._folder = folder / _NETWORKS_NAME
+        self._folder.mkdir(exist_ok=True)
+        self._done = self._total = 0
+
+    @functools.cached_property
+    def _trainer(self) -> Trainer:
+        """The network; a run of which nothing is missing needs none."""
+        return Trainer(self._recipe)
+
+    @functools.cached_property
+    def _score_batch(self) -> Any:
+        return make_score_batch(self._trainer.network, self._recipe.train)
+
+    def score_all(self, runs: Sequence[_Run]) -> np.ndarray:
+        """Read or make the scores of all networks: `[len(SCORES), len(runs), P]`."""
+        steps = self._recipe.train.steps
+        self._total = steps * sum(run.rounds for run in runs)
+        scores = []
+        for index, run in enumerate(runs):
+            path = self._folder / f"{run.name}.json"
+            remove_temporaries(path)
+            if path.exists():
+                self._advance(steps * run.rounds)
+            else:
+                made = self._score(run, self._recipe.train.seed + index * _ROUNDS)
+                write_atomic(path, (json.dumps(made) + "\n").encode())
+            scores.append(_read_scores(path, len(self._patients.keys)))
+        return np.stack(scores, axis=1)
+
+    def _score(self, run: _Run, seed: int) -> dict[str, list[float]]:
+        """Train a network, and score all patients."""
+        if not run.rounds:
+            self._trainer.start(seed)
+        else:
+            parts = [(run.members & ~run.canaries, 1.0 - _CANARIES), (run.canaries, _CANARIES)]
+            if not run.canaries.any():
+                parts = [(run.members, 1.0)]
+            self._trainer.train(
+                [source for part, _ in parts for source in self._patients.select(part)],
+                [share * weight for part, weight in parts for share in self._patients.share(part)],
+                seed,
+                rounds=run.rounds,
+                progress=lambda: self._advance(1),
+            )
+        size = self._recipe.model.image_size
+        scores = score_patients(self._score_batch, self._patients, size)
+        return {name: values.tolist() for name, values in scores.items()}
+
+    def _advance(self, steps: int) -> None:
+        self._done += steps
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def _read_scores(path: Path, patients: int) -> np.ndarray:
+    """Read the scores of one network: `[len(SCORES), P]`."""
+    try:
+        content = json.loads(read_bounded(path, _MAX_BYTES))
+        scores = np.array([content[name] for name in SCORES], np.float64)
+        if scores.shape != (len(SCORES), patients) or not np.isfinite(scores).all():
+            raise ValueError("it has not one finite value of each patient")
+    except (VAEAugError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise VAEAugError(
+            f"{path}: is damaged ({type(error).__name__}: {error}). Delete it; its network is then "
+            "trained again."
+        ) from error
+    return scores
+
+
+# --- Settings --------------------------------------------------------------------------------
+
+
+def _describe(
+    patients: Patients, recipe: Recipe, networks: int, limit: int | None, seed: int
+) -> dict[str, Any]:
+    """Describe what the scores of the networks depend on."""
+    start = recipe.train.start_from
+    names = "\n".join([*patients.keys, *(str(part.tolist()) for part in patients.places)])
+    settings = recipe.to_dict()
+    # A path says something of the machine and nothing of the network.
+    settings["train"]["start_from"] = read_manifest(start)["digest"] if start else None
+    settings = {
+        **settings,
+        "records": hashlib.sha256(names.encode()).hexdigest()[:16],
+        "patients": len(patients.keys),
+        "unnamed_images": sum(key.startswith("image ") for key in patients.keys),
+        "images": patients.count(),
+        "networks": networks,
+        "limit": limit,
+        "seed": seed,
+    }
+    return json.loads(json.dumps(settings))
+
+
+def _keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings of new networks; refuse to add to those of other settings."""
+    path = folder / _SETTINGS_NAME
+    remove_temporaries(path)
+    remove_temporaries(folder / REPORT_NAME)
+    if not path.exists():
+        write_atomic(path, (json.dumps(settings, indent=1) + "\n").encode())
+        return
+    try:
+        before = json.loads(read_bounded(path, _MAX_BYTES))
+        changed = [key for key in settings if before[key] != settings[key]]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise VAEAugError(f"{path}: is damaged ({error}). Give another output folder.") from error
+    if changed:
+        raise ValueError(
+            f"{folder} holds networks of other settings ({', '.join(changed)}). Give another "
+            "output folder, or delete this one."
+        )
+
+
+def _find_members(patients: Patients, target: Network | None) -> tuple[np.ndarray, np.ndarray]:
+    """Tell which patients a checkpoint was trained on, and of which that is known: `[P] bool`."""
+    named = np.array([key.startswith("patient ") for key in patients.keys])
+    seen = frozenset() if target is None else target.patients
+    members = np.array([key.removeprefix("patient ") in seen for key in patients.keys])
+    return members & named, named
+
+
+# --- Conclusion ------------------------------------------------------------------------------
+
+
+def _conclude(
+    runs: Sequence[_Run],
+    scores: np.ndarray,
+    aimed: np.ndarray | None,
+    known: tuple[np.ndarray, np.ndarray],
+    settings: Mapping[str, Any],
+) -> Membership:
+    """Attack the networks, the controls and the checkpoint, and judge."""
+    seed, networks = settings["seed"], settings["networks"]
+    members = np.stack([run.members for run in runs[:networks]])
+    own, named = known
+    sought = int(own.sum()) >= 2 and int((named & ~own).sum()) >= 2
+    attacks, controls = [], []
+    calibrated = [calibrate(values, values[:networks]) for values in scores]
+    for name, values in zip(SCORES, calibrated, strict=True):
+        references = values[:networks]
+        attacks.append(attack_all(name, references, members, seed))
+        ratios = compute_ratios(values[networks:], estimate(references, members))
+        for run, row in zip(runs[networks:], ratios, strict=True):
+            wanted = run.canaries if run.canaries.any() else run.members
+            controls.append(attack_one(name, run.name, row, wanted, wanted | ~run.members))
+    if aimed is not None and sought:
+        for index, (name, values) in enumerate(zip(SCORES, calibrated, strict=True)):
+            row = calibrate(aimed[index], scores[index, :networks])
+            ratios = compute_ratios(row, estimate(values[:networks], members))
+            attacks.append(attack_one(name, "checkpoint", ratios, own, named))
+    primary = calibrated[0][:networks]
+    level = LEVEL / sum(attack.score == PRIMARY for attack in attacks)
+    power = compute_power(primary, members, seed, level)
+    reference = estimate(primary, members)
+    controls.sort(key=lambda one: [run.name for run in runs].index(one.target))
+    leaks, verdict = judge(attacks, controls, power)
+    missing = aimed is not None and not sought
+    return Membership(
+        leaks,
+        verdict,
+        tuple(list_notes(settings, power, len(attacks) // len(SCORES), missing)),
+        tuple(attacks),
+        tuple(controls),
+        power,
+        tuple((reference.shifts / math.sqrt(reference.variance)).tolist()),
+        {**settings, "level": level, "version": __version__},
+    )

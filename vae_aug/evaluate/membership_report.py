@@ -1,0 +1,153 @@
+"""What an audit of membership found: attacks, controls, a verdict, and what it may have missed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vae_aug.evaluate.lira import FALSE_POSITIVES, LEVEL, POWER, Attack, Power
+from vae_aug.evaluate.patient_scores import PRIMARY, SCORES
+from vae_aug.json_values import make_json
+from vae_aug.words import plural
+
+_CAUGHT = ("overfitted", "canaries")
+_FALSE_ALARM = 0.01
+"""Chance below which `start` counts as caught: then something else than membership is measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Membership:
+    """What `audit_membership` found. It names no patient, no image and no folder.
+
+    Attributes:
+        leaks: True for signs of a leak, False for none, None if the attack could not tell.
+        verdict: One sentence or two.
+        notes: What has to be known beside it; sentences.
+        attacks: On the recipe's networks and on the checkpoint, of each score.
+        controls: On networks that have to be caught, or must not be.
+        power: Which leak the primary attack on the networks could have missed.
+        patients: For each patient, in the order of their sorted hashes, by how many standard
+            deviations a network with it scores it higher; of the primary score, shrunk.
+        settings: Everything else that is needed to understand it; JSON values.
+    """
+
+    leaks: bool | None
+    verdict: str
+    notes: tuple[str, ...]
+    attacks: tuple[Attack, ...]
+    controls: tuple[Attack, ...]
+    power: Power
+    patients: tuple[float, ...]
+    settings: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """Return the report as a JSON document."""
+        return json.dumps(make_json(self), indent=1, allow_nan=False) + "\n"
+
+    def tabulate(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        """Return headings and rows of text, a row for each attack and control."""
+        headings = ("target", "score", "members,\nothers", "AUC [95%]", "found [95%], %", "p")
+        rows = tuple(
+            (
+                a.target,
+                a.score,
+                f"{a.members}, {a.others}",
+                f"{a.auc:.2f} [{a.auc_low:.2f}, {a.auc_high:.2f}]",
+                f"{100 * a.found:.0f} [{100 * a.found_low:.0f}, {100 * a.found_high:.0f}]",
+                f"{a.p_value:.2g}",
+            )
+            for a in (*self.attacks, *self.controls)
+        )
+        return headings, rows
+
+
+def judge(
+    attacks: Sequence[Attack], controls: Sequence[Attack], power: Power
+) -> tuple[bool | None, str]:
+    """Say in a sentence whether membership leaks, by the primary score.
+
+    An attack is a sign if its chance is below `LEVEL`, divided by the number of such attacks.
+
+    Args:
+        attacks: On the networks and perhaps a checkpoint, of all scores.
+        controls: On `overfitted`, `canaries` and `start`.
+        power: Of the attack on the networks.
+
+    Returns:
+        True, False, or None if the attack could not tell; and the sentence.
+    """
+    primary = [attack for attack in attacks if attack.score == PRIMARY]
+    control = {one.target: one for one in controls if one.score == PRIMARY}
+    signs = [attack for attack in primary if attack.p_value < LEVEL / len(primary)]
+    if control["start"].p_value < _FALSE_ALARM:
+        return None, (
+            "The attack cannot be trusted: it tells apart patients of a network that was trained "
+            f"on none of them (AUC {control['start'].auc:.2f})."
+        )
+    if signs:
+        worst = max(signs, key=lambda attack: attack.auc)
+        return True, (
+            f"Membership leaks: of the {worst.target}, members are ranked above others with a "
+            f"chance of {worst.auc:.2f} [{worst.auc_low:.2f}, {worst.auc_high:.2f}], and "
+            f"{worst.found:.0%} of them are found at {FALSE_POSITIVES:.0%} false positives."
+        )
+    blind = [name for name in _CAUGHT if control[name].p_value >= LEVEL]
+    if blind or math.isnan(power.auc):
+        missed = f"missed {' and '.join(blind)}" if blind else "would find no leak of any size"
+        return None, (
+            f"The attack is too weak to tell: it {missed}. Take more patients, networks or steps."
+        )
+    worst = primary[0]
+    return False, (
+        f"No sign that membership leaks: AUC {worst.auc:.2f} [{worst.auc_low:.2f}, "
+        f"{worst.auc_high:.2f}]. A leak of AUC {power.auc:.2f}, which finds {power.found:.0%} of "
+        f"members at {FALSE_POSITIVES:.0%} false positives, would have been found with a chance of "
+        f"{POWER:.0%}; a smaller one may have been missed."
+    )
+
+
+def list_notes(settings: Mapping[str, Any], power: Power, targets: int, missing: bool) -> list[str]:
+    """List what has to be known beside the verdict.
+
+    Args:
+        settings: As of `Membership`.
+        power: Of the attack on the networks.
+        targets: How many targets were attacked, the networks being one.
+        missing: Whether a checkpoint was given and not attacked.
+
+    Returns:
+        Sentences.
+    """
+    notes = [
+        f"Primary measure, fixed before the run: AUC of {PRIMARY} over patients, of all networks.",
+        *(f"{name}: {text}." for name, text in SCORES.items()),
+        "networks: each is attacked with the help of the others, so this is a statement on the "
+        "recipe; a checkpoint that validations chose has seen its images no more often.",
+        f"Power is of a leak that raises the scores of all members alike; one of a few patients "
+        f"shows in the share that is found, and above {power.threshold:.2f} an AUC is a sign.",
+        "The variation of a ladder is not attacked, and neither is what a detector learns.",
+    ]
+    if targets > 1:
+        notes.append(
+            "checkpoint: members are the patients whom its manifest names; if it was trained for "
+            "other steps, or they differ from the others in kind, the networks know less of it."
+        )
+    if missing:
+        notes.append(
+            "checkpoint: was not attacked, for its manifest does not name at least 2 patients of "
+            "these records and leave at least 2 others."
+        )
+    if settings["unnamed_images"]:
+        notes.append(
+            f"{plural(settings['unnamed_images'], 'image')} of unknown patients count as a patient "
+            "each: slices of one person in both halves hide a leak."
+        )
+    if settings["train"]["start_from"]:
+        notes.append(
+            "All networks start from one checkpoint; of the patients whom that was trained on this "
+            "says nothing."
+        )
+    return notes
