@@ -16,6 +16,8 @@ from test_readme import write_mr
 
 from vae_aug.augment import transform
 from vae_aug.cli import calls
+from vae_aug.evaluate.lira import Attack, Power
+from vae_aug.evaluate.membership_report import Membership
 from vae_aug.evaluate.speed import WAYS, Failure, Speed
 from vae_aug.model.checkpoint import read_manifest, save_checkpoint
 from vae_aug.train.tune import Trial
@@ -27,8 +29,8 @@ EXAMPLES = {
 # In the order in which one's output is another's input.
 ORDER = (
     *("demo", "ingest", "which", "check", "train", "tune", "augment", "preview", "info", "replay"),
-    *("denoise", "evaluate", "evaluate diversity", "evaluate audit", "evaluate bench"),
-    *("evaluate fidelity", "doctor"),
+    *("denoise", "evaluate", "evaluate diversity", "evaluate audit", "evaluate membership"),
+    *("evaluate bench", "evaluate fidelity", "doctor"),
 )
 # What makes an example affordable, and what lets it run again.
 AFFORDABLE = {
@@ -88,6 +90,13 @@ def stand_in(patch, network):
         return speeds, [failure]
 
     report = {"checks": {"COCO": 91}, "figures": {"SSIM": 0.5}, "seconds": {"records": 1.0}}
+    attacks = [
+        Attack("reconstruction", target, 120, 120, *(0.512, 0.485, 0.539), *(0.1, 0.05, 0.17), 0.1)
+        for target in ("networks", "checkpoint", "overfitted")
+    ]
+    power = Power(0.55, 0.13, 0.2, 0.53, 0.5)
+    found = Membership(False, "No sign.", ("A note.",), (*attacks,), (), power, (0.1,), {})
+    patch.setattr(calls, "audit_membership", lambda *a, **k: found)
     patch.setattr(calls, "run_demo", lambda *a, **k: types.SimpleNamespace(**report))
     patch.setattr(calls, "measure_engines", measure_engines)
     patch.setattr(calls, "train", train)

@@ -9,6 +9,7 @@ from vae_aug.evaluate.audit import audit_memorisation
 from vae_aug.evaluate.denoising import Corruptions, evaluate_denoising
 from vae_aug.evaluate.diversity import measure_diversity
 from vae_aug.evaluate.fidelity import measure_box_fidelity
+from vae_aug.evaluate.membership import REPORT_NAME, audit_membership
 from vae_aug.evaluate.model_card import MODEL_CARD, write_model_card
 from vae_aug.evaluate.outcome import OUTCOME_NAME, judge_training
 from vae_aug.evaluate.preview import choose_rows, is_page, write_preview

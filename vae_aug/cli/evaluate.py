@@ -18,6 +18,7 @@ from vae_aug.cli.paths import require_checkpoint, require_records, require_split
 from vae_aug.config import EXACT_ENGINES, Engine, Mode
 from vae_aug.errors import VAEAugError
 from vae_aug.model.stored import name_checkpoint
+from vae_aug.train.recipe import make_recipe
 from vae_aug.words import plural
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def evaluate(
     ] = None,
     seed: options.Seed = 0,
 ) -> None:
-    """Measure denoising; by a further command diversity, memorisation, speed or harmed boxes.
+    """Measure denoising; by a further command diversity, memorisation, membership, speed, boxes.
 
     Without a further command: SSIM, PSNR and R2 of networks and classical filters on the same
     images; on the whole image, the body and inside boxes, with 95% intervals over patients, or over
@@ -209,6 +210,85 @@ def _print_audit(title: str, audit: Audit) -> None:
             for row in group:
                 table.add_row(f"  {escape(row[1])}", *row[columns])
         show(table)
+
+
+@command("vae-aug evaluate membership records --config run/config.json --out leaks", of=evaluate)
+def membership(
+    records: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of records, of which all splits are read."),
+        require_records,
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for membership.json and what a stopped run goes on from.")
+    ],
+    config: options.Config = None,
+    ckpt: options.Target = None,
+    networks: Annotated[
+        int, typer.Option(min=6, help="Networks of the recipe, an even number.")
+    ] = 16,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Optimiser steps of each. [default: those of --config, or 2000]"),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=32,
+            help="Side in pixels of the networks' squares. [default: that of --config or of demo]",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most images of each patient, evenly spaced. Default: all."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail unless there is no sign of a leak.")
+    ] = False,
+    seed: options.Seed = 0,
+) -> None:
+    """Infer who was trained on: networks of a recipe on random halves of the patients attack it.
+
+    Takes as long as that many trainings and eight more, which show what the attack can see. Ctrl-C
+    stops; the same command goes on with the networks that are missing, and reports the same.
+    """
+    settings = options.read_settings(config)
+    chosen = {"steps": steps} if steps else {}
+    square = {"image_size": size} if size else {}
+    recipe = make_recipe(
+        {**settings["model"], **square}, {**settings["train"], **chosen}, only="restoration"
+    )
+    target = None if ckpt is None else calls.load_checkpoint(ckpt)
+    try:
+        with name_damage(*records), show_counts("steps") as progress:
+            found = calls.audit_membership(
+                records,
+                out,
+                recipe,
+                networks=networks,
+                target=target,
+                limit=limit,
+                seed=seed,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{out} keeps the networks so far; run the same command again to go on."
+        ) from None
+    publish(found)
+    (_, *headings), rows = found.tabulate()
+    table = make_table(str(out / calls.REPORT_NAME), headings[:1], headings[1:])
+    for target, group in itertools.groupby(rows, key=lambda row: row[0]):
+        table.add_row(escape(target))
+        for _, score, *cells in group:
+            table.add_row(f"  {escape(score)}", *map(escape, cells))
+    show(table)
+    say(found.verdict)
+    for note in found.notes:
+        say(f"  {note}")
+    if strict and found.leaks is not False:
+        signs = "the attack could not tell" if found.leaks is None else "membership leaks"
+        raise VAEAugError(f"{out}: {signs}.")
 
 
 @command("vae-aug evaluate bench --ckpt run --size 256", of=evaluate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -16,6 +17,7 @@ from vae_aug.cli.paths import (
     require_records,
 )
 from vae_aug.config import MAX_HARDEST, Engine, Guard, Mode
+from vae_aug.errors import VAEAugError
 from vae_aug.model.stored import list_packaged
 
 Format = Literal[
@@ -96,6 +98,16 @@ Checkpoints = Annotated[
     typer.Option(
         "--ckpt",
         help="Checkpoint: file, folder or packaged name; repeat it to compare.",
+        autocompletion=complete_checkpoint,
+    ),
+    require_checkpoint,
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--ckpt",
+        help="Checkpoint of this recipe that is attacked besides, trained on some of the patients. "
+        "Default: none.",
         autocompletion=complete_checkpoint,
     ),
     require_checkpoint,
@@ -338,3 +350,22 @@ def parse_runner_options(texts: Sequence[str]) -> dict[str, str]:
         if not name or not equals:
             raise ValueError(f"--runner-option wants KEY=VALUE; got {text!r}.")
     return {name: value for name, _, value in pairs}
+
+
+def read_settings(path: Path | None) -> dict[str, Any]:
+    """Read the objects "model", "train" and "variation" of a JSON file, as a run writes it."""
+    if path is None:
+        return {"model": {}, "train": {}, "variation": {}, "only": None}
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise VAEAugError(f"{path}: not valid JSON ({error}).") from error
+    # A run's own config.json also has its sources, which are arguments here.
+    names = ("model", "train", "variation")
+    fits = isinstance(content, dict) and set(content) <= {*names, "only", "sources"}
+    parts = {name: content.get(name, {}) for name in names} if fits else {}
+    if not fits or not all(isinstance(part, dict) for part in parts.values()):
+        raise VAEAugError(
+            f'{path}: expected an object with the objects "model", "train" and "variation".'
+        )
+    return {**parts, "only": content.get("only")}

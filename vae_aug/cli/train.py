@@ -129,7 +129,7 @@ def train(
     Ctrl-C stops; the same command goes on from the last state. OUT/checkpoint.keras is the best
     network so far, by validation PSNR.
     """
-    settings = _read_settings(config)
+    settings = options.read_settings(config)
     chosen = _drop_unset(
         steps=steps,
         batch_size=batch_size,
@@ -214,7 +214,7 @@ def tune(
     and noisy input. Ctrl-C stops; the same command goes on, also with more --trials. OUT/best.json
     is for `vae-aug train --config`.
     """
-    settings = _read_settings(config)
+    settings = options.read_settings(config)
     space = None if search is None else _read_space(search)
     recipe = make_recipe(
         settings["model"], settings["train"], only="restoration", varied=space or ()
@@ -264,25 +264,6 @@ def _show_steps(description: str, total: int) -> Iterator[Callable[..., None]]:
             progress.update(task, completed=step, figures=figures, description=description)
 
         yield show
-
-
-def _read_settings(path: Path | None) -> dict[str, Any]:
-    """Read the objects "model", "train" and "variation" of a JSON file, as a run writes it."""
-    if path is None:
-        return {"model": {}, "train": {}, "variation": {}, "only": None}
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise VAEAugError(f"{path}: not valid JSON ({error}).") from error
-    # A run's own config.json also has its sources, which are arguments here.
-    names = ("model", "train", "variation")
-    fits = isinstance(content, dict) and set(content) <= {*names, "only", "sources"}
-    parts = {name: content.get(name, {}) for name in names} if fits else {}
-    if not fits or not all(isinstance(part, dict) for part in parts.values()):
-        raise VAEAugError(
-            f'{path}: expected an object with the objects "model", "train" and "variation".'
-        )
-    return {**parts, "only": content.get("only")}
 
 
 def _say_once(line: str) -> Callable[[], None]:

@@ -1,0 +1,316 @@
+"""The audit of membership: what is trained on whom, what is kept, and that controls are caught."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import write_phantoms
+from typer.testing import CliRunner
+
+from vae_aug import cli
+from vae_aug.cli import calls
+from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.errors import RecordError, VAEAugError
+from vae_aug.evaluate import lira
+from vae_aug.evaluate import membership as module
+from vae_aug.evaluate.lira import Attack, Power
+from vae_aug.evaluate.membership import audit_membership
+from vae_aug.evaluate.membership_report import judge
+from vae_aug.evaluate.patient_scores import SCORES, make_score_batch, score_patients
+from vae_aug.train.feed import make_validation_feed
+from vae_aug.train.holdout import name_images
+from vae_aug.train.recipe import Recipe
+from vae_aug.train.references import Trainer, open_patients
+
+MODEL = ModelConfig(encoder="efficientnet-lite1", image_size=32, latent_dim=16)
+RECIPE = Recipe(MODEL, TrainConfig(batch_size=4, steps=3, loss="sigma_each"))
+PATIENTS = 20
+
+
+@pytest.fixture(autouse=True)
+def fewer(monkeypatch):
+    monkeypatch.setattr(lira, "RESAMPLES", 10)
+    monkeypatch.setattr(lira, "SHUFFLES", 40)
+    monkeypatch.setattr(lira, "TRIALS", 5)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Phantoms of 20 patients, two images of each, in two splits."""
+    return write_phantoms(tmp_path_factory.mktemp("records"), train=30, validation=10)
+
+
+def list_hashes(sources):
+    keys = [patient for source in sources for patient, _ in name_images(source)]
+    return [key.removeprefix("patient ") for key in keys]
+
+
+class Scorer:
+    """Stands for training and scoring: scores members by `leak` higher, in noise of its seed.
+
+    Attributes:
+        trained: For each network that was trained, the patients and shares of its sources.
+        interrupt_after: How many networks are trained before the user stops.
+    """
+
+    leak = 0.0
+    trained: list
+    interrupt_after = 10**6
+
+    def __init__(self, recipe):
+        self.network = types.SimpleNamespace(seed=0, members=frozenset(), config=MODEL)
+
+    def start(self, seed):
+        self.network.seed, self.network.members = seed, frozenset()
+
+    def train(self, sources, shares, seed, *, rounds=1, progress):
+        if len(self.trained) == self.interrupt_after:
+            raise KeyboardInterrupt
+        hashes = [list_hashes([source]) for source in sources]
+        self.trained.append((hashes, shares, rounds))
+        for _ in range(rounds * RECIPE.train.steps):
+            progress()
+        self.network.seed = seed
+        self.network.members = frozenset(name for names in hashes for name in names)
+        self.network.rounds = rounds
+
+
+@pytest.fixture
+def scorer(monkeypatch):
+    """Replace training and scoring by `Scorer`."""
+
+    def score(network, patients, size):
+        rng = np.random.default_rng(network.seed)
+        known = np.array([key[len("patient ") :] in network.members for key in patients.keys])
+        raised = (Scorer.leak if network.rounds == 1 else 5.0) * known
+        return {name: rng.normal(size=len(known)) + raised for name in SCORES}
+
+    monkeypatch.setattr(Scorer, "trained", [], raising=False)
+    monkeypatch.setattr(module, "Trainer", Scorer)
+    monkeypatch.setattr(module, "make_score_batch", lambda network, config: network)
+    monkeypatch.setattr(module, "score_patients", score)
+    monkeypatch.setattr(Scorer, "leak", 0.0)
+    monkeypatch.setattr(Scorer, "interrupt_after", 10**6)
+    return Scorer
+
+
+def audit(records, out, **options):
+    return audit_membership([records], out, RECIPE, **{"networks": 8, **options})
+
+
+def test_who_is_trained_on(records, scorer, tmp_path):
+    audit(records, tmp_path)
+    everyone = set(open_patients([str(records)]).keys)
+    assert len(everyone) == PATIENTS and len(scorer.trained) == 8 + 2
+    sets = [{name for names in hashes for name in names} for hashes, _, _ in scorer.trained]
+    for first, second in zip(sets[:8:2], sets[1:8:2], strict=True):
+        assert not first & second and len(first) == len(second) == PATIENTS // 2
+    for hashes, shares, _ in scorer.trained[:9]:
+        # All images count alike.
+        counts = [len(names) for names in hashes]
+        np.testing.assert_allclose(shares, np.array(counts) / sum(counts))
+    assert [rounds for *_, rounds in scorer.trained] == [1] * 8 + [4, 4]
+    assert len(sets[8]) == 3 and len(sets[9]) == PATIENTS // 2
+    hashes, shares, _ = scorer.trained[9]
+    half = np.searchsorted(np.cumsum(shares), 0.1 - 1e-6) + 1
+    assert sum(shares[:half]) == pytest.approx(0.1)
+    canaries = {name for names in hashes[half:] for name in names}
+    assert len(canaries) == 3 and not canaries & {n for names in hashes[:half] for n in names}
+
+
+def test_a_run_that_was_stopped_reports_the_same(records, scorer, tmp_path):
+    steps = []
+    whole = audit(records, tmp_path / "whole", progress=lambda *counts: steps.append(counts))
+    assert steps[-1] == (RECIPE.train.steps * (8 + 4 + 4),) * 2
+    scorer.trained.clear()
+    scorer.interrupt_after = 5
+    with pytest.raises(KeyboardInterrupt):
+        audit(records, tmp_path / "cut")
+    assert not (tmp_path / "cut" / "membership.json").exists()
+    scorer.trained.clear()
+    scorer.interrupt_after = 10**6
+    assert audit(records, tmp_path / "cut") == whole
+    assert len(scorer.trained) == 8 + 2 - 5
+    first, second = (tmp_path / name / "membership.json" for name in ("whole", "cut"))
+    assert first.read_bytes() == second.read_bytes()
+    scorer.trained.clear()
+    assert audit(records, tmp_path / "cut") == whole and not scorer.trained
+
+
+def test_the_report_names_no_patient(records, scorer, tmp_path):
+    report = audit(records, tmp_path)
+    assert report.leaks is False and "No sign that membership leaks" in report.verdict
+    text = "".join(path.read_text() for path in tmp_path.rglob("*.json"))
+    assert "hash-" not in text and str(records) not in text
+    content = json.loads((tmp_path / "membership.json").read_text())
+    assert content["leaks"] is False and len(content["patients"]) == PATIENTS
+    assert content["settings"]["images"] == 40 and content["settings"]["patients"] == PATIENTS
+    rows = [(one["target"], one["score"]) for one in content["attacks"] + content["controls"]]
+    targets = ("networks", "overfitted", "canaries", "start")
+    assert rows == [(target, score) for target in targets for score in SCORES]
+    headings, rows = report.tabulate()
+    assert all(len(row) == len(headings) for row in rows)
+    assert any("fixed before the run: AUC of elbo" in note for note in report.notes)
+
+
+def test_a_leak_is_a_sign(records, scorer, tmp_path):
+    scorer.leak = 1.5
+    report = audit(records, tmp_path)
+    assert report.leaks is True and report.attacks[0].auc > 0.7
+    assert report.verdict.startswith("Membership leaks: of the networks")
+
+
+def test_a_checkpoint_is_attacked_whose_patients_are_known(records, scorer, tmp_path):
+    keys = open_patients([str(records)]).keys
+    seen = frozenset(key.removeprefix("patient ") for key in keys[::2])
+    target = types.SimpleNamespace(
+        config=MODEL, digest="d", patients=seen, members=seen, seed=999, rounds=3
+    )
+    report = audit(records, tmp_path, target=target)
+    attack = next(one for one in report.attacks if one.target == "checkpoint")
+    assert (attack.members, attack.others, attack.score) == (10, 10, "elbo")
+    target.patients = frozenset(["of others"])
+    report = audit(records, tmp_path, target=target)
+    assert {one.target for one in report.attacks} == {"networks"}
+    assert any("checkpoint: was not attacked" in note for note in report.notes)
+    target.config = dataclasses.replace(MODEL, image_size=64)
+    with pytest.raises(ValueError, match="another architecture than the recipe: image_size 64"):
+        audit(records, tmp_path, target=target)
+
+
+def test_what_is_on_disk_is_checked(records, scorer, tmp_path):
+    audit(records, tmp_path)
+    with pytest.raises(ValueError, match=r"networks of other settings \(seed\)"):
+        audit(records, tmp_path, seed=1)
+    file = tmp_path / "networks" / "network-003.json"
+    for content in ('{"elbo": [1.0]}', "{", json.dumps({name: [] for name in SCORES})):
+        file.write_text(content)
+        with pytest.raises(VAEAugError, match=r"network-003\.json: is damaged .* Delete it"):
+            audit(records, tmp_path)
+
+
+def test_bad_arguments_are_named(records, scorer, tmp_path):
+    for options, message in (
+        ({"networks": 4}, "networks must be in"),
+        ({"networks": 9}, "networks must be even"),
+        ({"limit": 0}, "limit must be in"),
+        ({"seed": -1}, "seed must be in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            audit(records, tmp_path, **options)
+    few = write_phantoms(tmp_path / "few", train=6)
+    with pytest.raises(RecordError, match="3 patients; an audit of membership needs at least 8"):
+        audit(few, tmp_path / "out")
+
+
+def make_attack(target, p_value):
+    return Attack("elbo", target, 20, 20, 0.61, 0.5, 0.7, 0.3, 0.1, 0.5, p_value)
+
+
+def test_controls_come_before_the_verdict():
+    power = Power(0.58, 0.2, 0.3, 0.55, 0.5)
+
+    def decide(p_value, overfitted=0.001, canaries=0.001, start=0.5, power=power):
+        p_values = {"overfitted": overfitted, "canaries": canaries, "start": start}
+        controls = [make_attack(*one) for one in p_values.items()]
+        return judge([make_attack("networks", p_value)], controls, power)
+
+    assert decide(0.5)[0] is False and "A leak of AUC 0.58, which finds 20% of" in decide(0.5)[1]
+    assert decide(0.04)[0] is True
+    assert decide(0.04, start=0.001)[0] is None and "cannot be trusted" in decide(0.5, start=0)[1]
+    assert decide(0.5, overfitted=0.2)[0] is None
+    assert "missed overfitted and canaries" in decide(0.5, 0.2, 0.2)[1]
+    blind = dataclasses.replace(power, auc=float("nan"))
+    assert "no leak of any size" in decide(0.5, power=blind)[1]
+
+
+def test_a_limit_takes_images_of_each_patient(records):
+    whole, limited = open_patients([str(records)]), open_patients([str(records)], 1)
+    assert whole.count() == 40 and limited.count() == PATIENTS and limited.keys == whole.keys
+    assert np.unique(np.concatenate(limited.places)).size == PATIENTS
+    hashes = list_hashes(limited.sources)
+    assert hashes == [limited.keys[p].removeprefix("patient ") for q in limited.places for p in q]
+    wanted = np.arange(PATIENTS) < 5
+    assert whole.count(wanted) == 10 and sum(whole.share(wanted)) == pytest.approx(1.0)
+    assert set(list_hashes(whole.select(wanted))) == {
+        key.removeprefix("patient ") for key in whole.keys[:5]
+    }
+
+
+def test_scores_are_means_over_a_patients_images(records, short_vae):
+    patients = open_patients([str(records)])
+    config = dataclasses.replace(RECIPE.train, beta=0.5)
+    scores = score_patients(make_score_batch(short_vae, config), patients, 32)
+    assert all(values.shape == (PATIENTS,) for values in scores.values())
+    feed = make_validation_feed(patients.sources[:1], 32, config, limit=30)
+    noisy, clean = (tf.concat(parts, axis=0) for parts in zip(*feed, strict=True))
+    decoded, restored = short_vae.forward(clean), short_vae.forward(noisy)
+    places = patients.places[0]
+    own = places == places[0]
+    errors, kl = {}, tf.reduce_sum(decoded.kls[0], axis=1).numpy()
+    for name, images in (("clean", decoded), ("noisy", restored)):
+        errors[name] = np.mean((clean - images.reconstruction).numpy() ** 2, axis=(1, 2, 3))
+    pixels = int(np.prod(decoded.reconstruction.shape[1:]))
+    bound = -0.5 * pixels * (np.log(2 * np.pi * errors["clean"]) + 1) - 0.5 * kl
+    expected = {
+        "elbo": bound,
+        "reconstruction": -np.log(errors["clean"]),
+        "restoration": -np.log(errors["noisy"]),
+    }
+    for name, values in expected.items():
+        assert scores[name][places[0]] == pytest.approx(values[own].mean(), rel=1e-3), name
+
+
+def test_the_command_prints_tables_of_80_columns(records, scorer, tmp_path, monkeypatch):
+    config = tmp_path / "training.json"
+    config.write_text(json.dumps({"model": MODEL.to_dict(), "train": RECIPE.train.to_dict()}))
+    line = ["evaluate", "membership", str(records), "--config", str(config), "--networks", "8"]
+    line += ["--steps", "3", "--limit", "1", "--out", str(tmp_path / "out")]
+    run = CliRunner().invoke(cli.app, line, env={"COLUMNS": "80"})
+    assert run.exit_code == 0, run.output
+    assert max(len(row) for row in run.stdout.splitlines() if "│" in row) <= 80
+    assert "No sign that membership leaks" in run.stdout
+    scorer.leak = 3.0
+    line[-1] = str(tmp_path / "leaking")
+    run = CliRunner().invoke(cli.app, [*line, "--strict", "--json"])
+    assert run.exit_code == 1 and json.loads(run.stdout)["leaks"] is True
+    monkeypatch.setattr(calls, "audit_membership", interrupt)
+    run = CliRunner().invoke(cli.app, line)
+    assert run.exit_code == 130 and "run the same command again" in run.stderr
+
+
+def interrupt(*args, **options):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_stages")
+def test_a_network_starts_anew(records):
+    patients = open_patients([str(records)], 1)
+    half = np.arange(PATIENTS) % 2 == 0
+    trainer = Trainer(RECIPE)
+
+    def train(wanted, seed, rounds=1):
+        trainer.train(patients.select(wanted), patients.share(wanted), seed, rounds=rounds)
+        return [np.array(weight) for weight in trainer.network.get_weights()]
+
+    first = train(half, 1)
+    other = train(~half, 2, rounds=2)
+    assert any(np.any(a != b) for a, b in zip(first, other, strict=True))
+    for again, before in zip(train(half, 1), first, strict=True):
+        np.testing.assert_array_equal(again, before)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_stages")
+def test_the_controls_of_real_networks_are_caught(records, tmp_path):
+    settings = dataclasses.replace(RECIPE.train, steps=60, learning_rate=3e-3, kl_warmup_steps=0)
+    recipe = dataclasses.replace(RECIPE, train=settings)
+    report = audit_membership([records], tmp_path, recipe, networks=6)
+    controls = {one.target: one for one in report.controls if one.score == "elbo"}
+    assert controls["overfitted"].p_value < 0.05 and controls["start"].p_value > 0.01
