@@ -1,4 +1,4 @@
-"""The audit of membership: what is trained on whom, what is kept, and that controls are caught."""
+"""The audit of membership: what is trained on whom, what is kept, and what controls decide."""
 
 from __future__ import annotations
 
@@ -304,13 +304,3 @@ def test_a_network_starts_anew(records):
     assert any(np.any(a != b) for a, b in zip(first, other, strict=True))
     for again, before in zip(train(half, 1), first, strict=True):
         np.testing.assert_array_equal(again, before)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("short_stages")
-def test_the_controls_of_real_networks_are_caught(records, tmp_path):
-    settings = dataclasses.replace(RECIPE.train, steps=60, learning_rate=3e-3, kl_warmup_steps=0)
-    recipe = dataclasses.replace(RECIPE, train=settings)
-    report = audit_membership([records], tmp_path, recipe, networks=6)
-    controls = {one.target: one for one in report.controls if one.score == "elbo"}
-    assert controls["overfitted"].p_value < 0.05 and controls["start"].p_value > 0.01
