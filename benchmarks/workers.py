@@ -33,7 +33,7 @@ from vae_aug.atomic import write_atomic
 from vae_aug.extras.augment_split import SplitSource, augment_part
 from vae_aug.records.records import make_example, read_serialized, write_records
 
-SIZES = (256, 1024)
+SIZES = (256, 2048)
 SIDE = 224
 SHARDS = 16
 _WARM_UP = 64

@@ -224,14 +224,14 @@ def choose_step(shards: int, wanted: int) -> int:
 
 
 @functools.lru_cache(maxsize=1)
-def load_transform(pickled: bytes) -> tuple[VAEAugment, Callable[..., Any]]:
+def load_transform(pickled: bytes) -> tuple[VAEAugment, Any]:
     """Load a transform once a worker.
 
     Args:
         pickled: The transform.
 
     Returns:
-        The transform, and its `call_with_report` as a function that is traced once for all parts.
+        The transform, and its `call_with_report` as a `tf.function` that is traced once.
     """
     augment: VAEAugment = pickle.loads(pickled)
     return augment, tf.function(augment.call_with_report, autograph=False)
@@ -260,7 +260,7 @@ def _augment(
     source: SplitSource,
     augment: VAEAugment,
     locate: Callable[[int], str],
-    function: Callable[..., Any] | None = None,
+    function: Any = None,
 ) -> Iterator[tf.train.Example]:
     """Yield records with their images augmented, in their order.
 
@@ -269,7 +269,7 @@ def _augment(
         source: The split that they are of.
         augment: The transform.
         locate: Names a record by its index among those, for messages.
-        function: Its `call_with_report`, if that is traced already.
+        function: Its `call_with_report` as a `tf.function`, for one of many parts.
     """
 
     def parse(record: tf.Tensor) -> dict[str, Any]:
@@ -279,15 +279,15 @@ def _augment(
     if source.allow_damaged:
         elements = elements.ignore_errors()
     # Batches are ragged, because records keep their own size.
-    batches = (
-        elements.ragged_batch(augment.config.batch_size)
-        .map(function or augment.call_with_report)
-        .prefetch(1)
-    )
+    batches = elements.ragged_batch(augment.config.batch_size)
+    if function is None:
+        results: Iterable[Any] = batches.map(augment.call_with_report).prefetch(1)
+    else:  # outside of tf.data, which would make the network ready for each part anew
+        results = map(function.get_concrete_function(batches.element_spec), batches)
     shared = make_provenance(augment)
     index = 0
     try:
-        for batch, details in batches:
+        for batch, details in results:
             # Not by `unbatch`: TensorFlow 2.21 crashes in it on a batch without any box.
             for row, record in enumerate(batch["serialized"].numpy()):
                 example = tf.train.Example.FromString(record)

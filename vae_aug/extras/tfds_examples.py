@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -169,17 +169,24 @@ def make_examples(
     """
     elements = _read_part(part)
     provenance = _NO_PROVENANCE
-    if augment is not None:
-        transform, function = _load(augment)
+    rows: Iterable[tuple[Any, ...]] = elements
+    if isinstance(augment, bytes):
+        transform, function = load_transform(augment)
         provenance = make_provenance(transform)
+        # Outside of tf.data, which would make the network ready for each part anew.
+        call = function.get_concrete_function(elements.element_spec[1])
+        rows = ((key, *call(element)) for key, element in elements.prefetch(1))
+    elif augment is not None:
+        call, provenance = augment.call_with_report, make_provenance(augment)
         # One by one, as in `Dataset.map`: a few images at a time are held in memory.
-        elements = elements.map(
-            lambda key, element: (key, *function(element)),
+        rows = elements.map(
+            lambda key, element: (key, *call(element)),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
-        )
+        ).prefetch(1)
     try:
-        for key, element, *reports in elements.prefetch(1).as_numpy_iterator():
+        for row in rows:
+            key, element, *reports = tf.nest.map_structure(lambda tensor: tensor.numpy(), row)
             report = reports[0] if reports else _make_report(len(element["objects"]["label"]))
             told = {f"augment/{name}": value for name, value in (provenance | report).items()}
             yield (
@@ -195,13 +202,6 @@ def make_examples(
         if part.source.folder != EMBEDDED:
             check_records(part.source.folder, part.split)  # names the file, the record and the key
         raise
-
-
-def _load(augment: VAEAugment | bytes) -> tuple[VAEAugment, Callable[..., Any]]:
-    """Return a transform and its `call_with_report`, traced once a worker if it was pickled."""
-    if isinstance(augment, bytes):
-        return load_transform(augment)
-    return augment, augment.call_with_report
 
 
 def _read_part(part: ExamplePart) -> tf.data.Dataset:
