@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/workers.py --rounds 3
 
-Every worker has one core. `augment` is timed as a whole command on two numbers of images, whose
+Every worker has one core; those of Beam are told to use one thread each, as `--workers` does by
+itself. `augment` is timed as a whole command on two numbers of images, whose
 difference gives the rate without the start. The service is timed from the 64th image on. Ways take
 turns within a round; ratios are per round, and their median is what to compare.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import pickle
 import statistics
 import subprocess
@@ -32,6 +34,7 @@ from vae_aug import VAEAugment, read_records
 from vae_aug.atomic import write_atomic
 from vae_aug.extras.augment_split import SplitSource, augment_part
 from vae_aug.records.records import make_example, read_serialized, write_records
+from vae_aug.workers import THREAD_VARIABLES
 
 SIZES = (256, 2048)
 SIDE = 224
@@ -78,11 +81,13 @@ def time_augment(folder: Path, size: int, workers: int, *, on_beam: bool) -> flo
         line += [part for option in options for part in ("--runner-option", option)]
     else:
         line += ["--workers", str(workers)]
+    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
     with tempfile.TemporaryDirectory() as out:
         line[1] = f"{out}/out"
         begin = time.monotonic()
         subprocess.run(
             [*_pin(range(workers)), sys.executable, "-m", "vae_aug.cli", "augment", *line],
+            env=environment if on_beam else None,
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

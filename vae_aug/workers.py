@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import multiprocessing
+import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vae_aug.errors import RecordError
+
+THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+"""Variables of the environment that TensorFlow reads: threads in an operation, and operations."""
 
 
 class Runner(NamedTuple):
@@ -111,12 +115,34 @@ def _run_on(
         )
 
 
+def limit_threads(threads: int) -> None:
+    """Have TensorFlow, which this process has not begun to use, compute on so many threads.
+
+    By itself it takes as many as there are cores in each process, and those of several processes
+    wait for each other. What the user has set stays.
+    """
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, str(threads))
+
+
+def _count_cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _run_in_processes(
     function: Callable[..., None], tasks: Sequence[tuple[Any, ...]], processes: int
 ) -> Generator[None, None, None]:
     others = {process.pid for process in multiprocessing.active_children()}
     # A fork would copy TensorFlow's threads in a state that can hang.
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        processes,
+        multiprocessing.get_context("spawn"),
+        initializer=limit_threads,
+        initargs=(max(1, _count_cores() // processes),),
+    )
     pending: collections.deque[Future[None]] = collections.deque()
     try:
         for task in tasks:
