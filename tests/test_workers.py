@@ -1,22 +1,53 @@
-"""Processes share the cores of a machine."""
-
 from __future__ import annotations
 
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from vae_aug.workers import THREAD_VARIABLES, run_tasks
+from vae_aug.errors import RecordError
+from vae_aug.workers import THREAD_VARIABLES, Runner, choose_workers, run_tasks
 
 
-def tell_threads(path):
-    """Write how many threads TensorFlow takes in a worker."""
-    import tensorflow as tf
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
 
-    tf.zeros([])
-    told = [os.environ[name] for name in THREAD_VARIABLES]
-    Path(path).write_text(" ".join([*told, str(os.getpid())]))
+
+def be_killed(path: Path) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_or_fail(path: Path, seconds: float) -> None:
+    if not seconds:
+        raise RecordError(f"{path}: no good")
+    time.sleep(seconds)
+
+
+def tell_threads(path: Path) -> None:
+    path.write_text(" ".join(os.environ[name] for name in THREAD_VARIABLES))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_task_is_done_once_in_order(tmp_path, workers):
+    tasks = [(tmp_path / str(number), f"text {number}") for number in range(7)]
+    seen = []
+    for number, _ in enumerate(run_tasks(write, tasks, workers)):
+        seen.append((tmp_path / str(number)).read_text())
+    assert seen == [text for _, text in tasks]
+
+
+def test_a_worker_that_dies_is_an_error_that_says_what_to_do(tmp_path):
+    tasks = [(tmp_path / "a",), (tmp_path / "b",)]
+    with pytest.raises(RecordError, match="a worker process ended before its task did"):
+        list(run_tasks(be_killed, tasks, 2))
+
+
+def test_an_error_does_not_wait_for_other_tasks(tmp_path):
+    tasks = [(tmp_path / "a", 0.0), (tmp_path / "b", 600.0)]
+    with pytest.raises(RecordError, match="no good"):
+        list(run_tasks(wait_or_fail, tasks, 2))  # or the test takes ten minutes
 
 
 @pytest.mark.parametrize("chosen", [None, "3"])
@@ -27,10 +58,28 @@ def test_every_worker_has_its_part_of_the_cores_unless_the_user_chose(
         monkeypatch.delenv(name, raising=False)
         if chosen:
             monkeypatch.setenv(name, chosen)
-    paths = [tmp_path / str(index) for index in range(2)]
-    assert len(list(run_tasks(tell_threads, [(path,) for path in paths], 2))) == 2
+    paths = [tmp_path / str(number) for number in range(2)]
+    list(run_tasks(tell_threads, [(path,) for path in paths], 2))
     expected = chosen or str(max(1, len(os.sched_getaffinity(0)) // 2))
-    for path in paths:
-        intra, inter, pid = path.read_text().split()
-        assert (intra, inter) == (expected, expected) and int(pid) != os.getpid()
+    assert [path.read_text() for path in paths] == [f"{expected} {expected}"] * 2
     assert os.environ.get(THREAD_VARIABLES[0]) == chosen, "this process keeps its own"
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"workers": 0}, ValueError, "workers must be at least 1; got 0"),
+        ({"workers": 1.5}, TypeError, "workers must be an integer; got 1.5"),
+        ({"workers": True}, TypeError, "workers must be an integer; got True"),
+        ({"runner_options": {"a": "b"}}, ValueError, "runner_options need a runner"),
+        ({"workers": 2, "runner": "X"}, ValueError, "a runner has workers of its own"),
+    ],
+)
+def test_settings_that_contradict_each_other(settings, error, message):
+    with pytest.raises(error, match=message):
+        choose_workers(**settings)
+
+
+def test_who_does_the_work():
+    assert choose_workers(3) == 3
+    assert choose_workers(runner="X", runner_options={"a": "b"}) == Runner("X", {"a": "b"})
