@@ -39,6 +39,9 @@ from vae_aug.workers import THREAD_VARIABLES
 SIZES = (256, 2048)
 SIDE = 224
 SHARDS = 16
+SERVICE = {"service": 1, "service, batches of 16": 16}
+"""Images in an element that workers of the service send."""
+
 _WARM_UP = 64
 _SERVER = """
 from tensorflow.data.experimental import service
@@ -123,20 +126,25 @@ def serve(workers: int) -> Iterator[str]:
         yield "grpc://localhost:5050"
 
 
-def time_service(folder: Path, workers: int) -> float:
-    """Return the seconds an image takes that workers of the service augment."""
+def time_service(folder: Path, workers: int, batch_size: int) -> float:
+    """Return the seconds an image takes that workers of the service augment and put into batches.
+
+    The trainer, which receives them, shares the cores with the workers.
+    """
     source = read_records(folder / str(SIZES[-1]), "train", counted=False).repeat(4)
+    # With two workers the first images may all come of the one that was ready before.
+    unseen = _WARM_UP * workers
     with serve(workers) as address:
-        shared_out = service.distribute("distributed_epoch", address)
         dataset = source.map(
             VAEAugment("demo", seed=1), num_parallel_calls=tf.data.AUTOTUNE, deterministic=False
-        ).apply(shared_out)
+        ).batch(batch_size)
+        received = dataset.apply(service.distribute("distributed_epoch", address))
         begin, seen = 0.0, 0
-        # With two workers the first images may all come of the one that was ready before.
-        for seen, _ in enumerate(dataset.take(SIZES[-1] + _WARM_UP * workers), start=1):
-            if seen == _WARM_UP * workers:
+        for _ in received.take((SIZES[-1] + unseen) // batch_size):
+            seen += batch_size
+            if seen == unseen:
                 begin = time.monotonic()
-        return (time.monotonic() - begin) / (seen - _WARM_UP * workers)
+        return (time.monotonic() - begin) / (seen - unseen)
 
 
 def time_copy(folder: Path) -> float:
@@ -168,8 +176,8 @@ def time_begin(folder: Path) -> float:
 
 def measure(folder: Path, way: str, workers: int) -> dict[str, float]:
     """Return seconds an image and, for a command, those of its start."""
-    if way == "service":
-        return {"an_image": time_service(folder, workers)}
+    if way in SERVICE:
+        return {"an_image": time_service(folder, workers, SERVICE[way])}
     few, many = (time_augment(folder, size, workers, on_beam=way == "Beam") for size in SIZES)
     an_image = (many - few) / (SIZES[1] - SIZES[0])
     return {"an_image": an_image, "start": few - SIZES[0] * an_image, f"{SIZES[1]}_images": many}
@@ -201,7 +209,7 @@ def summarize(rounds: dict[str, dict[str, list[dict[str, float]]]]) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ways", nargs="*", default=["processes", "Beam", "service"])
+    parser.add_argument("--ways", nargs="*", default=["processes", "Beam", *SERVICE])
     parser.add_argument("--out", type=Path, default=RESULTS / "workers.json")
     arguments = parser.parse_args()
     rounds: dict[str, dict[str, list[dict[str, float]]]] = {
