@@ -90,7 +90,7 @@ def compare_with_measured(measured: dict[str, Any]) -> list[list[str]]:
                     f"{size:,}",
                     f"{taken:.1f}",
                     f"{told:.1f}",
-                    f"{100 * (told / taken - 1):+.0f}%",
+                    f"{round(100 * (told / taken - 1)):+d}%",
                 ]
             )
     return rows
@@ -116,14 +116,25 @@ def tabulate_machines(measured: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def list_gains(measured: dict[str, Any]) -> list[list[str]]:
+    """List what a second worker gains."""
+    rows = [["way", "one worker, images/s", "two, images/s", "gain, median", "lowest to highest"]]
+    for way, told in measured["seconds"].items():
+        rates = [f"{1 / told[workers]['an_image']:.0f}" for workers in ("1", "2")]
+        gain = told["gain"]
+        between = f"{gain['lowest']:.2f} to {gain['highest']:.2f}"
+        rows.append([way, *rates, f"{gain['median']:.2f}", between])
+    return rows
+
+
 def describe_bends(measured: dict[str, Any]) -> list[list[str]]:
     """Tell from which number of workers on each design gains little."""
     costs = read_costs(measured, "processes", workers=2)
-    service = measured["seconds"]["service"]["1"]["an_image"]
+    service = measured["seconds"]["service, batches of 16"]["1"]["an_image"]
     return [
         ["what", "figure"],
-        ["images a second of one core, `augment`", f"{1 / costs.image:.1f}"],
-        ["images a second of one core, tf.data service", f"{1 / service:.1f}"],
+        ["images a second of one core, `augment`", f"{1 / costs.image:.0f}"],
+        ["images a second of one core, tf.data service", f"{1 / service:.0f}"],
         ["images a second that one process merges", f"{1 / costs.merge:,.0f}"],
         [
             "workers from which merging takes longer than augmenting",
@@ -138,7 +149,7 @@ def describe_bends(measured: dict[str, Any]) -> list[list[str]]:
 
 def make_tables(measured: dict[str, Any]) -> dict[str, str]:
     """Return the tables of `docs/scale.md` in Markdown, by what they show."""
-    makers = (compare_with_measured, describe_bends, tabulate_machines)
+    makers = (list_gains, describe_bends, compare_with_measured, tabulate_machines)
     return {maker.__name__: _format(maker(measured)) for maker in makers}
 
 

@@ -5,7 +5,8 @@
 Every worker has one core; those of Beam are told to use one thread each, as `--workers` does by
 itself. `augment` is timed as a whole command on two numbers of images, whose
 difference gives the rate without the start. The service is timed from the 64th image on. Ways take
-turns within a round; ratios are per round, and their median is what to compare.
+turns within a round; ratios are per round, and their median is what to compare. What the file of
+results holds of other ways stays.
 """
 
 from __future__ import annotations
@@ -224,11 +225,13 @@ def main() -> None:
                 for workers in ("1", "2"):
                     rounds[way][workers].append(measure(Path(folder), way, int(workers)))
                     print(way, workers, rounds[way][workers][-1], flush=True)
+    former = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
+    machines = dict.fromkeys(arguments.ways, describe_machine())
     result = {
         "benchmark": "workers",
-        "environment": describe_machine(),
+        "environments": {**former.get("environments", {}), **machines},
         "settings": {"sizes": SIZES, "side": SIDE, "shards": SHARDS, "rounds": arguments.rounds},
-        "seconds": summarize(rounds),
+        "seconds": {**former.get("seconds", {}), **summarize(rounds)},
         "seconds_to_begin_a_part": round(begun, 3),
         "seconds_to_put_an_image_together": round(copied, 6),
     }
