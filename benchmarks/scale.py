@@ -77,28 +77,19 @@ def simulate(costs: Costs, images: int, workers: int, parts: int) -> float:
 def compare_with_measured(measured: dict[str, Any]) -> list[list[str]]:
     """Compare times that were measured with two workers with those that one predicts."""
     rows = [["way", "images", "measured, s", "simulated, s", "difference"]]
-    sizes, shards = measured["settings"]["sizes"], measured["settings"]["shards"]
+    size, shards = measured["settings"]["sizes"][-1], measured["settings"]["shards"]
     for way in ("processes", "Beam"):
-        two = measured["seconds"][way]["2"]
+        taken = measured["seconds"][way]["2"][f"{size}_images"]
         costs = read_costs(measured, way, workers=2)
-        for size in sizes:
-            taken = two["start"] + size * two["an_image"]
-            told = simulate(costs, size, 2, count_parts(shards, way, 2))
-            rows.append(
-                [
-                    way,
-                    f"{size:,}",
-                    f"{taken:.1f}",
-                    f"{told:.1f}",
-                    f"{round(100 * (told / taken - 1)):+d}%",
-                ]
-            )
+        told = simulate(costs, size, 2, count_parts(shards, way, 2))
+        difference = f"{round(100 * (told / taken - 1)):+d}%"
+        rows.append([way, f"{size:,}", f"{taken:.1f}", f"{told:.1f}", difference])
     return rows
 
 
 def tabulate_machines(measured: dict[str, Any]) -> list[list[str]]:
     """Simulate `vae-aug augment` on Beam with many machines."""
-    costs = read_costs(measured, "processes", workers=2)
+    costs = read_costs(measured, "Beam", workers=2)
     rows = [["machines of 16 cores"]]
     for images in IMAGES:
         rows[0] += [f"{images:,} images, hours", "share that is merging", "cores in use"]
@@ -107,7 +98,7 @@ def tabulate_machines(measured: dict[str, Any]) -> list[list[str]]:
         row = [str(machines)]
         for images in IMAGES:
             seconds = simulate(
-                costs, images, workers, count_parts(images // SHARD, "processes", workers)
+                costs, images, workers, count_parts(images // SHARD, "Beam", workers)
             )
             busy = images * costs.image / (workers * seconds)
             merging = images * costs.merge / seconds

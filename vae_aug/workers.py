@@ -141,7 +141,7 @@ def _run_in_processes(
         processes,
         multiprocessing.get_context("spawn"),
         initializer=limit_threads,
-        initargs=(max(1, _count_cores() // processes),),
+        initargs=(max(1, _count_cores() // min(processes, len(tasks))),),
     )
     pending: collections.deque[Future[None]] = collections.deque()
     try:

@@ -220,7 +220,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if self.is_prepared() and not overwrites:
             self._check_built_alike()
             super().download_and_prepare(**kwargs)
-        elif "://" in os.fspath(self.data_path):  # of TFDS's own file systems, which has no locks
+        elif "://" in os.fspath(self.data_path):  # an object store, where files cannot be locked
             super().download_and_prepare(**kwargs)
         else:
             with lock_folder(Path(self.data_path), beside=True) as is_locked:
@@ -231,7 +231,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _remove_left_over(self) -> None:
         """Remove what builds of this dataset have left that were killed."""
         for left in Path(self.data_path.parent).glob(f"incomplete.*_{self.data_path.name}"):
-            shutil.rmtree(left)
+            try:
+                shutil.rmtree(left)
+            except OSError as error:  # another user's, for example
+                logging.getLogger(__name__).warning("%s: cannot be removed (%s)", left, error)
 
     def _check_built_alike(self) -> None:
         """Raise `ValueError` if the dataset on disk was built with other settings."""

@@ -57,6 +57,7 @@ from vae_aug.evaluate.patient_scores import PRIMARY, SCORES, make_score_batch, s
 from vae_aug.limits import read_bounded
 from vae_aug.model.checkpoint import read_manifest
 from vae_aug.model.network import Network
+from vae_aug.records.shards import INFO_FILE
 from vae_aug.train.cluster import refuse_cluster
 from vae_aug.train.recipe import Recipe
 from vae_aug.train.references import Patients, Trainer, open_patients
@@ -135,7 +136,7 @@ def audit_membership(
                 f"{', '.join(map(str, records))}: {plural(count, 'patient')}; an audit of "
                 f"membership needs at least {_LEAST_PATIENTS}, and tells little with fewer than 30."
             )
-        settings = _describe(patients, recipe, networks, limit, seed)
+        settings = _describe(records, patients, recipe, networks, limit, seed)
         _keep_settings(folder, settings)
         runs = _plan_runs(count, networks, seed)
         scores = _Bench(patients, recipe, folder, progress).score_all(runs)
@@ -287,17 +288,28 @@ def _read_scores(path: Path, patients: int) -> np.ndarray:
 
 
 def _describe(
-    patients: Patients, recipe: Recipe, networks: int, limit: int | None, seed: int
+    records: Sequence[str | os.PathLike[str]],
+    patients: Patients,
+    recipe: Recipe,
+    networks: int,
+    limit: int | None,
+    seed: int,
 ) -> dict[str, Any]:
     """Describe what the scores of the networks depend on."""
     start = recipe.train.start_from
     names = "\n".join([*patients.keys, *(str(part.tolist()) for part in patients.places)])
+    content = [names.encode(), *((Path(one) / INFO_FILE).read_bytes() for one in records)]
     settings = recipe.to_dict()
     # A path says something of the machine and nothing of the network.
     settings["train"]["start_from"] = read_manifest(start)["digest"] if start else None
+    weights = recipe.train.encoder_weights
+    if weights and Path(weights).is_file():
+        settings["train"]["encoder_weights"] = hashlib.sha256(
+            Path(weights).read_bytes()
+        ).hexdigest()
     settings = {
         **settings,
-        "records": hashlib.sha256(names.encode()).hexdigest()[:16],
+        "records": hashlib.sha256(b"\n".join(content)).hexdigest()[:16],
         "patients": len(patients.keys),
         "unnamed_images": sum(key.startswith("image ") for key in patients.keys),
         "images": patients.count(),
@@ -350,7 +362,9 @@ def _conclude(
     seed, networks = settings["seed"], settings["networks"]
     members = np.stack([run.members for run in runs[:networks]])
     own, named = known
-    sought = int(own.sum()) >= 2 and int((named & ~own).sum()) >= 2
+    # With fewer patients not even a checkpoint that leaks everything would be a sign.
+    orders = math.comb(int(named.sum()), int(own.sum()))
+    sought = min(int(own.sum()), int((named & ~own).sum())) >= 2 and orders > 2 / LEVEL
     attacks, controls = [], []
     calibrated = [calibrate(values, values[:networks]) for values in scores]
     for name, values in zip(SCORES, calibrated, strict=True):

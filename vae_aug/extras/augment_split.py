@@ -223,6 +223,16 @@ def choose_step(shards: int, wanted: int) -> int:
     return min(-(-wanted // shards), READ_AT_ONCE)
 
 
+def on_cpu(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that runs on the CPU, as those in tf.data do, where there are GPUs too."""
+
+    def run(*elements: Any) -> Any:
+        with tf.device("/CPU:0"):
+            return call(*elements)
+
+    return run
+
+
 @functools.lru_cache(maxsize=1)
 def load_transform(pickled: bytes) -> tuple[VAEAugment, Any]:
     """Load a transform once a worker.
@@ -283,7 +293,8 @@ def _augment(
     if function is None:
         results: Iterable[Any] = batches.map(augment.call_with_report).prefetch(1)
     else:  # outside of tf.data, which would make the network ready for each part anew
-        results = map(function.get_concrete_function(batches.element_spec), batches)
+        call = function.get_concrete_function(batches.element_spec)
+        results = map(on_cpu(call), batches)
     shared = make_provenance(augment)
     index = 0
     try:

@@ -16,7 +16,12 @@ import tensorflow as tf
 
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.autotune import leave_untuned
-from vae_aug.extras.augment_split import choose_step, load_transform, make_provenance
+from vae_aug.extras.augment_split import (
+    choose_step,
+    load_transform,
+    make_provenance,
+    on_cpu,
+)
 from vae_aug.phantoms import embedded
 from vae_aug.records.check import DAMAGE, check_boxes_if_small, check_records
 from vae_aug.records.records import find_records, parse_example, read_in_turn, read_info
@@ -169,12 +174,12 @@ def make_examples(
     """
     elements = _read_part(part)
     provenance = _NO_PROVENANCE
-    rows: Iterable[tuple[Any, ...]] = elements
+    rows: Iterable[tuple[Any, ...]] = elements.prefetch(1)
     if isinstance(augment, bytes):
         transform, function = load_transform(augment)
         provenance = make_provenance(transform)
         # Outside of tf.data, which would make the network ready for each part anew.
-        call = function.get_concrete_function(elements.element_spec[1])
+        call = on_cpu(function.get_concrete_function(elements.element_spec[1]))
         rows = ((key, *call(element)) for key, element in elements.prefetch(1))
     elif augment is not None:
         call, provenance = augment.call_with_report, make_provenance(augment)
