@@ -163,3 +163,10 @@ def test_power_says_which_leak_is_found():
     assert sum(found) >= 4
     # A leak that is there is taken off first, and hides no other.
     assert compute_power(*make_scores(1.0), seed=1).auc < 0.7
+
+
+def test_a_perfect_attack_on_few_has_a_wide_interval():
+    members = np.array([True] * 3 + [False] * 3)
+    attack = attack_one("elbo", "x", members * 1.0, members, np.ones(6, bool))
+    assert (attack.auc, attack.auc_high) == (1.0, 1.0)
+    assert attack.auc_low == pytest.approx(0.025 ** (1 / 3))

@@ -178,6 +178,9 @@ def test_a_checkpoint_is_attacked_whose_patients_are_known(records, scorer, tmp_
     report = audit(records, tmp_path, target=target)
     assert {one.target for one in report.attacks} == {"networks"}
     assert any("checkpoint: was not attacked" in note for note in report.notes)
+    # One of 20 patients: the lowest possible chance is above 0.025.
+    target.patients = frozenset([keys[0].removeprefix("patient ")])
+    assert {one.target for one in audit(records, tmp_path, target=target).attacks} == {"networks"}
     target.config = dataclasses.replace(MODEL, image_size=64)
     with pytest.raises(ValueError, match="another architecture than the recipe: image_size 64"):
         audit(records, tmp_path, target=target)
@@ -187,6 +190,12 @@ def test_what_is_on_disk_is_checked(records, scorer, tmp_path):
     audit(records, tmp_path)
     with pytest.raises(ValueError, match=r"networks of other settings \(seed\)"):
         audit(records, tmp_path, seed=1)
+    info = records / "dataset.json"
+    before = info.read_text()
+    info.write_text(before + " ")  # as if ingested otherwise
+    with pytest.raises(ValueError, match=r"networks of other settings \(records\)"):
+        audit(records, tmp_path)
+    info.write_text(before)
     file = tmp_path / "networks" / "network-003.json"
     for content in ('{"elbo": [1.0]}', "{", json.dumps({name: [] for name in SCORES})):
         file.write_text(content)
@@ -222,6 +231,7 @@ def test_controls_come_before_the_verdict():
 
     assert decide(0.5)[0] is False and "A leak of AUC 0.58, which finds 20% of" in decide(0.5)[1]
     assert decide(0.04)[0] is True
+    assert decide(0.04, overfitted=0.2, canaries=0.2)[0] is True, "a sign is one all the same"
     assert decide(0.04, start=0.001)[0] is None and "cannot be trusted" in decide(0.5, start=0)[1]
     assert decide(0.5, overfitted=0.2)[0] is None
     assert "missed overfitted and canaries" in decide(0.5, 0.2, 0.2)[1]

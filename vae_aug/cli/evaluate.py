@@ -278,8 +278,8 @@ def membership(
     publish(found)
     (_, *headings), rows = found.tabulate()
     table = make_table(str(out / calls.REPORT_NAME), headings[:1], headings[1:])
-    for target, group in itertools.groupby(rows, key=lambda row: row[0]):
-        table.add_row(escape(target))
+    for attacked, group in itertools.groupby(rows, key=lambda row: row[0]):
+        table.add_row(escape(attacked))
         for _, score, *cells in group:
             table.add_row(f"  {escape(score)}", *map(escape, cells))
     show(table)

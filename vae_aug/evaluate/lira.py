@@ -282,7 +282,7 @@ def attack_one(
     """Attack one network.
 
     Its interval is that of Hanley and McNeil, The Meaning and Use of the Area under a ROC Curve,
-    Radiology 143 (1982) 29-36; the chance is that of Mann and Whitney.
+    Radiology 143 (1982) 29-36, and at 0 and 1 that of a share (`find_interval`); the chance is that of Mann and Whitney.
 
     Args:
         score: Name of the score.
@@ -300,7 +300,10 @@ def attack_one(
     spread = auc * (1 - auc)
     spread += (count - 1) * (auc / (2 - auc) - auc**2)
     spread += (others - 1) * (2 * auc**2 / (1 + auc) - auc**2)
-    margin = 1.96 * math.sqrt(spread / (count * others))
+    margin = 1.96 * math.sqrt(max(spread, 0.0) / (count * others))
+    low, high = max(auc - margin, 0.0), min(auc + margin, 1.0)
+    if auc in (0.0, 1.0):  # where that interval has no width, however few patients there are
+        low, high = find_interval(auc, min(count, others))
     test = stats.mannwhitneyu(ratios[members], ratios[~members], alternative="greater")
     return Attack(
         score,
@@ -308,8 +311,8 @@ def attack_one(
         count,
         others,
         auc,
-        max(auc - margin, 0.0),
-        min(auc + margin, 1.0),
+        low,
+        high,
         found,
         *find_interval(found, count),
         float(test.pvalue),
