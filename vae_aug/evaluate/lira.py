@@ -282,7 +282,8 @@ def attack_one(
     """Attack one network.
 
     Its interval is that of Hanley and McNeil, The Meaning and Use of the Area under a ROC Curve,
-    Radiology 143 (1982) 29-36, and at 0 and 1 that of a share (`find_interval`); the chance is that of Mann and Whitney.
+    Radiology 143 (1982) 29-36, and at 0 and 1 that of a share (`find_interval`); the chance is that
+    of Mann and Whitney.
 
     Args:
         score: Name of the score.
