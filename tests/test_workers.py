@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -48,6 +50,44 @@ def test_an_error_does_not_wait_for_other_tasks(tmp_path):
     tasks = [(tmp_path / "a", 0.0), (tmp_path / "b", 600.0)]
     with pytest.raises(RecordError, match="no good"):
         list(run_tasks(wait_or_fail, tasks, 2))  # or the test takes ten minutes
+
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from vae_aug.workers import run_tasks
+
+def tell_and_wait(path):
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    list(run_tasks(tell_and_wait, [(path,) for path in sys.argv[1:]], 2))
+"""
+
+
+def is_running(pid):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    paths = [tmp_path / "a", tmp_path / "b"]
+    parent = subprocess.Popen([sys.executable, tmp_path / "script.py", *paths])
+    end = time.monotonic() + 60
+    while not all(path.exists() and path.read_text() for path in paths):
+        assert time.monotonic() < end and parent.poll() is None
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    pids = [int(path.read_text()) for path in paths]
+    while any(is_running(pid) for pid in pids):
+        assert time.monotonic() < end, "a worker waits for a parent that is gone"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("chosen", [None, "3"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -115,14 +116,25 @@ def _run_on(
         )
 
 
-def limit_threads(threads: int) -> None:
-    """Have TensorFlow, which this process has not begun to use, compute on so many threads.
+def begin_worker(threads: int) -> None:
+    """Prepare a worker process, which has not begun to use TensorFlow.
 
-    By itself it takes as many as there are cores in each process, and those of several processes
-    wait for each other. What the user has set stays.
+    TensorFlow takes as many threads as there are cores in each process, and those of several
+    processes wait for each other. So it is told how many, unless the user has set that.
+
+    A worker whose parent is killed would wait for tasks for ever, so it ends with its parent. What
+    it is about to write is written wholly or not at all.
     """
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, str(threads))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
+    parent.join()
+    os._exit(1)
 
 
 def _count_cores() -> int:
@@ -140,7 +152,7 @@ def _run_in_processes(
     pool = ProcessPoolExecutor(
         processes,
         multiprocessing.get_context("spawn"),
-        initializer=limit_threads,
+        initializer=begin_worker,
         initargs=(max(1, _count_cores() // min(processes, len(tasks))),),
     )
     pending: collections.deque[Future[None]] = collections.deque()
