@@ -505,6 +505,7 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(calls, "train", train)
     monkeypatch.setattr(calls, "judge_training", judge)
+    monkeypatch.setattr(calls, "write_model_card", lambda *given: seen.update(card_of=given))
     return seen
 
 
@@ -625,6 +626,7 @@ def test_train_passes_options_on(records, tmp_path, trained):
         encoder_weights="package", loss="paper", seed=5, batch_size=3, learning_rate=0.01
     )
     assert trained["card"] == "# Card"
+    assert trained["card_of"] == (tmp_path, make_judged())
     assert result.stdout.startswith("plan: a few steps")
 
 

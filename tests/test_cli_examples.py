@@ -101,6 +101,7 @@ def stand_in(patch, network):
     patch.setattr(calls, "measure_engines", measure_engines)
     patch.setattr(calls, "train", train)
     patch.setattr(calls, "judge_training", lambda *a, **k: make_judged())
+    patch.setattr(calls, "write_model_card", lambda *a: None)
     patch.setattr(calls, "tune", tune)
 
 
