@@ -2,8 +2,8 @@
 
     .venv/bin/python -m benchmarks.scale
 
-It reads `results/workers.json`, simulates `vae-aug augment` with one and two workers, whose times
-were measured as well, then with more, and prints the tables of `docs/scale.md`.
+It reads `results/workers.json`, simulates `vae-aug augment` with two workers, whose times were
+measured as well, then with more, and prints the tables of `docs/scale.md`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vae_aug.extras.augment_split import PARTS_FOR_RUNNER, PARTS_PER_WORKER, choose_step
+from vae_aug.words import make_markdown_row
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -42,21 +43,19 @@ class Costs(NamedTuple):
     merge: float
 
 
-def read_costs(measured: dict[str, Any], way: str, *, workers: int) -> Costs:
-    """Take the costs of a way from `workers.json`.
+def read_costs(measured: dict[str, Any], way: str) -> Costs:
+    """Take the costs of a way from `workers.json`, that of an image from one worker.
 
     Args:
         measured: Content of the file.
-        way: `"processes"` or `"Beam"`.
-        workers: How many there were when the start was measured: one augments without parts.
+        way: `"processes"`, of which one augments without parts and merging, or `"Beam"`.
     """
     begin = measured["seconds_to_begin_a_part"]
     merge = measured["seconds_to_put_an_image_together"]
-    one, start = measured["seconds"][way]["1"], measured["seconds"][way][str(workers)]["start"]
-    in_parts = way == "Beam" or workers > 1
-    parts = count_parts(measured["settings"]["shards"], way, workers) if in_parts else 0
+    one, two = (measured["seconds"][way][workers] for workers in ("1", "2"))
+    parts = count_parts(measured["settings"]["shards"], way, 2)
     image = one["an_image"] - (merge if way == "Beam" else 0.0)
-    return Costs(start - begin * parts / workers, begin, image, merge if in_parts else 0.0)
+    return Costs(two["start"] - begin * parts / 2, begin, image, merge)
 
 
 def count_parts(shards: int, way: str, workers: int) -> int:
@@ -80,7 +79,7 @@ def compare_with_measured(measured: dict[str, Any]) -> list[list[str]]:
     size, shards = measured["settings"]["sizes"][-1], measured["settings"]["shards"]
     for way in ("processes", "Beam"):
         taken = measured["seconds"][way]["2"][f"{size}_images"]
-        costs = read_costs(measured, way, workers=2)
+        costs = read_costs(measured, way)
         told = simulate(costs, size, 2, count_parts(shards, way, 2))
         difference = f"{round(100 * (told / taken - 1)):+d}%"
         rows.append([way, f"{size:,}", f"{taken:.1f}", f"{told:.1f}", difference])
@@ -89,7 +88,7 @@ def compare_with_measured(measured: dict[str, Any]) -> list[list[str]]:
 
 def tabulate_machines(measured: dict[str, Any]) -> list[list[str]]:
     """Simulate `vae-aug augment` on Beam with many machines."""
-    costs = read_costs(measured, "Beam", workers=2)
+    costs = read_costs(measured, "Beam")
     rows = [["machines of 16 cores"]]
     for images in IMAGES:
         rows[0] += [f"{images:,} images, hours", "share that is merging", "cores in use"]
@@ -120,7 +119,7 @@ def list_gains(measured: dict[str, Any]) -> list[list[str]]:
 
 def describe_bends(measured: dict[str, Any]) -> list[list[str]]:
     """Tell from which number of workers on each design gains little."""
-    costs = read_costs(measured, "processes", workers=2)
+    costs = read_costs(measured, "processes")
     service = measured["seconds"]["service, batches of 16"]["1"]["an_image"]
     return [
         ["what", "figure"],
@@ -146,8 +145,7 @@ def make_tables(measured: dict[str, Any]) -> dict[str, str]:
 
 def _format(rows: list[list[str]]) -> str:
     head, *others = rows
-    lines = [head, ["---"] * len(head), *others]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(map(make_markdown_row, (head, ["---"] * len(head), *others)))
 
 
 def main() -> None:

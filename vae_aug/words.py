@@ -1,8 +1,9 @@
-"""Counts in sentences."""
+"""Counts in sentences, and rows of Markdown tables."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _AFTER_NOUN = re.compile(r"(.+?)( (?:of|with) .*|)$")
 _IRREGULAR = {"box": "boxes", "class": "classes"}
@@ -32,3 +33,8 @@ def plural(number: int, noun: str, is_one: str = "", are_many: str = "") -> str:
         head = f"{before}{space}{_IRREGULAR.get(last, last + 's')}"
     verb = is_one if number == 1 else are_many
     return f"{number:,} {head}{rest}{' ' if verb else ''}{verb}"
+
+
+def make_markdown_row(cells: Iterable[str]) -> str:
+    """Make a row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"

@@ -132,10 +132,9 @@ def begin_worker(threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker has a parent"
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    if parent := multiprocessing.parent_process():  # None in no worker
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _count_cores() -> int:

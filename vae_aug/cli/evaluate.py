@@ -24,6 +24,7 @@ from vae_aug.words import plural
 if TYPE_CHECKING:
     from vae_aug.evaluate.audit import Audit
     from vae_aug.evaluate.fidelity import BoxFidelity
+    from vae_aug.evaluate.membership_report import Membership
     from vae_aug.evaluate.speed import Failure, Speed
 
 
@@ -192,9 +193,7 @@ def audit(
         )
     publish(found)
     _print_audit(ckpt, found)
-    say(found.verdict)
-    for note in found.notes:
-        say(f"  {note}")
+    _say_verdict(found)
     if strict and found.signs is not False:
         signs = "too few images to tell" if found.signs is None else "signs of memorisation"
         raise VAEAugError(f"{ckpt}: {signs}.")
@@ -202,14 +201,25 @@ def audit(
 
 def _print_audit(title: str, audit: Audit) -> None:
     """Print suspects and their distances in a table each, which fit 80 columns."""
-    headings, rows = audit.tabulate()
     for columns in (slice(2, 7), slice(7, None)):
-        table = make_table(title, ["samples"], headings[columns])
-        for way, group in itertools.groupby(rows, key=lambda row: row[0]):
-            table.add_row(escape(way))
-            for row in group:
-                table.add_row(f"  {escape(row[1])}", *row[columns])
-        show(table)
+        _print_groups(title, "samples", audit, columns)
+
+
+def _print_groups(title: str, first: str, found: Audit | Membership, columns: slice) -> None:
+    """Print some columns of a report, its rows in groups of what their first cell has in common."""
+    headings, rows = found.tabulate()
+    table = make_table(title, [first], headings[columns])
+    for name, group in itertools.groupby(rows, key=lambda row: row[0]):
+        table.add_row(escape(name))
+        for row in group:
+            table.add_row(f"  {escape(row[1])}", *map(escape, row[columns]))
+    show(table)
+
+
+def _say_verdict(found: Audit | Membership) -> None:
+    say(found.verdict)
+    for note in found.notes:
+        say(f"  {note}")
 
 
 @command("vae-aug evaluate membership records --config run/config.json --out leaks", of=evaluate)
@@ -276,16 +286,8 @@ def membership(
             f"{out} keeps the networks so far; run the same command again to go on."
         ) from None
     publish(found)
-    (_, *headings), rows = found.tabulate()
-    table = make_table(str(out / calls.REPORT_NAME), headings[:1], headings[1:])
-    for attacked, group in itertools.groupby(rows, key=lambda row: row[0]):
-        table.add_row(escape(attacked))
-        for _, score, *cells in group:
-            table.add_row(f"  {escape(score)}", *map(escape, cells))
-    show(table)
-    say(found.verdict)
-    for note in found.notes:
-        say(f"  {note}")
+    _print_groups(str(out / calls.REPORT_NAME), "score", found, slice(2, None))
+    _say_verdict(found)
     if strict and found.leaks is not False:
         signs = "the attack could not tell" if found.leaks is None else "membership leaks"
         raise VAEAugError(f"{out}: {signs}.")

@@ -137,8 +137,8 @@ def list_notes(settings: Mapping[str, Any], power: Power, targets: int, missing:
         )
     if missing:
         notes.append(
-            "checkpoint: was not attacked, for its manifest does not name at least 2 patients of "
-            "these records and leave at least 2 others."
+            "checkpoint: was not attacked, for its manifest names too few patients of these "
+            "records, or leaves too few others, for any attack to be a sign."
         )
     if settings["unnamed_images"]:
         notes.append(

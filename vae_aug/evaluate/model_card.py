@@ -18,6 +18,7 @@ from vae_aug.model.checkpoint import BEST_CHECKPOINT
 from vae_aug.model.stored import read_manifest
 from vae_aug.train.feed import VALIDATION_KEEP
 from vae_aug.version import __version__
+from vae_aug.words import make_markdown_row
 
 MODEL_CARD = "card.md"
 
@@ -116,8 +117,8 @@ def write_model_card(out: Path, outcome: Outcome) -> Path:
         "groups": outcome.groups,
         "unit": outcome.unit,
         "keep": VALIDATION_KEEP,
-        "figures": "\n".join(map(_make_row, _list_figures(outcome.figures))),
-        "differences": "\n".join(map(_make_row, _list_differences(outcome))),
+        "figures": "\n".join(map(make_markdown_row, _list_figures(outcome.figures))),
+        "differences": "\n".join(map(make_markdown_row, _list_differences(outcome))),
     }
     write_atomic(out / MODEL_CARD, _CARD.format_map(values).encode())
     return out / MODEL_CARD
@@ -145,7 +146,3 @@ def _list_differences(outcome: Outcome) -> Iterable[list[str]]:
 def _tell(difference: Difference) -> str:
     interval = f"{difference.low:+.3f} to {difference.high:+.3f}"
     return f"{difference.mean:+.3f} ({interval}): {difference.judgement}"
-
-
-def _make_row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -223,8 +223,17 @@ def choose_step(shards: int, wanted: int) -> int:
     return min(-(-wanted // shards), READ_AT_ONCE)
 
 
-def on_cpu(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that runs on the CPU, as those in tf.data do, where there are GPUs too."""
+def trace_on_cpu(function: Any, spec: Any) -> Callable[..., Any]:
+    """Trace a `tf.function` once, to run on the CPU, as functions in tf.data do.
+
+    Args:
+        function: Of elements of a dataset.
+        spec: Its `element_spec`.
+
+    Returns:
+        The function, which may be called outside of tf.data.
+    """
+    call = function.get_concrete_function(spec)
 
     def run(*elements: Any) -> Any:
         with tf.device("/CPU:0"):
@@ -293,8 +302,7 @@ def _augment(
     if function is None:
         results: Iterable[Any] = batches.map(augment.call_with_report).prefetch(1)
     else:  # outside of tf.data, which would make the network ready for each part anew
-        call = function.get_concrete_function(batches.element_spec)
-        results = map(on_cpu(call), batches)
+        results = map(trace_on_cpu(function, batches.element_spec), batches)
     shared = make_provenance(augment)
     index = 0
     try:

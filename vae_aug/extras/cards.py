@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from vae_aug.augment.transform import VAEAugment
 from vae_aug.extras.augment_split import SplitReport, make_provenance
 from vae_aug.extras.croissant import MEASURED, make_croissant
 from vae_aug.records.shards import DatasetInfo, read_info
+from vae_aug.words import make_markdown_row
 
 CROISSANT_FILE, CARD_FILE = "croissant.json", "card.md"
 
@@ -113,13 +114,13 @@ def _make_card(measured: Mapping[str, Mapping[str, Any]], made: Mapping[str, Any
     rows = [[_show(value) for value in values.values()] for values in measured.values()]
     values = {
         **made,
-        "splits": "\n".join(map(_make_row, (names, ["---"] * len(names), *rows))),
+        "splits": "\n".join(map(make_markdown_row, (names, ["---"] * len(names), *rows))),
         "fidelity": _tell_fidelity(measured),
         "boxes": sum(part["boxes"] for part in measured.values()),
         "lost": sum(part["lost_images"] for part in measured.values()),
     }
     criteria = [(name, text.format_map(values)) for name, text in _CRITERIA.items()]
-    return _CARD.format_map({**values, "criteria": "\n".join(map(_make_row, criteria))})
+    return _CARD.format_map({**values, "criteria": "\n".join(map(make_markdown_row, criteria))})
 
 
 def _tell_fidelity(measured: Mapping[str, Mapping[str, Any]]) -> str:
@@ -132,10 +133,6 @@ def _tell_fidelity(measured: Mapping[str, Mapping[str, Any]]) -> str:
         if part["judged_boxes"]
     ]
     return "; ".join(told) or "no box was judged"
-
-
-def _make_row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _show(value: Any) -> str:

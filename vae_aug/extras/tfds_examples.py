@@ -20,7 +20,7 @@ from vae_aug.extras.augment_split import (
     choose_step,
     load_transform,
     make_provenance,
-    on_cpu,
+    trace_on_cpu,
 )
 from vae_aug.phantoms import embedded
 from vae_aug.records.check import DAMAGE, check_boxes_if_small, check_records
@@ -179,7 +179,7 @@ def make_examples(
         transform, function = load_transform(augment)
         provenance = make_provenance(transform)
         # Outside of tf.data, which would make the network ready for each part anew.
-        call = on_cpu(function.get_concrete_function(elements.element_spec[1]))
+        call = trace_on_cpu(function, elements.element_spec[1])
         rows = ((key, *call(element)) for key, element in elements.prefetch(1))
     elif augment is not None:
         call, provenance = augment.call_with_report, make_provenance(augment)
