@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-all check lint types wheel docs sbom bench clean
+.PHONY: help venv demo test test-all check lint types wheel docs sbom sign bench clean
 
 help:
 	@echo "make venv    .venv with the pinned packages (EXTRAS=$(EXTRAS))"
@@ -22,6 +22,7 @@ help:
 	@echo "make check   lint, types, every test and the wheel: what must pass before a commit"
 	@echo "make docs    the documentation site, into site/ (EXTRAS=docs installs no other tools)"
 	@echo "make sbom    list the pinned packages in CycloneDX, into dist/sbom.json"
+	@echo "make sign    check the digests of the packaged checkpoints, and sign them with KEY=..."
 	@echo "make bench   measure throughput, into benchmarks/results/"
 	@echo "make clean   remove what these targets made, .venv included"
 
@@ -71,6 +72,11 @@ sbom:
 	mkdir -p dist
 	PYTHONWARNINGS=ignore build/sbom/bin/cyclonedx-py requirements --pyproject pyproject.toml \
 		--mc-type library --output-reproducible --output-file dist/sbom.json constraints.txt
+
+# KEY is the private key of whoever releases; SECURITY.md tells how the signature is checked.
+sign:
+	sha256sum --check docs/checkpoints/SHA256SUMS
+	ssh-keygen -Y sign -f $(KEY) -n vae_aug docs/checkpoints/SHA256SUMS
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/throughput.py

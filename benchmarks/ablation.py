@@ -28,6 +28,7 @@ from vae_aug.model.checkpoint import BEST_CHECKPOINT, load_checkpoint
 from vae_aug.train.recipe import Recipe
 from vae_aug.train.train import train
 from vae_aug.version import __version__
+from vae_aug.words import make_markdown_row
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -117,7 +118,7 @@ def format_row(row: dict[str, Any]) -> str:
         f"{100 * samples['spread_outside']:.2f}",
         "" if samples["contrast_kept"] is None else f"{100 * samples['contrast_kept']:.0f}",
     ]
-    return f"| {' | '.join(cells)} |"
+    return make_markdown_row(cells)
 
 
 HEADING = """| change | clean, dB / SSIM | keep-40 `replace`, dB / SSIM | KL by level, nats | spread, % | contrast kept, % |

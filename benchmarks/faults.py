@@ -6,6 +6,11 @@ A command is killed by SIGKILL between the moment at which its first file appear
 turn with all of its workers and alone. It is then run again until it ends well, and everything in
 the folder around its output, hidden files included, is compared with what a run without a fault
 leaves. Results are kept after each kill, and a later call goes on from there.
+
+    .venv/bin/python benchmarks/faults.py --kills 5 --faketime LIBRARY
+
+does the same with the clock set back by a day before the command is run again. The library is
+`libfaketime.so.1` of Debian's package `libfaketime`.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,13 +48,15 @@ _TRAINING = {
     "train": {"steps": 30, "validate_every": 10, "batch_size": 2, "frozen_stages": 4},
 }
 _BUILD = {"name": "own", "source": "records", "seed": 1}
+# What waits for some time must not wait a day longer.
+_CLOCK = {"FAKETIME": "-1d", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
 _STATUS_OF_A_KILL = -signal.SIGKILL
 _PATIENCE_S = 600.0
 _GLANCE_S = 0.02
 
 
 class Command(NamedTuple):
-    """A command under test.
+    """A command under test, and the environment of what runs it again.
 
     Attributes:
         line: Its arguments after those of Python, with `{out}` for its output.
@@ -57,11 +64,13 @@ class Command(NamedTuple):
             between two processes.
         skipped: Begins of names of files and folders that are not compared, since hours and speeds
             stand in them.
+        again: Variables of the environment in which it is run again.
     """
 
     line: tuple[str, ...]
     records: bool = False
     skipped: tuple[str, ...] = ()
+    again: Mapping[str, str] = {}
 
 
 def list_commands() -> dict[str, Command]:
@@ -106,12 +115,15 @@ def make_sources(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def run(command: Command, folder: Path, out: Path) -> Iterator[subprocess.Popen[bytes]]:
+def run(
+    command: Command, folder: Path, out: Path, variables: Mapping[str, str] = {}
+) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command in a process group of its own, of which nothing is left after the block."""
     line = [argument.format(out=out) for argument in command.line]
     process = subprocess.Popen(
         [sys.executable, *line],
         cwd=folder,
+        env={**os.environ, **variables},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -189,7 +201,7 @@ def try_once(
             while not statuses or (
                 statuses[-1] and len(statuses) < 3 and describe(command, Path(around)) != expected
             ):
-                with run(command, folder, out) as again:
+                with run(command, folder, out, command.again) as again:
                     statuses.append(again.wait(_PATIENCE_S))
             if not group:
                 time.sleep(2.0)  # for workers without a parent to end
@@ -249,6 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--commands", nargs="*", default=list(commands), choices=list(commands))
     parser.add_argument("--kills", type=int, default=40, help="of each command")
+    parser.add_argument("--faketime", type=Path, help="library that sets back the clock")
     parser.add_argument("--out", type=Path, default=RESULTS / "faults.json")
     arguments = parser.parse_args()
     former = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
@@ -266,11 +279,15 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         make_sources(Path(folder))
-        for name in arguments.commands:
+        for chosen in arguments.commands:
+            name, command = chosen, commands[chosen]
+            if arguments.faketime:
+                name = f"{chosen}, clock set back"
+                command = command._replace(again=_CLOCK | {"LD_PRELOAD": str(arguments.faketime)})
             done = results.get(name, [])
             measure(
                 name,
-                commands[name],
+                command,
                 Path(folder),
                 arguments.kills,
                 functools.partial(keep, name),

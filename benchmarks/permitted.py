@@ -1,11 +1,12 @@
 """Write records of the sets whose licences let trained weights ship, with the patients of each.
 
-    python -m benchmarks.permitted --data DATA --out RECORDS
+    python -m benchmarks.permitted --data DATA --out RECORDS [--unseen]
 
 The packaged `demo` learned its variation from them. CT, stored as Hounsfield units + 1024, is shown
 in a random one of the windows that radiologists use; MR from black to its 99.9th percentile. Where
 a set names no patients they are derived from file names, see `SETS`. An eighth of the patients is
-the split `validation`.
+the split `validation`. With `--unseen` the images of a set's `val.json`, which no training reads,
+are the split `test`: an audit of membership needs patients whom the network never saw.
 """
 
 from __future__ import annotations
@@ -45,12 +46,19 @@ SETS: dict[str, str] = {
 SALT = b"vae-aug-packaged"
 """The data is public, so the salt of its patients' hashes may be public too."""
 
+LISTS = ("train.json", "annotations.coco.json", "slices.json", "images.json")
+"""Where sets list their images, of COCO those that are not its test."""
+
+_UNSEEN_LISTS = ("val.json",)
+
 _VALIDATION_SHARE = 8
 _EVERY = 4
 """Of the one volume of `mr_brain_dicom`, every so many slices are taken."""
 
 
-def list_images(data: Path, name: str) -> Iterator[tuple[Path, str, bool]]:
+def list_images(
+    data: Path, name: str, files: tuple[str, ...] = LISTS
+) -> Iterator[tuple[Path, str, bool]]:
     """List the images of a set: path, patient, and whether they are CT in HU + 1024."""
     folder = data / name
     if name in ("lung_ct_dicom", "mr_brain_dicom"):
@@ -58,7 +66,7 @@ def list_images(data: Path, name: str) -> Iterator[tuple[Path, str, bool]]:
         every = _EVERY if name == "mr_brain_dicom" else 1
         yield from ((path, name, name == "lung_ct_dicom") for path in paths[::every])
         return
-    for entry in _read_entries(folder):
+    for entry in _read_entries(folder, files):
         file = entry.get("file_name") or entry["file"]
         path = folder / "images" / file
         pattern = SETS[name]
@@ -68,9 +76,8 @@ def list_images(data: Path, name: str) -> Iterator[tuple[Path, str, bool]]:
         yield path if path.is_file() else folder / file, patient, is_ct
 
 
-def _read_entries(folder: Path) -> list[dict[str, Any]]:
-    """Read what a set's JSON says of its images, of COCO those that are not its test."""
-    names = ("train.json", "annotations.coco.json", "slices.json", "images.json")
+def _read_entries(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Read what the first of these JSON files that a set has says of its images."""
     content = json.loads(next(folder / n for n in names if (folder / n).is_file()).read_text())
     entries: list[dict[str, Any]] = content["images"] if isinstance(content, dict) else content
     return entries
@@ -100,16 +107,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--out", type=Path, required=True, help="folder of the records")
+    parser.add_argument("--unseen", action="store_true", help="write val.json, too, as split test")
     arguments = parser.parse_args()
     for name in SETS:
         rng = np.random.default_rng(zlib.crc32(name.encode()))
-        examples: dict[str, list[Any]] = {"train": [], "validation": []}
+        examples: dict[str, list[Any]] = {"train": [], "validation": [], "test": []}
         listed = list(list_images(arguments.data, name))
         patients = sorted({patient for _, patient, _ in listed})
         held = set(rng.permutation(patients)[: len(patients) // _VALIDATION_SHARE].tolist())
-        for path, patient, is_ct in listed:
+        unseen = []
+        if arguments.unseen and (arguments.data / name / _UNSEEN_LISTS[0]).is_file():
+            unseen = list(list_images(arguments.data, name, _UNSEEN_LISTS))
+        splits = {patient: "validation" if patient in held else "train" for patient in patients}
+        splits |= {patient: "test" for _, patient, _ in unseen}
+        for path, patient, is_ct in [*listed, *unseen]:
             image = read_grey(path, is_ct, rng)
-            split = "validation" if patient in held else "train"
+            split = splits[patient]
             example = make_example(
                 image,
                 source_id=f"{name}/{path.name}",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vae_aug.extras.augment_split import PARTS_FOR_RUNNER, PARTS_PER_WORKER, choose_step
-from vae_aug.words import make_markdown_row
+from vae_aug.words import make_markdown_table
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -145,7 +145,7 @@ def make_tables(measured: dict[str, Any]) -> dict[str, str]:
 
 def _format(rows: list[list[str]]) -> str:
     head, *others = rows
-    return "\n".join(map(make_markdown_row, (head, ["---"] * len(head), *others)))
+    return make_markdown_table(head, others)
 
 
 def main() -> None:

@@ -46,3 +46,11 @@ def test_what_a_second_run_leaves_is_compared(tmp_path, script, lost, wrong, lef
 def test_a_command_that_ends_before_its_kill_is_no_trial(tmp_path):
     command = faults.Command(("-c", "pass"))
     assert faults.try_once(command, tmp_path, {}, 20.0, True) is None
+
+
+def test_the_second_run_has_the_environment_that_it_is_given(tmp_path):
+    script = CAREFUL + '(out / "clock").write_text(os.environ.get("FAKETIME", ""))'
+    command = faults.Command(("-c", STEPS + script), again={"FAKETIME": "-1d"})
+    expected = EXPECTED | {"out/clock": b"-1d"}
+    trial = faults.try_once(command, tmp_path, expected, 1.0, True)
+    assert (trial["lost"], trial["wrong"], trial["left_over"]) == (0, 0, [])

@@ -10,9 +10,11 @@ import pytest
 from fake_vae import ErasingVAE
 from test_augment_records import BOXES, make_augment, make_image, read_examples, write_data
 
+from vae_aug.errors import RecordError
 from vae_aug.extras.augment_records import augment_records
 from vae_aug.extras.cards import CARD_FILE, CROISSANT_FILE
 from vae_aug.ingest.ingest import ingest
+from vae_aug.records.about import ABOUT_FILE
 from vae_aug.records.records import make_example, read_records, write_records
 
 CRITERIA = (
@@ -147,6 +149,76 @@ def test_where_nothing_can_be_judged_no_number_is_made_up(tmp_path):
     assert train["lowest_fidelity"] is None and train["median_fidelity"] is None
     assert "no box was judged" in read_criteria(card)["congruence"]
     assert "1 box could not be judged" in " ".join(croissant["rai:dataLimitations"])
+
+
+ABOUT = {
+    "name": "Scans of ours",
+    "license": "CC-BY-4.0",
+    "url": "https://example.org/scans",
+    "citation": "Doe and Roe (2026)",
+    "person": "J. Doe",
+    "organization": "Clinic",
+    "date_published": "2026-11-30",
+}
+
+
+def test_licence_and_origin_are_repeated_as_they_are_stated(tmp_path):
+    write_data(tmp_path / "records")
+    (tmp_path / "records" / ABOUT_FILE).write_text(json.dumps(ABOUT))
+    croissant, card = make_cards(tmp_path)
+    assert set(UNKNOWN) <= set(croissant) and croissant["license"] == "CC-BY-4.0"
+    assert (croissant["name"], croissant["citeAs"]) == ("Scans of ours", "Doe and Roe (2026)")
+    assert [maker["@type"] for maker in croissant["creator"]] == ["sc:Person", "sc:Organization"]
+    for key, text in ABOUT.items():
+        assert f"| {key.replace('_', ' ')} | {text} |" in card
+    assert "No licence" not in card
+    # The next step finds it, too.
+    assert json.loads((tmp_path / "out" / ABOUT_FILE).read_bytes()) == ABOUT
+
+
+# By rdflib, in reading any JSON-LD.
+@pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated:DeprecationWarning")
+def test_mlcroissant_misses_the_version_alone_where_all_is_stated(tmp_path):
+    mlcroissant = pytest.importorskip("mlcroissant", reason="install vae-aug[tfds]")
+    write_data(tmp_path / "records")
+    (tmp_path / "records" / ABOUT_FILE).write_text(json.dumps(ABOUT))
+    make_cards(tmp_path)
+    issues = mlcroissant.Dataset(jsonld=tmp_path / "out" / CROISSANT_FILE).metadata.ctx.issues
+    assert not issues.errors
+    missing = {re.findall(r'/(\w+)" is recommended', text)[0] for text in issues.warnings}
+    assert missing == {"version"}
+
+
+def test_where_no_licence_is_stated_the_card_says_so(tmp_path):
+    _, card = make_cards(tmp_path)
+    assert "Nobody has stated where the images come from." in card
+    assert "**No licence is stated.**" in card
+    (tmp_path / "records" / ABOUT_FILE).write_text('{"organization": "Clinic"}')
+    _, card = make_cards(tmp_path, name="again")
+    assert "| organization | Clinic |" in card and "**No licence is stated.**" in card
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "expected an object of JSON"),
+        ("[" * 100_000, "about.json"),
+        ("[]", "expected an object; got list"),
+        ('{"licence": "CC0-1.0"}', "licence: unknown; known are name, license"),
+        ('{"license": 1}', "license: expected text; got 1"),
+        ('{"license": " "}', "license: expected text"),
+        (json.dumps({"name": "x" * 2**16}), "about.json"),
+    ],
+    ids=["cut", "deep", "list", "unknown", "number", "blank", "large"],
+)
+def test_a_statement_that_cannot_be_taken_is_named_before_anything_is_written(
+    tmp_path, text, message
+):
+    write_data(tmp_path / "records")
+    (tmp_path / "records" / ABOUT_FILE).write_text(text)
+    with pytest.raises(RecordError, match=message):
+        make_cards(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["records"]
 
 
 def test_readers_do_not_mind_the_cards(tmp_path):

@@ -92,7 +92,7 @@ def scorer(monkeypatch):
 
     monkeypatch.setattr(Scorer, "trained", [], raising=False)
     monkeypatch.setattr(module, "Trainer", Scorer)
-    monkeypatch.setattr(module, "make_score_batch", lambda network, config: network)
+    monkeypatch.setattr(module, "make_score_batch", lambda network, config, size: network)
     monkeypatch.setattr(module, "score_patients", score)
     monkeypatch.setattr(Scorer, "leak", 0.0)
     monkeypatch.setattr(Scorer, "interrupt_after", 10**6)
@@ -184,6 +184,12 @@ def test_a_checkpoint_is_attacked_whose_patients_are_known(records, scorer, tmp_
     target.config = dataclasses.replace(MODEL, image_size=64)
     with pytest.raises(ValueError, match="another architecture than the recipe: image_size 64"):
         audit(records, tmp_path, target=target)
+    # A ladder takes squares of any size.
+    ladder = dataclasses.replace(MODEL, profile="ladder")
+    target.config = dataclasses.replace(ladder, image_size=64)
+    audit_membership(
+        [records], tmp_path / "ladder", Recipe(ladder, RECIPE.train), networks=8, target=target
+    )
 
 
 def test_what_is_on_disk_is_checked(records, scorer, tmp_path):
@@ -255,7 +261,7 @@ def test_a_limit_takes_images_of_each_patient(records):
 def test_scores_are_means_over_a_patients_images(records, short_vae):
     patients = open_patients([str(records)])
     config = dataclasses.replace(RECIPE.train, beta=0.5)
-    scores = score_patients(make_score_batch(short_vae, config), patients, 32)
+    scores = score_patients(make_score_batch(short_vae, config, 32), patients, 32)
     assert all(values.shape == (PATIENTS,) for values in scores.values())
     feed = make_validation_feed(patients.sources[:1], 32, config, limit=30)
     noisy, clean = (tf.concat(parts, axis=0) for parts in zip(*feed, strict=True))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from test_ingest import GOOD, write_coco
 
 from vae_aug.extras.augment_records import augment_records
 from vae_aug.ingest.ingest import ingest
+from vae_aug.model.stored import list_packaged
 
 CONNECTING = {
     *("aiohttp", "ftplib", "http", "httpx", "requests", "smtplib", "socket", "socketserver"),
@@ -87,3 +91,33 @@ def test_a_denied_network_is_not_missed(tmp_path, monkeypatch, config_home) -> N
     ingest(source, tmp_path / "records", format="coco")
     report = augment_records(tmp_path / "records", tmp_path / "out", make_augment(BrighteningVAE()))
     assert report.augmented["train"].images == len(GOOD)
+
+
+def test_listed_digests_are_those_of_the_packaged_checkpoints() -> None:
+    lines = (ROOT / "docs" / "checkpoints" / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    listed = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    packaged = {f"vae_aug/checkpoints/{path.name}": path for path in list_packaged().values()}
+    found = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in packaged.items()}
+    assert listed == found
+
+
+def test_a_signature_of_the_digests_can_be_checked(tmp_path: Path) -> None:
+    if not shutil.which("ssh-keygen") or not shutil.which("sha256sum"):
+        pytest.skip("ssh-keygen (OpenSSH 8.2 or later) and sha256sum are needed")
+    (tmp_path / "docs" / "checkpoints").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "vae_aug").symlink_to(ROOT / "vae_aug")
+    sums = tmp_path / "docs" / "checkpoints" / "SHA256SUMS"
+    shutil.copy(ROOT / "docs" / "checkpoints" / sums.name, sums)
+    key = tmp_path / "key"
+    make_key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)]
+    subprocess.run(make_key, check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(["make", "sign", f"KEY={key}"], cwd=tmp_path, check=True, capture_output=True)
+    kind, public, *_ = key.with_suffix(".pub").read_text().split()
+    (tmp_path / "signers").write_text(f"releaser {kind} {public}\n")
+    verify = ["ssh-keygen", "-Y", "verify", "-f", str(tmp_path / "signers"), "-I", "releaser"]
+    verify += ["-n", "vae_aug", "-s", f"{sums}.sig"]
+    content = sums.read_bytes()
+    assert subprocess.run(verify, input=content, capture_output=True).returncode == 0
+    changed = content.replace(b"demo", b"dome")
+    assert subprocess.run(verify, input=changed, capture_output=True).returncode != 0

@@ -4,6 +4,7 @@ import pytest
 
 from vae_aug.errors import AnnotationError
 from vae_aug.ingest.formats.source import ReaderOptions
+from vae_aug.ingest.privacy import SaltedHashes
 from vae_aug.ingest.settings import IngestSettings, check_format
 from vae_aug.workers import Runner
 
@@ -72,9 +73,10 @@ def test_a_preset_keeps_its_name_where_it_is_going_to_be_refused(window, of_dico
 
 
 def test_public_data_needs_no_salt():
-    assert IngestSettings(keep_ids=True).conversion.salt is None
-    assert IngestSettings(salt="secret").conversion.salt == b"secret"
-    assert "secret" not in repr(IngestSettings(salt="secret"))
+    assert IngestSettings(keep_ids=True).conversion.pseudonyms is None
+    settings = IngestSettings(salt="the salt")
+    assert settings.conversion.pseudonyms == SaltedHashes(b"the salt")
+    assert "the salt" not in repr(settings) + repr(settings.conversion)
 
 
 def test_images_are_read_by_workers_or_by_a_runner():

@@ -136,6 +136,8 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(records, whole, tmp_pat
 def test_a_run_leaves_what_it_made(whole):
     names = {path.name for path in whole.folder.iterdir()}
     assert names >= {"checkpoint.keras", "config.json", "log.jsonl", "sheet.png", "tensorboard"}
+    logs = {path.name for path in (whole.folder / "tensorboard").iterdir()}
+    assert logs >= {"projector_config.pbtxt", "latents.tsv", "latents_rows.tsv", "latents.png"}
     assert "curves.png" in names
     fingerprint = read_manifest(whole.folder / "checkpoint.keras")["fingerprint"]
     assert fingerprint["images"] == 8

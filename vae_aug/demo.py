@@ -38,7 +38,7 @@ from vae_aug.phantoms.embedded import Split, write_embedded
 from vae_aug.records.records import read_info, read_records
 from vae_aug.train.corrupt import corrupt_image
 from vae_aug.version import __version__
-from vae_aug.words import plural
+from vae_aug.words import make_markdown_table, plural
 
 Boxes = dict[str, tuple[bytes, tuple[int, ...]]]
 """Source ids to the boxes' bytes and their labels."""
@@ -343,10 +343,6 @@ def _format_summary(report: DemoReport, checkpoint: str, digest: str) -> str:
     """Write the report on one page of Markdown."""
     figures = report.figures
 
-    def tabulate(heading: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-        lines = [heading, ("---",) * len(heading), *rows]
-        return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
     quality = [
         (noise, state, f"{figures[f'{noise}, {state}, PSNR dB']:.1f}",
          f"{figures[f'{noise}, {state}, SSIM']:.3f}")
@@ -367,21 +363,21 @@ figures show that the parts work together, not how well they do on your images.
 
 ## Boxes, compared bit for bit
 
-{tabulate(("step", "boxes equal"), list(report.checks.items()))}
+{make_markdown_table(("step", "boxes equal"), list(report.checks.items()))}
 
 ## Denoising of the validation images, {_KEEP:.0%} of the information left
 
-{tabulate(("noise", "image", "PSNR, dB", "SSIM"), quality)}
+{make_markdown_table(("noise", "image", "PSNR, dB", "SSIM"), quality)}
 
 ## Samples and speed
 
-{tabulate(("figure", "value"), rest)}
+{make_markdown_table(("figure", "value"), rest)}
 
 ## Counts
 
-{tabulate(("split", "images", "boxes"), counts)}
+{make_markdown_table(("split", "images", "boxes"), counts)}
 
 ## Time
 
-{tabulate(("stage", "s"), [(name, f"{value:.1f}") for name, value in seconds])}
+{make_markdown_table(("stage", "s"), [(name, f"{value:.1f}") for name, value in seconds])}
 """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 _AFTER_NOUN = re.compile(r"(.+?)( (?:of|with) .*|)$")
 _IRREGULAR = {"box": "boxes", "class": "classes"}
@@ -35,6 +36,11 @@ def plural(number: int, noun: str, is_one: str = "", are_many: str = "") -> str:
     return f"{number:,} {head}{rest}{' ' if verb else ''}{verb}"
 
 
-def make_markdown_row(cells: Iterable[str]) -> str:
+def make_markdown_row(cells: Iterable[Any]) -> str:
     """Make a row of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def make_markdown_table(headings: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Make a Markdown table."""
+    return "\n".join(map(make_markdown_row, (headings, ["---"] * len(headings), *rows)))

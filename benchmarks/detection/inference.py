@@ -21,6 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
+from vae_aug.words import make_markdown_table
+
 ALPHA = 0.05
 """Intervals hold 95%."""
 
@@ -296,13 +298,15 @@ def format_power(sd: float) -> str:
         f"Standard deviation of a paired difference: {100 * sd:.1f} points; power 80%, "
         f"two-sided p < {ALPHA:g}.",
         "",
-        "| true difference, points | seeds needed |",
-        "| --- | --- |",
-        *(f"| {100 * effect:g} | {count} |" for effect, count in table["needed"].items()),
+        make_markdown_table(
+            ("true difference, points", "seeds needed"),
+            ((f"{100 * effect:g}", count) for effect, count in table["needed"].items()),
+        ),
         "",
-        "| seeds | smallest difference that is found, points |",
-        "| --- | --- |",
-        *(f"| {count} | {100 * effect:.1f} |" for count, effect in table["detectable"].items()),
+        make_markdown_table(
+            ("seeds", "smallest difference that is found, points"),
+            ((count, f"{100 * effect:.1f}") for count, effect in table["detectable"].items()),
+        ),
     ]
     return "\n".join(lines) + "\n"
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.detection.inference import bound_deviation, detectable, seeds_needed
 from benchmarks.detection.metrics import METRICS, PATIENT_METRICS
+from vae_aug.words import make_markdown_table
 
 _AGAINST_US = ("harms", "alike", "unknown", "helps")
 """Kinds of a verdict, the least welcome first."""
@@ -104,14 +105,9 @@ def _count(number: float, noun: str) -> str:
     return f"{number:,.0f} {noun}{'' if round(number) == 1 else 's'}"
 
 
-def _write_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def format_arms(test: Values) -> str:
     """Write the table of arms: seeds, and mAP with its interval over seeds."""
-    return _write_table(
+    return make_markdown_table(
         ["arm", "seeds", *METRICS[:2]],
         (
             [f"`{name}`", str(len(arm["seeds"]))]
@@ -124,7 +120,7 @@ def format_arms(test: Values) -> str:
 def format_differences(test: Values) -> str:
     """Write the table of differences of mAP50, in points."""
     head = ["arm", "less", "seeds", "difference", "over seeds and patients", "p", "Holm", "verdict"]
-    return _write_table(head, (_list_cells(entry) for entry in test["differences"]))
+    return make_markdown_table(head, (_list_cells(entry) for entry in test["differences"]))
 
 
 def _list_cells(entry: Values) -> list[str]:
@@ -147,7 +143,7 @@ def format_sensitivity(test: Values) -> str:
     """Write the table of sensitivities: per patient, and over all boxes."""
     metrics = (*PATIENT_METRICS, *METRICS[2:])
     names = [metric.replace("sensitivity at", "sensitivity over boxes at") for metric in metrics]
-    return _write_table(
+    return make_markdown_table(
         ["arm", *names],
         (
             [f"`{name}`", *(_format_estimate(arm["metrics"][metric]) for metric in metrics)]
@@ -171,7 +167,7 @@ def format_mixed(test: Values) -> str:
         + (f" (runs of other seeds are left out: {left})" if left else "")
         + f". Standard deviation between seeds {100 * model['between']:.1f} points, residual "
         f"{100 * model['residual']:.1f}; {model['degrees']} degrees of freedom.\n\n"
-        + _write_table(["arm", "less", "difference", "p, not adjusted"], rows)
+        + make_markdown_table(["arm", "less", "difference", "p, not adjusted"], rows)
     )
 
 
@@ -212,13 +208,13 @@ def format_corruptions(summary: Values) -> str:
             cells += [_format_difference(difference)]
             cells += [_format_p(difference[key]) for key in ("p", "holm")]
         rows.append(cells if difference else [*cells, "", "", ""])
-    return _write_table(head, rows)
+    return make_markdown_table(head, rows)
 
 
 def format_kinds(summary: Values) -> str:
     """Write the table of mAP50 under each corruption, averaged over its strengths."""
     kinds = list(dict.fromkeys(kind for row in summary["rows"] for kind in row["by"]))
-    return _write_table(
+    return make_markdown_table(
         ["arm", "restored by", *kinds],
         (
             [f"`{row['arm']}`", row["restorer"] or "nothing"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import hashlib
 import json
 import logging
+import operator
 import os
 import pickle
 import re
@@ -21,15 +23,19 @@ from vae_aug.atomic import lock_folder
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import OPTIONAL_SETTINGS, AugmentConfig, Guard, Mode
 from vae_aug.extras.augment_records import count_seen_patients
-from vae_aug.extras.augment_split import PARTS_FOR_RUNNER
+from vae_aug.extras.augment_split import PARTS_FOR_RUNNER, SplitReport
+from vae_aug.extras.cards import make_cards
+from vae_aug.extras.croissant import make_tfds_layout
 from vae_aug.extras.tfds_examples import (
     EMBEDDED,
+    EMBEDDED_ABOUT,
     ExampleSource,
     count_lost,
     list_parts,
     make_examples,
     open_source,
 )
+from vae_aug.records.about import read_about
 
 # Settings that reach VAEAugment; its engine and device do not change what is built.
 _TRANSFORM_FIELDS = (
@@ -228,6 +234,30 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     self._remove_left_over()
                 super().download_and_prepare(**kwargs)
 
+    def _download_and_prepare(self, **kwargs: Any) -> None:
+        """Write the dataset and then its cards into the folder that TFDS renames at the end."""
+        super()._download_and_prepare(**kwargs)
+        if self.builder_config.augment_splits and self.info.splits:
+            for name, text in self._make_cards().items():
+                (self.data_path / name).write_text(text)
+
+    def _make_cards(self) -> dict[str, str]:
+        """Make the cards of what was written, which is read for it."""
+        names = ("augment/augmented", "augment/fidelity", "augment/guarded")
+        decoding = tfds.decode.PartialDecoding(dict.fromkeys(names, True))
+        form = self.info.file_format or tfds.core.FileFormat.TFRECORD
+        read: Any = self.as_dataset
+        if form == tfds.core.FileFormat.ARRAY_RECORD:  # TFDS has no tf.data for it
+            read = self.as_data_source
+        reports = {}
+        for split in self.info.splits:
+            rows = read(split=split, decoders=decoding)
+            reports[split] = SplitReport(lost=self._lost.get(split, 0))
+            collections.deque(reports[split].count(tfds.as_numpy(rows), operator.getitem), maxlen=0)
+        augmented = self.builder_config.augment_splits
+        layout = make_tfds_layout(form.file_suffix)
+        return make_cards(self.data_path, layout, reports, augmented, self._augment, self._about)
+
     def _remove_left_over(self) -> None:
         """Remove what builds of this dataset have left that were killed."""
         for left in Path(self.data_path.parent).glob(f"incomplete.*_{self.data_path.name}"):
@@ -254,6 +284,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager  # There is nothing to download.
         splits = self._source.splits
+        self._lost: dict[str, int] = {}
+        source = self.builder_config.source
+        self._about = EMBEDDED_ABOUT if source == EMBEDDED else read_about(Path(source))
         unknown = sorted(set(self.builder_config.augment_splits) - set(splits))
         if unknown:
             raise ValueError(
@@ -276,6 +309,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 lost,
                 split,
             )
+            self._lost[split] = lost
         if not self._on_beam:
             (whole,) = parts
             return make_examples(whole, augment)

@@ -1,5 +1,6 @@
 """The builder writes what the transform returns, where it may, and everything else untouched."""
 
+import hashlib
 import json
 import logging
 import re
@@ -16,9 +17,11 @@ import tensorflow_datasets as tfds
 from vae_aug.atomic import lock_folder
 from vae_aug.config import AugmentConfig
 from vae_aug.errors import RecordError
+from vae_aug.extras.cards import CARD_FILE, CROISSANT_FILE
 from vae_aug.extras.replay import restore_transform
 from vae_aug.phantoms.embedded import DEFAULT_COUNTS, read_embedded
 from vae_aug.records import check
+from vae_aug.records.about import ABOUT_FILE
 from vae_aug.records.records import make_example, read_records, write_records
 from vae_aug.version import __version__
 
@@ -196,6 +199,116 @@ def test_two_builds_are_alike_to_the_byte(stub, tmp_path, split):
     first, second = (read_stored(build(tmp_path / n, make_config()), split) for n in ("a", "b"))
     assert len(first) == len(SIZES[split])
     assert first == second
+
+
+def read_cards(builder):
+    """Return the cards of a build: the one for programs, and the one for people."""
+    croissant = json.loads((Path(builder.data_path) / CROISSANT_FILE).read_bytes())
+    return croissant, (Path(builder.data_path) / CARD_FILE).read_text()
+
+
+def test_cards_tell_what_was_counted_in_the_result(stub, tmp_path):
+    builder = build(tmp_path, make_config())
+    croissant, card = read_cards(builder)
+    examples, splits = croissant["recordSet"]
+    rows = {row["splits/split"]: row for row in splits["data"]}
+    assert list(rows) == list(builder.info.splits)
+    # Three boxes, of labels 1; 1 and 0: the stub tells fidelity by label, and guards label 0.
+    train = {"images": 3, "augmented_images": 3, "lost_images": 0, "boxes": 3, "judged_boxes": 3}
+    train |= {"guarded_boxes": 1, "lowest_fidelity": 0.5, "median_fidelity": 0.75}
+    assert {name: rows["train"][f"splits/{name}"] for name in train} == train
+    test = rows["test"]
+    assert (test["splits/images"], test["splits/augmented_images"]) == (1, 0)
+    assert test["splits/judged_boxes"] == 0 and test["splits/lowest_fidelity"] is None
+    fields = {field["source"]["extract"]["column"] for field in examples["field"]}
+    (shard,) = Path(builder.data_path).glob("*-train.tfrecord*")
+    record = next(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
+    assert fields == set(tf.train.Example.FromString(record).features.feature)
+    assert "`tfds build med_vae_augmented`" in card and "restore_transform" in card
+    assert "vae-aug augment" not in card
+
+
+def test_cards_name_each_file_of_records_with_its_digest(stub, tmp_path):
+    builder = build(tmp_path, make_config())
+    *files, shards = read_cards(builder)[0]["distribution"]
+    written = {path.name: path.read_bytes() for path in Path(builder.data_path).glob("*tfrecord*")}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in written.items()}
+    assert {file["name"]: file["sha256"] for file in files} == digests
+    sizes = {name: f"{len(content)} B" for name, content in written.items()}
+    assert {file["name"]: file["contentSize"] for file in files} == sizes
+    assert all(Path(name).match(shards["includes"]) for name in written)
+
+
+# By rdflib, in reading any JSON-LD.
+@pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated:DeprecationWarning")
+def test_mlcroissant_finds_no_error_in_the_card(stub, tmp_path):
+    mlcroissant = pytest.importorskip("mlcroissant", reason="install vae-aug[tfds]")
+    builder = build(tmp_path, make_config())
+    dataset = mlcroissant.Dataset(jsonld=Path(builder.data_path) / CROISSANT_FILE)
+    assert not dataset.metadata.ctx.issues.errors
+
+
+def test_cards_of_two_builds_are_alike_and_name_no_image(stub, tmp_path):
+    cards = []
+    for place in ("ROE", "DOE"):
+        write_data(tmp_path / place / "records")
+        config = make_config(source=str(tmp_path / place / "records"))
+        _, card = read_cards(build(tmp_path / place, config))
+        cards.append(card)
+    assert cards[0] == cards[1]
+    assert not [name for name in ("DOE", "ROE", "train-0", str(tmp_path)) if name in cards[0]]
+
+
+def test_the_licence_that_the_source_states_stands_in_the_cards(stub, tmp_path):
+    write_data(tmp_path / "records")
+    (tmp_path / "records" / ABOUT_FILE).write_text('{"license": "CC-BY-3.0"}')
+    config = make_config(source=str(tmp_path / "records"))
+    croissant, card = read_cards(build(tmp_path / "out", config))
+    assert croissant["license"] == "CC-BY-3.0" and "| license | CC-BY-3.0 |" in card
+    (tmp_path / "records" / ABOUT_FILE).write_text('{"licence": "CC-BY-3.0"}')
+    with pytest.raises(RecordError, match="licence: unknown"):
+        build(tmp_path / "again", config)
+
+
+def test_damaged_records_that_are_lost_stand_in_the_card(stub, tmp_path):
+    write_data(tmp_path / "records")
+    (shard,) = (tmp_path / "records").glob("train*.tfrecord")
+    records = list(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
+    broken = tf.train.Example.FromString(records[1])
+    broken.features.feature["image/encoded"].bytes_list.value[0] = b"no image"
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        for record in (records[0], broken.SerializeToString(), records[2]):
+            writer.write(record)
+    config = make_config(source=str(tmp_path / "records"), allow_damaged=True)
+    _, card = read_cards(build(tmp_path / "out", config))
+    assert "Damaged images of the source that are lost: 1." in card
+
+
+@pytest.mark.parametrize("form", ["array_record", "parquet"])
+def test_cards_are_made_of_other_formats_of_files_too(stub, tmp_path, form):
+    package = {"array_record": "array_record", "parquet": "pyarrow"}[form]
+    pytest.importorskip(package)
+    builder = builder_module.Builder(data_dir=tmp_path, config=make_config(), file_format=form)
+    builder.download_and_prepare()
+    croissant, card = read_cards(builder)
+    *files, shards = croissant["distribution"]
+    assert len(files) == 3 and shards["encodingFormat"] == "application/octet-stream"
+    assert "| train | 3 | 3 | 0 | 3 | 3 | 1 |" in card
+
+
+def test_a_build_that_augments_nothing_has_no_card(stub, tmp_path):
+    builder = build(tmp_path, make_config(augment_splits=[]))
+    assert not (Path(builder.data_path) / CARD_FILE).exists()
+
+
+def test_a_card_that_cannot_be_written_leaves_no_dataset(stub, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(builder_module, "make_cards", fail)
+    with pytest.raises(OSError, match="No space"):
+        build(tmp_path, make_config())
+    assert not list((tmp_path / "med_vae_augmented" / "own").glob("*"))
 
 
 def test_evaluation_splits_are_augmented_only_by_force(stub, tmp_path):

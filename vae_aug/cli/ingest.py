@@ -109,6 +109,7 @@ def ingest(
         ),
     ] = None,
     salt_file: options.SaltFile = None,
+    pseudonyms: options.PseudonymsOption = "hashes",
     keep_ids: Annotated[
         bool,
         typer.Option("--keep-ids", help="Keep names and patients as they are: public data only."),
@@ -160,6 +161,7 @@ def ingest(
         "bits": bits,
         "neighbours": neighbours,
         "salt": options.read_salt(salt_file),
+        "pseudonyms": pseudonyms,
         "keep_ids": keep_ids,
         "overwrite": overwrite,
         "leak_check": not no_leak_check,
@@ -193,24 +195,32 @@ def which(
     images: options.Images = None,
     axis: options.SliceAxis = "axial",
     salt_file: options.SaltFile = None,
+    pseudonyms: options.PseudonymsOption = "hashes",
 ) -> None:
-    """Tell which file or patient of a source a hash stands for. Needs the salt of the ingest.
+    """Tell which file or patient of a source a pseudonym stands for.
 
     Names of medical files and folders are often those of patients, so `vae-aug ingest` writes and
-    prints hashes of them.
+    prints pseudonyms. To find what they stand for, this command needs the ingest's salt or table.
     """
     salt = options.read_salt(salt_file)
     with show_work("reading the source"):
         found = calls.find_hashed(
-            source, hashes, format=format, split=split, images=images, axis=axis, salt=salt
+            source,
+            hashes,
+            format=format,
+            split=split,
+            images=images,
+            axis=axis,
+            salt=salt,
+            pseudonyms=pseudonyms,
         )
     publish(found)
     for value, name in found.items():
         say(f"{value} {name}")
     if missing := [value for value in hashes if value not in found]:
         raise VAEAugError(
-            f"{source}: nothing in it has the hash {', '.join(missing)}; give --split, --format "
-            "and --salt-file as in the ingest."
+            f"{source}: nothing in it has the hash {', '.join(missing)}; give --split, --format, "
+            "--salt-file and --pseudonyms as in the ingest."
         )
 
 

@@ -16,7 +16,7 @@ from vae_aug.cli.paths import (
     require_file,
     require_records,
 )
-from vae_aug.config import MAX_HARDEST, Engine, Guard, Mode
+from vae_aug.config import MAX_HARDEST, Engine, Guard, Mode, Pseudonyms
 from vae_aug.errors import VAEAugError
 from vae_aug.model.stored import list_packaged
 
@@ -187,6 +187,15 @@ SaltFile = Annotated[
         "$VAE_AUG_SALT, else a key file in the user's configuration folder, made when needed."
     ),
     require_file,
+]
+PseudonymsOption = Annotated[
+    Pseudonyms,
+    typer.Option(
+        "--pseudonyms",
+        help="What stands for patients and names. hashes: of the identifier with a secret; random: "
+        "drawn, and kept in $VAE_AUG_PSEUDONYMS, else in a table in the user's configuration "
+        "folder, made when needed, which names every patient.",
+    ),
 ]
 Window = Annotated[
     str,

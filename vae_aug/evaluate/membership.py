@@ -151,7 +151,9 @@ def audit_membership(
 def _check_target(target: Network, recipe: Recipe) -> None:
     """Raise `ValueError` unless scores of a checkpoint can be compared with the networks'."""
     wanted, found = recipe.model.to_dict(), target.config.to_dict()
-    differing = [key for key in wanted if key != "variation" and wanted[key] != found.get(key)]
+    # A ladder takes squares of any size, and is scored at that of the recipe.
+    ignored = {"variation"} | ({"image_size"} if recipe.model.input_size is None else set())
+    differing = [key for key in wanted if key not in ignored and wanted[key] != found.get(key)]
     if differing:
         described = ", ".join(f"{key} {found.get(key)!r}, not {wanted[key]!r}" for key in differing)
         raise ValueError(
@@ -162,8 +164,9 @@ def _check_target(target: Network, recipe: Recipe) -> None:
 
 def _score_target(target: Network, patients: Patients, recipe: Recipe) -> np.ndarray:
     """Score a checkpoint: `[len(SCORES), P]`."""
-    score_batch = make_score_batch(target, recipe.train)
-    scores = score_patients(score_batch, patients, target.config.image_size)
+    size = recipe.model.image_size
+    score_batch = make_score_batch(target, recipe.train, size)
+    scores = score_patients(score_batch, patients, size)
     return np.stack([scores[name] for name in SCORES])
 
 
@@ -226,7 +229,8 @@ class _Bench:
 
     @functools.cached_property
     def _score_batch(self) -> Any:
-        return make_score_batch(self._trainer.network, self._recipe.train)
+        size = self._recipe.model.image_size
+        return make_score_batch(self._trainer.network, self._recipe.train, size)
 
     def score_all(self, runs: Sequence[_Run]) -> np.ndarray:
         """Read or make the scores of all networks: `[len(SCORES), len(runs), P]`."""

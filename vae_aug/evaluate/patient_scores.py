@@ -27,20 +27,20 @@ _BATCH = 16
 _LEAST_ERROR = 1e-8
 
 
-def make_score_batch(network: Network, config: TrainConfig) -> Any:
+def make_score_batch(network: Network, config: TrainConfig, size: int) -> Any:
     """Make the graph that scores a batch of images; it is traced once, at its first call.
 
     Args:
         network: The network. The graph reads its weights at every call.
         config: Likelihood and weights of KL.
+        size: Side of the squares in pixels; of a network that is no ladder, its `image_size`.
 
     Returns:
-        A function of `(noisy, clean)`, each `[B, S, S, 1] float32` with the network's `image_size`
-        for S, to scores by the names of `SCORES`, `[B] float32` each. Posterior means are decoded,
+        A function of `(noisy, clean)`, each `[B, S, S, 1] float32` with `size` for S, to scores by
+        the names of `SCORES`, `[B] float32` each. Posterior means are decoded,
         so nothing is random.
     """
-    square = [network.config.image_size] * 2
-    batch = tf.TensorSpec([None, *square, 1], tf.float32)
+    batch = tf.TensorSpec([None, size, size, 1], tf.float32)
 
     @tf.function(autograph=False, input_signature=[batch, batch])
     def score_batch(noisy: tf.Tensor, clean: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -15,7 +15,7 @@ from rich.table import Table
 from vae_aug.atomic import write_atomic
 from vae_aug.evaluate.denoising import MEASURES, REGIONS, DenoisingTable, Estimate, Row
 from vae_aug.evaluate.diversity import Diversity
-from vae_aug.words import plural
+from vae_aug.words import make_markdown_table, plural
 
 _HEADINGS = {"ssim": "SSIM", "psnr": "PSNR, dB", "r2": "R2"}
 _DIGITS = {"ssim": 3, "psnr": 1, "r2": 2}
@@ -79,12 +79,12 @@ def format_markdown(table: DenoisingTable) -> str:
     for corruption in table.settings["corruptions"]:
         lines += [f"### {_describe(table, corruption)}", ""]
         headings = ["region", "method", *(_HEADINGS[m] for m in MEASURES)]
-        lines += [f"| {' | '.join(headings)} |", "|" + " --- |" * len(headings)]
+        cells = []
         for region, rows in _group(table, corruption):
             for row in rows:
-                cells = [f"**{text}**" if best else text for text, best in _format(row, rows)]
-                lines.append(f"| {' | '.join([region, row.method, *cells])} |")
-        lines.append("")
+                told = [f"**{text}**" if best else text for text, best in _format(row, rows)]
+                cells.append([region, row.method, *told])
+        lines += [make_markdown_table(headings, cells), ""]
     unit = "images" if table.settings["patients"] is None else "patients"
     lines += [f"Mean over images [95% interval over {unit}].", ""]
     lines += [f"`{table.settings['command']}`", ""]

@@ -40,7 +40,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.atomic import lock_folder, make_temporary_path, remove_temporaries, sync_file
+from vae_aug.atomic import (
+    lock_folder,
+    make_temporary_path,
+    remove_temporaries,
+    sync_file,
+    write_atomic,
+)
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.codecs.images import parse_image_header
 from vae_aug.config import OPTIONAL_SETTINGS
@@ -53,7 +59,9 @@ from vae_aug.extras.augment_split import (
     augment_split_in_parts,
     get_values,
 )
-from vae_aug.extras.cards import write_cards
+from vae_aug.extras.cards import make_cards
+from vae_aug.extras.croissant import RECORDS
+from vae_aug.records.about import ABOUT_FILE, read_about
 from vae_aug.records.records import (
     DatasetInfo,
     find_records,
@@ -137,7 +145,8 @@ def augment_records(
     record are kept; the images of augmented records are stored as PNG, without loss.
 
     Images that are not annotated are copied, as they are. `croissant.json` and `card.md` tell what
-    was made and measured, see `vae_aug.extras.cards`.
+    was made and measured, see `vae_aug.extras.cards`, and repeat what the source's `about.json`
+    says of licence and origin, see `vae_aug.records.about`.
 
     Args:
         source: Folder of records, as `vae-aug ingest` writes it.
@@ -187,11 +196,12 @@ def augment_records(
         for part in info.parts
     }
     seen = count_seen_patients(source, augment)
+    read_about(source)  # What is wrong with it is said before anything is written.
     copied = [path for part in info.parts if part not in names for path in files[part]]
     reports = {split: SplitReport() for split in names}
     total = sum(info.splits[split].examples for split in names)
     with _make_folder(out) as folder:
-        _copy_files([source / INFO_FILE, *copied], folder)
+        _copy_files([source / INFO_FILE, *copied, *source.glob(ABOUT_FILE)], folder)
         done = 0
         for split, report in reports.items():
             part = SplitSource(
@@ -205,7 +215,7 @@ def augment_records(
                 else augment_split_in_parts(part, pickled, chosen, folder / _PARTS / split, advance)
             )
             written = write_records(
-                report.count(examples),
+                report.count(examples, get_values),
                 folder,
                 split,
                 len(files[split]) if shards is None else shards,
@@ -216,7 +226,7 @@ def augment_records(
             done += report.images
         if chosen != 1:
             shutil.rmtree(folder / _PARTS)
-        write_cards(folder, reports, augment)
+        _write_cards(folder, reports, augment)
     untouched = {name: info.splits[name].examples for name in info.splits if name not in names}
     return AugmentReport(reports, untouched, seen)
 
@@ -348,6 +358,18 @@ def _copy_files(paths: Iterable[Path], folder: Path) -> None:
     for path in paths:
         shutil.copyfile(path, folder / path.name)
         sync_file(folder / path.name)
+
+
+def _write_cards(folder: Path, reports: Mapping[str, SplitReport], augment: VAEAugment) -> None:
+    """Write the cards of a folder that is whole but for them."""
+    copied = {
+        name: SplitReport(part.examples, boxes=part.boxes, lost=part.lost)
+        for name, part in read_info(folder).parts.items()
+    }
+    about = read_about(folder)
+    cards = make_cards(folder, RECORDS, {**copied, **reports}, list(reports), augment, about)
+    for name, text in cards.items():
+        write_atomic(folder / name, text.encode())
 
 
 def _report_each(

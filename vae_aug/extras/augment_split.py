@@ -16,7 +16,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -48,6 +48,8 @@ PARTS_FOR_RUNNER = 32
 
 PARTS_PER_WORKER = 4
 """Parts of a split at least for each process, so that none waits long for another."""
+
+_Example = TypeVar("_Example")
 
 _MOST_CONTRAST = 1e6
 """Maximum contrast ratio that is stored in thousandths."""
@@ -98,17 +100,27 @@ class SplitReport:
     lowest_fidelity: float = float("nan")
     median_fidelity: float = float("nan")
 
-    def count(self, examples: Iterable[tf.train.Example]) -> Iterator[tf.train.Example]:
-        """Count augmented records as they pass."""
+    def count(
+        self, examples: Iterable[_Example], read: Callable[[_Example, str], Any]
+    ) -> Iterator[_Example]:
+        """Count augmented records as they pass.
+
+        Args:
+            examples: The records.
+            read: Reads from a record what it tells under a name.
+
+        Yields:
+            The records.
+        """
         told = array.array("f")  # 4 bytes a box
         for example in examples:
-            fidelity = np.array(get_values(example, "augment/fidelity"), np.float32)
+            fidelity = np.array(read(example, "augment/fidelity"), np.float32)
             judged = fidelity[np.isfinite(fidelity)]
             self.images += 1
-            self.augmented += sum(get_values(example, "augment/augmented"))
+            self.augmented += int(np.sum(read(example, "augment/augmented")))
             self.boxes += len(fidelity)
             self.judged += len(judged)
-            self.guarded += sum(get_values(example, "augment/guarded"))
+            self.guarded += int(np.sum(read(example, "augment/guarded")))
             told.extend(judged)
             yield example
         if told:

@@ -1,7 +1,8 @@
 """Cards of augmented records: `croissant.json` for programs and `card.md` for people.
 
-Both tell what a run did and measured, and nothing else. They name no patient, image, folder, user
-or date, so two runs that write the same records write the same cards.
+Both tell what a run did and measured, and what the owner of the source says in `about.json`. Of
+their own they name no patient, image, folder, user or date, so two runs that write the same records
+write the same cards.
 
 Reference:
     Zamzmi et al., Scorecard for synthetic medical data evaluation, Communications Engineering 4,
@@ -13,27 +14,28 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from vae_aug.atomic import write_atomic
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.extras.augment_split import SplitReport, make_provenance
-from vae_aug.extras.croissant import MEASURED, make_croissant
-from vae_aug.records.shards import DatasetInfo, read_info
-from vae_aug.words import make_markdown_row
+from vae_aug.extras.croissant import MEASURED, Layout, make_croissant
+from vae_aug.words import make_markdown_row, make_markdown_table
 
 CROISSANT_FILE, CARD_FILE = "croissant.json", "card.md"
 
 _CARD = """# Augmented records
 
-Written by version {version} of `vae-aug augment` with the checkpoint
+Written by version {version} of `{command}` with the checkpoint
 `{checkpoint}` and the settings `{settings}`.
-`croissant.json` beside this file tells the same to programs, with a digest of each file. The
-command does not know how the source was collected, nor its licence.
+`croissant.json` beside this file tells the same to programs, with a digest of each file.
 
 {splits}
+
+## Origin and licence
+
+{about}
 
 ## Scorecard
 
@@ -60,67 +62,99 @@ _CRITERIA = {
     "images: not measured by this command; run `vae-aug evaluate audit`.",
     "comprehension": "Settings and checkpoint stand above and in each record; `vae-aug info` "
     "prints the checkpoint's card with its limits.",
-    "consistency": "Seed {seed}: `vae-aug replay` makes a record again and compares its bytes. "
+    "consistency": "Seed {seed}: {replay}. "
     "Boxes by mode and strength: not measured by this command; run `vae-aug evaluate fidelity`. "
     "Scanners and groups of patients: not measured by this command.",
 }
 """The criteria, and what is known of each."""
 
 
-def write_cards(folder: Path, reports: Mapping[str, SplitReport], augment: VAEAugment) -> None:
-    """Write the cards of a folder of augmented records, all of whose files are read for it.
+def make_cards(
+    folder: Path,
+    layout: Layout,
+    reports: Mapping[str, SplitReport],
+    augmented: Collection[str],
+    augment: VAEAugment,
+    about: Mapping[str, str],
+) -> dict[str, str]:
+    """Make the cards of a folder of augmented records, all of whose files are read for it.
 
     Args:
         folder: The folder, whole but for the cards.
-        reports: What became of each split that was augmented.
+        layout: How the records lie in it.
+        reports: What each split has.
+        augmented: The splits that were augmented.
         augment: The transform.
+        about: What the source's owner says, see `vae_aug.records.about`.
+
+    Returns:
+        Names of files, and what they shall hold.
 
     Raises:
-        RecordError: If the folder has no `dataset.json`.
-        OSError: If a file cannot be read or written.
+        OSError: If a file cannot be read.
     """
-    info, made = read_info(folder), make_provenance(augment)
-    measured = _list_measured(info, reports)
-    croissant = make_croissant(folder, measured, made)
+    made = make_provenance(augment)
+    measured = {
+        name: _list_measured(name, report, name in augmented) for name, report in reports.items()
+    }
+    croissant = make_croissant(folder, layout, measured, made, about)
     text = json.dumps(croissant, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(folder / CROISSANT_FILE, f"{text}\n".encode())
-    write_atomic(folder / CARD_FILE, _make_card(measured, made).encode())
+    return {CROISSANT_FILE: f"{text}\n", CARD_FILE: _make_card(layout, measured, made, about)}
 
 
-def _list_measured(
-    info: DatasetInfo, reports: Mapping[str, SplitReport]
-) -> dict[str, dict[str, Any]]:
-    """Return the values of `MEASURED` for each split; None where nothing was measured."""
-    measured = {}
-    for name, part in info.parts.items():
-        report = reports.get(name) or SplitReport(part.examples, boxes=part.boxes, lost=part.lost)
-        values = (
-            *(name, report.images, report.augmented, report.lost),
-            *(report.boxes, report.judged, report.guarded),
-            report.guarded / report.boxes if name in reports and report.boxes else None,
-            *(_round(report.lowest_fidelity), _round(report.median_fidelity)),
-        )
-        measured[name] = dict(zip(MEASURED, values, strict=True))
-    return measured
+def _list_measured(name: str, report: SplitReport, is_augmented: bool) -> dict[str, Any]:
+    """Return the values of `MEASURED` for a split; None where nothing was measured."""
+    if not is_augmented:
+        report = SplitReport(report.images, boxes=report.boxes, lost=report.lost)
+    values = (
+        *(name, report.images, report.augmented, report.lost),
+        *(report.boxes, report.judged, report.guarded),
+        report.guarded / report.boxes if is_augmented and report.boxes else None,
+        *(_round(report.lowest_fidelity), _round(report.median_fidelity)),
+    )
+    return dict(zip(MEASURED, values, strict=True))
 
 
 def _round(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 6)
 
 
-def _make_card(measured: Mapping[str, Mapping[str, Any]], made: Mapping[str, Any]) -> str:
+def _make_card(
+    layout: Layout,
+    measured: Mapping[str, Mapping[str, Any]],
+    made: Mapping[str, Any],
+    about: Mapping[str, str],
+) -> str:
     """Make the scorecard."""
     names = [name.replace("_", " ") for name in MEASURED]
     rows = [[_show(value) for value in values.values()] for values in measured.values()]
     values = {
         **made,
-        "splits": "\n".join(map(make_markdown_row, (names, ["---"] * len(names), *rows))),
+        "command": layout.command,
+        "replay": layout.replay,
+        "splits": make_markdown_table(names, rows),
+        "about": _tell_origin(about),
         "fidelity": _tell_fidelity(measured),
         "boxes": sum(part["boxes"] for part in measured.values()),
         "lost": sum(part["lost_images"] for part in measured.values()),
     }
     criteria = [(name, text.format_map(values)) for name, text in _CRITERIA.items()]
     return _CARD.format_map({**values, "criteria": "\n".join(map(make_markdown_row, criteria))})
+
+
+def _tell_origin(about: Mapping[str, str]) -> str:
+    """Repeat what the source's owner says, and say what nobody has said."""
+    told = ["Nobody has stated where the images come from."]
+    if about:
+        rows = ((key.replace("_", " "), text.replace("|", r"\|")) for key, text in about.items())
+        table = make_markdown_table(("", "stated"), rows)
+        told = ["As stated by the owner of the source, in its `about.json`:", table]
+    if "license" not in about:
+        told.append(
+            "**No licence is stated.** Ask whoever collected the images before they are used or "
+            "passed on."
+        )
+    return "\n\n".join(told)
 
 
 def _tell_fidelity(measured: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,8 +1,8 @@
 """The description of augmented records in Croissant, with its vocabulary for responsible AI.
 
-What a run cannot know is left out: who collected the source's images, and under which licence. The
-specification asks for `license`, `url`, `creator` and `datePublished`, so whoever publishes the
-records adds these.
+What a run cannot know is left out, unless `about.json` beside the records says it: who collected
+the source's images, and under which licence. The specification asks for `license`, `url`, `creator`
+and `datePublished`.
 
 Reference:
     Croissant Format Specification 1.0 and Croissant RAI Specification 1.0, MLCommons, 2024,
@@ -11,6 +11,7 @@ Reference:
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,10 @@ from vae_aug.words import plural
 _TFRECORD = "https://www.tensorflow.org/tutorials/load_data/tfrecord"
 """What Croissant takes for a kind of file without a media type: the address of a description."""
 
-_KINDS = {".json": "application/json", ".pbtxt": "text/plain", ".tfrecord": _TFRECORD}
+_KINDS = {".json": "application/json", ".pbtxt": "text/plain"}
+
+_AT_ONCE = 1 << 20
+"""Bytes of a file that are read at once."""
 
 _CROISSANT, _RAI = "http://mlcommons.org/croissant/", "http://mlcommons.org/croissant/RAI/"
 _TERMS = (
@@ -44,19 +48,10 @@ _CONTEXT = {
 }
 """The JSON-LD context that Croissant 1.0 prescribes."""
 
-# Feature, type, whether a record has a list of them, and what it is.
-_FEATURES = (
-    ("image/source_id", "sc:Text", False, "Identifier of the image in the source."),
-    ("image/encoded", "sc:ImageObject", False, "PNG or JPEG."),
-    ("image/format", "sc:Text", False, "png or jpeg."),
-    ("image/height", "sc:Integer", False, "Pixels."),
-    ("image/width", "sc:Integer", False, "Pixels."),
-    ("image/object/bbox/ymin", "sc:Float", True, "Upper edge of each box, 0 to 1."),
-    ("image/object/bbox/xmin", "sc:Float", True, "Left edge of each box, 0 to 1."),
-    ("image/object/bbox/ymax", "sc:Float", True, "Lower edge of each box, 0 to 1."),
-    ("image/object/bbox/xmax", "sc:Float", True, "Right edge of each box, 0 to 1."),
-    ("image/object/class/text", "sc:Text", True, "Label of each box."),
-    ("image/object/class/label", "sc:Integer", True, "Number of the label of each box, from 1."),
+Feature = tuple[str, str, bool, str]
+"""Its name, its type, whether a record has a list of them, and what it is."""
+
+_HOW: tuple[Feature, ...] = (
     ("augment/augmented", "sc:Integer", False, "1 if the transform chose the image, else 0."),
     ("augment/checkpoint", "sc:Text", False, "Digest of the checkpoint."),
     ("augment/mode", "sc:Text", False, "Mode of the transform."),
@@ -77,6 +72,89 @@ _FEATURES = (
     ("augment/guarded", "sc:Integer", True, "Of each box, 1 if the guard acted for it."),
 )
 
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a command lays out its records.
+
+    Attributes:
+        command: The command.
+        replay: What makes a record again, as a clause.
+        shards: Pattern of the names of the files with records.
+        encoding: Their media type, or the address of a description.
+        features: What a record has beside `augment/*`.
+        untouched: Which `augment/*` the records of splits have that were not augmented, as a
+            clause.
+        unchanged: How images are stored that were not changed, as a clause.
+        identifiers: The features with identifiers of the source.
+    """
+
+    command: str
+    replay: str
+    shards: str
+    encoding: str
+    features: tuple[Feature, ...]
+    untouched: str
+    unchanged: str
+    identifiers: str
+
+
+RECORDS = Layout(
+    command="vae-aug augment",
+    replay="`vae-aug replay` makes a record again and compares its bytes",
+    shards="*.tfrecord",
+    encoding=_TFRECORD,
+    features=(
+        ("image/source_id", "sc:Text", False, "Identifier of the image in the source."),
+        ("image/encoded", "sc:ImageObject", False, "PNG or JPEG."),
+        ("image/format", "sc:Text", False, "png or jpeg."),
+        ("image/height", "sc:Integer", False, "Pixels."),
+        ("image/width", "sc:Integer", False, "Pixels."),
+        ("image/object/bbox/ymin", "sc:Float", True, "Upper edge of each box, 0 to 1."),
+        ("image/object/bbox/xmin", "sc:Float", True, "Left edge of each box, 0 to 1."),
+        ("image/object/bbox/ymax", "sc:Float", True, "Lower edge of each box, 0 to 1."),
+        ("image/object/bbox/xmax", "sc:Float", True, "Right edge of each box, 0 to 1."),
+        ("image/object/class/text", "sc:Text", True, "Label of each box."),
+        ("image/object/class/label", "sc:Integer", True, "Number of each box's label, from 1."),
+    ),
+    untouched="splits that were copied have no augment/*",
+    unchanged="all others have the bytes of the source",
+    identifiers="image/source_id, image/patient and image/filename",
+)
+"""Records as `vae_aug.extras.augment_records` writes them."""
+
+
+def make_tfds_layout(suffix: str) -> Layout:
+    """Describe the layout of a data set that TFDS builds.
+
+    Args:
+        suffix: TFDS's suffix of its files, e.g. `"tfrecord"`.
+
+    Returns:
+        The layout.
+    """
+    return Layout(
+        command="tfds build med_vae_augmented",
+        replay="`vae_aug.extras.replay.restore_transform` makes the pixels again",
+        shards=f"*.{suffix}*",  # TFDS puts the number of a Parquet file before the suffix
+        encoding=_TFRECORD if suffix == "tfrecord" else "application/octet-stream",
+        features=(
+            ("image", "sc:ImageObject", False, "PNG."),
+            ("image/id", "sc:Text", False, "Identifier of the image in the source."),
+            (
+                "objects/bbox",
+                "sc:Float",
+                True,
+                "Four numbers a box: upper, left, lower and right edge, 0 to 1.",
+            ),
+            ("objects/label", "sc:Integer", True, "Number of each box's label, from 0."),
+        ),
+        untouched='in splits that were not augmented, augment/mode is "none"',
+        unchanged="all others are PNG with the pixels of the source",
+        identifiers="image/id",
+    )
+
+
 MEASURED = {
     "split": ("sc:Text", "cr:Split"),
     "images": "sc:Integer",
@@ -93,14 +171,20 @@ MEASURED = {
 
 
 def make_croissant(
-    folder: Path, measured: Mapping[str, Mapping[str, Any]], made: Mapping[str, Any]
+    folder: Path,
+    layout: Layout,
+    measured: Mapping[str, Mapping[str, Any]],
+    made: Mapping[str, Any],
+    about: Mapping[str, str],
 ) -> dict[str, Any]:
     """Describe a folder of augmented records, all of whose files are read for it.
 
     Args:
-        folder: The folder.
+        folder: The folder, on this machine or in an object store.
+        layout: How the records lie in it.
         measured: For each split, the values of `MEASURED`; None where nothing was measured.
         made: How it was made, as `make_provenance` tells.
+        about: What the source's owner says, see `vae_aug.records.about`.
 
     Returns:
         JSON-LD, which names files by their names alone.
@@ -108,45 +192,70 @@ def make_croissant(
     Raises:
         OSError: If a file cannot be read.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix in _KINDS)
+    kinds = {path: _find_kind(path, layout) for path in sorted(folder.iterdir())}
+    files = [_describe_file(path, kind) for path, kind in kinds.items() if kind]
     shards = {
         "@type": "cr:FileSet",
         "@id": "shards",
         "name": "shards",
-        "description": "TFRecord files of tf.train.Example.",
-        "encodingFormat": _TFRECORD,
-        "includes": "*.tfrecord",
+        "description": "Files of tf.train.Example.",
+        "encodingFormat": layout.encoding,
+        "includes": layout.shards,
     }
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": [f"{_CROISSANT}1.0", f"{_RAI}1.0"],
         "name": "augmented-records",
+        **_state_origin(about),
         "description": (
-            "Images with boxes in TFRecords of the TF Object Detection API. Images of some splits "
-            "were varied or denoised by a variational autoencoder; boxes are the source's."
+            f"Images with boxes, written by `{layout.command}`. Images of some splits were varied "
+            "or denoised by a variational autoencoder; boxes are the source's."
         ),
-        **_make_rai(measured, made),
-        "distribution": [*map(_describe_file, files), shards],
-        "recordSet": [_make_examples(), _make_splits(measured)],
+        **_make_rai(layout, measured, made),
+        "distribution": [*files, shards],
+        "recordSet": [_make_examples(layout), _make_splits(measured)],
     }
 
 
-def _describe_file(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+def _state_origin(about: Mapping[str, str]) -> dict[str, Any]:
+    """Say in the words of schema.org and Croissant what the source's owner says."""
+    terms = {
+        "name": "name",
+        "license": "license",
+        "url": "url",
+        "citation": "citeAs",
+        "date_published": "datePublished",
+    }
+    stated: dict[str, Any] = {terms[key]: text for key, text in about.items() if key in terms}
+    kinds = {"person": "sc:Person", "organization": "sc:Organization"}
+    creators = [{"@type": kinds[key], "name": about[key]} for key in kinds if key in about]
+    return stated | ({"creator": creators} if creators else {})
+
+
+def _find_kind(path: Path, layout: Layout) -> str | None:
+    """Find the media type of a file that belongs to the records."""
+    return layout.encoding if path.match(layout.shards) else _KINDS.get(path.suffix)
+
+
+def _describe_file(path: Path, kind: str) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:  # of an object store, it may have no more than `read`
+        while chunk := file.read(_AT_ONCE):
+            digest.update(chunk)
+            size += len(chunk)
     return {
         "@type": "cr:FileObject",
         "@id": path.name,
         "name": path.name,
         "contentUrl": path.name,
-        "contentSize": f"{path.stat().st_size} B",
-        "encodingFormat": _KINDS[path.suffix],
-        "sha256": digest,
+        "contentSize": f"{size} B",
+        "encodingFormat": kind,
+        "sha256": digest.hexdigest(),
     }
 
 
-def _make_examples() -> dict[str, Any]:
+def _make_examples(layout: Layout) -> dict[str, Any]:
     """Describe the features of a record; each is a field whose column is its name."""
     fields = [
         {
@@ -158,13 +267,13 @@ def _make_examples() -> dict[str, Any]:
             "source": {"fileSet": {"@id": "shards"}, "extract": {"column": name}},
             **({"repeated": True} if is_list else {}),
         }
-        for name, kind, is_list, text in _FEATURES
+        for name, kind, is_list, text in (*layout.features, *_HOW)
     ]
     return {
         "@type": "cr:RecordSet",
         "@id": "examples",
         "name": "examples",
-        "description": "One record an image; splits that were copied have no augment/*.",
+        "description": f"One record an image; {layout.untouched}.",
         "field": fields,
     }
 
@@ -191,7 +300,9 @@ def _make_splits(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _make_rai(measured: Mapping[str, Mapping[str, Any]], made: Mapping[str, Any]) -> dict[str, Any]:
+def _make_rai(
+    layout: Layout, measured: Mapping[str, Mapping[str, Any]], made: Mapping[str, Any]
+) -> dict[str, Any]:
     """Tell in the vocabulary for responsible AI what the run knows of its records."""
     judged = [values for values in measured.values() if values["guarded_share"] is not None]
     unjudged = sum(values["boxes"] - values["judged_boxes"] for values in judged)
@@ -204,7 +315,7 @@ def _make_rai(measured: Mapping[str, Mapping[str, Any]], made: Mapping[str, Any]
         ),
         "rai:dataPreprocessingProtocol": [
             "Images that were changed are PNG with the size, bit depth and channels of the source; "
-            "all others have the bytes of the source."
+            f"{layout.unchanged}."
         ],
         "rai:dataLimitations": [
             "Changed images are variants of images of the source: they add no patient and no "
@@ -215,8 +326,8 @@ def _make_rai(measured: Mapping[str, Mapping[str, Any]], made: Mapping[str, Any]
         ],
         "rai:personalSensitiveInformation": [
             "Images of patients, changed or not, are not anonymous.",
-            "image/source_id, image/patient and image/filename are the source's: salted hashes "
-            "where vae-aug ingest wrote them without --keep-ids.",
+            f"{layout.identifiers}: as in the source, where vae-aug ingest without --keep-ids "
+            "writes pseudonyms.",
         ],
         "rai:dataUseCases": [
             "Training of detectors. A detector is measured on splits of which no image was "

@@ -30,6 +30,12 @@ from vae_aug.version import __version__
 EMBEDDED = "embedded"
 """Name of the source that the package embeds."""
 
+EMBEDDED_ABOUT = {
+    "name": "Phantoms of vae_aug and two slices of the pydicom wheel",
+    "license": "Apache-2.0 AND MIT",
+}
+"""What `vae_aug.records.about` would say of it."""
+
 # Factor 0 and detail 1 are the settings under which VAEAugment is the identity.
 _NO_PROVENANCE = {
     "checkpoint": "",

@@ -43,13 +43,15 @@ def make_key(images: Sequence[AnnotatedImage], conversion: Conversion) -> str:
         conversion: How they become records.
 
     Returns:
-        16 hexadecimal digits. The salt is the secret of the hash, so that they tell nothing of
-        names and patients.
+        16 hexadecimal digits. The secret of the hash is that of the pseudonyms, so that they tell
+        nothing of names and patients.
     """
-    digest = hmac.new(conversion.salt or b"", digestmod=hashlib.sha256)
+    kept = conversion.pseudonyms is None
+    secret = conversion.pseudonyms.secret if conversion.pseudonyms else b""
+    digest = hmac.new(secret, digestmod=hashlib.sha256)
     versions = (__version__, tf.__version__, pydicom.__version__, PIL.__version__)
-    settings = {key: value for key, value in vars(conversion).items() if key != "salt"}
-    digest.update(json.dumps([versions, BLOCK, conversion.salt is None, settings]).encode())
+    settings = {key: value for key, value in vars(conversion).items() if key != "pseudonyms"}
+    digest.update(json.dumps([versions, BLOCK, kept, settings]).encode())
     for image in images:
         described = vars(image) | {"item": image.item.make_absolute()}
         described["boxes"] = image.boxes.tolist()

@@ -21,7 +21,8 @@ from vae_aug.ingest.formats.source import (
     describe_fault,
 )
 from vae_aug.ingest.items import View
-from vae_aug.ingest.privacy import hash_identifier
+from vae_aug.ingest.privacy import SaltedHashes
+from vae_aug.ingest.pseudonyms import PseudonymTable
 from vae_aug.records.check import BOX_FLAGS
 from vae_aug.records.records import make_example
 
@@ -50,7 +51,7 @@ class Conversion:
 
     Attributes:
         label_names: The labels in their order; boxes of others are dropped.
-        salt: For hashes of source ids and patients; None keeps them as they are.
+        pseudonyms: For source ids and patients; None keeps them as they are.
         view: How their pixels are shown.
         keep_partial: Whether an image with boxes counts as annotated although its annotation is
             faulty.
@@ -58,17 +59,17 @@ class Conversion:
     """
 
     label_names: tuple[str, ...]
-    salt: bytes | None = dataclasses.field(repr=False)
+    pseudonyms: SaltedHashes | PseudonymTable | None
     view: View
     keep_partial: bool = False
     negatives: bool = False
 
     def hide(self, kind: str, identifier: str) -> str:
-        """Return the hash of an identifier, or the identifier where names are kept."""
-        if self.salt is None:
+        """Return the pseudonym of an identifier, or the identifier where names are kept."""
+        if self.pseudonyms is None:
             # Names on disk need not be text: bytes that are none become `\udce9` and so on.
             return identifier.encode("utf-8", "backslashreplace").decode()
-        return hash_identifier(kind, identifier, self.salt)
+        return self.pseudonyms.make(kind, identifier)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,7 @@ def ingest(
     Beside the records lie the report `ingest_<split>.json`, and `ingest_<split>.png`, a sheet of
     eight images with boxes, of different labels and patients.
 
-    Records carry `image/source_id` and `image/patient` as salted hashes. So does whatever else is
+    Records carry `image/source_id` and `image/patient` as pseudonyms. So does whatever else is
     written, returned or raised about an image: names of medical files and folders are often those
     of patients.
 

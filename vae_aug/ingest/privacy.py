@@ -7,6 +7,7 @@ same patient the same hash need the same salt.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 import os
@@ -19,15 +20,37 @@ from vae_aug.errors import VAEAugError
 SALT_VARIABLE = "VAE_AUG_SALT"
 
 
-def get_salt_path() -> Path:
-    """Return the user's key file, `$XDG_CONFIG_HOME/vae-aug/salt` or below `~/.config`.
+@dataclasses.dataclass(frozen=True)
+class SaltedHashes:
+    """Pseudonyms that are hashes.
+
+    Attributes:
+        secret: The salt.
+    """
+
+    secret: bytes = dataclasses.field(repr=False)
+
+    def make(self, kind: str, identifier: str) -> str:
+        """Return the hash of an identifier, as `hash_identifier`."""
+        return hash_identifier(kind, identifier, self.secret)
+
+    find = make
+
+
+def find_secrets_folder() -> Path:
+    """Return the folder of the user's secrets, `$XDG_CONFIG_HOME/vae-aug` or below `~/.config`.
 
     Reference:
         XDG Base Directory Specification: a relative path in the variable is to be ignored.
     """
     configured = os.environ.get("XDG_CONFIG_HOME", "")
     root = Path(configured) if os.path.isabs(configured) else Path.home() / ".config"
-    return root / "vae-aug" / "salt"
+    return root / "vae-aug"
+
+
+def get_salt_path() -> Path:
+    """Return the user's key file."""
+    return find_secrets_folder() / "salt"
 
 
 def read_salt(salt: str | None = None) -> bytes:

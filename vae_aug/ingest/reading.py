@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from vae_aug.config import Pseudonyms
 from vae_aug.errors import VAEAugError
 from vae_aug.ingest.dicom.image import read_header
 from vae_aug.ingest.dicom.values import Window
@@ -138,29 +139,34 @@ def find_hashed(
     images: str | os.PathLike[str] | None = None,
     axis: str = "axial",
     salt: str | None = None,
+    pseudonyms: Pseudonyms = "hashes",
 ) -> dict[str, str]:
-    """Find what the hashes in records and reports of `ingest` stand for.
+    """Find what the pseudonyms in records and reports of `ingest` stand for.
 
     Args:
         source: As `ingest`.
-        hashes: Of files, source ids or patients.
+        hashes: Pseudonyms of files, source ids or patients.
         format: As `ingest`.
         split: As `ingest`.
         images: As `ingest`.
         axis: As `ingest`.
         salt: That of the ingest.
+        pseudonyms: As `ingest`.
 
     Returns:
-        Hash to the file relative to the source, source id or patient; without those that are of
-        nothing in the source.
+        Pseudonym to the file relative to the source, source id or patient; without those that are
+        of nothing in the source.
 
     Raises:
         ValueError: On a bad argument.
         AnnotationError: If the source cannot be read.
     """
-    settings = IngestSettings(format=format, images=images, axis=axis, salt=salt)
+    settings = IngestSettings(
+        format=format, images=images, axis=axis, salt=salt, pseudonyms=pseudonyms
+    )
     found = read_source(Path(source), split, settings)
-    hide = settings.conversion.hide
+    table = settings.conversion.pseudonyms
+    hide = table.find if table else settings.conversion.hide  # A table draws none for a look.
     root = found.path if found.path.is_dir() else found.path.parent
     annotated = found.annotations.images
     files = [problem.file for problem in found.annotations.problems]

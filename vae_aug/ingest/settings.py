@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vae_aug.config import Exif, Unannotated, check_choice
+from vae_aug.config import Exif, Pseudonyms, Unannotated, check_choice
 from vae_aug.errors import AnnotationError
 from vae_aug.ingest.convert import Conversion
 from vae_aug.ingest.dicom.image import WINDOWS, check_window
@@ -17,7 +17,8 @@ from vae_aug.ingest.formats import READERS
 from vae_aug.ingest.formats.source import ReaderOptions
 from vae_aug.ingest.items import View
 from vae_aug.ingest.nifti import check_axis
-from vae_aug.ingest.privacy import read_salt
+from vae_aug.ingest.privacy import SaltedHashes, read_salt
+from vae_aug.ingest.pseudonyms import PseudonymTable, open_table
 from vae_aug.ingest.stacks import Distance, parse_neighbours
 from vae_aug.workers import Workers, choose_workers
 
@@ -62,6 +63,8 @@ class IngestSettings:
             the image, which is the second channel and stands in where a slice is missing. None
             takes the image alone. See `vae_aug.ingest.stacks`.
         salt: For the hashes, as `vae_aug.ingest.privacy.read_salt`.
+        pseudonyms: `"hashes"` under a secret salt, or `"random"`, kept in the table of
+            `vae_aug.ingest.pseudonyms`, which all processes of one machine share.
         keep_ids: Keep the source's own names and patients, for public data.
         overwrite: Replace a split that is there already.
         leak_check: Search the folder's other splits for patients and images of this one. That
@@ -91,6 +94,7 @@ class IngestSettings:
     bits: int | None = None
     neighbours: int | str | None = None
     salt: str | None = dataclasses.field(default=None, repr=False)
+    pseudonyms: Pseudonyms = "hashes"
     keep_ids: bool = False
     overwrite: bool = False
     leak_check: bool = True
@@ -131,11 +135,23 @@ class IngestSettings:
         stored = self.window if isinstance(self.window, str) and self.window in WINDOWS else window
         return Conversion(
             label_names=(),
-            salt=None if self.keep_ids else read_salt(self.salt),
+            pseudonyms=self._choose_pseudonyms(),
             view=View(window, self.bits, stored, self.exif),
             keep_partial=self.keep_partial,
             negatives=self.unannotated == "negative",
         )
+
+    def _choose_pseudonyms(self) -> SaltedHashes | PseudonymTable | None:
+        """Return what names and patients are replaced by; None if they are kept."""
+        check_choice("pseudonyms", self.pseudonyms, Pseudonyms)
+        if self.pseudonyms == "hashes":
+            return None if self.keep_ids else SaltedHashes(read_salt(self.salt))
+        if self.keep_ids or self.salt is not None or self.runner is not None:
+            raise ValueError(
+                'pseudonyms="random" takes no salt and no keep_ids, and no runner, whose workers '
+                "may be on machines that cannot lock the table."
+            )
+        return open_table()
 
     @functools.cached_property
     def distance(self) -> Distance | None:

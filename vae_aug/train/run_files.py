@@ -24,7 +24,7 @@ LOG_NAME = "log.jsonl"
 SHEET_NAME, CURVES_NAME = "sheet.png", "curves.png"
 BEST_NAME = "best.json"
 START_NAME = "start.json"
-STATE_NAME = "state"
+STATE_NAME, LOGS_NAME = "state", "tensorboard"
 IMAGE_FIGURES = ("ssim_noisy", "psnr_noisy", "ssim", "psnr")
 """Figures that are kept for each image, so that a comparison can pair them."""
 

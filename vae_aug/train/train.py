@@ -42,11 +42,13 @@ from vae_aug.train.plan import (
     describe_position,
     describe_scores,
 )
+from vae_aug.train.projector import write_projector
 from vae_aug.train.recipe import Recipe
 from vae_aug.train.run_files import (
     BEST_NAME,
     CONFIG_NAME,
     LOG_NAME,
+    LOGS_NAME,
     START_NAME,
     Figures,
     Start,
@@ -336,7 +338,7 @@ class _Run:
         self.pace = Pace(config, start.seconds, began)
         self._manager = restore(state, out)
         check_step(state.vae.distribute_strategy, self.step)
-        self.writer = tf.summary.create_file_writer(str(out / "tensorboard"))
+        self.writer = tf.summary.create_file_writer(str(out / LOGS_NAME))
         cut_log(out / LOG_NAME, self.step)
         if is_new and not self.step:
             self.log("validation", 0, self._start)
@@ -452,6 +454,8 @@ class _Run:
             variance = np.concatenate([np.exp(log_var) for _, log_var in latents])
             vae.aggregate_mean.assign(z_mean.mean(axis=0))
             vae.aggregate_std.assign(np.sqrt(z_mean.var(axis=0) + variance.mean(axis=0)))
+            logs, limit = self.out / LOGS_NAME, self.config.validation_images
+            write_projector(logs, encode, self.parts.validation, size, limit)
             self._save(vae, best)
         # Again, for a run that was killed after its checkpoint and before this copy of its figures.
         write_json(self.out / BEST_NAME, best)

@@ -1,0 +1,135 @@
+"""Random pseudonyms of patients and files, kept in a table.
+
+Some rules ask that a pseudonym be derived from nothing that is known of the person, for example 45
+CFR 164.514(c)(1) (HIPAA). No hash fulfils that. The table is an SQLite database with one row an
+identifier, which `sqlite3 FILE 'select * from pseudonyms'` prints. Whoever holds it knows every
+patient, without guessing: it is a secret, as the salt is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from vae_aug.errors import VAEAugError
+from vae_aug.ingest.privacy import find_secrets_folder
+
+TABLE_VARIABLE = "VAE_AUG_PSEUDONYMS"
+
+_WAIT_SECONDS = 60
+"""How long a process waits for another one that writes the table."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS pseudonyms (
+    kind TEXT NOT NULL,
+    identifier BLOB NOT NULL,
+    pseudonym TEXT NOT NULL UNIQUE,
+    PRIMARY KEY (kind, identifier)
+);
+CREATE TABLE IF NOT EXISTS secret (row INTEGER PRIMARY KEY CHECK (row = 1), value BLOB NOT NULL);
+"""
+_FIND = "SELECT pseudonym FROM pseudonyms WHERE kind = ? AND identifier = ?"
+_DRAW = "INSERT OR IGNORE INTO pseudonyms VALUES (?, ?, ?)"
+
+
+@dataclasses.dataclass(frozen=True)
+class PseudonymTable:
+    """The pseudonyms that identifiers were given, and new ones for others.
+
+    Attributes:
+        path: The table.
+        secret: Random bytes of the table, for keys that must tell nothing of names.
+    """
+
+    path: Path = dataclasses.field(repr=False)
+    secret: bytes = dataclasses.field(repr=False)
+
+    def make(self, kind: str, identifier: str) -> str:
+        """Return the pseudonym of an identifier, which is drawn if it has none.
+
+        Args:
+            kind: What it identifies, e.g. `"patient"`.
+            identifier: The identifier; `""` stands for unknown.
+
+        Returns:
+            16 hexadecimal digits, or `""` for `""`.
+
+        Raises:
+            VAEAugError: If the table can be neither read nor written.
+        """
+        while identifier and not (pseudonym := self.find(kind, identifier)):
+            row = (kind, _encode(identifier), secrets.token_hex(8))
+            with _open(self.path) as connection, connection:
+                # Ignored if another process was faster, or the pseudonym is another's.
+                connection.execute(_DRAW, row)
+        return pseudonym if identifier else ""
+
+    def find(self, kind: str, identifier: str) -> str:
+        """Return the pseudonym of an identifier, or `""` if it has none.
+
+        Raises:
+            VAEAugError: If the table cannot be read.
+        """
+        with _open(self.path) as connection:
+            row = connection.execute(_FIND, (kind, _encode(identifier))).fetchone()
+        return row[0] if row else ""
+
+
+def get_table_path() -> Path:
+    """Return the path of the table: `$VAE_AUG_PSEUDONYMS`, else beside the salt."""
+    configured = os.environ.get(TABLE_VARIABLE)
+    return Path(configured) if configured else find_secrets_folder() / "pseudonyms.sqlite"
+
+
+def open_table() -> PseudonymTable:
+    """Open the user's table, which is made, readable by the user alone, if there is none.
+
+    Returns:
+        The table.
+
+    Raises:
+        VAEAugError: If it can be neither read nor made.
+    """
+    path = get_table_path().absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise _refuse(path, error.strerror) from error
+    with _open(path) as connection:
+        connection.executescript(_SCHEMA)
+        with connection:
+            drawn = (secrets.token_bytes(32),)
+            connection.execute("INSERT OR IGNORE INTO secret VALUES (1, ?)", drawn)
+        (secret,) = connection.execute("SELECT value FROM secret").fetchone()
+    return PseudonymTable(path, secret)
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[sqlite3.Connection]:
+    """Connect to a table that must be there; each use is a connection of its own."""
+    try:
+        # A table that was deleted meanwhile must not come back empty.
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", _WAIT_SECONDS, uri=True)
+        with contextlib.closing(connection):
+            yield connection
+    except sqlite3.Error as error:
+        raise _refuse(path, str(error)) from error
+
+
+def _refuse(path: Path, reason: str | None) -> VAEAugError:
+    return VAEAugError(
+        f"{path}: the table of pseudonyms can be neither read nor written ({reason}). Restore it, "
+        f"fix its permissions, or name another by ${TABLE_VARIABLE}, which gives patients other "
+        "pseudonyms."
+    )
+
+
+def _encode(identifier: str) -> bytes:
+    """Encode a name, which on disk need not be text."""
+    return identifier.encode("utf-8", "surrogateescape")
