@@ -13,6 +13,7 @@ import os
 import pickle
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -243,20 +244,24 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _make_cards(self) -> dict[str, str]:
         """Make the cards of what was written, which is read for it."""
-        names = ("augment/augmented", "augment/fidelity", "augment/guarded")
-        decoding = tfds.decode.PartialDecoding(dict.fromkeys(names, True))
-        form = self.info.file_format or tfds.core.FileFormat.TFRECORD
-        read: Any = self.as_dataset
-        if form == tfds.core.FileFormat.ARRAY_RECORD:  # TFDS has no tf.data for it
-            read = self.as_data_source
         reports = {}
         for split in self.info.splits:
-            rows = read(split=split, decoders=decoding)
-            reports[split] = SplitReport(lost=self._lost.get(split, 0))
-            collections.deque(reports[split].count(tfds.as_numpy(rows), operator.getitem), maxlen=0)
+            reports[split] = report = SplitReport(lost=self._lost.get(split, 0))
+            collections.deque(report.count(self._read_rows(split), operator.getitem), maxlen=0)
         augmented = self.builder_config.augment_splits
-        layout = make_tfds_layout(form.file_suffix)
+        layout = make_tfds_layout(self._file_format.file_suffix)
         return make_cards(self.data_path, layout, reports, augmented, self._augment, self._about)
+
+    def _read_rows(self, split: str) -> Iterable[Any]:
+        """Read the examples of a split, images encoded."""
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        if self._file_format == tfds.core.FileFormat.ARRAY_RECORD:  # TFDS has no tf.data for it
+            return iter(self.as_data_source(split=split, decoders=decoders))
+        return tfds.as_numpy(self.as_dataset(split=split, decoders=decoders))
+
+    @property
+    def _file_format(self) -> tfds.core.FileFormat:
+        return self.info.file_format or tfds.core.FileFormat.TFRECORD
 
     def _remove_left_over(self) -> None:
         """Remove what builds of this dataset have left that were killed."""
