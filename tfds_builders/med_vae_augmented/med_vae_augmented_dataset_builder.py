@@ -177,7 +177,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "objects": tfds.features.Sequence(
                 {"bbox": tfds.features.BBoxFeature(), "label": label}
             ),
-            "augment/augmented": tfds.features.Scalar(np.bool_, doc="Whether the VAE touched it."),
+            "augment/augmented": tfds.features.Scalar(
+                np.bool_,
+                doc="Whether the transform chose it; the guard may have left it as it was.",
+            ),
             "augment/checkpoint": tfds.features.Text(doc="Digest of the checkpoint."),
             "augment/mode": tfds.features.Text(doc="denoise, sample, interpolate or none."),
             "augment/factor": tfds.features.Scalar(np.float32),

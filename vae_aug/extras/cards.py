@@ -28,7 +28,9 @@ CROISSANT_FILE, CARD_FILE = "croissant.json", "card.md"
 _CARD = """# Augmented records
 
 Written by version {version} of `{command}` with the checkpoint
-`{checkpoint}` and the settings `{settings}`.
+`{checkpoint}` (its digest as `vae-aug info` prints it)
+and the settings `{settings}`.
+Augmented images are those that the transform chose; the guard may have left some as they were.
 `croissant.json` beside this file tells the same to programs, with a digest of each file.
 
 {splits}
@@ -49,17 +51,20 @@ alone filled this card; no regulator has seen it.
 """
 
 _CRITERIA = {
-    "congruence": "Fidelity of boxes to the source: {fidelity}. How whole images are distributed "
+    "congruence": "Fidelity of boxes to the source: {fidelity}. One that did not stand out there "
+    "counts as preserved. How whole images are distributed "
     "beside those of patients: not measured by this command.",
     "coverage": "No patient and no lesion is added. Spread of samples: not measured by this "
     "command; run `vae-aug evaluate diversity`.",
-    "constraint": "Boxes, {boxes} in all, and their labels are the source's. Anatomy outside of "
-    "boxes: not measured by this command; look at samples by `vae-aug preview`.",
+    "constraint": "Boxes, {boxes} in all, and their labels are the source's. Grey values of "
+    "changed images are not calibrated: CT is no longer in Hounsfield units, and values may lie "
+    "beyond those of the source. Anatomy outside of boxes: not measured by this command; look at "
+    "samples by `vae-aug preview`.",
     "completeness": "Damaged images of the source that are lost: {lost}. Every record of an "
     "augmented split tells how it was made. Whether images, classes and patients suffice for a "
-    "task: not measured by this command.",
+    "task, and whether a detector gains: not measured by this command.",
     "compliance": "Variants of patients' images are not anonymous. Signs of memorised training "
-    "images: not measured by this command; run `vae-aug evaluate audit`.",
+    "images: not measured by this command; run `vae-aug evaluate audit` and `membership`.",
     "comprehension": "Settings and checkpoint stand above and in each record; `vae-aug info` "
     "prints the checkpoint's card with its limits.",
     "consistency": "Seed {seed}: {replay}. "

@@ -219,18 +219,21 @@ def make_croissant(
 
 
 def _state_origin(about: Mapping[str, str]) -> dict[str, Any]:
-    """Say in the words of schema.org and Croissant what the source's owner says."""
-    terms = {
-        "name": "name",
-        "license": "license",
-        "url": "url",
-        "citation": "citeAs",
-        "date_published": "datePublished",
-    }
-    stated: dict[str, Any] = {terms[key]: text for key, text in about.items() if key in terms}
+    """Say in the words of schema.org and Croissant what the source's owner says.
+
+    Name, page, makers and date are those of the source and not of what was made from it.
+    """
+    if not about:
+        return {}
+    terms = {"license": "license", "citation": "citeAs"}
+    own = {term: about[key] for key, term in terms.items() if key in about}
+    terms |= {"name": "name", "url": "url", "date_published": "datePublished"}
+    source: dict[str, Any] = {term: about[key] for key, term in terms.items() if key in about}
     kinds = {"person": "sc:Person", "organization": "sc:Organization"}
-    creators = [{"@type": kinds[key], "name": about[key]} for key in kinds if key in about]
-    return stated | ({"creator": creators} if creators else {})
+    makers = [{"@type": kind, "name": about[key]} for key, kind in kinds.items() if key in about]
+    if makers:
+        source["creator"] = makers
+    return {**own, "isBasedOn": {"@type": "sc:Dataset", **source}}
 
 
 def _find_kind(path: Path, layout: Layout) -> str | None:
@@ -286,7 +289,8 @@ def _make_splits(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "name": "splits",
         "description": (
             "Counts and measurements of each split. The fidelity of a box compares its content "
-            "with the source, 1 if it is preserved; null if nothing was judged."
+            "with the source: 1 if it is preserved, or if there was nothing to lose, since the box "
+            "did not stand out in the source; null if nothing was judged."
         ),
         "key": {"@id": "splits/split"},
         "field": [
@@ -309,8 +313,9 @@ def _make_rai(
     return {
         "rai:dataManipulationProtocol": (
             f"vae_aug {made['version']} passed images through the checkpoint with the digest "
-            f"{made['checkpoint']} under these settings: {made['settings']}. How many images of "
-            "each split it changed stands in the record set `splits`; boxes and labels are "
+            f"{made['checkpoint']} (as `vae-aug info` prints it) under these settings: "
+            f"{made['settings']}. How many images of each split it chose stands in the record set "
+            "`splits`; the guard may have left some of these as they were. Boxes and labels are "
             "unchanged."
         ),
         "rai:dataPreprocessingProtocol": [
@@ -320,6 +325,8 @@ def _make_rai(
         "rai:dataLimitations": [
             "Changed images are variants of images of the source: they add no patient and no "
             "annotation.",
+            "Grey values of changed images are not calibrated: CT is no longer in Hounsfield "
+            "units, and values may lie beyond those of the source.",
             "A network may add structures that the patient does not have, and remove others; "
             "outside of boxes nothing was judged.",
             f"In augmented splits {plural(unjudged, 'box')} could not be judged.",
@@ -330,7 +337,8 @@ def _make_rai(
             "writes pseudonyms.",
         ],
         "rai:dataUseCases": [
-            "Training of detectors. A detector is measured on splits of which no image was "
-            "changed. Not for diagnosis."
+            "Training of detectors, for each of which a gain has yet to be shown. A detector is "
+            "measured on splits of which no image was changed. Not for diagnosis, nor for "
+            "measuring grey values."
         ],
     }
