@@ -75,8 +75,10 @@ sbom:
 
 # KEY is the private key of whoever releases; SECURITY.md tells how the signature is checked.
 sign:
+	@test -n "$(KEY)" || { echo "make sign wants KEY=FILE, the private key of whoever releases"; exit 1; }
+	rm -f docs/checkpoints/SHA256SUMS.sig
 	sha256sum --check docs/checkpoints/SHA256SUMS
-	ssh-keygen -Y sign -f $(KEY) -n vae_aug docs/checkpoints/SHA256SUMS
+	ssh-keygen -Y sign -f "$(KEY)" -n vae_aug docs/checkpoints/SHA256SUMS
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/throughput.py

@@ -245,6 +245,14 @@ def measure(
             print(name, len(done), trial, flush=True)
 
 
+def check_clock(variables: Mapping[str, str]) -> None:
+    """Raise `RuntimeError` unless these variables set back the clock of a process by a day."""
+    line = [sys.executable, "-c", "import time; print(time.time())"]
+    told = subprocess.check_output(line, env={**os.environ, **variables}, text=True)
+    if not 86_000 < time.time() - float(told) < 87_000:
+        raise RuntimeError(f"{variables['LD_PRELOAD']} does not set back the clock.")
+
+
 def summarize(trials: list[dict[str, Any]]) -> dict[str, int]:
     """Count what went wrong in the trials of a command."""
     return {
@@ -264,6 +272,10 @@ def main() -> None:
     parser.add_argument("--faketime", type=Path, help="library that sets back the clock")
     parser.add_argument("--out", type=Path, default=RESULTS / "faults.json")
     arguments = parser.parse_args()
+    clock = {}
+    if arguments.faketime:
+        clock = _CLOCK | {"LD_PRELOAD": str(arguments.faketime.resolve(strict=True))}
+        check_clock(clock)
     former = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
     results, machines = former.get("trials", {}), former.get("environments", {})
 
@@ -281,9 +293,8 @@ def main() -> None:
         make_sources(Path(folder))
         for chosen in arguments.commands:
             name, command = chosen, commands[chosen]
-            if arguments.faketime:
-                name = f"{chosen}, clock set back"
-                command = command._replace(again=_CLOCK | {"LD_PRELOAD": str(arguments.faketime)})
+            if clock:
+                name, command = f"{chosen}, clock set back", command._replace(again=clock)
             done = results.get(name, [])
             measure(
                 name,

@@ -118,6 +118,8 @@ def main() -> None:
         unseen = []
         if arguments.unseen and (arguments.data / name / _UNSEEN_LISTS[0]).is_file():
             unseen = list(list_images(arguments.data, name, _UNSEEN_LISTS))
+        if both := {patient for _, patient, _ in unseen} & set(patients):
+            raise SystemExit(f"{name}: of both lists are {', '.join(sorted(both))}.")
         splits = {patient: "validation" if patient in held else "train" for patient in patients}
         splits |= {patient: "test" for _, patient, _ in unseen}
         for path, patient, is_ct in [*listed, *unseen]:

@@ -48,6 +48,11 @@ def test_a_command_that_ends_before_its_kill_is_no_trial(tmp_path):
     assert faults.try_once(command, tmp_path, {}, 20.0, True) is None
 
 
+def test_a_library_that_does_not_set_back_the_clock_is_noticed(tmp_path):
+    with pytest.raises(RuntimeError, match="does not set back the clock"):
+        faults.check_clock({"LD_PRELOAD": str(tmp_path / "none.so")})
+
+
 def test_the_second_run_has_the_environment_that_it_is_given(tmp_path):
     script = CAREFUL + '(out / "clock").write_text(os.environ.get("FAKETIME", ""))'
     command = faults.Command(("-c", STEPS + script), again={"FAKETIME": "-1d"})

@@ -210,9 +210,10 @@ def test_where_no_licence_is_stated_the_card_says_so(tmp_path):
         ('{"licence": "CC0-1.0"}', "licence: unknown; known are name, license"),
         ('{"license": 1}', "license: expected text; got 1"),
         ('{"license": " "}', "license: expected text"),
+        (r'{"name": "\ud800"}', "name: expected text"),
         (json.dumps({"name": "x" * 2**16}), "about.json"),
     ],
-    ids=["cut", "deep", "list", "unknown", "number", "blank", "large"],
+    ids=["cut", "deep", "list", "unknown", "number", "blank", "half", "large"],
 )
 def test_a_statement_that_cannot_be_taken_is_named_before_anything_is_written(
     tmp_path, text, message

@@ -92,7 +92,11 @@ def scorer(monkeypatch):
 
     monkeypatch.setattr(Scorer, "trained", [], raising=False)
     monkeypatch.setattr(module, "Trainer", Scorer)
-    monkeypatch.setattr(module, "make_score_batch", lambda network, config, size: network)
+    sizes = []
+    monkeypatch.setattr(Scorer, "sizes", sizes, raising=False)
+    monkeypatch.setattr(
+        module, "make_score_batch", lambda network, config, size: sizes.append(size) or network
+    )
     monkeypatch.setattr(module, "score_patients", score)
     monkeypatch.setattr(Scorer, "leak", 0.0)
     monkeypatch.setattr(Scorer, "interrupt_after", 10**6)
@@ -187,9 +191,11 @@ def test_a_checkpoint_is_attacked_whose_patients_are_known(records, scorer, tmp_
     # A ladder takes squares of any size.
     ladder = dataclasses.replace(MODEL, profile="ladder")
     target.config = dataclasses.replace(ladder, image_size=64)
+    scorer.sizes.clear()
     audit_membership(
         [records], tmp_path / "ladder", Recipe(ladder, RECIPE.train), networks=8, target=target
     )
+    assert set(scorer.sizes) == {32}
 
 
 def test_what_is_on_disk_is_checked(records, scorer, tmp_path):

@@ -53,10 +53,10 @@ def test_a_row_tells_label_data_set_and_patient_by_number(sources, tmp_path):
     assert heading == "label\tdata set\tpatient"
     assert rows == [
         "cyst\t1\t1",
-        "a tab, cyst\t1\t2",
-        "no box\t1\t1",
         "not annotated\t2\t",
+        "a tab, cyst\t1\t2",
         "a tab\t2\t",
+        "no box\t1\t1",
     ]
     assert b"hash" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
@@ -64,14 +64,14 @@ def test_a_row_tells_label_data_set_and_patient_by_number(sources, tmp_path):
 def test_latents_are_those_of_the_images_in_the_order_of_the_rows(sources, tmp_path):
     write_projector(tmp_path, encode, sources, SIZE, 64)
     latents = np.loadtxt(tmp_path / "latents.tsv", delimiter="\t")
-    np.testing.assert_allclose(latents[:, 0], np.array([0, 40, 80, 0, 40]) / 255, rtol=1e-4)
+    np.testing.assert_allclose(latents[:, 0], np.array([0, 0, 40, 40, 80]) / 255, rtol=1e-4)
     assert latents[:, 1].tolist() == [5] * 5
 
 
 def test_a_limit_is_shared_by_the_sources(sources, tmp_path):
-    write_projector(tmp_path, encode, sources, SIZE, 2)
+    write_projector(tmp_path, encode, sources, SIZE, 3)
     rows = (tmp_path / "latents_rows.tsv").read_text().splitlines()[1:]
-    assert [row.split("\t")[1] for row in rows] == ["1", "2"]
+    assert [row.split("\t")[1] for row in rows] == ["1", "2", "1"]
 
 
 def test_the_configuration_names_the_files_and_the_sprite_shows_each_image(sources, tmp_path):
@@ -84,4 +84,4 @@ def test_the_configuration_names_the_files_and_the_sprite_shows_each_image(sourc
     sprite = read_image(tmp_path / "logs" / embedding.sprite.image_path)
     assert sprite.shape == (3 * side, 3 * side, 1)
     tiles = [sprite[side * (i // 3) + 5, side * (i % 3) + 5, 0] for i in range(9)]
-    assert tiles == [0, 40, 80, 0, 40, 0, 0, 0, 0]
+    assert tiles == [0, 0, 40, 40, 80, 0, 0, 0, 0]

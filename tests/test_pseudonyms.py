@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 
 from vae_aug import cli
 from vae_aug.errors import VAEAugError
+from vae_aug.ingest import pseudonyms
 from vae_aug.ingest.ingest import ingest
 from vae_aug.ingest.pseudonyms import PseudonymTable, get_table_path, open_table
 from vae_aug.ingest.reading import find_hashed
@@ -34,6 +37,8 @@ def test_an_identifier_keeps_its_pseudonym_and_others_have_others():
     assert all(re.fullmatch("[0-9a-f]{16}", pseudonym) for pseudonym in made)
     again = open_table()
     assert [again.make("patient", "DOE"), again.find("patient", "ROE")] == made[:2]
+    # Blocks that a killed run left are known by it.
+    assert again.secret == table.secret and len(table.secret) == 32
     assert table.make("patient", "") == "" and again.find("patient", "POE") == ""
     assert table.make("source", "caf\udce9.png") == again.find("source", "caf\udce9.png") != ""
 
@@ -106,6 +111,10 @@ def test_a_patient_in_two_splits_is_found(tmp_path):
 
 def test_which_finds_names_and_draws_none(tmp_path):
     source = write_coco(tmp_path / "in", GOOD)
+    with pytest.raises(VAEAugError, match="no such file"):
+        find_hashed(source, ["0" * 16], format="coco", pseudonyms="random")
+    assert not get_table_path().exists()
+    assert open_table().find("patient", "DOE") == ""
     assert find_hashed(source, ["0" * 16], format="coco", pseudonyms="random") == {}
     assert open_table().find("patient", "DOE") == ""
     ingest(source, tmp_path / "out", format="coco", pseudonyms="random")
@@ -143,6 +152,10 @@ def test_a_table_that_cannot_be_used_is_named_and_left_alone(tmp_path, monkeypat
     with pytest.raises(VAEAugError, match=r"table: the table of pseudonyms.*not a database"):
         open_table()
     assert (tmp_path / "table").read_bytes() == b"no database " * 100
+    (tmp_path / "empty").touch()
+    monkeypatch.setenv("VAE_AUG_PSEUDONYMS", str(tmp_path / "empty"))
+    with pytest.raises(VAEAugError, match=r"empty: the table of pseudonyms"):
+        open_table()
     monkeypatch.setenv("VAE_AUG_PSEUDONYMS", str(tmp_path / "table" / "below a file"))
     with pytest.raises(VAEAugError, match=r"below a file.*File exists"):
         open_table()
@@ -151,7 +164,45 @@ def test_a_table_that_cannot_be_used_is_named_and_left_alone(tmp_path, monkeypat
 def test_a_table_that_is_gone_is_not_made_anew(tmp_path):
     table = open_table()
     table.path.unlink()
-    with pytest.raises(VAEAugError, match="unable to open"):
+    with pytest.raises(VAEAugError, match="no such file"):
         table.make("patient", "DOE")
     assert not table.path.exists()
     assert PseudonymTable(table.path, b"") == PseudonymTable(table.path, b"")
+
+
+def test_a_table_that_others_write_is_to_be_waited_for(monkeypatch):
+    monkeypatch.setattr(pseudonyms, "_WAIT_SECONDS", 0.1)
+    table = open_table()
+    with contextlib.closing(sqlite3.connect(table.path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(VAEAugError, match=r"another process writes.*Run it again"):
+            table.make("patient", "DOE")
+    assert table.make("patient", "DOE")
+
+
+def test_pseudonyms_of_a_source_are_drawn_at_once(tmp_path, monkeypatch):
+    drawn = []
+    draw = PseudonymTable.draw
+
+    def count(table, names):
+        names = list(names)
+        drawn.append(len(names))
+        draw(table, names)
+
+    monkeypatch.setattr(PseudonymTable, "draw", count)
+    source = write_coco(tmp_path / "in", GOOD)
+    ingest(source, tmp_path / "out", format="coco", pseudonyms="random")
+    # Three images and their patients; the file of annotations is one more name.
+    assert drawn[0] == 6 and sum(drawn[1:]) <= 1
+
+
+def test_a_run_that_was_cut_short_goes_on(tmp_path, monkeypatch):
+    source = write_coco(tmp_path / "in", GOOD)
+    chosen = {"format": "coco", "pseudonyms": "random"}
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(source, tmp_path / "out", progress=stop, **chosen)
+    assert ingest(source, tmp_path / "out", **chosen).resumed == 3

@@ -112,6 +112,8 @@ def test_a_signature_of_the_digests_can_be_checked(tmp_path: Path) -> None:
     key = tmp_path / "key"
     make_key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)]
     subprocess.run(make_key, check=True, stdin=subprocess.DEVNULL)
+    sums.with_name("SHA256SUMS.sig").write_text("of another list")
+    assert subprocess.run(["make", "sign"], cwd=tmp_path, capture_output=True).returncode
     subprocess.run(["make", "sign", f"KEY={key}"], cwd=tmp_path, check=True, capture_output=True)
     kind, public, *_ = key.with_suffix(".pub").read_text().split()
     (tmp_path / "signers").write_text(f"releaser {kind} {public}\n")

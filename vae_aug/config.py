@@ -31,8 +31,9 @@ BoxFormat = Literal[
 Exif = Literal["apply", "ignore"]
 """Whether pixels are turned as EXIF or the TIFF tag Orientation says, or stay as stored."""
 Unannotated = Literal["keep", "skip", "negative", "error"]
-Pseudonyms = Literal["hashes", "random"]
 """What becomes of images of which the source does not say whether they have boxes."""
+Pseudonyms = Literal["hashes", "random"]
+"""What stands for patients and names: hashes under a secret salt, or what was drawn."""
 DicomAs = Literal["dicom", "png"]
 """What denoised DICOM files become."""
 TrainedPart = Literal["restoration", "variation"]

@@ -305,7 +305,8 @@ def test_a_card_that_cannot_be_written_leaves_no_dataset(stub, tmp_path, monkeyp
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(builder_module, "make_cards", fail)
+    path_type = type(builder_module.Builder(data_dir=tmp_path, config=make_config()).data_path)
+    monkeypatch.setattr(path_type, "write_text", fail)
     with pytest.raises(OSError, match="No space"):
         build(tmp_path, make_config())
     assert not list((tmp_path / "med_vae_augmented" / "own").glob("*"))

@@ -153,7 +153,7 @@ def _tell_origin(about: Mapping[str, str]) -> str:
     if about:
         rows = ((key.replace("_", " "), text.replace("|", r"\|")) for key, text in about.items())
         table = make_markdown_table(("", "stated"), rows)
-        told = ["As stated by the owner of the source, in its `about.json`:", table]
+        told = ["As stated by the owner of the source:", table]
     if "license" not in about:
         told.append(
             "**No licence is stated.** Ask whoever collected the images before they are used or "

@@ -26,6 +26,7 @@ from vae_aug.codecs.extent import Extent
 from vae_aug.errors import RecordError
 from vae_aug.ingest.convert import Conversion, Converted, convert_image
 from vae_aug.ingest.formats.source import AnnotatedImage
+from vae_aug.ingest.pseudonyms import PseudonymTable
 from vae_aug.version import __version__
 from vae_aug.workers import Workers, run_tasks
 
@@ -104,6 +105,13 @@ def convert_in_blocks(
     """
     blocks = list_blocks(images, folder)
     missing = {path: part for path, part in blocks.items() if not path.is_file()}
+    if isinstance(conversion.pseudonyms, PseudonymTable) and missing:
+        # One by one, each would wait for the disk.
+        conversion.pseudonyms.draw(
+            name
+            for image in images
+            for name in (("source", image.source_id), ("patient", image.patient))
+        )
     with contextlib.closing(_make_blocks(missing, conversion, workers)) as made:
         for path, part in blocks.items():
             if path in missing:

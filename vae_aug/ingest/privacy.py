@@ -98,16 +98,20 @@ def _make_salt_file(path: Path) -> None:
             file.write(secrets.token_hex(32) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        try:
-            # A link, unlike a rename, fails if another process was faster: its salt counts then.
-            os.link(temporary, path)
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without hard links
-            temporary.rename(path)
-        sync_file(path.parent)
+        link_new(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def link_new(temporary: Path, path: Path) -> None:
+    """Give a secret its name, unless another process was faster: its secret counts then."""
+    try:
+        os.link(temporary, path)  # fails, unlike a rename, if the name is taken
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        temporary.rename(path)
+    sync_file(path.parent)
 
 
 def hash_identifier(kind: str, identifier: str, salt: bytes) -> str:

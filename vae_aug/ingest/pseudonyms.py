@@ -13,11 +13,11 @@ import dataclasses
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vae_aug.errors import VAEAugError
-from vae_aug.ingest.privacy import find_secrets_folder
+from vae_aug.ingest.privacy import find_secrets_folder, link_new
 
 TABLE_VARIABLE = "VAE_AUG_PSEUDONYMS"
 
@@ -25,13 +25,13 @@ _WAIT_SECONDS = 60
 """How long a process waits for another one that writes the table."""
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS pseudonyms (
+CREATE TABLE pseudonyms (
     kind TEXT NOT NULL,
     identifier BLOB NOT NULL,
     pseudonym TEXT NOT NULL UNIQUE,
     PRIMARY KEY (kind, identifier)
 );
-CREATE TABLE IF NOT EXISTS secret (row INTEGER PRIMARY KEY CHECK (row = 1), value BLOB NOT NULL);
+CREATE TABLE secret (row INTEGER PRIMARY KEY CHECK (row = 1), value BLOB NOT NULL);
 """
 _FIND = "SELECT pseudonym FROM pseudonyms WHERE kind = ? AND identifier = ?"
 _DRAW = "INSERT OR IGNORE INTO pseudonyms VALUES (?, ?, ?)"
@@ -62,12 +62,27 @@ class PseudonymTable:
         Raises:
             VAEAugError: If the table can be neither read nor written.
         """
-        while identifier and not (pseudonym := self.find(kind, identifier)):
-            row = (kind, _encode(identifier), secrets.token_hex(8))
-            with _open(self.path) as connection, connection:
-                # Ignored if another process was faster, or the pseudonym is another's.
-                connection.execute(_DRAW, row)
-        return pseudonym if identifier else ""
+        if not identifier:
+            return ""
+        while not (pseudonym := self.find(kind, identifier)):
+            self.draw([(kind, identifier)])
+        return pseudonym
+
+    def draw(self, names: Iterable[tuple[str, str]]) -> None:
+        """Draw pseudonyms for identifiers that have none, all at once.
+
+        A pseudonym that is another's already is left out: `make` draws again.
+
+        Args:
+            names: Kinds and identifiers.
+
+        Raises:
+            VAEAugError: If the table cannot be written.
+        """
+        rows = [(kind, _encode(name), secrets.token_hex(8)) for kind, name in names if name]
+        with _open(self.path) as connection, connection:
+            # Ignored where another process was faster.
+            connection.executemany(_DRAW, rows)
 
     def find(self, kind: str, identifier: str) -> str:
         """Return the pseudonym of an identifier, or `""` if it has none.
@@ -86,38 +101,60 @@ def get_table_path() -> Path:
     return Path(configured) if configured else find_secrets_folder() / "pseudonyms.sqlite"
 
 
-def open_table() -> PseudonymTable:
-    """Open the user's table, which is made, readable by the user alone, if there is none.
+def open_table(*, make: bool = True) -> PseudonymTable:
+    """Open the user's table.
+
+    Args:
+        make: Whether a table, readable by the user alone, is made if there is none.
 
     Returns:
         The table.
 
     Raises:
-        VAEAugError: If it can be neither read nor made.
+        VAEAugError: If it can be neither read nor made, or is empty.
     """
     path = get_table_path().absolute()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError as error:
-        raise _refuse(path, error.strerror) from error
+    if make and not path.exists():
+        _make_table(path)
     with _open(path) as connection:
-        connection.executescript(_SCHEMA)
-        with connection:
-            drawn = (secrets.token_bytes(32),)
-            connection.execute("INSERT OR IGNORE INTO secret VALUES (1, ?)", drawn)
         (secret,) = connection.execute("SELECT value FROM secret").fetchone()
     return PseudonymTable(path, secret)
+
+
+def _make_table(path: Path) -> None:
+    """Make a table, whole or not at all; one that another process makes meanwhile stays."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        with _open(temporary) as connection:
+            connection.executescript(_SCHEMA)
+            with connection:
+                connection.execute("INSERT INTO secret VALUES (1, ?)", (secrets.token_bytes(32),))
+        link_new(temporary, path)
+    except OSError as error:
+        raise _refuse(path, error.strerror) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[sqlite3.Connection]:
     """Connect to a table that must be there; each use is a connection of its own."""
+    # SQLite would make an empty one.
+    if not path.is_file():
+        raise _refuse(path, "no such file")
     try:
-        # A table that was deleted meanwhile must not come back empty.
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", _WAIT_SECONDS, uri=True)
-        with contextlib.closing(connection):
+        with contextlib.closing(sqlite3.connect(path, _WAIT_SECONDS)) as connection:
             yield connection
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise _refuse(path, str(error)) from error
+        raise VAEAugError(
+            f"{path}: another process writes the table of pseudonyms for longer than "
+            f"{_WAIT_SECONDS} s. Run it again when that one is done."
+        ) from error
     except sqlite3.Error as error:
         raise _refuse(path, str(error)) from error
 

@@ -17,6 +17,7 @@ from vae_aug.ingest.formats.detect import detect_format
 from vae_aug.ingest.formats.source import Annotations, Problem, ReaderOptions
 from vae_aug.ingest.formats.unread import read_with_doubts
 from vae_aug.ingest.items import DicomFrame
+from vae_aug.ingest.pseudonyms import open_table
 from vae_aug.ingest.series import find_series_ranges
 from vae_aug.ingest.settings import IngestSettings
 from vae_aug.ingest.splits import describe_patients
@@ -160,7 +161,10 @@ def find_hashed(
     Raises:
         ValueError: On a bad argument.
         AnnotationError: If the source cannot be read.
+        VAEAugError: If there is no table of pseudonyms.
     """
+    if pseudonyms == "random":
+        open_table(make=False)  # What there is no table of cannot be found.
     settings = IngestSettings(
         format=format, images=images, axis=axis, salt=salt, pseudonyms=pseudonyms
     )

@@ -53,6 +53,11 @@ def read_about(folder: Path) -> Mapping[str, str]:
     for key, value in content.items():
         if key not in FIELDS:
             raise RecordError(f"{path}, {key}: unknown; known are {', '.join(FIELDS)}.")
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not value.strip() or not _is_utf8(value):
             raise RecordError(f"{path}, {key}: expected text; got {value!r}.")
     return {key: " ".join(content[key].split()) for key in FIELDS if key in content}
+
+
+def _is_utf8(text: str) -> bool:
+    """Tell whether a text can be written; JSON may name halves of characters."""
+    return text == text.encode("utf-8", "replace").decode()

@@ -163,21 +163,21 @@ def make_validation_feed(
         clean, _ = fit_example(*numbered, seed)
         return corrupt(clean, "replace", VALIDATION_KEEP, seed), clean
 
-    chosen = _choose_in_turn(sources).take(limit)
+    chosen = choose_in_turn(sources).take(limit)
     return chosen.enumerate().map(prepare).batch(config.batch_size)
 
 
 def list_validation_patients(sources: Sequence[Source], limit: int) -> list[str]:
     """List the patient of each image of `make_validation_feed`, `""` where none is known."""
     patients = []
-    for _, serialized in _choose_in_turn(sources).take(limit).as_numpy_iterator():
+    for _, serialized in choose_in_turn(sources).take(limit).as_numpy_iterator():
         example = tf.train.Example.FromString(serialized)
         values = get_values(example, "image/patient", "bytes_list")
         patients.append(b"".join(values).decode("utf-8", "replace"))
     return patients
 
 
-def _choose_in_turn(sources: Sequence[Source]) -> tf.data.Dataset:
+def choose_in_turn(sources: Sequence[Source]) -> tf.data.Dataset:
     """Take records, numbered by source, in turn from each source until all are used up."""
     return tf.data.Dataset.choose_from_datasets(
         [_number(source, index) for index, source in enumerate(sources)],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from vae_aug.atomic import write_atomic
 from vae_aug.codecs.images import write_image
 from vae_aug.ingest.convert import ANNOTATION_KEY
 from vae_aug.records.tfrecord import get_values
-from vae_aug.train.feed import Source, fit
+from vae_aug.train.feed import Source, choose_in_turn, fit
 
 _LATENTS, _ROWS, _SPRITE = "latents.tsv", "latents_rows.tsv", "latents.png"
 _THUMBNAIL = 32
@@ -35,13 +35,13 @@ class _Image(NamedTuple):
         square: `[S, S, 1] float32`.
         label: Labels of its boxes, `"no box"`, or `"not annotated"`.
         source: Number of its data set, from 1.
-        patient: Pseudonym, or `""`.
+        patient: Pseudonym, or `b""`.
     """
 
     square: tf.Tensor
     label: str
     source: int
-    patient: str
+    patient: bytes
 
 
 def write_projector(
@@ -67,13 +67,16 @@ def write_projector(
     """
     from tensorboard.plugins import projector  # which takes a second
 
-    images = list(_iterate(sources, size, -(-limit // len(sources))))
+    images = [
+        _read(sources, int(number), serialized, size)
+        for number, serialized in choose_in_turn(sources).take(limit)
+    ]
     squares = [image.square for image in images]
     batches = [tf.stack(squares[at : at + _BATCH]) for at in range(0, len(squares), _BATCH)]
     latents = np.concatenate([encode(batch)[0].numpy() for batch in batches])
     text = io.StringIO()
     np.savetxt(text, latents, fmt="%.5g", delimiter="\t")
-    numbers: dict[str, int] = {}
+    numbers: dict[bytes, int] = {}
     rows = ["label\tdata set\tpatient"]
     for image in images:
         patient = numbers.setdefault(image.patient, len(numbers) + 1) if image.patient else ""
@@ -91,19 +94,17 @@ def write_projector(
     projector.visualize_embeddings(str(folder), config)
 
 
-def _iterate(sources: Sequence[Source], size: int, limit: int) -> Iterator[_Image]:
-    """Read at most so many images of each source."""
-    for number, source in enumerate(sources, start=1):
-        for serialized in source.examples.take(limit):
-            square, _ = fit(source.parse(serialized), size, 1.0)
-            example = tf.train.Example.FromString(serialized.numpy())
-            texts = get_values(example, "image/object/class/text", "bytes_list")
-            names = {text.decode() for text in texts}
-            label = ", ".join(" ".join(name.split()) for name in sorted(names)) or "no box"
-            if ANNOTATION_KEY in example.features.feature:
-                label = "not annotated"
-            patient = b"".join(get_values(example, "image/patient", "bytes_list")).decode()
-            yield _Image(square, label, number, patient)
+def _read(sources: Sequence[Source], number: int, serialized: tf.Tensor, size: int) -> _Image:
+    """Read an image of a source."""
+    square, _ = fit(sources[number].parse(serialized), size, 1.0)
+    example = tf.train.Example.FromString(serialized.numpy())
+    texts = get_values(example, "image/object/class/text", "bytes_list")
+    names = {text.decode("utf-8", "replace") for text in texts}
+    label = ", ".join(" ".join(name.split()) for name in sorted(names)) or "no box"
+    if ANNOTATION_KEY in example.features.feature:
+        label = "not annotated"
+    patient = b"".join(get_values(example, "image/patient", "bytes_list"))
+    return _Image(square, label, number + 1, patient)
 
 
 def _make_sprite(squares: Sequence[tf.Tensor]) -> np.ndarray:
