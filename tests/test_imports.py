@@ -61,8 +61,9 @@ OPTIONAL_MODULES = {
     "vae_aug.beam.run_on_beam",
 }
 OUTSIDE = {"benchmarks", "conftest", "tests", "tfds_builders", "vae_aug_tfds"}
-# A named tuple's own way to change, and what TensorFlow has no public name for.
-PRIVATE = {"_replace", "_variant_tensor"}
+# A named tuple's own way to change, what TensorFlow has no public name for, and what TFDS asks
+# builders to override.
+PRIVATE = {"_replace", "_variant_tensor", "_download_and_prepare"}
 
 
 def module_name(path: Path) -> str:

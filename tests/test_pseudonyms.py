@@ -171,7 +171,7 @@ def test_a_table_that_is_gone_is_not_made_anew(tmp_path):
 
 
 def test_a_table_that_others_write_is_to_be_waited_for(monkeypatch):
-    monkeypatch.setattr(pseudonyms, "_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(pseudonyms, "WAIT_SECONDS", 0.1)
     table = open_table()
     with contextlib.closing(sqlite3.connect(table.path)) as other:
         other.execute("BEGIN EXCLUSIVE")

@@ -15,8 +15,9 @@ An attack that finds nothing may be blind, so three further networks are attacke
 - `overfitted` is trained several times as long on a few patients, and has to be caught.
 - `canaries` is trained as long on a half, of which as few patients make up nine tenths of every
   batch. These have to be found.
-- `start` is trained on nobody, and must not be caught with the patients of a half in the place of
-  its own.
+- `start` is trained on nobody, and attacked with a checkpoint's members in the place of its own.
+  If these rank above others there, too, they differ from others in kind, and so the checkpoint's
+  AUC says nothing. Networks need no such control: their halves are drawn at random.
 
 Reference:
     Carlini et al., Membership Inference Attacks From First Principles, IEEE Symposium on Security
@@ -52,7 +53,13 @@ from vae_aug.evaluate.lira import (
     draw_halves,
     estimate,
 )
-from vae_aug.evaluate.membership_report import Membership, judge, list_notes
+from vae_aug.evaluate.membership_report import (
+    CHECKPOINT,
+    START,
+    Membership,
+    judge,
+    list_notes,
+)
 from vae_aug.evaluate.patient_scores import PRIMARY, SCORES, make_score_batch, score_patients
 from vae_aug.limits import read_bounded
 from vae_aug.model.checkpoint import read_manifest
@@ -197,13 +204,14 @@ def _plan_runs(patients: int, networks: int, seed: int) -> list[_Run]:
     runs = [_Run(f"network-{i:03}", half, nobody) for i, half in enumerate(halves)]
     few, canaries, count = nobody.copy(), nobody.copy(), max(3, patients // 8)
     few[rng.permutation(patients)[:count]] = True
-    half, false = (draw_halves(2, patients, rng)[0] for _ in range(2))
+    # The second one is of no use; without it, canaries of runs that were begun before would change.
+    half, _ = (draw_halves(2, patients, rng)[0] for _ in range(2))
     canaries[rng.permutation(np.flatnonzero(half))[:count]] = True
     return [
         *runs,
         _Run("overfitted", few, nobody, _ROUNDS),
         _Run("canaries", half, canaries, _ROUNDS),
-        _Run("start", false, nobody, 0),
+        _Run(START, nobody, nobody, 0),
     ]
 
 
@@ -377,12 +385,15 @@ def _conclude(
         ratios = compute_ratios(values[networks:], estimate(references, members))
         for run, row in zip(runs[networks:], ratios, strict=True):
             wanted = run.canaries if run.canaries.any() else run.members
-            controls.append(attack_one(name, run.name, row, wanted, wanted | ~run.members))
+            if run.rounds:
+                controls.append(attack_one(name, run.name, row, wanted, wanted | ~run.members))
+            elif aimed is not None and sought:
+                controls.append(attack_one(name, run.name, row, own, named))
     if aimed is not None and sought:
         for index, (name, values) in enumerate(zip(SCORES, calibrated, strict=True)):
             row = calibrate(aimed[index], scores[index, :networks])
             ratios = compute_ratios(row, estimate(values[:networks], members))
-            attacks.append(attack_one(name, "checkpoint", ratios, own, named))
+            attacks.append(attack_one(name, CHECKPOINT, ratios, own, named))
     primary = calibrated[0][:networks]
     level = LEVEL / sum(attack.score == PRIMARY for attack in attacks)
     power = compute_power(primary, members, seed, level)
@@ -393,7 +404,7 @@ def _conclude(
     return Membership(
         leaks,
         verdict,
-        tuple(list_notes(settings, power, len(attacks) // len(SCORES), missing)),
+        tuple(list_notes(settings, power, controls, missing)),
         tuple(attacks),
         tuple(controls),
         power,

@@ -14,8 +14,7 @@ from vae_aug.json_values import make_json
 from vae_aug.words import plural
 
 _CAUGHT = ("overfitted", "canaries")
-_FALSE_ALARM = 0.01
-"""Chance below which `start` counts as caught: then something else than membership is measured."""
+CHECKPOINT, START = "checkpoint", "start"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +68,12 @@ def judge(
 ) -> tuple[bool | None, str]:
     """Say in a sentence whether membership leaks, by the primary score.
 
-    An attack is a sign if its chance is below `LEVEL`, divided by the number of such attacks.
+    An attack is a sign if its chance is below `LEVEL`, divided by the number of such attacks. That
+    on a checkpoint is none if `start`, which was trained on nobody, is caught with its members.
 
     Args:
         attacks: On the networks and perhaps a checkpoint, of all scores.
-        controls: On `overfitted`, `canaries` and `start`.
+        controls: On `overfitted`, `canaries` and, with a checkpoint, `start`.
         power: Of the attack on the networks.
 
     Returns:
@@ -82,11 +82,8 @@ def judge(
     primary = [attack for attack in attacks if attack.score == PRIMARY]
     control = {one.target: one for one in controls if one.score == PRIMARY}
     signs = [attack for attack in primary if attack.p_value < LEVEL / len(primary)]
-    if control["start"].p_value < _FALSE_ALARM:
-        return None, (
-            "The attack cannot be trusted: it tells apart patients of a network that was trained "
-            f"on none of them (AUC {control['start'].auc:.2f})."
-        )
+    if START in control and control[START].p_value < LEVEL:
+        signs = [attack for attack in signs if attack.target != CHECKPOINT]
     if signs:
         worst = max(signs, key=lambda attack: attack.auc)
         return True, (
@@ -109,13 +106,15 @@ def judge(
     )
 
 
-def list_notes(settings: Mapping[str, Any], power: Power, targets: int, missing: bool) -> list[str]:
+def list_notes(
+    settings: Mapping[str, Any], power: Power, controls: Sequence[Attack], missing: bool
+) -> list[str]:
     """List what has to be known beside the verdict.
 
     Args:
         settings: As of `Membership`.
         power: Of the attack on the networks.
-        targets: How many targets were attacked, the networks being one.
+        controls: As of `judge`.
         missing: Whether a checkpoint was given and not attacked.
 
     Returns:
@@ -130,11 +129,19 @@ def list_notes(settings: Mapping[str, Any], power: Power, targets: int, missing:
         f"shows in the share that is found, and above {power.threshold:.2f} an AUC is a sign.",
         "The variation of a ladder is not attacked, and neither is what a detector learns.",
     ]
-    if targets > 1:
+    for start in controls:
+        if (start.target, start.score) != (START, PRIMARY):
+            continue
         notes.append(
             "checkpoint: members are the patients whom its manifest names; if it was trained for "
-            "other steps, or they differ from the others in kind, the networks know less of it."
+            "other steps, the networks know less of it."
         )
+        if start.p_value < LEVEL:
+            notes.append(
+                "checkpoint: its AUC says nothing, for its members differ from others in kind: a "
+                "network that was trained on nobody ranks them above others, too "
+                f"({start.auc:.2f})."
+            )
     if missing:
         notes.append(
             "checkpoint: was not attacked, for its manifest names too few patients of these "

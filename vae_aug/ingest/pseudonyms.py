@@ -21,7 +21,7 @@ from vae_aug.ingest.privacy import find_secrets_folder, link_new
 
 TABLE_VARIABLE = "VAE_AUG_PSEUDONYMS"
 
-_WAIT_SECONDS = 60
+WAIT_SECONDS = 60
 """How long a process waits for another one that writes the table."""
 
 _SCHEMA = """
@@ -146,14 +146,14 @@ def _open(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise _refuse(path, "no such file")
     try:
-        with contextlib.closing(sqlite3.connect(path, _WAIT_SECONDS)) as connection:
+        with contextlib.closing(sqlite3.connect(path, WAIT_SECONDS)) as connection:
             yield connection
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
             raise _refuse(path, str(error)) from error
         raise VAEAugError(
             f"{path}: another process writes the table of pseudonyms for longer than "
-            f"{_WAIT_SECONDS} s. Run it again when that one is done."
+            f"{WAIT_SECONDS} s. Run it again when that one is done."
         ) from error
     except sqlite3.Error as error:
         raise _refuse(path, str(error)) from error

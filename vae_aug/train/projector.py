@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins import projector
 
 from vae_aug.atomic import write_atomic
 from vae_aug.codecs.images import write_image
@@ -65,8 +66,6 @@ def write_projector(
     Raises:
         OSError: If a file cannot be written.
     """
-    from tensorboard.plugins import projector  # which takes a second
-
     images = [
         _read(sources, int(number), serialized, size)
         for number, serialized in choose_in_turn(sources).take(limit)
