@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,17 +141,23 @@ def run(
 def describe(command: Command, around: Path) -> dict[str, Any]:
     """Return the content of all files around an output, by their paths in it; a folder has none."""
     return {
-        str(path.relative_to(around)): _read(path, command.records)
+        str(path.relative_to(around)): _read(path, command.records, around)
         for path in sorted(around.rglob("*"))
         if not any(part.startswith(command.skipped) for part in path.relative_to(around).parts)
     }
 
 
-def _read(path: Path, records: bool) -> Any:
+def _read(path: Path, records: bool, around: Path) -> Any:
+    """Read a file, but for the hours and the path of the folder that stand in it."""
     if path.is_dir():
         return None
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            return {n: archive.read(n) for n in archive.namelist() if n != "metadata.json"}
     if not (records and "tfrecord" in path.name):
-        return path.read_bytes()
+        lines = path.read_bytes().replace(os.fsencode(around), b"").split(b"\n")
+        # TensorFlow lists the checkpoints of a training in a file of this name.
+        return [line for line in lines if path.name != "checkpoint" or b"timestamp" not in line]
     return [
         tf.train.Example.FromString(record).SerializeToString(deterministic=True)
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()

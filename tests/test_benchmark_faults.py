@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ CARELESS = """
 (out / "a").write_text("who" if not again else "what")
 time.sleep(0 if again else 30)
 """
-EXPECTED = {"out": None, "out/a": b"who", "out/b": b"b"}
+EXPECTED = {"out": None, "out/a": [b"who"], "out/b": [b"b"]}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,24 @@ def test_a_library_that_does_not_set_back_the_clock_is_noticed(tmp_path):
 def test_the_second_run_has_the_environment_that_it_is_given(tmp_path):
     script = CAREFUL + '(out / "clock").write_text(os.environ.get("FAKETIME", ""))'
     command = faults.Command(("-c", STEPS + script), again={"FAKETIME": "-1d"})
-    expected = EXPECTED | {"out/clock": b"-1d"}
+    expected = EXPECTED | {"out/clock": [b"-1d"]}
     trial = faults.try_once(command, tmp_path, expected, 1.0, True)
     assert (trial["lost"], trial["wrong"], trial["left_over"]) == (0, 0, [])
+
+
+def test_hours_and_paths_are_not_compared(tmp_path):
+    read = []
+    for place, date, stamp in (("one", "2026-11-30", "1.5"), ("two", "2026-12-01", "2.5")):
+        around = tmp_path / place
+        (around / "state").mkdir(parents=True)
+        with zipfile.ZipFile(around / "network.keras", "w") as archive:
+            archive.writestr("metadata.json", date)
+            archive.writestr("weights", "w")
+        (around / "outcome.json").write_text(f"the sheet is {around}/sheet.png")
+        text = f"model: a\nlast_timestamp: {stamp}\n"
+        (around / "state" / "checkpoint").write_text(text)
+        read.append(faults.describe(faults.Command(()), around))
+    assert read[0] == read[1] and read[0]["state/checkpoint"] == [b"model: a", b""]
+    with zipfile.ZipFile(tmp_path / "two" / "network.keras", "a") as archive:
+        archive.writestr("more", "m")
+    assert faults.describe(faults.Command(()), tmp_path / "two") != read[0]
