@@ -15,6 +15,7 @@ from pydicom.data import get_testdata_file
 from test_cli import run
 from test_dicom import write_dicom
 
+from vae_aug.atomic import lock_folder
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.codecs.extent import Extent
 from vae_aug.codecs.images import read_image, write_image
@@ -466,3 +467,35 @@ def test_a_real_ladder(tmp_path, tiny_ladder):
     expected = tiny_ladder.reconstruct(array[None] / np.float32(65535))[0]
     np.testing.assert_allclose(read_image(tmp_path / "out/a.png") / 65535, expected, atol=1e-4)
     assert pydicom.dcmread(tmp_path / "out/b.dcm").pixel_array.shape == (20, SIZE)
+
+
+def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in/a.png", make_noise())
+    (tmp_path / "out").mkdir()
+    left = tmp_path / "out" / ".a.png.0123abcd.tmp"
+    others = [tmp_path / "out" / name for name in (".b.png.0123abcd.tmp", ".a.png.original.tmp")]
+    for path in (left, *others):
+        path.write_bytes(b"half")
+    denoise_files(tmp_path / "in", tmp_path / "out", FakeVAE())
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"a.png", *(path.name for path in others)}
+
+
+def test_beside_another_run_nothing_is_removed_and_all_is_written(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in/a.png", make_noise())
+    (tmp_path / "out").mkdir()
+    writing = tmp_path / "out" / ".a.png.0123abcd.tmp"
+    writing.write_bytes(b"half")
+    with lock_folder(tmp_path / "out"):
+        assert denoise_files(tmp_path / "in", tmp_path / "out", FakeVAE()).written == 1
+    assert writing.exists() and (tmp_path / "out" / "a.png").exists()
+
+
+def test_a_run_that_writes_nothing_leaves_no_folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(VAEAugError):
+        denoise_files(tmp_path / "in", tmp_path / "out", FakeVAE(), strict=True)
+    assert not (tmp_path / "out").exists()

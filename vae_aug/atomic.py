@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
-import glob
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -34,6 +35,9 @@ _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _LOCK_ATTEMPTS = 100
 
 
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
+
+
 def make_temporary_path(path: Path) -> Path:
     """Name a temporary file or folder beside `path`, where a rename cannot cross devices.
 
@@ -42,18 +46,25 @@ def make_temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
-def remove_temporaries(path: Path) -> None:
-    """Remove what processes that were killed left of temporary files and folders of `path`.
+def remove_temporaries(*paths: Path) -> None:
+    """Remove what processes that were killed left of temporary files and folders of `paths`.
 
     A folder that several processes may write at once has to be locked, see `lock_folder`: what a
     living one is writing would be removed too.
     """
-    # Only what `make_temporary_path` names: `.scan.original.tmp` is somebody's.
-    for temporary in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
-        if temporary.is_dir() and not temporary.is_symlink():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+    names = collections.defaultdict(set)
+    for path in paths:
+        names[path.parent].add(path.name)
+    for folder, own in names.items():
+        for temporary in folder.glob(".*.tmp"):
+            # Only what `make_temporary_path` names: `.scan.original.tmp` is somebody's.
+            named = _TEMPORARY.fullmatch(temporary.name)
+            if named is None or named[1] not in own:
+                continue
+            if temporary.is_dir() and not temporary.is_symlink():
+                shutil.rmtree(temporary)
+            else:
+                temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,14 +25,14 @@ import tensorflow as tf
 from PIL import Image
 from pydicom.errors import InvalidDicomError
 
-from vae_aug.atomic import write_atomic
+from vae_aug.atomic import lock_folder, remove_temporaries, write_atomic
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.codecs.exif import find_orientation
 from vae_aug.codecs.extent import Extent, join_extents, measure_extent
 from vae_aug.codecs.images import parse_image_header, read_image
 from vae_aug.codecs.tiff import is_tiff
 from vae_aug.config import DicomAs, check_choice, check_number
-from vae_aug.errors import VAEAugError
+from vae_aug.errors import RecordError, VAEAugError
 from vae_aug.ingest.dicom.derived import derive_dicom, read_picture
 from vae_aug.ingest.dicom.file import is_dicom
 from vae_aug.ingest.dicom.image import check_window, read_dicom
@@ -167,18 +167,19 @@ def denoise_files(
     waiting = [job for job in jobs if not _is_done(job, marks[job.kind])]
     failed: list[tuple[str, str]] = []
     extent = Extent()
-    for done, job in enumerate(waiting, start=1 + len(jobs) - len(waiting)):
-        try:
-            data, found = _denoise(job, restore, marks[job.kind], window)
-        except VAEAugError as error:
-            if strict:
-                raise
-            failed.append((job.name, describe_fault(job.source, error)))
-        else:
-            _write(job.target, data)
-            extent = join_extents((extent, found))
-        if progress is not None:
-            progress(done, len(jobs))
+    with _clean_up([job.target for job in jobs]):
+        for done, job in enumerate(waiting, start=1 + len(jobs) - len(waiting)):
+            try:
+                data, found = _denoise(job, restore, marks[job.kind], window)
+            except VAEAugError as error:
+                if strict:
+                    raise
+                failed.append((job.name, describe_fault(job.source, error)))
+            else:
+                _write(job.target, data)
+                extent = join_extents((extent, found))
+            if progress is not None:
+                progress(done, len(jobs))
     return DenoiseReport(
         written=len(waiting) - len(failed),
         kept=len(jobs) - len(waiting),
@@ -186,6 +187,25 @@ def denoise_files(
         failed=tuple(failed),
         extent=extent,
     )
+
+
+@contextlib.contextmanager
+def _clean_up(targets: Sequence[Path]) -> Iterator[None]:
+    """Remove what killed runs left of these files, unless another run is writing beside them."""
+    folder = Path(os.path.commonpath([target.parent.absolute() for target in targets]))
+    is_new = not folder.exists()
+    with contextlib.ExitStack() as stack:
+        # Where a disk refuses, the first file that is written says so.
+        with contextlib.suppress(RecordError, OSError):
+            if stack.enter_context(lock_folder(folder)):
+                remove_temporaries(*targets)
+        try:
+            yield
+        finally:
+            stack.close()
+            if is_new:
+                with contextlib.suppress(OSError):  # unless something was written
+                    folder.rmdir()
 
 
 def _plan(source: Path, out: Path, dicom_as: str) -> tuple[list[_Job], int]:
