@@ -66,7 +66,7 @@ class TestEvery:
     def test_in_a_graph_the_noise_is_the_same(self, name):
         traced = tf.function(lambda image, keep: corrupt(image, name, keep, [3, 4]))
         # A graph may contract products and sums, which moves the last bit of a float32.
-        off = 3e-6 if name == "low_dose" else 3e-7  # of which it adds up many
+        off = 2e-4 if name == "low_dose" else 3e-7  # of which it adds up many, on AVX-512 more
         np.testing.assert_allclose(traced(RAMP, tf.constant(0.4)), draw(name, 0.4, RAMP), atol=off)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import write_phantoms
+from conftest import ROOT, write_phantoms
 from typer.testing import CliRunner
 
 from vae_aug import cli
@@ -342,13 +341,20 @@ def test_a_network_starts_anew(records):
         np.testing.assert_array_equal(again, before)
 
 
-def test_the_documents_tell_what_the_audit_of_demo_found():
-    folder = Path(__file__).parents[1]
-    report = json.loads((folder / "benchmarks/results/membership-demo.json").read_text())
-    text = " ".join((folder / "docs/privacy.md").read_text().split())
-    adr = " ".join((folder / "docs/adr/0030-membership-inference.md").read_text().split())
+def read_audit(name):
+    """Return the report of an audit, and its primary rows by target."""
+    report = json.loads((ROOT / "benchmarks" / "results" / name).read_text())
     attacks = report["attacks"] + report["controls"]
-    rows = {one["target"]: one for one in attacks if one["score"] == "elbo"}
+    return report, {one["target"]: one for one in attacks if one["score"] == "elbo"}
+
+
+def read_page(name):
+    return " ".join((ROOT / "docs" / name).read_text().split())
+
+
+def test_the_documents_tell_what_the_audit_of_demo_found():
+    text, adr = read_page("privacy.md"), read_page("adr/0030-membership-inference.md")
+    report, rows = read_audit("membership-demo.json")
     assert report["verdict"].startswith("The attack cannot be trusted") and report["leaks"] is None
     for target in ("networks", "checkpoint", "overfitted", "canaries"):
         row = rows[target]
@@ -359,3 +365,29 @@ def test_the_documents_tell_what_the_audit_of_demo_found():
             assert interval in text
     assert f"(AUC of `elbo` {rows['start']['auc']:.2f}, p = {rows['start']['p_value']:.3f})" in adr
     assert report["settings"]["patients"] == 113 and "113 patients" in text
+    again, rows = read_audit("membership-demo-new-control.json")
+    assert again["leaks"] is True and f"members of `demo` ({rows['start']['auc']:.2f};" in adr
+
+
+def test_the_documents_tell_what_the_second_audit_found():
+    text, adr = read_page("privacy.md"), read_page("adr/0030-membership-inference.md")
+    report, rows = read_audit("membership-kidney.json")
+    assert report["verdict"].startswith("The attack is too weak to tell: it missed canaries.")
+    network = rows["networks"]
+    ends = f"{network['auc_low']:.2f} to {network['auc_high']:.2f}"
+    assert f"({network['auc']:.2f}, {ends};" in text and f"{network['auc']:.2f} ({ends})" in adr
+    for target in ("canaries", "overfitted"):
+        row = rows[target]
+        interval = f"{row['auc']:.2f}, {row['auc_low']:.2f} to {row['auc_high']:.2f}"
+        assert f"({interval}; p = {row['p_value']:.2g})" in adr
+    assert report["settings"]["patients"] == 200 and "200 patients" in text
+
+
+def test_the_documents_tell_what_simulations_found():
+    adr = read_page("adr/0030-membership-inference.md")
+    results = json.loads((ROOT / "benchmarks/results/membership-simulation.json").read_text())
+    none, some = results["rows"]
+    shown = f"with an AUC of {some['auc']:.2f}, in place of {some['auc_of_plain_ratio']:.2f}"
+    assert shown in adr and (results["trials"], some["shift"]) == (200, 0.3)
+    held = [f"{100 * row[key]:.0f}" for key in ("interval_holds_truth",) for row in (none, some)]
+    assert f"it held the truth in {held[0]}% and {held[1]}%" in adr

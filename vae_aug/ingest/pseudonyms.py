@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from vae_aug.atomic import make_temporary_path
 from vae_aug.errors import VAEAugError
 from vae_aug.ingest.privacy import find_secrets_folder, link_new
 
@@ -123,7 +124,7 @@ def open_table(*, make: bool = True) -> PseudonymTable:
 
 def _make_table(path: Path) -> None:
     """Make a table, whole or not at all; one that another process makes meanwhile stays."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = make_temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
