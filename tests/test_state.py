@@ -24,7 +24,9 @@ def make_small_state():
     optimizer = keras.optimizers.Adam()
     optimizer.build(layer.trainable_variables)
     averages = [tf.Variable(v.value) for v in layer.trainable_variables]
-    vae = types.SimpleNamespace(weights=layer.weights)
+    dropout = keras.layers.Dropout(0.5, seed=1)
+    variables = [*layer.variables, *dropout.variables]
+    vae = types.SimpleNamespace(weights=layer.weights, variables=variables)
     return State(vae, optimizer, averages, tf.Variable(7), tf.Variable(20.0), tf.Variable(1))
 
 
@@ -51,6 +53,17 @@ def test_the_state_of_a_stopped_run_comes_back(stopped):
     state = make_small_state()
     state.best.assign(-np.inf)
     restore(state, stopped)  # begins anew
+
+
+def test_what_dropout_draws_next_comes_back(tmp_path):
+    state = make_small_state()
+    *_, random = state.vae.variables
+    random.assign(random + 5)
+    restore_files(state.make_checkpoint(), tmp_path / "state", keep=2).save(checkpoint_number=7)
+    other = make_small_state()
+    assert np.any(other.vae.variables[-1] != random)
+    restore_files(other.make_checkpoint(), tmp_path / "state", keep=2)
+    assert np.all(other.vae.variables[-1] == random)
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,11 @@ class State:
 
     def make_checkpoint(self) -> tf.train.Checkpoint:
         """Collect the variables whose values are saved."""
+        weights = {id(variable) for variable in self.vae.weights}
         return tf.train.Checkpoint(
             weights=[v.value for v in self.vae.weights],
+            # What dropout draws next; states of older versions have none and begin anew.
+            random=[v.value for v in self.vae.variables if id(v) not in weights],
             optimizer=[v.value for v in self.optimizer.variables],
             averages=self.averages,
             step=self.step,
