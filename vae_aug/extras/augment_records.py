@@ -196,7 +196,7 @@ def augment_records(
         for part in info.parts
     }
     seen = count_seen_patients(source, augment)
-    read_about(source)  # What is wrong with it is said before anything is written.
+    about = read_about(source)
     copied = [path for part in info.parts if part not in names for path in files[part]]
     reports = {split: SplitReport() for split in names}
     total = sum(info.splits[split].examples for split in names)
@@ -226,7 +226,7 @@ def augment_records(
             done += report.images
         if chosen != 1:
             shutil.rmtree(folder / _PARTS)
-        _write_cards(folder, reports, augment)
+        _write_cards(folder, reports, augment, about)
     untouched = {name: info.splits[name].examples for name in info.splits if name not in names}
     return AugmentReport(reports, untouched, seen)
 
@@ -360,13 +360,17 @@ def _copy_files(paths: Iterable[Path], folder: Path) -> None:
         sync_file(folder / path.name)
 
 
-def _write_cards(folder: Path, reports: Mapping[str, SplitReport], augment: VAEAugment) -> None:
+def _write_cards(
+    folder: Path,
+    reports: Mapping[str, SplitReport],
+    augment: VAEAugment,
+    about: Mapping[str, str],
+) -> None:
     """Write the cards of a folder that is whole but for them."""
     copied = {
         name: SplitReport(part.examples, boxes=part.boxes, lost=part.lost)
         for name, part in read_info(folder).parts.items()
     }
-    about = read_about(folder)
     cards = make_cards(folder, RECORDS, {**copied, **reports}, list(reports), augment, about)
     for name, text in cards.items():
         write_atomic(folder / name, text.encode())

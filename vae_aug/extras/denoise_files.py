@@ -193,19 +193,19 @@ def denoise_files(
 def _clean_up(targets: Sequence[Path]) -> Iterator[None]:
     """Remove what killed runs left of these files, unless another run is writing beside them."""
     folder = Path(os.path.commonpath([target.parent.absolute() for target in targets]))
-    is_new = not folder.exists()
+
+    def remove_folder() -> None:
+        with contextlib.suppress(OSError):  # unless something was written
+            folder.rmdir()
+
     with contextlib.ExitStack() as stack:
+        if not folder.exists():
+            stack.callback(remove_folder)
         # Where a disk refuses, the first file that is written says so.
         with contextlib.suppress(RecordError, OSError):
             if stack.enter_context(lock_folder(folder)):
                 remove_temporaries(*targets)
-        try:
-            yield
-        finally:
-            stack.close()
-            if is_new:
-                with contextlib.suppress(OSError):  # unless something was written
-                    folder.rmdir()
+        yield
 
 
 def _plan(source: Path, out: Path, dicom_as: str) -> tuple[list[_Job], int]:

@@ -14,7 +14,7 @@ import os
 import secrets
 from pathlib import Path
 
-from vae_aug.atomic import sync_file
+from vae_aug.atomic import make_temporary_path, sync_file
 from vae_aug.errors import VAEAugError
 
 SALT_VARIABLE = "VAE_AUG_SALT"
@@ -91,7 +91,7 @@ def read_salt(salt: str | None = None) -> bytes:
 
 def _make_salt_file(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".salt.{secrets.token_hex(4)}.tmp")
+    temporary = make_temporary_path(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
