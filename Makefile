@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-all check lint types wheel docs sbom sign bench clean
+.PHONY: help venv demo test test-all check lint types wheel docs matrix sbom sign bench clean
 
 help:
 	@echo "make venv    .venv with the pinned packages (EXTRAS=$(EXTRAS))"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-all  every test"
 	@echo "make check   lint, types, every test and the wheel: what must pass before a commit"
 	@echo "make docs    the documentation site, into site/ (EXTRAS=docs installs no other tools)"
+	@echo "make matrix  install and test with the lowest and highest versions, for PYTHON=$(PYTHON)"
 	@echo "make sbom    list the pinned packages in CycloneDX, into dist/sbom.json"
 	@echo "make sign    check the digests of the packaged checkpoints, and sign them with KEY=..."
 	@echo "make bench   measure throughput, into benchmarks/results/"
@@ -64,6 +65,9 @@ wheel: $(STAMP)
 # The variable leaves out an advertisement for the successor of the theme (ADR 29).
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+matrix:
+	$(PYTHON) benchmarks/matrix.py
 
 # In an environment of its own: cyclonedx-bom needs other versions than constraints.txt pins.
 sbom:

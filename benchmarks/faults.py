@@ -38,6 +38,7 @@ from throughput import RESULTS, describe_machine
 from vae_aug.atomic import write_atomic
 from vae_aug.codecs.images import write_image
 from vae_aug.phantoms.embedded import write_embedded
+from vae_aug.words import make_markdown_table
 
 IMAGES = 96
 _CACHE = """
@@ -269,6 +270,14 @@ def summarize(trials: list[dict[str, Any]]) -> dict[str, int]:
         "left_over": sum(bool(trial["left_over"]) for trial in trials),
         "whole_when_killed": sum(trial["statuses"][0] != 0 for trial in trials),
     }
+
+
+def make_table(summary: Mapping[str, Mapping[str, int]]) -> str:
+    """Make the table of docs/large-sets.md."""
+    names = ("kills", "lost", "wrong", "left_over")
+    headings = ("command", "kills", "files lost", "files that differ", "runs that left something")
+    rows = [(command, *(found[name] for name in names)) for command, found in summary.items()]
+    return make_markdown_table(headings, rows)
 
 
 def main() -> None:

@@ -14,10 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from throughput import RESULTS, describe_machine
 
 from vae_aug import VAEAugment
 from vae_aug.atomic import write_atomic
+from vae_aug.words import make_markdown_table
 
 PARTS = 10
 _TURNS, _LENGTH = 20, 1
@@ -108,6 +110,21 @@ def run(count: int, side: int, engine: str) -> dict[str, Any]:
     low, high = stats.t.interval(0.95, _TURNS - 1, np.mean(turns), stats.sem(turns))
     ratio = [round(float(value), 4) for value in (np.mean(turns), low, high)]
     return {"notes": notes, "rate_to_fresh": ratio, "turns": turns}
+
+
+def make_table(results: Mapping[str, Any]) -> str:
+    """Make the table of docs/performance.md."""
+    headings = ("", "MB", "threads", "open files", "images/s", "rate over that of a fresh process")
+    rows = []
+    for case, found in results.items():
+        spans = []
+        for name in ("megabytes", "threads", "descriptors"):
+            held = [note[name] for note in found["notes"]]
+            spans.append(" to ".join(dict.fromkeys(map(str, (min(held), max(held))))))
+        rate = statistics.mean(note["images_per_second"] for note in found["notes"])
+        ratio, low, high = found["rate_to_fresh"]
+        rows.append((case, *spans, f"{rate:.0f}", f"{ratio:.3f} ({low:.3f} to {high:.3f})"))
+    return make_markdown_table(headings, rows)
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ def measure(shift: float, trials: int, seed: int) -> dict[str, Any]:
     figures = []
     for trial in range(trials):
         scores, members = simulate(shift, rng)
-        attack = attack_all("elbo", scores, members, trial)
+        attack = attack_all("elbo", "networks", scores, members, trial)
         plain = compute_auc(compute_plain_ratios(scores, members), members)
         kept = keep_ratios(compute_own_ratios(scores, members), members, rng)
         figures.append((attack.auc, plain, attack.auc_low, attack.auc_high, *kept, attack.p_value))

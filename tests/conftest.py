@@ -68,6 +68,7 @@ LONGEST = (
     "test_encoder.py",
     "test_cli_examples.py",
     "test_page_in_browser.py",
+    "test_report_in_browser.py",
 )
 """Files whose tests take half a minute together, the longest first."""
 

@@ -1,13 +1,14 @@
 """The benchmark of faults tells a command that recovers from one that does not."""
 
 import importlib
+import json
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
 faults = importlib.import_module("faults")
 
 # Each waits, at its first run, to be killed after it wrote something.
@@ -42,6 +43,12 @@ def test_what_a_second_run_leaves_is_compared(tmp_path, script, lost, wrong, lef
     assert trial["statuses"] == [0] and trial["with_workers"] == group
     assert (trial["lost"], trial["wrong"], len(trial["left_over"])) == (lost, wrong, left)
     assert faults.summarize([trial, trial])["lost"] == 2 * lost
+
+
+def test_the_page_has_the_table_that_the_results_give():
+    page = (ROOT / "docs" / "large-sets.md").read_text()
+    results = json.loads((faults.RESULTS / "faults.json").read_text())
+    assert faults.make_table(results["summary"]) in page
 
 
 def test_a_command_that_ends_before_its_kill_is_no_trial(tmp_path):

@@ -7,7 +7,7 @@ import json
 import re
 
 import pytest
-from fake_vae import ErasingVAE
+from fake_vae import BrighteningVAE, ErasingVAE
 from test_augment_records import BOXES, make_augment, make_image, read_examples, write_data
 
 from vae_aug.errors import RecordError
@@ -21,6 +21,7 @@ CRITERIA = (
     *("congruence", "coverage", "constraint", "completeness", "compliance", "comprehension"),
     "consistency",
 )
+NO_BOXES = {"boxes": BOXES[:0], "labels": []}
 UNKNOWN = ("license", "url", "creator", "datePublished")
 """What Croissant asks for and a run does not know."""
 
@@ -64,14 +65,43 @@ def test_mlcroissant_finds_no_error(tmp_path):
 def test_each_split_is_told_as_it_was_counted(tmp_path):
     croissant, card = make_cards(tmp_path, ErasingVAE(), guard="paste")
     # Three boxes in three images; all are erased, and the guard puts each back as it was.
+    patients = {"patients": 1, "seen_patients": None}
     train = {"images": 3, "augmented_images": 3, "lost_images": 0, "boxes": 3, "judged_boxes": 3}
+    train |= patients
     train |= {"guarded_boxes": 3, "guarded_share": 1.0, "lowest_fidelity": 1.0}
-    copied = {"images": 1, **{name: 0 for name in train if name != "images"}}
+    copied = {"images": 1, **{name: 0 for name in train if name != "images"}, **patients}
     copied |= {"guarded_share": None, "lowest_fidelity": None, "median_fidelity": None}
     expected = {"train": train | {"median_fidelity": 1.0}, "validation": copied, "test": copied}
     assert read_splits(croissant) == expected
-    assert "| train | 3 | 3 | 0 | 3 | 3 | 3 | 1.000 | 1.000 | 1.000 |" in card
-    assert "| test | 1 | 0 | 0 | 0 | 0 | 0 |  |  |  |" in card
+    assert "| train | 1 |  | 3 | 3 | 0 | 3 | 3 | 3 | 1.000 | 1.000 | 1.000 |" in card
+    assert "| test | 1 |  | 1 | 0 | 0 | 0 | 0 | 0 |  |  |  |" in card
+
+
+def test_patients_are_counted_and_those_whom_the_checkpoint_has_seen(tmp_path):
+    network = BrighteningVAE()
+    network.patients = frozenset({"train-patient", "another"})
+    croissant, _ = make_cards(tmp_path, network)
+    told = {name: row["seen_patients"] for name, row in read_splits(croissant).items()}
+    assert told == {"train": 1, "validation": 0, "test": 0}
+    for name in ("train", "test"):
+        example = make_example(
+            make_image(24, 20), source_id=name, label_names=("lesion",), **NO_BOXES
+        )
+        write_records([example], tmp_path / "nameless", name, label_names=("lesion",))
+    augment_records(tmp_path / "nameless", tmp_path / "of nameless", make_augment(network))
+    croissant = json.loads((tmp_path / "of nameless" / CROISSANT_FILE).read_bytes())
+    for row in read_splits(croissant).values():
+        assert row["patients"] is None and row["seen_patients"] is None
+
+
+def test_patients_of_a_damaged_split_are_those_of_what_can_be_read(tmp_path):
+    write_data(tmp_path / "records")
+    (path,) = (tmp_path / "records").glob("train-*.tfrecord")
+    path.write_bytes(path.read_bytes()[:-1])
+    augment_records(tmp_path / "records", tmp_path / "out", make_augment(), allow_damaged=True)
+    told = read_splits(json.loads((tmp_path / "out" / CROISSANT_FILE).read_bytes()))
+    assert (told["train"]["images"], told["train"]["lost_images"]) == (2, 1)
+    assert (told["train"]["patients"], told["test"]["patients"]) == (1, 1)
 
 
 def test_the_median_is_that_of_the_records(tmp_path):
@@ -159,6 +189,10 @@ ABOUT = {
     "person": "J. Doe",
     "organization": "Clinic",
     "date_published": "2026-11-30",
+    "modality": "CT of the thorax",
+    "collection": "one scanner, 2020 to 2024",
+    "annotation": "boxes by one reader",
+    "caveats": "no children",
 }
 
 
@@ -167,6 +201,10 @@ def test_licence_and_origin_are_repeated_as_they_are_stated(tmp_path):
     (tmp_path / "records" / ABOUT_FILE).write_text(json.dumps(ABOUT))
     croissant, card = make_cards(tmp_path)
     assert (croissant["license"], croissant["citeAs"]) == ("CC-BY-4.0", "Doe and Roe (2026)")
+    assert croissant["measurementTechnique"] == "CT of the thorax"
+    assert croissant["rai:dataCollection"] == "one scanner, 2020 to 2024"
+    assert croissant["rai:dataAnnotationProtocol"] == "boxes by one reader"
+    assert "As stated of the source: no children" in croissant["rai:dataLimitations"]
     # Whoever made the scans did not make what was made from them.
     assert not {"url", "creator", "datePublished"} & set(croissant)
     source = croissant["isBasedOn"]

@@ -264,7 +264,7 @@ def shown(monkeypatch):
             "replay_record",
             [("searching for its source, and making it again", 0, None)],
         ),
-        ("augment {r} {r}/out --strict", "count_seen_patients", [("comparing patients", 0, None)]),
+        ("augment {r} {r}/out --strict", "count_patients", [("comparing patients", 0, None)]),
         (
             "preview {r} --split train --samples 1 --out {r}/sheet.png",
             None,
@@ -375,7 +375,7 @@ def test_what_ingest_advises_works(tmp_path):
     shares = advised.replace("0.7,0.15,0.15", "0.5,0.5").split()  # of two patients
     result = run(*command, "--split", "val", *shares)
     assert result.exit_code == 0, result.stderr
-    assert "in two splits: 0 patient, 0 source_id, 0 image" in result.stdout
+    assert "in two splits: 0 patients, 0 source_ids, 0 images" in result.stdout
     assert "left unread" not in result.stdout and "cannot be read" not in result.stdout
     some = run("ingest", source, tmp_path / "some", "--split-by-patient", "0.5,0.5")
     assert "the source also has validation (1 image), left unread; --split all" in some.stdout
@@ -400,7 +400,7 @@ def test_ingest_names_what_is_in_two_splits_and_strict_fails(tmp_path):
     assert run("ingest", source, out).exit_code == 0
     result = run("ingest", source, out, "--split", "val")
     assert result.exit_code == 0, result.stderr
-    assert "in two splits: 0 patient, 4 source_id, 0 image" in result.stdout
+    assert "in two splits: 0 patients, 4 source_ids, 0 images" in result.stdout
     assert "WARNING: " in result.stdout and "Run the same command with --split all" in result.stdout
     options = ("--split", "val", "--overwrite", "--unannotated", "negative")
     result = run("ingest", source, out, *options, "--strict")
@@ -408,7 +408,7 @@ def test_ingest_names_what_is_in_two_splits_and_strict_fails(tmp_path):
     result = run("ingest", source, out, *options, "--no-leak-check")
     assert result.exit_code == 0 and "in two splits" not in result.stdout
     result = run("ingest", source, tmp_path / "new", "--split-by-patient", "0.5,0.5")
-    assert "in two splits: 0 patient, 0 source_id, 0 image" in result.stdout
+    assert "in two splits: 0 patients, 0 source_ids, 0 images" in result.stdout
     assert "WARNING: the source names no patients" in result.stdout
 
 

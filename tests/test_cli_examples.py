@@ -28,9 +28,9 @@ EXAMPLES = {
 }
 # In the order in which one's output is another's input.
 ORDER = (
-    *("demo", "ingest", "which", "check", "train", "tune", "augment", "preview", "info", "replay"),
-    *("denoise", "evaluate", "evaluate diversity", "evaluate audit", "evaluate membership"),
-    *("evaluate bench", "evaluate fidelity", "doctor"),
+    *("demo", "ingest", "which", "check", "train", "tune", "augment", "preview", "info", "report"),
+    *("replay", "denoise", "evaluate", "evaluate diversity", "evaluate audit"),
+    *("evaluate membership", "evaluate bench", "evaluate fidelity", "doctor"),
 )
 # What makes an example affordable, and what lets it run again.
 AFFORDABLE = {
@@ -74,6 +74,8 @@ def stand_in(patch, network):
     def train(records, out, recipe, **options):
         save_checkpoint(network, out / "checkpoint.keras")
         (out / "config.json").write_text(json.dumps(recipe.to_dict()))
+        for name in ("log.jsonl", "best.json"):
+            (out / name).write_text('{"step": 10, "psnr": 31.5}\n')
 
     def tune(records, out, recipe, search, **options):
         # A network of before there were variations gets one when it is trained.

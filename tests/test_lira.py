@@ -128,12 +128,12 @@ def test_a_network_is_attacked_without_its_pair():
 
 
 def test_a_leak_is_found_and_none_is_not():
-    leak = attack_all("elbo", *make_scores(1.0), seed=1)
+    leak = attack_all("elbo", "networks", *make_scores(1.0), seed=1)
     # Of two Gaussians one standard deviation apart, AUC is 0.76; the reference is not exact.
     assert 0.68 < leak.auc < 0.78 and leak.auc_low < leak.auc < leak.auc_high
     assert leak.p_value < 0.01 and leak.auc_low > 0.5
     assert leak.found_low < leak.found < leak.found_high and leak.found > 0.2
-    none = attack_all("elbo", *make_scores(0.0), seed=1)
+    none = attack_all("elbo", "networks", *make_scores(0.0), seed=1)
     assert none.p_value > 0.05 and none.auc_low < 0.5 < none.auc_high
     assert (none.members, none.others) == (PATIENTS, PATIENTS)
 
@@ -141,7 +141,9 @@ def test_a_leak_is_found_and_none_is_not():
 def test_without_a_leak_chances_are_uniform(monkeypatch):
     monkeypatch.setattr(lira, "RESAMPLES", 1)
     monkeypatch.setattr(lira, "SHUFFLES", 50)
-    p_values = [attack_all("elbo", *make_scores(0.0, seed), seed).p_value for seed in range(20)]
+    p_values = [
+        attack_all("elbo", "x", *make_scores(0.0, seed), seed).p_value for seed in range(20)
+    ]
     assert stats.kstest(p_values, "uniform").pvalue > 0.001
 
 
@@ -159,7 +161,9 @@ def test_power_says_which_leak_is_found():
     power = compute_power(scores, members, seed=1)
     assert 0.5 < power.threshold < power.auc < 0.7 and 0.45 < power.shuffled_auc < 0.55
     assert 0.1 < power.shift < 0.6
-    found = [attack_all("x", *make_scores(2 * power.shift, s), s).p_value < 0.05 for s in range(5)]
+    found = [
+        attack_all("x", "x", *make_scores(2 * power.shift, s), s).p_value < 0.05 for s in range(5)
+    ]
     assert sum(found) >= 4
     # A leak that is there is taken off first, and hides no other.
     assert compute_power(*make_scores(1.0), seed=1).auc < 0.7

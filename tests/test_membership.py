@@ -18,6 +18,7 @@ from vae_aug.config import ModelConfig, TrainConfig
 from vae_aug.errors import RecordError, VAEAugError
 from vae_aug.evaluate import lira
 from vae_aug.evaluate import membership as module
+from vae_aug.evaluate.canaries import CANARY, make_canary, plant_canaries
 from vae_aug.evaluate.lira import Attack, Power
 from vae_aug.evaluate.membership import audit_membership
 from vae_aug.evaluate.membership_report import judge, list_notes
@@ -58,12 +59,13 @@ class Scorer:
         interrupt_after: How many networks are trained before the user stops.
     """
 
-    leak = 0.0
+    leak, canary_leak = 0.0, 2.0
     trained: list
     interrupt_after = 10**6
 
     def __init__(self, recipe):
         self.network = types.SimpleNamespace(seed=0, members=frozenset(), config=MODEL)
+        self.steps = recipe.train.steps
 
     def start(self, seed):
         self.network.seed, self.network.members = seed, frozenset()
@@ -73,7 +75,7 @@ class Scorer:
             raise KeyboardInterrupt
         hashes = [list_hashes([source]) for source in sources]
         self.trained.append((hashes, shares, rounds))
-        for _ in range(rounds * RECIPE.train.steps):
+        for _ in range(rounds * self.steps):
             progress()
         self.network.seed = seed
         self.network.members = frozenset(name for names in hashes for name in names)
@@ -87,7 +89,9 @@ def scorer(monkeypatch):
     def score(network, patients, size):
         rng = np.random.default_rng(network.seed)
         known = np.array([key[len("patient ") :] in network.members for key in patients.keys])
-        raised = (Scorer.leak if network.rounds == 1 else 5.0) * known
+        canary = np.array([key.startswith(f"patient {CANARY}") for key in patients.keys])
+        leak = np.where(canary, Scorer.canary_leak, Scorer.leak)
+        raised = (leak if network.rounds == 1 else 5.0) * known
         return {name: rng.normal(size=len(known)) + raised for name in SCORES}
 
     monkeypatch.setattr(Scorer, "trained", [], raising=False)
@@ -99,6 +103,7 @@ def scorer(monkeypatch):
     )
     monkeypatch.setattr(module, "score_patients", score)
     monkeypatch.setattr(Scorer, "leak", 0.0)
+    monkeypatch.setattr(Scorer, "canary_leak", 2.0)
     monkeypatch.setattr(Scorer, "interrupt_after", 10**6)
     return Scorer
 
@@ -110,27 +115,28 @@ def audit(records, out, **options):
 def test_who_is_trained_on(records, scorer, tmp_path):
     audit(records, tmp_path)
     everyone = set(open_patients([str(records)]).keys)
-    assert len(everyone) == PATIENTS and len(scorer.trained) == 8 + 2
+    assert len(everyone) == PATIENTS and len(scorer.trained) == 8 + 1
     sets = [{name for names in hashes for name in names} for hashes, _, _ in scorer.trained]
-    for first, second in zip(sets[:8:2], sets[1:8:2], strict=True):
-        assert not first & second and len(first) == len(second) == PATIENTS // 2
-    for hashes, shares, _ in scorer.trained[:9]:
-        # All images count alike.
-        counts = [len(names) for names in hashes]
-        np.testing.assert_allclose(shares, np.array(counts) / sum(counts))
-    assert [rounds for *_, rounds in scorer.trained] == [1] * 8 + [4, 4]
-    assert len(sets[8]) == 3 and len(sets[9]) == PATIENTS // 2
-    hashes, shares, _ = scorer.trained[9]
-    half = np.searchsorted(np.cumsum(shares), 0.1 - 1e-6) + 1
-    assert sum(shares[:half]) == pytest.approx(0.1)
-    canaries = {name for names in hashes[half:] for name in names}
-    assert len(canaries) == 3 and not canaries & {n for names in hashes[:half] for n in names}
+    own = [{name for name in names if not name.startswith(CANARY)} for names in sets]
+    for first, second in ((0, 1), (2, 3), (4, 5), (6, 7)):
+        assert not sets[first] & sets[second]
+        assert len(own[first]) == len(own[second]) == PATIENTS // 2
+        assert len(sets[first] - own[first]) == len(sets[second] - own[second]) == 8
+    for hashes, shares, _ in scorer.trained[:8]:
+        counts, (*_, planted) = [len(names) for names in hashes], hashes
+        assert all(name.startswith(CANARY) for name in planted) and len(planted) == 16
+        # All images of patients count alike, and canaries are a quarter of a batch.
+        wanted = 0.75 * np.array(counts[:-1]) / sum(counts[:-1])
+        np.testing.assert_allclose(shares, [*wanted, 0.25])
+    assert [rounds for *_, rounds in scorer.trained] == [1] * 8 + [8]
+    assert len(sets[8]) == len(own[8]) == 3 and sum(scorer.trained[8][1]) == pytest.approx(1.0)
 
 
 def test_a_run_that_was_stopped_reports_the_same(records, scorer, tmp_path):
     steps = []
     whole = audit(records, tmp_path / "whole", progress=lambda *counts: steps.append(counts))
-    assert steps[-1] == (RECIPE.train.steps * (8 + 4 + 4),) * 2
+    # 3 steps of the recipe and one more, for canaries are a quarter of each batch.
+    assert steps[-1] == (4 * (8 + 8),) * 2
     scorer.trained.clear()
     scorer.interrupt_after = 5
     with pytest.raises(KeyboardInterrupt):
@@ -139,7 +145,7 @@ def test_a_run_that_was_stopped_reports_the_same(records, scorer, tmp_path):
     scorer.trained.clear()
     scorer.interrupt_after = 10**6
     assert audit(records, tmp_path / "cut") == whole
-    assert len(scorer.trained) == 8 + 2 - 5
+    assert len(scorer.trained) == 8 + 1 - 5
     first, second = (tmp_path / name / "membership.json" for name in ("whole", "cut"))
     assert first.read_bytes() == second.read_bytes()
     scorer.trained.clear()
@@ -167,6 +173,28 @@ def test_a_leak_is_a_sign(records, scorer, tmp_path):
     report = audit(records, tmp_path)
     assert report.leaks is True and report.attacks[0].auc > 0.7
     assert report.verdict.startswith("Membership leaks: of the networks")
+
+
+def test_an_attack_that_misses_planted_patients_cannot_tell(records, scorer, tmp_path):
+    scorer.canary_leak = -1.0  # of 0.0, some seeds would be caught by chance
+    report = audit(records, tmp_path)
+    assert report.leaks is None and "it missed canaries" in report.verdict
+
+
+def test_planted_patients_are_unlike_each_other(tmp_path):
+    plant_canaries(tmp_path / "a", 4, seed=1)
+    plant_canaries(tmp_path / "b", 4, seed=1)
+    files = [next((tmp_path / name).glob("*.tfrecord")).read_bytes() for name in "ab"]
+    assert files[0] == files[1]
+    patients = open_patients([str(tmp_path / "a")])
+    assert patients.keys == [f"patient {CANARY}{number:03}" for number in range(4)]
+    first, second = (make_canary(np.random.default_rng(seed)) for seed in (1, 2))
+    assert first.shape == (2, 128, 128, 1) and first.dtype == np.uint8
+
+    def correlate(one, other):
+        return np.corrcoef(one.ravel(), other.ravel())[0, 1]
+
+    assert correlate(*first) > 0.6 and abs(correlate(first[0], second[0])) < 0.2
 
 
 def test_a_checkpoint_is_attacked_whose_patients_are_known(records, scorer, tmp_path):
@@ -260,6 +288,7 @@ def test_a_checkpoint_whose_members_differ_in_kind_is_no_sign(start, leaks):
     attacks = [make_attack("networks", 0.5), make_attack("checkpoint", 0.001)]
     assert judge(attacks, controls, power)[0] is leaks
     settings = {"unnamed_images": 0, "train": {"start_from": None}}
+    settings |= {"canaries": 16, "canary_share": 0.25}
     notes = list_notes(settings, power, controls, missing=False)
     assert any("differ from others in kind" in note for note in notes) is not leaks
 

@@ -14,7 +14,14 @@ import pytest
 
 from vae_aug.errors import VAEAugError
 from vae_aug.figures import page
-from vae_aug.figures.page import escape_json, fill_page, pack_pixels, read_part, write_page
+from vae_aug.figures.page import (
+    escape_json,
+    fill_page,
+    pack_pixels,
+    read_part,
+    write_page,
+    write_report_page,
+)
 from vae_aug.figures.sheet import Panel
 
 ATTACK = "</script><img src=x onerror=alert(1)>"
@@ -39,6 +46,18 @@ def make_row(name="cyst", dtype=np.uint8, change=10):
 def write(tmp_path, rows, **options):
     path = tmp_path / "page.html"
     write_page(path, rows, "What it means.", settings=SETTINGS, **options)
+    return path.read_text()
+
+
+def write_report(tmp_path, **files):
+    """Write files of results, of which `log` has lines, and the page of them."""
+    paths = []
+    for name, content in files.items():
+        lines = [json.dumps(line) for line in content] if name == "log" else [json.dumps(content)]
+        paths.append(tmp_path / f"{name}.json{'l' * (name == 'log')}")
+        paths[-1].write_text("\n".join(lines) + "\n")
+    path = tmp_path / "report.html"
+    write_report_page(path, paths)
     return path.read_text()
 
 
@@ -116,6 +135,18 @@ def test_equal_inputs_make_equal_bytes(tmp_path):
     assert write(tmp_path, [make_row(change=11)]) != first
 
 
+def test_a_report_holds_all_that_is_in_its_files(tmp_path):
+    best, log = {"psnr": 31.5, "of": [1, {"a": None}]}, [{"step": 10}, {"step": 20}]
+    data = read_data(write_report(tmp_path, best=best, log=log))
+    files = [{"name": "best.json", "content": best}, {"name": "log.jsonl", "content": log}]
+    assert data == {"files": files}
+
+
+def test_whole_numbers_that_a_browser_rounds_are_text(tmp_path):
+    (file,) = read_data(write_report(tmp_path, best=[2**53, 2**53 + 1, -(2**63)]))["files"]
+    assert file["content"] == [2**53, str(2**53 + 1), str(-(2**63))]
+
+
 # --- Safety ----------------------------------------------------------------------------------
 
 
@@ -133,8 +164,16 @@ def test_what_records_say_makes_no_element(tmp_path):
     assert read_data(attacked)["classes"][0]["name"] == ATTACK
 
 
-def test_only_the_page_s_own_script_and_style_may_act(tmp_path):
-    text = write(tmp_path, [make_row()])
+def test_what_results_say_makes_no_element(tmp_path):
+    usual, attacked = (write_report(tmp_path, best={name: name}) for name in ("a", ATTACK))
+    assert Elements(attacked).found == Elements(usual).found
+    assert "onerror=alert(1)>" not in attacked
+
+
+@pytest.mark.parametrize("kind", ["preview", "report"])
+def test_only_the_page_s_own_script_and_style_may_act(tmp_path, kind):
+    is_report = kind == "report"
+    text = write_report(tmp_path, best={}) if is_report else write(tmp_path, [make_row()])
     elements = Elements(text).found
     (policy,) = (one["content"] for _, one in elements if one.get("http-equiv"))
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
@@ -152,7 +191,7 @@ def test_only_the_page_s_own_script_and_style_may_act(tmp_path):
 
 
 def test_scripts_write_text_and_never_html():
-    for name in ("page.js", "pixels.js", "preview.js"):
+    for name in ("page.js", "pixels.js", "preview.js", "report.js"):
         found = re.findall(
             r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|Function\(",
             read_part(name),
@@ -181,6 +220,31 @@ def test_pixels_of_another_dtype_are_refused(tmp_path):
     with pytest.raises(VAEAugError, match="uint8 or uint16; got float32"):
         write(tmp_path, [[Panel(np.zeros((4, 4, 1), np.float32))]])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.csv", b"a,b", r"a\.csv: expected \.json or \.jsonl; got '\.csv'"),
+        ("a.json", b'{"a": 1', r"a\.json: no JSON of results"),
+        ("a.json", b"\xff\xfe", r"a\.json: no JSON of results"),
+        ("a.json", b"[" * 100_000, r"a\.json: no JSON of results"),
+        ("a.json", b"[" * 700 + b"]" * 700, r"a\.json: no JSON of results"),
+        ("a.jsonl", b'{"a": 1}\n\n{"a"', r"a\.jsonl, line 3: no JSON of results"),
+    ],
+)
+def test_what_is_no_result_is_named(tmp_path, name, content, told):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(VAEAugError, match=told):
+        write_report_page(tmp_path / "page.html", [tmp_path / name])
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_results_that_are_too_large_together_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "MAX_RESULT_BYTES", 30)
+    write_report(tmp_path, best={"a": 1})
+    with pytest.raises(VAEAugError, match=r"last\.json"):
+        write_report(tmp_path, best={"a": 1}, last={"b": "c" * 20})
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):

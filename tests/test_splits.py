@@ -162,7 +162,7 @@ def test_check_warns_and_fails_under_strict(tmp_path):
     write_split(tmp_path, "test", [("k2", "p1", make_smooth(1))])
     result = run("check", tmp_path)
     assert result.exit_code == 0
-    assert "in two splits: 1 patient, 0 source_id, 1 image" in result.stdout
+    assert "in two splits: 1 patient, 0 source_ids, 1 image" in result.stdout
     assert run("check", tmp_path, "--strict").exit_code == 1
 
 

@@ -13,7 +13,7 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ import tensorflow_datasets as tfds
 from vae_aug.atomic import lock_folder
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.config import OPTIONAL_SETTINGS, AugmentConfig, Guard, Mode
-from vae_aug.extras.augment_records import count_seen_patients
 from vae_aug.extras.augment_split import PARTS_FOR_RUNNER, SplitReport
 from vae_aug.extras.cards import make_cards
 from vae_aug.extras.croissant import make_tfds_layout
+from vae_aug.extras.patients import PatientCounts, count_patients, list_seen, refuse_seen
 from vae_aug.extras.tfds_examples import (
     EMBEDDED,
     EMBEDDED_ABOUT,
@@ -253,7 +253,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             collections.deque(report.count(self._read_rows(split), operator.getitem), maxlen=0)
         augmented = self.builder_config.augment_splits
         layout = make_tfds_layout(self._file_format.file_suffix)
-        return make_cards(self.data_path, layout, reports, augmented, self._augment, self._about)
+        return make_cards(
+            self.data_path, layout, reports, augmented, self._patients, self._augment, self._about
+        )
 
     def _read_rows(self, split: str) -> Iterable[Any]:
         """Read the examples of a split, images encoded."""
@@ -303,7 +305,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
         if self.builder_config.augment_splits:
             # A bad checkpoint is refused before anything is written.
-            self._tell_seen_patients(self._augment)
+            self._tell_seen_patients()
         return {split: self._generate_examples(split) for split in splits}
 
     def _generate_examples(self, split: str) -> Any:
@@ -326,13 +328,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         pickled = None if augment is None else pickle.dumps(augment)
         return generate_on_beam(make_examples, [(part, pickled) for part in parts])
 
-    def _tell_seen_patients(self, augment: VAEAugment) -> None:
+    def _tell_seen_patients(self) -> None:
         """Tell of evaluation splits with patients whom the network was trained on."""
         config = self.builder_config
-        if config.source == EMBEDDED:
-            return
-        seen = count_seen_patients(config.source, augment, strict=config.strict)
-        for split, count in seen.items():
+        if config.strict:
+            refuse_seen(config.source, self._patients)
+        for split, count in list_seen(self._patients).items():
             logging.getLogger(__name__).warning(
                 "%s was trained on %d patients of the split %r: what is measured on it is too good",
                 config.checkpoint,
@@ -344,6 +345,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _source(self) -> ExampleSource:
         config = self.builder_config
         return open_source(config.source, allow_damaged=config.allow_damaged)
+
+    @functools.cached_property
+    def _patients(self) -> Mapping[str, PatientCounts]:
+        config = self.builder_config
+        if config.source == EMBEDDED:
+            return {}
+        damaged = self._source.splits if config.allow_damaged else ()
+        return count_patients(config.source, self._augment, damaged=damaged)
 
     @functools.cached_property
     def _augment(self) -> VAEAugment:

@@ -110,7 +110,8 @@ def augment(
     )
     if strict:
         with show_work("comparing patients"):
-            calls.count_seen_patients(records, transform, strict=True)
+            known = calls.count_patients(records, transform, damaged=split if allow_damaged else ())
+            calls.refuse_seen(records, known)
     with show_counts("images") as progress:
         report = calls.augment_records(
             records,

@@ -17,14 +17,12 @@ from vae_aug.evaluate.report import print_denoising, print_diversity, write_repo
 from vae_aug.evaluate.speed import WAYS, Speed, list_engines, measure_engines
 from vae_aug.evaluate.subset import Subset
 from vae_aug.evaluate.sweep import Sweep
-from vae_aug.extras.augment_records import (
-    augment_records,
-    count_seen_patients,
-    summarize_records,
-)
+from vae_aug.extras.augment_records import augment_records, summarize_records
 from vae_aug.extras.denoise_files import denoise_files
 from vae_aug.extras.doctor import diagnose, empty_cache, hide_home, measure_cache
+from vae_aug.extras.patients import count_patients, refuse_seen
 from vae_aug.extras.replay import read_provenance, replay_record
+from vae_aug.figures.page import write_report_page
 from vae_aug.ingest.ingest import ingest, ingest_by_patient
 from vae_aug.ingest.reading import find_hashed
 from vae_aug.ingest.splits import count_leaks, find_leaks

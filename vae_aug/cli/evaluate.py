@@ -259,8 +259,9 @@ def membership(
 ) -> None:
     """Infer who was trained on: networks of a recipe on random halves of the patients attack it.
 
-    Takes as long as that many trainings and eight more, which show what the attack can see. Ctrl-C
-    stops; the same command goes on with the networks that are missing, and reports the same.
+    Takes a third longer than that many trainings and eight more, which show what the attack can
+    see. Ctrl-C stops; the same command goes on with the networks that are missing, and reports the
+    same.
     """
     settings = options.read_settings(config)
     chosen = {"steps": steps} if steps else {}

@@ -1,4 +1,4 @@
-"""`demo` and `info`: what the package does, and what a file or folder holds."""
+"""`demo`, `info` and `report`: what the package does, what a file holds, and results as a page."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from vae_aug.cli.console import make_listing, make_table, publish, say, show, sh
 from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import is_folder_of_records, require_file
+from vae_aug.errors import VAEAugError
 from vae_aug.model.stored import read_card, read_manifest
 from vae_aug.records.shards import find_records, read_info
 
@@ -86,6 +87,31 @@ def info(
         _print_summary(place.name, summary)
     else:
         _print_checkpoint(path)
+
+
+@command("vae-aug report run/log.jsonl run/best.json --out run.html")
+def report(
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Files of results, .json or .jsonl: of evaluate, train, ingest, a benchmark, or "
+            "what any command prints with --json."
+        ),
+        require_file,
+    ],
+    out: Annotated[Path, typer.Option(help="The page, a file that needs no network.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Write results as a page for a browser: plots, and tables to sort, filter and copy.
+
+    The page holds all that is in the files, and what they name can be read in it.
+    """
+    if not calls.is_page(out):
+        raise VAEAugError(f"{out}: the name of a page ends in .html.")
+    calls.write_report_page(out, results)
+    publish({"out": out, "files": len(results)})
+    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 
 @contextlib.contextmanager

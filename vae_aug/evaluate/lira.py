@@ -320,7 +320,9 @@ def attack_one(
     )
 
 
-def attack_all(score: str, scores: np.ndarray, members: np.ndarray, seed: int) -> Attack:
+def attack_all(
+    score: str, target: str, scores: np.ndarray, members: np.ndarray, seed: int
+) -> Attack:
     """Attack every network with the help of the others: networks times patients decisions.
 
     Decisions on one patient are no independent ones. So the interval of the AUC is a percentile
@@ -331,12 +333,13 @@ def attack_all(score: str, scores: np.ndarray, members: np.ndarray, seed: int) -
 
     Args:
         score: Name of the score.
+        target: What the networks, or their patients, are called.
         scores: `[N, P]`, calibrated.
         members: `[N, P]`, from `draw_halves`.
         seed: Of resamples and drawn halves.
 
     Returns:
-        The attack, of the target `"networks"`.
+        The attack.
     """
     rng = np.random.default_rng(seed)
     patients = scores.shape[1]
@@ -347,7 +350,7 @@ def attack_all(score: str, scores: np.ndarray, members: np.ndarray, seed: int) -
     shuffled = _shuffle(scores, rng)
     return Attack(
         score,
-        "networks",
+        target,
         patients,
         patients,
         auc,

@@ -10,14 +10,17 @@ The primary measure is fixed before any run: the AUC of `elbo` over patients, of
 Beside it stands the share of members that is found at 10% false positives. `reconstruction` and
 `restoration` are secondary.
 
-An attack that finds nothing may be blind, so three further networks are attacked in the same way:
+An attack that finds nothing may be blind, so there are controls:
 
-- `overfitted` is trained several times as long on a few patients, and has to be caught.
-- `canaries` is trained as long on a half, of which as few patients make up nine tenths of every
-  batch. These have to be found.
-- `start` is trained on nobody, and attacked with a checkpoint's members in the place of its own.
-  If these rank above others there, too, they differ from others in kind, and so the checkpoint's
-  AUC says nothing. Networks need no such control: their halves are drawn at random.
+- `overfitted` is a network that is trained several times as long on a few patients. It has to
+  be caught.
+- `canaries` are planted patients (`vae_aug.evaluate.canaries`), who make up a quarter of every
+  batch. Of them, too, each network is trained on a half, which has to be found. Networks are
+  trained for as many steps more as lets them see the other patients as often as the recipe says.
+- `start` is a network that is trained on nobody, and attacked with a checkpoint's members in the
+  place of its own. If these rank above others there, too, they differ from others in kind, and so
+  the checkpoint's AUC says nothing. Networks need no such control: their halves are drawn at
+  random.
 
 Reference:
     Carlini et al., Membership Inference Attacks From First Principles, IEEE Symposium on Security
@@ -43,6 +46,7 @@ import numpy as np
 from vae_aug.atomic import lock_folder, remove_temporaries, write_atomic
 from vae_aug.config import check_number
 from vae_aug.errors import RecordError, VAEAugError
+from vae_aug.evaluate.canaries import CANARY, plant_canaries
 from vae_aug.evaluate.lira import (
     LEVEL,
     attack_all,
@@ -74,13 +78,13 @@ from vae_aug.words import plural
 REPORT_NAME = "membership.json"
 
 _LEAST_NETWORKS, _LEAST_PATIENTS = 6, 8
-_ROUNDS = 4
-"""How often as long as others the networks that have to be caught are trained."""
+_ROUNDS = 8
+"""How often as long as others the network that has to be caught is trained."""
 
-_CANARIES = 0.9
-"""Share of a batch that canaries are."""
+_CANARIES, _CANARY_SHARE = 16, 0.25
+"""Number of planted patients, and which share of a batch they are."""
 
-_NETWORKS_NAME, _SETTINGS_NAME = "networks", "settings.json"
+_NETWORKS_NAME, _SETTINGS_NAME, _CANARIES_NAME = "networks", "settings.json", "canaries"
 _MAX_BYTES = 2**26
 
 
@@ -97,7 +101,8 @@ def audit_membership(
 ) -> Membership:
     """Train reference networks on halves of the patients, and attack them and a checkpoint.
 
-    `out` holds the scores of each network as soon as it is trained (`networks/`), then the report,
+    `out` holds the planted patients (`canaries/`), the scores of each network as soon as it is
+    trained (`networks/`), then the report,
     `membership.json`. Called again with the same settings, it trains the networks that are missing,
     and its report is the same. A checkpoint may be another one then.
 
@@ -136,21 +141,24 @@ def audit_membership(
         _check_target(target, recipe)
     folder = Path(out)
     with lock_folder(folder):
-        patients = open_patients([os.fspath(one) for one in records], limit)
-        count = len(patients.keys)
+        plant_canaries(folder / _CANARIES_NAME, _CANARIES, seed)
+        folders = [os.fspath(one) for one in (*records, folder / _CANARIES_NAME)]
+        patients = open_patients(folders, limit)
+        planted = np.array([key.startswith(f"patient {CANARY}") for key in patients.keys])
+        count = int(np.sum(~planted))
         if count < _LEAST_PATIENTS:
             raise RecordError(
                 f"{', '.join(map(str, records))}: {plural(count, 'patient')}; an audit of "
                 f"membership needs at least {_LEAST_PATIENTS}, and tells little with fewer than 30."
             )
-        settings = _describe(records, patients, recipe, networks, limit, seed)
+        settings = _describe(records, patients, planted, recipe, networks, limit, seed)
         _keep_settings(folder, settings)
-        runs = _plan_runs(count, networks, seed)
-        scores = _Bench(patients, recipe, folder, progress).score_all(runs)
+        runs = _plan_runs(planted, networks, seed)
+        scores = _Bench(patients, planted, recipe, folder, progress).score_all(runs)
         aimed = None if target is None else _score_target(target, patients, recipe)
         known = _find_members(patients, target)
         settings["checkpoint"] = None if target is None else target.digest
-        report = _conclude(runs, scores, aimed, known, settings)
+        report = _conclude(runs, planted, scores, aimed, known, settings)
         write_atomic(folder / REPORT_NAME, report.to_json().encode())
     return report
 
@@ -186,32 +194,27 @@ class _Run(NamedTuple):
     Attributes:
         name: Of its file.
         members: `[P] bool`, whom it is trained on.
-        canaries: `[P] bool`, those of them who make up `_CANARIES` of every batch.
         rounds: How often it is trained for all steps; 0 for the start itself.
     """
 
     name: str
     members: np.ndarray
-    canaries: np.ndarray
     rounds: int = 1
 
 
-def _plan_runs(patients: int, networks: int, seed: int) -> list[_Run]:
+def _plan_runs(planted: np.ndarray, networks: int, seed: int) -> list[_Run]:
     """Choose whom the networks are trained on, those of the recipe first, then the controls."""
     rng = np.random.default_rng(seed)
-    nobody = np.zeros(patients, bool)
-    halves = draw_halves(networks, patients, rng)
-    runs = [_Run(f"network-{i:03}", half, nobody) for i, half in enumerate(halves)]
-    few, canaries, count = nobody.copy(), nobody.copy(), max(3, patients // 8)
-    few[rng.permutation(patients)[:count]] = True
-    # The second one is of no use; without it, canaries of runs that were begun before would change.
-    half, _ = (draw_halves(2, patients, rng)[0] for _ in range(2))
-    canaries[rng.permutation(np.flatnonzero(half))[:count]] = True
+    members = np.zeros((networks, len(planted)), bool)
+    for part in (~planted, planted):
+        members[:, part] = draw_halves(networks, int(part.sum()), rng)
+    nobody = np.zeros(len(planted), bool)
+    few, known = nobody.copy(), np.flatnonzero(~planted)
+    few[rng.permutation(known)[: max(3, len(known) // 8)]] = True
     return [
-        *runs,
-        _Run("overfitted", few, nobody, _ROUNDS),
-        _Run("canaries", half, canaries, _ROUNDS),
-        _Run(START, nobody, nobody, 0),
+        *(_Run(f"network-{i:03}", half) for i, half in enumerate(members)),
+        _Run("overfitted", few, _ROUNDS),
+        _Run(START, nobody, 0),
     ]
 
 
@@ -221,11 +224,15 @@ class _Bench:
     def __init__(
         self,
         patients: Patients,
+        planted: np.ndarray,
         recipe: Recipe,
         folder: Path,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self._patients, self._recipe, self._progress = patients, recipe, progress
+        steps = math.ceil(recipe.train.steps / (1.0 - _CANARY_SHARE))
+        train = dataclasses.replace(recipe.train, steps=steps)
+        self._recipe = dataclasses.replace(recipe, train=train)
+        self._patients, self._planted, self._progress = patients, planted, progress
         self._folder = folder / _NETWORKS_NAME
         self._folder.mkdir(exist_ok=True)
         self._done = self._total = 0
@@ -261,9 +268,10 @@ class _Bench:
         if not run.rounds:
             self._trainer.start(seed)
         else:
-            parts = [(run.members & ~run.canaries, 1.0 - _CANARIES), (run.canaries, _CANARIES)]
-            if not run.canaries.any():
-                parts = [(run.members, 1.0)]
+            own, canaries = run.members & ~self._planted, run.members & self._planted
+            parts = [(own, 1.0)]
+            if canaries.any():
+                parts = [(own, 1.0 - _CANARY_SHARE), (canaries, _CANARY_SHARE)]
             self._trainer.train(
                 [source for part, _ in parts for source in self._patients.select(part)],
                 [share * weight for part, weight in parts for share in self._patients.share(part)],
@@ -302,6 +310,7 @@ def _read_scores(path: Path, patients: int) -> np.ndarray:
 def _describe(
     records: Sequence[str | os.PathLike[str]],
     patients: Patients,
+    planted: np.ndarray,
     recipe: Recipe,
     networks: int,
     limit: int | None,
@@ -322,9 +331,12 @@ def _describe(
     settings = {
         **settings,
         "records": hashlib.sha256(b"\n".join(content)).hexdigest()[:16],
-        "patients": len(patients.keys),
+        "patients": int(np.sum(~planted)),
+        "canaries": int(np.sum(planted)),
+        "canary_share": _CANARY_SHARE,
+        "rounds": _ROUNDS,
         "unnamed_images": sum(key.startswith("image ") for key in patients.keys),
-        "images": patients.count(),
+        "images": patients.count(~planted),
         "networks": networks,
         "limit": limit,
         "seed": seed,
@@ -342,8 +354,8 @@ def _keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         return
     try:
         before = json.loads(read_bounded(path, _MAX_BYTES))
-        changed = [key for key in settings if before[key] != settings[key]]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        changed = [key for key in settings if before.get(key) != settings[key]]
+    except (ValueError, AttributeError, RecursionError) as error:
         raise VAEAugError(f"{path}: is damaged ({error}). Give another output folder.") from error
     if changed:
         raise ValueError(
@@ -365,6 +377,7 @@ def _find_members(patients: Patients, target: Network | None) -> tuple[np.ndarra
 
 def _conclude(
     runs: Sequence[_Run],
+    planted: np.ndarray,
     scores: np.ndarray,
     aimed: np.ndarray | None,
     known: tuple[np.ndarray, np.ndarray],
@@ -373,32 +386,34 @@ def _conclude(
     """Attack the networks, the controls and the checkpoint, and judge."""
     seed, networks = settings["seed"], settings["networks"]
     members = np.stack([run.members for run in runs[:networks]])
-    own, named = known
+    members, of_canaries = members[:, ~planted], members[:, planted]
+    caught = runs[networks].members[~planted]
+    scores, of_planted = scores[..., ~planted], scores[:, :networks, planted]
+    own, named = (part[~planted] for part in known)
     # With fewer patients not even a checkpoint that leaks everything would be a sign.
     orders = math.comb(int(named.sum()), int(own.sum()))
     sought = min(int(own.sum()), int((named & ~own).sum())) >= 2 and orders > 2 / LEVEL
-    attacks, controls = [], []
     calibrated = [calibrate(values, values[:networks]) for values in scores]
-    for name, values in zip(SCORES, calibrated, strict=True):
-        references = values[:networks]
-        attacks.append(attack_all(name, references, members, seed))
-        ratios = compute_ratios(values[networks:], estimate(references, members))
-        for run, row in zip(runs[networks:], ratios, strict=True):
-            wanted = run.canaries if run.canaries.any() else run.members
-            if run.rounds:
-                controls.append(attack_one(name, run.name, row, wanted, wanted | ~run.members))
-            elif aimed is not None and sought:
-                controls.append(attack_one(name, run.name, row, own, named))
-    if aimed is not None and sought:
-        for index, (name, values) in enumerate(zip(SCORES, calibrated, strict=True)):
-            row = calibrate(aimed[index], scores[index, :networks])
-            ratios = compute_ratios(row, estimate(values[:networks], members))
-            attacks.append(attack_one(name, CHECKPOINT, ratios, own, named))
+    attacks, on_checkpoint, overfitted, canaries, start = [], [], [], [], []
+    for index, name in enumerate(SCORES):
+        references = calibrated[index][:networks]
+        attacks.append(attack_all(name, "networks", references, members, seed))
+        canary_scores = calibrate(of_planted[index], of_planted[index])
+        canaries.append(attack_all(name, "canaries", canary_scores, of_canaries, seed))
+        reference = estimate(references, members)
+        overfit, none = compute_ratios(calibrated[index][networks:], reference)
+        overfitted.append(attack_one(name, "overfitted", overfit, caught, np.ones_like(caught)))
+        if aimed is not None and sought:
+            start.append(attack_one(name, START, none, own, named))
+            row = calibrate(aimed[index, ~planted], scores[index, :networks])
+            ratios = compute_ratios(row, reference)
+            on_checkpoint.append(attack_one(name, CHECKPOINT, ratios, own, named))
+    attacks += on_checkpoint
+    controls = [*overfitted, *canaries, *start]
     primary = calibrated[0][:networks]
     level = LEVEL / sum(attack.score == PRIMARY for attack in attacks)
     power = compute_power(primary, members, seed, level)
     reference = estimate(primary, members)
-    controls.sort(key=lambda one: [run.name for run in runs].index(one.target))
     leaks, verdict = judge(attacks, controls, power)
     missing = aimed is not None and not sought
     return Membership(

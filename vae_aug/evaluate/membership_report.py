@@ -26,7 +26,7 @@ class Membership:
         verdict: One sentence or two.
         notes: What has to be known beside it; sentences.
         attacks: On the recipe's networks and on the checkpoint, of each score.
-        controls: On networks that have to be caught, or must not be.
+        controls: On networks and planted patients that have to be found, or must not be.
         power: Which leak the primary attack on the networks could have missed.
         patients: For each patient, in the order of their sorted hashes, by how many standard
             deviations a network with it scores it higher; of the primary score, shrunk.
@@ -125,6 +125,9 @@ def list_notes(
         *(f"{name}: {text}." for name, text in SCORES.items()),
         "networks: each is attacked with the help of the others, so this is a statement on the "
         "recipe; a checkpoint that validations chose has seen its images no more often.",
+        f"canaries: {settings['canaries']} planted patients, random textures, who make up "
+        f"{settings['canary_share']:.0%} of each batch. Each network was trained on a half of "
+        "them, and for longer, so that it saw the others as often as the recipe says.",
         f"Power is of a leak that raises the scores of all members alike; one of a few patients "
         f"shows in the share that is found, and above {power.threshold:.2f} an AUC is a sign.",
         "The variation of a ladder is not attacked, and neither is what a detector learns.",

@@ -61,6 +61,7 @@ from vae_aug.extras.augment_split import (
 )
 from vae_aug.extras.cards import make_cards
 from vae_aug.extras.croissant import RECORDS
+from vae_aug.extras.patients import TRAIN, PatientCounts, count_patients, list_seen
 from vae_aug.records.about import ABOUT_FILE, read_about
 from vae_aug.records.records import (
     DatasetInfo,
@@ -75,7 +76,6 @@ from vae_aug.workers import Runner, Workers, choose_workers
 
 Progress = Callable[[int, int], None]
 
-_TRAIN = "train"
 PER_BOX = ("fidelity", "contrast", "guarded")
 """What is told of every box."""
 
@@ -129,7 +129,7 @@ def augment_records(
     out: str | os.PathLike[str],
     augment: VAEAugment,
     *,
-    splits: Sequence[str] = (_TRAIN,),
+    splits: Sequence[str] = (TRAIN,),
     augment_evaluation: bool = False,
     allow_damaged: bool = False,
     shards: int | None = None,
@@ -195,7 +195,7 @@ def augment_records(
         part: find_records(source, part, allow_damaged=allow_damaged and part in names)[0]
         for part in info.parts
     }
-    seen = count_seen_patients(source, augment)
+    patients = count_patients(source, augment, damaged=names if allow_damaged else ())
     about = read_about(source)
     copied = [path for part in info.parts if part not in names for path in files[part]]
     reports = {split: SplitReport() for split in names}
@@ -226,9 +226,9 @@ def augment_records(
             done += report.images
         if chosen != 1:
             shutil.rmtree(folder / _PARTS)
-        _write_cards(folder, reports, augment, about)
+        _write_cards(folder, reports, patients, augment, about)
     untouched = {name: info.splits[name].examples for name in info.splits if name not in names}
-    return AugmentReport(reports, untouched, seen)
+    return AugmentReport(reports, untouched, list_seen(patients))
 
 
 def _prepare_for_workers(augment: VAEAugment, workers: Workers) -> bytes:
@@ -265,45 +265,6 @@ def _make_folder(out: Path) -> Iterator[Path]:
             temporary.replace(out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def count_seen_patients(
-    source: str | os.PathLike[str], augment: VAEAugment, *, strict: bool = False
-) -> dict[str, int]:
-    """Count the patients of evaluation splits whom the network was trained on.
-
-    Patients are compared by their salted hashes, so ones ingested with another salt go unnoticed.
-
-    Args:
-        source: Folder of records.
-        augment: The transform; the fingerprint of its checkpoint names the patients.
-        strict: Whether to refuse such a split.
-
-    Returns:
-        Number of such patients by split, for the splits that have any.
-
-    Raises:
-        RecordError: Under `strict` if there are any, or if the records are damaged.
-    """
-    trained_on = augment.checkpoint.patients
-    seen = {}
-    for split in read_info(source).splits:
-        if split == _TRAIN or not trained_on:
-            continue
-        patients: set[str] = set()
-        for path in find_records(source, split)[0]:
-            for _, example in iterate_examples(path):
-                patients.update(name.decode() for name in get_values(example, "image/patient"))
-        if common := len(patients & trained_on):
-            seen[split] = common
-    if seen and strict:
-        counts = ", ".join(f"{count} of the split {split!r}" for split, count in seen.items())
-        raise RecordError(
-            f"{source}: the network was trained on patients of evaluation splits ({counts}), so "
-            "what is measured on them is too good. Train it on the training split's patients only, "
-            "or leave strict (--strict) out."
-        )
-    return seen
 
 
 def summarize_records(
@@ -344,7 +305,7 @@ def _check_splits(
             f"splits must name some of {', '.join(info.splits)}, which {source} has; "
             f"got {', '.join(names) or 'none'}."
         )
-    evaluation = [name for name in names if name != _TRAIN]
+    evaluation = [name for name in names if name != TRAIN]
     if evaluation and not augment_evaluation:
         raise ValueError(
             f"splits names {', '.join(evaluation)}: a model measured on augmented images is not "
@@ -363,6 +324,7 @@ def _copy_files(paths: Iterable[Path], folder: Path) -> None:
 def _write_cards(
     folder: Path,
     reports: Mapping[str, SplitReport],
+    patients: Mapping[str, PatientCounts],
     augment: VAEAugment,
     about: Mapping[str, str],
 ) -> None:
@@ -371,7 +333,8 @@ def _write_cards(
         name: SplitReport(part.examples, boxes=part.boxes, lost=part.lost)
         for name, part in read_info(folder).parts.items()
     }
-    cards = make_cards(folder, RECORDS, {**copied, **reports}, list(reports), augment, about)
+    splits = {**copied, **reports}
+    cards = make_cards(folder, RECORDS, splits, list(reports), patients, augment, about)
     for name, text in cards.items():
         write_atomic(folder / name, text.encode())
 

@@ -21,6 +21,7 @@ from typing import Any
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.extras.augment_split import SplitReport, make_provenance
 from vae_aug.extras.croissant import MEASURED, Layout, make_croissant
+from vae_aug.extras.patients import PatientCounts
 from vae_aug.words import make_markdown_row, make_markdown_table
 
 CROISSANT_FILE, CARD_FILE = "croissant.json", "card.md"
@@ -31,6 +32,8 @@ Written by version {version} of `{command}` with the checkpoint
 `{checkpoint}` (its digest as `vae-aug info` prints it)
 and the settings `{settings}`.
 Augmented images are those that the transform chose; the guard may have left some as they were.
+Seen patients are those of the split whom the checkpoint was trained on, as far as their hashes
+tell; records that were ingested with another salt have others.
 `croissant.json` beside this file tells the same to programs, with a digest of each file.
 
 {splits}
@@ -54,7 +57,8 @@ _CRITERIA = {
     "congruence": "Fidelity of boxes to the source: {fidelity}. One that did not stand out there "
     "counts as preserved. How whole images are distributed "
     "beside those of patients: not measured by this command.",
-    "coverage": "No patient and no lesion is added. Spread of samples: not measured by this "
+    "coverage": "No patient and no lesion is added. Patients and images of each split stand above. "
+    "Spread of samples: not measured by this "
     "command; run `vae-aug evaluate diversity`.",
     "constraint": "Boxes, {boxes} in all, and their labels are the source's. Grey values of "
     "changed images are not calibrated: CT is no longer in Hounsfield units, and values may lie "
@@ -79,6 +83,7 @@ def make_cards(
     layout: Layout,
     reports: Mapping[str, SplitReport],
     augmented: Collection[str],
+    patients: Mapping[str, PatientCounts],
     augment: VAEAugment,
     about: Mapping[str, str],
 ) -> dict[str, str]:
@@ -89,6 +94,7 @@ def make_cards(
         layout: How the records lie in it.
         reports: What each split has.
         augmented: The splits that were augmented.
+        patients: Of the splits whose patients are known.
         augment: The transform.
         about: What the source's owner says, see `vae_aug.records.about`.
 
@@ -100,19 +106,24 @@ def make_cards(
     """
     made = make_provenance(augment)
     measured = {
-        name: _list_measured(name, report, name in augmented) for name, report in reports.items()
+        name: _list_measured(name, report, name in augmented, patients.get(name))
+        for name, report in reports.items()
     }
     croissant = make_croissant(folder, layout, measured, made, about)
     text = json.dumps(croissant, indent=2, ensure_ascii=False, allow_nan=False)
     return {CROISSANT_FILE: f"{text}\n", CARD_FILE: _make_card(layout, measured, made, about)}
 
 
-def _list_measured(name: str, report: SplitReport, is_augmented: bool) -> dict[str, Any]:
+def _list_measured(
+    name: str, report: SplitReport, is_augmented: bool, patients: PatientCounts | None
+) -> dict[str, Any]:
     """Return the values of `MEASURED` for a split; None where nothing was measured."""
     if not is_augmented:
         report = SplitReport(report.images, boxes=report.boxes, lost=report.lost)
     values = (
-        *(name, report.images, report.augmented, report.lost),
+        name,
+        *((None, None) if patients is None else (patients.patients, patients.seen)),
+        *(report.images, report.augmented, report.lost),
         *(report.boxes, report.judged, report.guarded),
         report.guarded / report.boxes if is_augmented and report.boxes else None,
         *(_round(report.lowest_fidelity), _round(report.median_fidelity)),

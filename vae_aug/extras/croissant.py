@@ -48,6 +48,16 @@ _CONTEXT = {
 }
 """The JSON-LD context that Croissant 1.0 prescribes."""
 
+_OF_BOTH = {
+    "license": "license",
+    "citation": "citeAs",
+    "modality": "measurementTechnique",
+    "collection": "rai:dataCollection",
+    "annotation": "rai:dataAnnotationProtocol",
+}
+_OF_SOURCE = {"name": "name", "url": "url", "date_published": "datePublished"}
+"""Terms for what `about.json` says, of the source and what is made from it, or of the source."""
+
 Feature = tuple[str, str, bool, str]
 """Its name, its type, whether a record has a list of them, and what it is."""
 
@@ -157,6 +167,8 @@ def make_tfds_layout(suffix: str) -> Layout:
 
 MEASURED = {
     "split": ("sc:Text", "cr:Split"),
+    "patients": "sc:Integer",
+    "seen_patients": "sc:Integer",
     "images": "sc:Integer",
     "augmented_images": "sc:Integer",
     "lost_images": "sc:Integer",
@@ -212,7 +224,7 @@ def make_croissant(
             f"Images with boxes, written by `{layout.command}`. Images of some splits were varied "
             "or denoised by a variational autoencoder; boxes are the source's."
         ),
-        **_make_rai(layout, measured, made),
+        **_make_rai(layout, measured, made, about),
         "distribution": [*files, shards],
         "recordSet": [_make_examples(layout), _make_splits(measured)],
     }
@@ -225,10 +237,9 @@ def _state_origin(about: Mapping[str, str]) -> dict[str, Any]:
     """
     if not about:
         return {}
-    terms = {"license": "license", "citation": "citeAs"}
-    own = {term: about[key] for key, term in terms.items() if key in about}
-    terms |= {"name": "name", "url": "url", "date_published": "datePublished"}
-    source: dict[str, Any] = {term: about[key] for key, term in terms.items() if key in about}
+    source: dict[str, Any] = {term: about[key] for key, term in _OF_SOURCE.items() if key in about}
+    own = {term: about[key] for key, term in _OF_BOTH.items() if key in about}
+    source |= own
     kinds = {"person": "sc:Person", "organization": "sc:Organization"}
     makers = [{"@type": kind, "name": about[key]} for key, kind in kinds.items() if key in about]
     if makers:
@@ -288,7 +299,9 @@ def _make_splits(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "@id": "splits",
         "name": "splits",
         "description": (
-            "Counts and measurements of each split. The fidelity of a box compares its content "
+            "Counts and measurements of each split. Seen patients are those whom the checkpoint "
+            "was trained on, as far as hashes tell; null if it is not known. The fidelity of a "
+            "box compares its content "
             "with the source: 1 if it is preserved, or if there was nothing to lose, since the box "
             "did not stand out in the source; null if nothing was judged."
         ),
@@ -305,7 +318,10 @@ def _make_splits(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _make_rai(
-    layout: Layout, measured: Mapping[str, Mapping[str, Any]], made: Mapping[str, Any]
+    layout: Layout,
+    measured: Mapping[str, Mapping[str, Any]],
+    made: Mapping[str, Any],
+    about: Mapping[str, str],
 ) -> dict[str, Any]:
     """Tell in the vocabulary for responsible AI what the run knows of its records."""
     judged = [values for values in measured.values() if values["guarded_share"] is not None]
@@ -330,6 +346,7 @@ def _make_rai(
             "A network may add structures that the patient does not have, and remove others; "
             "outside of boxes nothing was judged.",
             f"In augmented splits {plural(unjudged, 'box')} could not be judged.",
+            *([f"As stated of the source: {about['caveats']}"] if "caveats" in about else []),
         ],
         "rai:personalSensitiveInformation": [
             "Images of patients, changed or not, are not anonymous.",

@@ -15,6 +15,7 @@ import os
 import string
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,18 @@ from vae_aug.errors import VAEAugError
 from vae_aug.figures.drawing import COLOURS
 from vae_aug.figures.sheet import Panel, find_scale, find_window, to_shares
 from vae_aug.json_values import make_json
+from vae_aug.limits import read_bounded
 
 PAGE_SUFFIXES = (".html", ".htm")
 """Ends of the names of files that are pages, in lower case."""
 
+MAX_RESULT_BYTES = 2**24
+"""Most bytes of all files of a page of results; a night of training logs a tenth."""
+
 MAX_PIXEL_BYTES = 2**28
 """Most bytes of a page's images, packed. Browsers hold no text of 2**29 letters."""
 
-_SHARED = {"css": ("page.css",), "js": ("page.js", "pixels.js")}
+_SCRIPTS = {"preview": ("page.js", "pixels.js", "preview.js"), "report": ("page.js", "report.js")}
 
 
 def write_page(
@@ -85,20 +90,42 @@ def write_page(
     write_atomic(path, fill_page("preview", data))
 
 
+def write_report_page(
+    path: str | os.PathLike[str], files: Sequence[str | os.PathLike[str]]
+) -> None:
+    """Write a page that shows results: their figures, tables and plots.
+
+    Args:
+        path: The page.
+        files: At least one file of results, as commands and benchmarks write them: `.json`, or
+            `.jsonl` with a value on each line. The page holds all that is in them.
+
+    Raises:
+        VAEAugError: If a file cannot be read, has another suffix or is no JSON, or all are too
+            large for a page.
+        OSError: If the page cannot be written.
+    """
+    contents, room = [], MAX_RESULT_BYTES
+    for file in map(Path, files):
+        content = read_bounded(file, room)
+        room -= len(content)
+        contents.append({"name": file.name, "content": _read_result(file, content)})
+    write_atomic(path, fill_page("report", {"files": contents}))
+
+
 def fill_page(name: str, data: Mapping[str, Any]) -> bytes:
     """Put styles, script and data into a template.
 
     Args:
-        name: Of a template, a style and a script in the folder `pages`. Style and script follow
-            those that all pages share.
+        name: Of a template and a style in the folder `pages`: preview or report. The style follows
+            that which all pages share.
         data: What the script reads, as `make_json` takes it.
 
     Returns:
         The page, in UTF-8. Equal data make equal bytes.
     """
-    style, script = (
-        "".join(map(read_part, (*shared, f"{name}.{kind}"))) for kind, shared in _SHARED.items()
-    )
+    style = "".join(map(read_part, ("page.css", f"{name}.css")))
+    script = "".join(map(read_part, _SCRIPTS[name]))
     policy = (
         f"default-src 'none'; script-src {_hash_source(script)}; style-src {_hash_source(style)}; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
@@ -151,6 +178,35 @@ def pack_pixels(image: np.ndarray) -> str:
     steps = (image - left).astype(image.dtype.newbyteorder(">"))
     planes = steps.reshape(-1, 1).view(np.uint8).T
     return base64.b64encode(zlib.compress(planes.tobytes())).decode()
+
+
+def _read_result(path: Path, content: bytes) -> Any:
+    """Read JSON, or the list of the values on each line."""
+    place = ""
+    try:
+        match path.suffix.lower():
+            case ".json":
+                return _parse(content)
+            case ".jsonl":
+                values = []
+                for number, line in enumerate(content.splitlines(), 1):
+                    place = f", line {number}"
+                    if line.strip():
+                        values.append(_parse(line))
+                return values
+            case suffix:
+                raise VAEAugError(f"{path}: expected .json or .jsonl; got {suffix!r}.")
+    except (ValueError, RecursionError) as error:
+        raise VAEAugError(f"{path}{place}: no JSON of results: {error}") from error
+
+
+def _parse(text: bytes) -> Any:
+    """Parse JSON; whole numbers that JavaScript would round become text."""
+    return make_json(json.loads(text, parse_int=_parse_int))
+
+
+def _parse_int(digits: str) -> int | str:
+    return int(digits) if abs(int(digits)) <= 2**53 else digits
 
 
 def _hash_source(text: str) -> str:

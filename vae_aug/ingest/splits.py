@@ -233,9 +233,9 @@ def find_leaks(
 
 
 def count_leaks(leaks: Sequence[Leak]) -> str:
-    """Count leaks by their kind, e.g. `"1 patient, 0 source_id, 2 image"`."""
+    """Count leaks by their kind, e.g. `"1 patient, 0 source_ids, 2 images"`."""
     kinds = collections.Counter(leak.kind for leak in leaks)
-    return ", ".join(f"{kinds[kind]} {kind}" for kind in ("patient", "source_id", "image"))
+    return ", ".join(plural(kinds[kind], kind) for kind in ("patient", "source_id", "image"))
 
 
 def _read_split(directory: Path, name: str, count: Callable[[], None]) -> _Held:

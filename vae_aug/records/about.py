@@ -1,4 +1,4 @@
-"""What the owner of records says of them in `about.json` beside them: licence, origin, citation.
+"""What the owner of records says of them in `about.json` beside them: licence, origin, caveats.
 
 No command knows these, and whoever is handed records asks for them first. The file is optional and
 written by hand; cards repeat it word by word.
@@ -23,6 +23,10 @@ FIELDS = {
     "person": "who made it, if a person",
     "organization": "who made it, if an organization or a group",
     "date_published": "day of publication, as 2026-11-30",
+    "modality": "what the images are, e.g. MR, T2-FLAIR, axial slices",
+    "collection": "where, when, on which scanners, and of whom they were taken",
+    "annotation": "who marked what, and how it became boxes",
+    "caveats": "what whoever uses them has to know, e.g. who is missing",
 }
 """Keys that the file may have, each with text."""
 

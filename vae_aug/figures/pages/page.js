@@ -53,3 +53,8 @@ function showTheme() {
   const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   parts.theme.ariaPressed = String((chosen || system) === "dark");
 }
+
+function switchTheme() {
+  write("theme", parts.theme.ariaPressed === "true" ? "light" : "dark");
+  showTheme();
+}

@@ -263,7 +263,7 @@ const actions = {
   resetWindow: () => { clearWindow(); update(); },
   variant: () => choose("variant", read("variant") % (shown.case.states.length - 1) + 1),
   boxes: () => choose("boxes", read("boxes") === "on" ? "off" : "on"),
-  theme: () => choose("theme", parts.theme.ariaPressed === "true" ? "light" : "dark"),
+  theme: () => { switchTheme(); update(); },
 };
 
 function press(event) {

@@ -1,0 +1,31 @@
+"""The matrix of versions: what it reads of a run of the tests."""
+
+from __future__ import annotations
+
+from benchmarks.matrix import read_outcome, works
+
+
+def test_counts_and_names_of_failures_are_read():
+    text = (
+        "..F.s                       [100%]\n"
+        "3.2s call tests/test_a.py::test_slow\n"
+        "FAILED tests/test_a.py::test_b[1 failed] - assert 0\n"
+        "ERROR tests/test_a.py::test_c - OSError\n"
+        "1 failed, 6549 passed, 11 skipped, 1 error in 716.31s (0:11:56)\n"
+    )
+    assert read_outcome(text) == {
+        "passed": 6549,
+        "failed": 2,
+        "skipped": 11,
+        "failures": ["tests/test_a.py::test_b[1 failed]", "tests/test_a.py::test_c"],
+    }
+
+
+def test_versions_work_if_demo_and_tests_do():
+    demo = {"ended_well": True, "seconds": 9}
+    passed, none = read_outcome("2 passed in 1s"), read_outcome("Segmentation fault\n")
+    assert works({"installed": True, "demo": demo, "tests": passed})
+    assert not works({"installed": True, "demo": demo, "tests": none})
+    assert not works({"installed": True, "demo": demo, "tests": passed | {"failed": 1}})
+    assert not works({"installed": True, "demo": demo | {"ended_well": False}, "tests": passed})
+    assert not works({"installed": False, "reason": "no such version"})
