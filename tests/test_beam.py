@@ -81,6 +81,15 @@ def test_a_runner_goes_on_where_another_run_stopped(tmp_path, monkeypatch):
     assert read_files(out) == read_files(tmp_path / "whole")
 
 
+def test_an_error_of_ours_is_repeated(tmp_path, monkeypatch):
+    def refuse(*task):
+        raise RecordError("/out: cannot be written (No space left on device).")
+
+    monkeypatch.setattr(blocks, "make_block", refuse)
+    with pytest.raises(RecordError, match=r"failed \(/out: .*No space left on device\)\.\); its"):
+        ingest(write_many(tmp_path / "in"), tmp_path / "out", salt="s", runner="FnApiRunner")
+
+
 def test_workers_that_do_not_share_the_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "make_block", lambda *task: None)
     with pytest.raises(

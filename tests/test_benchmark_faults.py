@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-faults = importlib.import_module("faults")
+faults, disk_faults = map(importlib.import_module, ("faults", "disk_faults"))
 
 # Each waits, at its first run, to be killed after it wrote something.
 STEPS = """
@@ -45,10 +45,14 @@ def test_what_a_second_run_leaves_is_compared(tmp_path, script, lost, wrong, lef
     assert faults.summarize([trial, trial])["lost"] == 2 * lost
 
 
-def test_the_page_has_the_table_that_the_results_give():
+def test_the_page_has_the_tables_that_the_results_give():
     page = (ROOT / "docs" / "large-sets.md").read_text()
-    results = json.loads((faults.RESULTS / "faults.json").read_text())
-    assert faults.make_table(results["summary"]) in page
+    killed, disks = (
+        json.loads((faults.RESULTS / name).read_text())
+        for name in ("faults.json", "disk-faults.json")
+    )
+    assert faults.make_table(killed["summary"]) in page
+    assert disk_faults.make_table(disks["results"]) in page
 
 
 def test_a_command_that_ends_before_its_kill_is_no_trial(tmp_path):

@@ -162,6 +162,30 @@ def test_another_checkpoint_or_range_is_refused(tmp_path, vae):
         VAEAugment(vae, value_range=(0, 200)).cache(make_dataset(), tmp_path)
 
 
+def test_an_error_of_the_disk_is_named_and_one_of_the_dataset_stays(tmp_path, vae, monkeypatch):
+    class Full(tf.io.TFRecordWriter):
+        def write(self, record):
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    augment = VAEAugment(vae)
+    (tmp_path / "file").touch()
+    with pytest.raises(CacheError, match=r"file/cache: the cache cannot be written \(Not a dir"):
+        augment.cache(make_dataset(), tmp_path / "file" / "cache")
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.io, "TFRecordWriter", Full)
+        with pytest.raises(CacheError, match=r"No space left on device\)\. Free space"):
+            augment.cache(make_dataset(), tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["cache.json"]
+
+    def fail(element):
+        tf.debugging.assert_less(element["image"][0, 0, 0], tf.constant(0, tf.uint8))
+        return element
+
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        augment.cache(make_dataset().map(fail), tmp_path / "cache")
+    assert read_images(augment.cache(make_dataset(), tmp_path / "cache")).shape[0] == COUNT
+
+
 def test_a_foreign_or_damaged_folder_is_refused(tmp_path, vae):
     augment = VAEAugment(vae)
     (tmp_path / "thesis.txt").write_text("mine")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from vae_aug.errors import MissingPackageError, RecordError
+from vae_aug.errors import MissingPackageError, RecordError, VAEAugError
 
 try:
     import apache_beam as beam
@@ -40,9 +40,11 @@ def run_on_beam(
         with pipeline:
             _ = pipeline | beam.Create(tasks) | beam.Reshuffle() | beam.MapTuple(function)
     except Exception as error:
-        # A message of the runner may quote a task, and with it a patient.
+        # A message of the runner may quote a task, and with it a patient; ours do not.
+        ours = isinstance(error, VAEAugError)
+        reason = str(error).partition(" [while running")[0] if ours else type(error).__name__
         raise RecordError(
-            f"the Beam runner {runner!r} failed ({type(error).__name__}); its own log says why. "
+            f"the Beam runner {runner!r} failed ({reason}); its own log says more. "
             "Run it again when that is mended."
         ) from error
 

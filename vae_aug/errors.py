@@ -13,7 +13,7 @@ class CheckpointError(VAEAugError):
 
 
 class CacheError(VAEAugError):
-    """A cache of descriptions is damaged, or was made with another network or other settings."""
+    """A cache of descriptions is damaged, was made with other settings, or cannot be written."""
 
 
 class DicomError(VAEAugError):

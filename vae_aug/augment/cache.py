@@ -12,6 +12,7 @@ A description is a `tf.train.Example` of serialised tensors: `fingerprint`, of t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -60,7 +61,7 @@ def open_cache(
 
     Raises:
         CacheError: If the folder holds something else, or descriptions made with another network,
-            value range or version of this format.
+            value range or version of this format, or cannot be written.
         ValueError: If the elements are batches, the dataset is infinite, or the network has no
             digest.
     """
@@ -144,7 +145,8 @@ def _describe_missing(
     described = leave_untuned(rest.map(describe, num_parallel_calls=2, deterministic=True))
     shapes = {name: spec.shape.as_list() for name, spec in described.element_spec[1].items()}
     manifest = {**wanted, "tensors": shapes, "elements": None}
-    folder.mkdir(parents=True, exist_ok=True)
+    with _name_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     _write_manifest(folder, manifest)
     examples = described.map(_do_not_convert(_serialize)).as_numpy_iterator()
     elements = whole * ELEMENTS_PER_FILE
@@ -160,7 +162,21 @@ def _describe_missing(
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
+    with _name_disk(folder):
+        write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+@contextlib.contextmanager
+def _name_disk(folder: Path) -> Iterator[None]:
+    """Turn what the disk raises into a `CacheError`."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+        raise CacheError(
+            f"{folder}: the cache cannot be written ({reason}). Free space or fix permissions and "
+            "run it again; it goes on from the last whole file."
+        ) from error
 
 
 def _serialize(fingerprint: tf.Tensor, known: Known) -> dict[str, tf.Tensor]:
@@ -182,12 +198,17 @@ def _write_file(path: Path, examples: Iterator[dict[str, bytes]]) -> int:
     temporary = make_temporary_path(path)
     written = 0
     try:
-        with tf.io.TFRecordWriter(str(temporary)) as writer:
-            for example in examples:
-                writer.write(_make_example(example).SerializeToString(deterministic=True))
-                written += 1
-        if written:
-            temporary.replace(path)
+        with _name_disk(path.parent):
+            writer = tf.io.TFRecordWriter(str(temporary))
+        for example in examples:  # whose errors are those of the dataset
+            record = _make_example(example).SerializeToString(deterministic=True)
+            with _name_disk(path.parent):
+                writer.write(record)
+            written += 1
+        with _name_disk(path.parent):
+            writer.close()
+            if written:
+                temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return written
