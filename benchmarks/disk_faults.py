@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -70,7 +71,8 @@ def try_disk(
     """
     with mount(size) as disk:
         done = run(command, folder, disk / "out")
-        said = done.stderr.strip().splitlines() or [""]
+        plain = re.sub(r"\x1b\[\w*", "", done.stderr)  # without what moves the cursor
+        said = [line for line in plain.splitlines() if line.strip()] or [""]
         named = str(disk) in said[-1] and any(reason in said[-1] for reason in _REASONS)
         remount = ["mount", "-o", f"remount,rw,size={_ROOM}", str(disk)]
         subprocess.run(remount, check=True)
