@@ -27,7 +27,7 @@ from throughput import RESULTS, describe_machine
 from vae_aug.atomic import write_atomic
 from vae_aug.words import make_markdown_table
 
-_NO_ROOM, _ROOM, _BLOCK = 16 * 1024, 2**28, 4096
+_NO_ROOM, _ROOM, _BLOCK = 16 * 1024, 2**30, 4096
 _REASONS = ("No space left on device", "Read-only file system")
 
 

@@ -124,7 +124,7 @@ def test_who_is_trained_on(records, scorer, tmp_path):
         assert len(sets[first] - own[first]) == len(sets[second] - own[second]) == 8
     for hashes, shares, _ in scorer.trained[:8]:
         counts, (*_, planted) = [len(names) for names in hashes], hashes
-        assert all(name.startswith(CANARY) for name in planted) and len(planted) == 16
+        assert all(name.startswith(CANARY) for name in planted) and len(planted) == 8
         # All images of patients count alike, and canaries are a quarter of a batch.
         wanted = 0.75 * np.array(counts[:-1]) / sum(counts[:-1])
         np.testing.assert_allclose(shares, [*wanted, 0.25])
@@ -189,12 +189,8 @@ def test_planted_patients_are_unlike_each_other(tmp_path):
     patients = open_patients([str(tmp_path / "a")])
     assert patients.keys == [f"patient {CANARY}{number:03}" for number in range(4)]
     first, second = (make_canary(np.random.default_rng(seed)) for seed in (1, 2))
-    assert first.shape == (2, 128, 128, 1) and first.dtype == np.uint8
-
-    def correlate(one, other):
-        return np.corrcoef(one.ravel(), other.ravel())[0, 1]
-
-    assert correlate(*first) > 0.6 and abs(correlate(first[0], second[0])) < 0.2
+    assert first.shape == (128, 128, 1) and first.dtype == np.uint8
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
 
 
 def test_a_checkpoint_is_attacked_whose_patients_are_known(records, scorer, tmp_path):
