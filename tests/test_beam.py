@@ -86,7 +86,7 @@ def test_an_error_of_ours_is_repeated(tmp_path, monkeypatch):
         raise RecordError("/out: cannot be written (No space left on device).")
 
     monkeypatch.setattr(blocks, "make_block", refuse)
-    with pytest.raises(RecordError, match=r"failed \(/out: .*No space left on device\)\.\); its"):
+    with pytest.raises(RecordError, match=r"FnApiRunner' failed: /out: .*device\)\.$"):
         ingest(write_many(tmp_path / "in"), tmp_path / "out", salt="s", runner="FnApiRunner")
 
 

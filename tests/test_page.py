@@ -226,11 +226,11 @@ def test_pixels_of_another_dtype_are_refused(tmp_path):
     ("name", "content", "told"),
     [
         ("a.csv", b"a,b", r"a\.csv: expected \.json or \.jsonl; got '\.csv'"),
-        ("a.json", b'{"a": 1', r"a\.json: no JSON of results"),
-        ("a.json", b"\xff\xfe", r"a\.json: no JSON of results"),
-        ("a.json", b"[" * 100_000, r"a\.json: no JSON of results"),
-        ("a.json", b"[" * 700 + b"]" * 700, r"a\.json: no JSON of results"),
-        ("a.jsonl", b'{"a": 1}\n\n{"a"', r"a\.jsonl, line 3: no JSON of results"),
+        ("a.json", b'{"a": 1', r"a\.json: is no valid JSON"),
+        ("a.json", b"\xff\xfe", r"a\.json: is no valid JSON"),
+        ("a.json", b"[" * 100_000, r"a\.json: is no valid JSON"),
+        ("a.json", b"[" * 700 + b"]" * 700, r"a\.json: is no valid JSON"),
+        ("a.jsonl", b'{"a": 1}\n\n{"a"', r"a\.jsonl, line 3: is no valid JSON"),
     ],
 )
 def test_what_is_no_result_is_named(tmp_path, name, content, told):

@@ -180,11 +180,11 @@ def test_values_that_make_no_table_are_listed(page):
         ["tensorflow", "1.5", "\u2013"],
         ["openvino", "2.5", "x"],
     ]
-    assert list_texts(page, "file-1", ".muted") == ["40 values, mean 1.95, from 0 to 3.9"]
+    assert "40 values, mean 1.95, from 0 to 3.9" in list_texts(page, "file-1", ".muted")
     assert page.evaluate("parts['file-1'].querySelectorAll('.column').length") == 24
     told = page.evaluate("parts['file-2'].innerText")
     assert "text" in told
-    assert list_texts(page, "file-0", "dd") == [ATTACK, "0", "64, 64", "\u2013"]
+    assert list_texts(page, "file-0", "dd") == [ATTACK, "0", "64, 64", "not known"]
     assert list_texts(page, "file-2", "dt") == ["2", "3", "4", "5", "6"]
 
 

@@ -41,10 +41,11 @@ def run_on_beam(
             _ = pipeline | beam.Create(tasks) | beam.Reshuffle() | beam.MapTuple(function)
     except Exception as error:
         # A message of the runner may quote a task, and with it a patient; ours do not.
-        ours = isinstance(error, VAEAugError)
-        reason = str(error).partition(" [while running")[0] if ours else type(error).__name__
+        if isinstance(error, VAEAugError):
+            said = str(error).partition(" [while running")[0]
+            raise RecordError(f"the Beam runner {runner!r} failed: {said}") from error
         raise RecordError(
-            f"the Beam runner {runner!r} failed ({reason}); its own log says more. "
+            f"the Beam runner {runner!r} failed ({type(error).__name__}); its own log says why. "
             "Run it again when that is mended."
         ) from error
 

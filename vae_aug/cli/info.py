@@ -105,13 +105,13 @@ def report(
 ) -> None:
     """Write results as a page for a browser: plots, and tables to sort, filter and copy.
 
-    The page holds all that is in the files, and what they name can be read in it.
+    The page holds all that is in the files: names, folders and settings, too.
     """
-    if not calls.is_page(out):
-        raise VAEAugError(f"{out}: the name of a page ends in .html.")
+    if not calls.is_page(out) or not out.parent.is_dir():
+        raise VAEAugError(f"{out}: a page is a file whose name ends in .html, in a folder.")
     calls.write_report_page(out, results)
     publish({"out": out, "files": len(results)})
-    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    say(f"{out}: {out.stat().st_size / 1e3:.0f} kB")
 
 
 @contextlib.contextmanager

@@ -32,8 +32,8 @@ Written by version {version} of `{command}` with the checkpoint
 `{checkpoint}` (its digest as `vae-aug info` prints it)
 and the settings `{settings}`.
 Augmented images are those that the transform chose; the guard may have left some as they were.
-Seen patients are those of the split whom the checkpoint was trained on, as far as their hashes
-tell; records that were ingested with another salt have others.
+Seen patients are those of the split whom the checkpoint was trained on, by their hashes; empty if
+it is not known, as for records that were ingested with another salt.
 `croissant.json` beside this file tells the same to programs, with a digest of each file.
 
 {splits}
@@ -164,7 +164,10 @@ def _tell_origin(about: Mapping[str, str]) -> str:
     if about:
         rows = ((key.replace("_", " "), text.replace("|", r"\|")) for key, text in about.items())
         table = make_markdown_table(("", "stated"), rows)
-        told = ["As stated by the owner of the source:", table]
+        told = [
+            "As stated in the file `about.json` of the source, which nobody has checked:",
+            table,
+        ]
     if "license" not in about:
         told.append(
             "**No licence is stated.** Ask whoever collected the images before they are used or "

@@ -26,7 +26,8 @@ class PatientCounts:
 
     Attributes:
         patients: Distinct ones, among the records that name one.
-        seen: How many of them the checkpoint was trained on; None if it does not say on whom.
+        seen: How many of them the checkpoint was trained on; None if it does not say on whom, or
+            names nobody of the records, whose hashes may then be of another salt.
     """
 
     patients: int
@@ -50,13 +51,14 @@ def count_patients(
     Raises:
         RecordError: If another part is damaged.
     """
-    trained_on = augment.checkpoint.patients
-    counts = {}
-    for part in read_info(source).parts:
-        if patients := _read_patients(Path(source), part, part in damaged):
-            seen = len(patients & trained_on) if trained_on else None
-            counts[part] = PatientCounts(len(patients), seen)
-    return counts
+    parts = read_info(source).parts
+    patients = {part: _read_patients(Path(source), part, part in damaged) for part in parts}
+    seen = {part: len(found & augment.checkpoint.patients) for part, found in patients.items()}
+    return {
+        part: PatientCounts(len(found), seen[part] if any(seen.values()) else None)
+        for part, found in patients.items()
+        if found
+    }
 
 
 def list_seen(counts: Mapping[str, PatientCounts]) -> dict[str, int]:

@@ -197,7 +197,7 @@ def _read_result(path: Path, content: bytes) -> Any:
             case suffix:
                 raise VAEAugError(f"{path}: expected .json or .jsonl; got {suffix!r}.")
     except (ValueError, RecursionError) as error:
-        raise VAEAugError(f"{path}{place}: no JSON of results: {error}") from error
+        raise VAEAugError(f"{path}{place}: is no valid JSON: {error}.") from error
 
 
 def _parse(text: bytes) -> Any:

@@ -45,7 +45,7 @@ function flatten(row, prefix = "", cells = Object.create(null)) {
     if (isPlain(value)) cells[name] = { value };
     else if (isPlainList(value)) {
       const long = value.length > FEW_VALUES;
-      cells[name] = { value: long ? `${value.length} values` : value.map(format).join(", ") };
+      cells[name] = { value: long ? `${value.length} values` : value.map(format).join(", "), list: true };
     } else if (Array.isArray(value)) return null;
     else if (isEstimate(value)) {
       const { mean, low, high, ...others } = value;
@@ -90,7 +90,8 @@ function findColumns(rows) {
   return names.map((name) => {
     const values = rows.map((row) => row[name]?.value ?? null).filter((value) => value !== null);
     const numeric = values.length > 0 && values.every((value) => typeof value === "number");
-    return { name, numeric, choices: [...new Set(values)] };
+    const list = rows.some((row) => row[name]?.list);
+    return { name, numeric, list, choices: [...new Set(values)] };
   });
 }
 
@@ -212,17 +213,17 @@ function plotHistogram(values, name) {
 
 // What tells rows apart: their texts, of columns in which the rows differ.
 function labelRows(rows, columns) {
-  const texts = columns.filter((column) => !column.numeric && column.choices.length > 1);
+  const texts = columns.filter(({ numeric, list, choices }) => !numeric && !list && choices.length > 1);
   return rows.map((row) => texts.map(({ name }) => format(row[name]?.value)).join(", "));
 }
 
-// Where texts are not enough: figures that several rows have in common, as settings are.
+// Where texts are not enough: figures that several rows have in common, as settings are, and what stands first.
 function tellApart(rows, columns) {
   const settings = [];
   let labels = labelRows(rows, columns);
-  for (const { name, numeric, choices } of columns) {
+  for (const [at, { name, numeric, choices }] of columns.entries()) {
     if (new Set(labels).size === rows.length) break;
-    if (!numeric || choices.length < 2 || choices.length === rows.length) continue;
+    if (!numeric || choices.length < 2 || (choices.length === rows.length && at > 0)) continue;
     settings.push(name);
     labels = labels.map((label, at) => `${label}${label && ", "}${nameOf(name)} ${format(rows[at][name]?.value)}`);
   }
@@ -303,14 +304,17 @@ class Sheet {
     const growing = findGrowing(groupRows(rows, labelRows(rows, this.columns)), this.columns);
     const others = figures.filter((column) => column !== growing);
     const settings = growing ? [] : tellApart(rows, this.columns).settings;
-    const measured = others.find(({ name }) => !settings.includes(name)) ?? others[0];
+    const varies = ({ name, choices }) => choices.length > 1 && !settings.includes(name);
+    const measured = others.find(varies) ?? others[0];
     this.measure = (others.find((column) => column.ranged) ?? measured)?.name;
     this.plot = make("div");
     this.frame = make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: title });
     this.more = make("button", { type: "button" });
     this.more.addEventListener("click", () => { this.whole = true; this.show(); });
     this.tools = make("div", { className: "bar tools" }, ...this.listTools(figures));
-    this.element = make("div", {}, this.tools, this.plot, this.frame, this.more);
+    const note = make("p", { className: "muted" }, "In brackets: the interval of the figure before it, as the file has it.");
+    note.hidden = !this.columns.some((column) => column.ranged);
+    this.element = make("div", {}, this.tools, this.plot, this.frame, note, this.more);
     this.show();
   }
 
@@ -322,8 +326,8 @@ class Sheet {
       chooser.lastChild.value = this.measure;
       tools.push(chooser);
     }
-    for (const { name, numeric, choices } of this.columns) {
-      if (numeric || choices.length < 2 || choices.length > MOST_CHOICES || choices.length === this.all.length) continue;
+    for (const { name, numeric, list, choices } of this.columns) {
+      if (numeric || list || choices.length < 2 || choices.length > MOST_CHOICES || choices.length === this.all.length) continue;
       const options = [["", "all"], ...choices.map((choice, at) => [at, format(choice)])];
       tools.push(makeChooser(nameOf(name), options, (at) => {
         this.wanted = this.wanted.filter((one) => one.name !== name);
@@ -395,7 +399,7 @@ class Sheet {
 
 function listValues(entries) {
   const items = entries.flatMap(([key, value]) => {
-    const text = isPlain(value) ? format(value) : value.map(format).join(", ") || NONE;
+    const text = value === null ? "not known" : isPlain(value) ? format(value) : value.map(format).join(", ") || NONE;
     return [make("dt", {}, nameOf(key)), make("dd", {}, text)];
   });
   return make("dl", {}, ...items);
@@ -412,6 +416,7 @@ function showList(name, values) {
   if (figures.length > FEW_VALUES && figures.length === values.filter((value) => value !== null).length) {
     const [low, high] = [Math.min, Math.max].map((find) => figures.reduce((one, other) => find(one, other)));
     const mean = figures.reduce((sum, value) => sum + value, 0) / figures.length;
+    if (low === high) return [make("p", { className: "muted" }, `${values.length} values, all ${format(low)}`)];
     const told = `${values.length} values, mean ${format(mean)}, from ${format(low)} to ${format(high)}`;
     return [make("p", { className: "muted" }, told), plotHistogram(figures, name)];
   }
