@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import types
 
 import keras
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.train.run_files import TrainingError
-from vae_aug.train.state import State, restore, restore_files
+from vae_aug.train.state import State, restore, restore_files, save_files
 
 pytestmark = pytest.mark.usefixtures("short_stages")
 
@@ -53,6 +54,21 @@ def test_the_state_of_a_stopped_run_comes_back(stopped):
     state = make_small_state()
     state.best.assign(-np.inf)
     restore(state, stopped)  # begins anew
+
+
+def test_what_a_kill_or_a_clock_that_was_set_back_leaves_is_removed(tmp_path, monkeypatch):
+    folder, checkpoint = tmp_path / "state", make_small_state().make_checkpoint()
+    save_files(restore_files(checkpoint, folder, keep=2), 10)
+    (folder / "ckpt-20_temp").mkdir()
+    (folder / "ckpt-20_temp" / "part-00000-of-00001.data-00000-of-00001.tempstate1").touch()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 86_400)
+    manager = restore_files(checkpoint, folder, keep=2)
+    save_files(manager, 20)
+    save_files(manager, 30)
+    names = {path.name.partition(".")[0] for path in folder.iterdir()}
+    assert names == {"checkpoint", "ckpt-20", "ckpt-30"}
+    assert restore_files(checkpoint, folder, keep=2).latest_checkpoint.endswith("ckpt-30")
 
 
 def test_what_dropout_draws_next_comes_back(tmp_path):

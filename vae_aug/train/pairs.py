@@ -16,7 +16,7 @@ from vae_aug.model.latent import sample_posterior
 from vae_aug.model.loss import kl_divergence
 from vae_aug.model.transformation import LATENT_DIM, TransformationVAE
 from vae_aug.train.run_files import TrainingError
-from vae_aug.train.state import restore_files
+from vae_aug.train.state import restore_files, save_files
 
 _COARSE = 16
 """Side in pixels of the images in which partners are sought."""
@@ -152,7 +152,7 @@ def train_transformation(
         if number == config.steps:
             network.strength.assign(calibrate(network, squares, pairs, config.seed))
         if manager and (number % config.save_every == 0 or number == config.steps):
-            manager.save(checkpoint_number=number)
+            save_files(manager, number)
         if progress is not None:
             progress(number, figures)
     return network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,25 @@ def restore_files(checkpoint: tf.train.Checkpoint, folder: Path, keep: int) -> A
             f"{folder}: the state of the run is damaged ({reason}). {advice}"
         ) from error
     return manager
+
+
+def save_files(manager: Any, number: int) -> None:
+    """Save variables, and remove all that is saved beside the newest.
+
+    The manager alone would keep what was saved before the clock was set back, and what a kill or a
+    full disk has left of files that were being written.
+
+    Args:
+        manager: Of `restore_files`; nobody else writes to its folder.
+        number: Of the step.
+    """
+    manager.save(checkpoint_number=number)
+    kept = {Path(path).name for path in manager.checkpoints}
+    for path in Path(manager.directory).glob("ckpt-*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name.partition(".")[0] not in kept:
+            path.unlink(missing_ok=True)
 
 
 def restore(state: State, out: Path) -> tf.train.CheckpointManager:

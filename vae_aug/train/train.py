@@ -61,7 +61,7 @@ from vae_aug.train.run_files import (
     write_json,
     write_start,
 )
-from vae_aug.train.state import State, make_start, make_state, restore
+from vae_aug.train.state import State, make_start, make_state, restore, save_files
 from vae_aug.train.variation import hold_one_patient, train_variation
 
 Progress = Callable[[int, Figures], None]
@@ -434,7 +434,7 @@ class _Run:
         with self.writer.as_default(step):
             tf.summary.image("validation/sheet", sheet[None])
         self.writer.flush()
-        self._manager.save(checkpoint_number=step)
+        save_files(self._manager, step)
         self.pace.validation_seconds = time.perf_counter() - began
 
     def finish(self, size: int) -> Figures:
