@@ -293,7 +293,7 @@ def test_cards_are_made_of_other_formats_of_files_too(stub, tmp_path, form):
     croissant, card = read_cards(builder)
     *files, shards = croissant["distribution"]
     assert len(files) == 3 and shards["encodingFormat"] == "application/octet-stream"
-    assert "| train | 3 | 3 | 0 | 3 | 3 | 1 |" in card
+    assert "| train |  |  | 3 | 3 | 0 | 3 | 3 | 1 |" in card
 
 
 def test_a_build_that_augments_nothing_has_no_card(stub, tmp_path):

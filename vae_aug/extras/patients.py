@@ -14,7 +14,7 @@ from pathlib import Path
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.errors import RecordError
 from vae_aug.records.check import iterate_examples
-from vae_aug.records.shards import UNANNOTATED, find_records, read_info
+from vae_aug.records.shards import UNANNOTATED, find_records, get_split_name, read_info
 from vae_aug.records.tfrecord import get_values
 
 TRAIN = "train"
@@ -51,8 +51,11 @@ def count_patients(
     Raises:
         RecordError: If another part is damaged.
     """
-    parts = read_info(source).parts
-    patients = {part: _read_patients(Path(source), part, part in damaged) for part in parts}
+    may_be_damaged = {get_split_name(part) for part in damaged}
+    patients = {
+        part: _read_patients(Path(source), part, part in may_be_damaged)
+        for part in read_info(source).parts
+    }
     seen = {part: len(found & augment.checkpoint.patients) for part, found in patients.items()}
     return {
         part: PatientCounts(len(found), seen[part] if any(seen.values()) else None)
