@@ -85,6 +85,11 @@ def name_disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
+def tell_reason(error: Exception) -> str:
+    """Tell in the words of the system or of TensorFlow why a disk refused."""
+    return getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+
+
 @contextlib.contextmanager
 def lock_folder(folder: Path, *, beside: bool = False) -> Iterator[bool]:
     """Keep every other process, and every other thread, from locking the same folder.

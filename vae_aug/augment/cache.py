@@ -22,7 +22,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vae_aug.atomic import make_temporary_path, write_atomic
+from vae_aug.atomic import make_temporary_path, tell_reason, write_atomic
 from vae_aug.augment.elements import Layout, read_example
 from vae_aug.augment.steps import Steps
 from vae_aug.autotune import leave_untuned
@@ -172,10 +172,9 @@ def _name_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
         raise CacheError(
-            f"{folder}: the cache cannot be written ({reason}). Free space or fix permissions and "
-            "run it again; it goes on from the last whole file."
+            f"{folder}: the cache cannot be written ({tell_reason(error)}). Free space or fix "
+            "permissions and run it again; it goes on from the last whole file."
         ) from error
 
 

@@ -29,6 +29,7 @@ from vae_aug.atomic import (
     make_temporary_path,
     remove_temporaries,
     sync_file,
+    tell_reason,
     write_atomic,
 )
 from vae_aug.autotune import leave_untuned
@@ -376,10 +377,9 @@ def as_record_error(directory: Path, name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
         raise RecordError(
-            f"{directory}: writing the split {name!r} failed ({reason}). Nothing partial was "
-            "left behind; free space or fix permissions and run it again."
+            f"{directory}: writing the split {name!r} failed ({tell_reason(error)}). Nothing "
+            "partial was left behind; free space or fix permissions and run it again."
         ) from error
 
 
