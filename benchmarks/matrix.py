@@ -3,8 +3,10 @@
     make matrix PYTHON=python3.13
 
 For one Python, and for the lowest and the highest versions of each dependency: the wheel is
-installed into an environment of its own, `vae-aug demo` runs in an empty folder, and the tests run
-on what was installed. It needs PyPI, and nothing but the standard library of the Python under test.
+installed into an environment of its own and `vae-aug demo` runs in an empty folder; then the wheel
+is installed with all extras into another, and the tests run there. They are two, since extras ask
+for higher versions of what the package itself needs. It needs PyPI, and nothing but the standard
+library of the Python under test.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-WORK = ROOT / "build" / "matrix"
+WORK = ROOT / "build" / "matrix" / "{}.{}".format(*sys.version_info[:2])
 RESULTS = ROOT / "benchmarks" / "results"
 RESOLUTIONS = {"lowest": "lowest-direct", "highest": "highest"}
 """What is tried, and what uv calls it: the lowest of what pyproject.toml names."""
 
 _TOLD = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "pydicom", "scipy", "pillow")
-_TOOLS = ("uv==0.9.11", "twine==6.2.0")
+_TOOLS = ("uv==0.13.9", "twine==7.0.0")
 _TESTS = ("-m", "not slow and not walk", "--numprocesses=auto", "--maxprocesses=2")
 _COUNT = re.compile(r"(\d+) (passed|failed|skipped|error)")
 _FAILURE = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
@@ -89,46 +91,69 @@ def build(work: Path) -> tuple[Path, Path]:
     return tools / "uv", wheel
 
 
-def try_versions(uv: Path, wheel: Path, resolution: str, folder: Path) -> dict[str, Any]:
-    """Install the wheel with some versions of what it needs, and use it.
+def install(uv: Path, asked: str, resolution: str, environment: Path) -> dict[str, Any]:
+    """Make an environment with some versions of what the wheel needs.
 
     Args:
         uv: The installer.
-        wheel: The wheel.
+        asked: The wheel, with or without extras, as pip's requirement.
         resolution: A key of `RESOLUTIONS`.
-        folder: Made for the environment and what the demo writes.
+        environment: Made for it.
 
     Returns:
-        Versions, and what came of demo and tests; or why it cannot be installed.
+        `versions` of what matters most; or the `reason` why it cannot be installed.
     """
-    environment = folder / "environment"
     venv.create(environment)
     python = environment / "bin" / "python"
-    asked = ("pip", "install", "--quiet", "--python", python)
     how = ("--resolution", RESOLUTIONS[resolution])
-    installed = run(uv, *asked, *how, f"vae-aug[dev] @ {wheel.absolute().as_uri()}")
+    installed = run(uv, "pip", "install", "--quiet", "--python", python, *how, asked)
     if installed.returncode:
         return {"installed": False, "reason": installed.stderr[-2000:]}
     listed = json.loads(must(run(uv, "pip", "list", "--python", python, "--format", "json")))
     versions = {one["name"]: one["version"] for one in listed}
-    began = time.monotonic()
-    demo = run(environment / "bin" / "vae-aug", "demo", cwd=folder)
-    seconds = round(time.monotonic() - began)
-    # From the repository, whose package is the one that was installed, byte for byte.
-    tests = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", *_TESTS)
-    (folder / "tests.log").write_text(tests.stdout + tests.stderr)
-    return {
-        "installed": True,
-        "versions": {name: versions.get(name) for name in _TOLD},
-        "demo": {"ended_well": demo.returncode == 0, "seconds": seconds},
-        "tests": read_outcome(tests.stdout),
-    }
+    return {"installed": True, "versions": {name: versions.get(name) for name in _TOLD}}
+
+
+def try_demo(uv: Path, wheel: Path, resolution: str, folder: Path) -> dict[str, Any]:
+    """Install the wheel and nothing that it does not need, and run its demo."""
+    environment = folder / "package"
+    found = install(uv, f"vae-aug @ {wheel.absolute().as_uri()}", resolution, environment)
+    if found["installed"]:
+        began = time.monotonic()
+        demo = run(environment / "bin" / "vae-aug", "demo", cwd=folder)
+        (folder / "demo.log").write_text(demo.stdout + demo.stderr)
+        found["ended_well"] = demo.returncode == 0
+        found["seconds"] = round(time.monotonic() - began)
+    return found
+
+
+def try_tests(uv: Path, wheel: Path, resolution: str, folder: Path) -> dict[str, Any]:
+    """Install the wheel with all of its extras, and run the tests."""
+    environment = folder / "with_extras"
+    found = install(uv, f"vae-aug[dev] @ {wheel.absolute().as_uri()}", resolution, environment)
+    if found["installed"]:
+        # From the repository, whose package is the one that was installed, byte for byte.
+        python = environment / "bin" / "python"
+        tests = run(
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-rfE",
+            "--dist=loadfile",
+            *_TESTS,
+        )
+        (folder / "tests.log").write_text(tests.stdout + tests.stderr)
+        found |= read_outcome(tests.stdout)
+    return found
 
 
 def works(found: dict[str, Any]) -> bool:
-    """Tell whether the demo ended well and the tests ran and passed."""
-    tests = found.get("tests", {})
-    return bool(tests.get("passed") and not tests["failed"] and found["demo"]["ended_well"])
+    """Tell whether the demo ended well, and tests ran and passed."""
+    demo, tests = found["demo"], found["tests"]
+    return bool(demo.get("ended_well") and tests.get("passed") and not tests["failed"])
 
 
 def main() -> None:
@@ -140,7 +165,12 @@ def main() -> None:
     known = json.loads(arguments.out.read_text())["results"] if arguments.out.is_file() else {}
     ended_well = True
     for resolution in arguments.resolutions:
-        found = try_versions(uv, wheel, resolution, WORK / resolution)
+        folder = WORK / resolution
+        folder.mkdir()
+        found = {
+            "demo": try_demo(uv, wheel, resolution, folder),
+            "tests": try_tests(uv, wheel, resolution, folder),
+        }
         known[f"Python {platform.python_version()}, {resolution}"] = found
         ended_well = ended_well and works(found)
         told = {"benchmark": "matrix", "results": known}

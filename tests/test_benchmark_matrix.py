@@ -22,10 +22,12 @@ def test_counts_and_names_of_failures_are_read():
 
 
 def test_versions_work_if_demo_and_tests_do():
-    demo = {"ended_well": True, "seconds": 9}
+    demo = {"installed": True, "ended_well": True, "seconds": 9}
     passed, none = read_outcome("2 passed in 1s"), read_outcome("Segmentation fault\n")
-    assert works({"installed": True, "demo": demo, "tests": passed})
-    assert not works({"installed": True, "demo": demo, "tests": none})
-    assert not works({"installed": True, "demo": demo, "tests": passed | {"failed": 1}})
-    assert not works({"installed": True, "demo": demo | {"ended_well": False}, "tests": passed})
-    assert not works({"installed": False, "reason": "no such version"})
+    refused = {"installed": False, "reason": "no such version"}
+    assert works({"demo": demo, "tests": passed})
+    assert not works({"demo": demo, "tests": none})
+    assert not works({"demo": demo, "tests": passed | {"failed": 1}})
+    assert not works({"demo": demo | {"ended_well": False}, "tests": passed})
+    assert not works({"demo": refused, "tests": passed})
+    assert not works({"demo": demo, "tests": refused})

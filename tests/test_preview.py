@@ -13,10 +13,10 @@ from vae_aug.evaluate import preview
 from vae_aug.evaluate.preview import (
     choose_rows,
     describe_transform,
-    is_page,
     make_variants,
     show_variants,
 )
+from vae_aug.figures.page import is_page
 from vae_aug.train.corrupt import corrupt_image
 from vae_aug.version import __version__
 

@@ -161,6 +161,30 @@ def test_a_log_is_curves_over_its_steps(page):
     assert page.evaluate("parts['file-3'].querySelector('.plot').ariaLabel") == "loss over step"
 
 
+def test_long_curves_are_smoothed(page):
+    paths = "[...parts['file-4'].querySelectorAll('.plot path')]"
+    first, smoothed = page.evaluate(f"{paths}.map((path) => path.getAttribute('d'))")
+    assert first.count("L") == smoothed.count("L") == 999
+    # A straight line stays one, but for its ends.
+    assert first.split("L")[50:-50] == smoothed.split("L")[50:-50] and first != smoothed
+    assert page.evaluate("smooth([0, 10, 20, 60])") == [5, 10, 30, 40]
+
+
+def test_a_plot_tells_its_unit_and_where_there_is_no_effect(page):
+    chance = "parts['file-1'].querySelector('.plot .none').getAttribute('x1')"
+    dots = "[...parts['file-1'].querySelector('.plot').querySelectorAll('.dot')]"
+    places = page.evaluate(f"{dots}.map((dot) => Number(dot.getAttribute('cx')))")
+    assert float(page.evaluate(chance)) < min(places)
+    assert "auc; dashed: 0.5, no effect" in list_texts(page, "file-1", ".plot text")
+    assert page.evaluate("['psnr', 'ssim\\npsnr', 'PSNR', 'ssim'].map(titleOf)") == [
+        "psnr (dB)",
+        "ssim psnr (dB)",
+        "PSNR (dB)",
+        "ssim",
+    ]
+    assert page.evaluate("parts['file-0'].querySelectorAll('.none').length") == 0
+
+
 def test_a_long_table_begins_with_a_part(page):
     assert len(list_rows(page, "file-4")) == 201
     more = "[...parts['file-4'].querySelectorAll('button')].at(-1)"

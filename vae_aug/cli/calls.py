@@ -12,7 +12,7 @@ from vae_aug.evaluate.fidelity import measure_box_fidelity
 from vae_aug.evaluate.membership import REPORT_NAME, audit_membership
 from vae_aug.evaluate.model_card import MODEL_CARD, write_model_card
 from vae_aug.evaluate.outcome import OUTCOME_NAME, judge_training
-from vae_aug.evaluate.preview import choose_rows, is_page, write_preview
+from vae_aug.evaluate.preview import choose_rows, write_preview
 from vae_aug.evaluate.report import print_denoising, print_diversity, write_report
 from vae_aug.evaluate.speed import WAYS, Speed, list_engines, measure_engines
 from vae_aug.evaluate.subset import Subset
@@ -22,7 +22,7 @@ from vae_aug.extras.denoise_files import denoise_files
 from vae_aug.extras.doctor import diagnose, empty_cache, hide_home, measure_cache
 from vae_aug.extras.patients import count_patients, refuse_seen
 from vae_aug.extras.replay import read_provenance, replay_record
-from vae_aug.figures.page import write_report_page
+from vae_aug.figures.page import is_page
 from vae_aug.ingest.ingest import ingest, ingest_by_patient
 from vae_aug.ingest.reading import find_hashed
 from vae_aug.ingest.splits import count_leaks, find_leaks

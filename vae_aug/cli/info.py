@@ -107,9 +107,12 @@ def report(
 
     The page holds all that is in the files: names, folders and settings, too.
     """
-    if not calls.is_page(out) or not out.parent.is_dir():
+    # A page needs no TensorFlow, so these are not among the calls, which load it.
+    from vae_aug.figures.page import is_page, write_report_page
+
+    if not is_page(out) or not out.parent.is_dir():
         raise VAEAugError(f"{out}: a page is a file whose name ends in .html, in a folder.")
-    calls.write_report_page(out, results)
+    write_report_page(out, results)
     publish({"out": out, "files": len(results)})
     say(f"{out}: {out.stat().st_size / 1e3:.0f} kB")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import tensorflow as tf
 
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.evaluate.metrics import find_body, ssim
-from vae_aug.figures.page import PAGE_SUFFIXES, write_page
+from vae_aug.figures.page import is_page, write_page
 from vae_aug.figures.sheet import Panel, make_panels, write_sheet
 from vae_aug.grey import compute_grey, find_range
 from vae_aug.model.checkpoint import StoredNetwork
@@ -179,11 +178,6 @@ def write_preview(
     else:
         texts = (describe_transform(augment), caption, describe_figures(augment))
         write_sheet(path, rows, " ".join(filter(None, texts)), **shown)
-
-
-def is_page(path: str | os.PathLike[str]) -> bool:
-    """Tell a page from a sheet by the end of its name."""
-    return Path(path).suffix.lower() in PAGE_SUFFIXES
 
 
 def choose_rows(dataset: tf.data.Dataset, count: int) -> list[dict[str, Any]]:

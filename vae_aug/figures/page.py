@@ -27,16 +27,19 @@ from vae_aug.figures.sheet import Panel, find_scale, find_window, to_shares
 from vae_aug.json_values import make_json
 from vae_aug.limits import read_bounded
 
-PAGE_SUFFIXES = (".html", ".htm")
-"""Ends of the names of files that are pages, in lower case."""
-
 MAX_RESULT_BYTES = 2**24
 """Most bytes of all files of a page of results; a night of training logs a tenth."""
 
 MAX_PIXEL_BYTES = 2**28
 """Most bytes of a page's images, packed. Browsers hold no text of 2**29 letters."""
 
+_SUFFIXES = (".html", ".htm")
 _SCRIPTS = {"preview": ("page.js", "pixels.js", "preview.js"), "report": ("page.js", "report.js")}
+
+
+def is_page(path: str | os.PathLike[str]) -> bool:
+    """Tell a page from a sheet by the end of its name."""
+    return Path(path).suffix.lower() in _SUFFIXES
 
 
 def write_page(

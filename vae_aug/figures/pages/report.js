@@ -4,7 +4,12 @@
 const SVG = "http://www.w3.org/2000/svg";
 const MOST_ROWS = 200, MOST_DOTS = 60, MOST_LINES = 6, MOST_CHOICES = 12, FEW_VALUES = 12, LEAST_POINTS = 5;
 const WIDTH = 760, ROW = 20, HEIGHT = 260, BINS = 24;
+const LEAST_SMOOTHED = 100, SMOOTHED_SHARE = 0.02;
 const NONE = "–";
+// Units of figures whose names do not tell them, by the last word of a name.
+const UNITS = { psnr: "dB", seconds: "s", mb: "MB", mib: "MiB", ms: "ms" };
+// What figures are where there is no effect: of an attack that guesses, and between equals.
+const NO_EFFECT = { auc: 0.5, difference: 0 };
 
 // --- Values ---------------------------------------------------------------------------------
 
@@ -24,6 +29,15 @@ function isEstimate(value) {
 // A key of a key has a line break between both; see `flatten`.
 function nameOf(key) {
   return key.replace(/[_\n]/g, " ");
+}
+
+function lastWordOf(key) {
+  return key.toLowerCase().split(/[_\n ]/).pop();
+}
+
+function titleOf(key) {
+  const unit = UNITS[lastWordOf(key)];
+  return unit ? `${nameOf(key)} (${unit})` : nameOf(key);
 }
 
 function format(value) {
@@ -147,11 +161,16 @@ function plotDots(rows, labels, measure) {
   const known = rows.map((row, at) => ({ label: labels[at] || `row ${at + 1}`, cell: row[measure] }))
     .filter(({ cell }) => typeof cell?.value === "number").slice(0, MOST_DOTS);
   if (known.length === 0) return null;
-  const limits = findLimits(known.flatMap(({ cell: { value, low, high } }) => [value, low ?? value, high ?? value]));
+  const none = NO_EFFECT[lastWordOf(measure)];
+  const ends = known.flatMap(({ cell: { value, low, high } }) => [value, low ?? value, high ?? value]);
+  const limits = findLimits(none === undefined ? ends : [none, ...ends]);
   const left = Math.min(320, 20 + 6.4 * Math.max(...known.map(({ label }) => label.length)));
   const bottom = 8 + known.length * ROW, place = scale(limits, left + 8, WIDTH - 24);
-  const plot = makePlot(`${nameOf(measure)} of each row of the table below`, bottom + 24);
+  const plot = makePlot(`${titleOf(measure)} of each row of the table below`, bottom + 40);
   addTicks(plot, limits, place, 4, bottom);
+  const told = none === undefined ? titleOf(measure) : `${titleOf(measure)}; dashed: ${none}, no effect`;
+  plot.append(draw("text", { x: (left + WIDTH) / 2, y: bottom + 34, "text-anchor": "middle" }, told));
+  if (none !== undefined) plot.append(draw("line", { class: "none", x1: place(none), x2: place(none), y1: 4, y2: bottom }));
   known.forEach(({ label, cell }, at) => {
     const y = 8 + (at + 0.5) * ROW, line = draw("g", { class: "c0" });
     const shown = label.length > 48 ? `${label.slice(0, 47)}…` : label;
@@ -166,6 +185,15 @@ function plotDots(rows, labels, measure) {
   return plot;
 }
 
+// The mean of each value and its neighbours on both sides, of fewer at the ends.
+function smooth(values) {
+  const reach = Math.ceil(SMOOTHED_SHARE * values.length);
+  return values.map((_, at) => {
+    const near = values.slice(Math.max(0, at - reach), at + reach + 1);
+    return near.reduce((sum, value) => sum + value, 0) / near.length;
+  });
+}
+
 // A line for each group of rows over a column that grows.
 function plotLines(groups, over, measure) {
   const lines = [...groups].map(([label, rows]) => [label, rows.filter((row) => typeof row[measure]?.value === "number")])
@@ -176,18 +204,23 @@ function plotLines(groups, over, measure) {
   const along = findLimits(points.map((row) => row[measure].value));
   const keys = lines.length > 1 ? lines.length * 16 + 4 : 0, bottom = HEIGHT + keys;
   const x = scale(across, 64, WIDTH - 24), y = scale(along, bottom, keys + 8);
-  const plot = makePlot(`${nameOf(measure)} over ${nameOf(over)}`, bottom + 40);
+  const plot = makePlot(`${titleOf(measure)} over ${nameOf(over)}`, bottom + 40);
   addTicks(plot, across, x, keys + 8, bottom);
   for (const tick of findTicks(...along)) {
     plot.append(draw("line", { class: "grid", x1: 64, x2: WIDTH - 24, y1: y(tick), y2: y(tick) }));
     plot.append(draw("text", { x: 58, y: y(tick) + 4, "text-anchor": "end" }, format(tick)));
   }
-  plot.append(draw("text", { x: WIDTH / 2, y: bottom + 34, "text-anchor": "middle" }, nameOf(over)));
+  const long = lines.some(([, rows]) => rows.length >= LEAST_SMOOTHED);
+  const told = `${titleOf(measure)} over ${nameOf(over)}${long ? "; bold: mean of neighbours" : ""}`;
+  plot.append(draw("text", { x: WIDTH / 2, y: bottom + 34, "text-anchor": "middle" }, told));
   lines.forEach(([label, rows], at) => {
     const line = draw("g", { class: `c${at}` });
-    const places = rows.map((row) => `${x(row[over].value).toFixed(1)} ${y(row[measure].value).toFixed(1)}`);
-    line.append(draw("path", { d: `M${places.join("L")}` }));
-    if (places.length === 1) line.append(draw("circle", { class: "dot", cx: x(rows[0][over].value), cy: y(rows[0][measure].value), r: 4 }));
+    const values = rows.map((row) => row[measure].value);
+    const trace = (heights) => `M${rows.map((row, index) => `${x(row[over].value).toFixed(1)} ${y(heights[index]).toFixed(1)}`).join("L")}`;
+    const smoothed = rows.length >= LEAST_SMOOTHED;
+    line.append(draw("path", { class: smoothed ? "raw" : "", d: trace(values) }));
+    if (smoothed) line.append(draw("path", { d: trace(smooth(values)) }));
+    if (rows.length === 1) line.append(draw("circle", { class: "dot", cx: x(rows[0][over].value), cy: y(rows[0][measure].value), r: 4 }));
     if (keys) line.append(draw("text", { class: "key", x: 64, y: 16 * at + 14 }, label));
     plot.append(line);
   });
