@@ -694,6 +694,15 @@ def test_augment_changes_the_training_images(records, tmp_path, brighten):
     assert not re.search(r"patient-\d|train-\d", result.stdout)
 
 
+def test_augment_warns_where_most_boxes_had_to_be_guarded(records, tmp_path, monkeypatch):
+    monkeypatch.setattr(transform, "open_checkpoint", lambda checkpoint: ErasingVAE())
+    monkeypatch.setattr(calls, "load_checkpoint", lambda checkpoint: FakeVAE())
+    result = run("augment", records, tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert "the guard acted for 2 of 2 boxes of the split 'train'" in result.stdout
+    assert "guard" not in run("augment", records, tmp_path / "kept", "--p", 0).stdout.split("│")[-1]
+
+
 def test_augment_refuses_evaluation_splits(records, tmp_path, brighten):
     arguments = ("augment", records, tmp_path / "out", "--split", "validation")
     result = run(*arguments)

@@ -127,7 +127,7 @@ def augment(
             progress=progress,
         )
     publish(report)
-    headings = ("images", "augmented", "boxes", "guarded", "lowest fidelity")
+    headings = ("images", "augmented", "boxes", "guarded", "lowest fidelity\nafter the guard")
     table = make_table(f"{records} -> {out}", ["split"], headings)
     for name, part in report.augmented.items():
         lowest = "-" if math.isnan(part.lowest_fidelity) else f"{part.lowest_fidelity:.3f}"
@@ -140,6 +140,12 @@ def augment(
         if part.lost:
             damaged = ("was damaged and is lost", "were damaged and are lost")
             say(f"warning: {plural(part.lost, f'record of the split {name!r}', *damaged)}")
+        if part.is_mostly_guarded:
+            say(
+                f"warning: the guard acted for {part.guarded} of {part.boxes} boxes of the split "
+                f"{name!r}, so most of them hardly vary: a smaller --factor harms fewer, "
+                "and so may a checkpoint that was trained on such images"
+            )
     for name, count in report.seen_patients.items():
         say(f"warning: {ckpt} was trained on {plural(count, 'patient')} of the split {name!r}")
 

@@ -20,6 +20,7 @@ from vae_aug.cli.entry import command
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import is_folder_of_records, require_file
 from vae_aug.errors import VAEAugError
+from vae_aug.figures.page import is_page, write_report_page
 from vae_aug.model.stored import read_card, read_manifest
 from vae_aug.records.shards import find_records, read_info
 
@@ -107,9 +108,6 @@ def report(
 
     The page holds all that is in the files: names, folders and settings, too.
     """
-    # A page needs no TensorFlow, so these are not among the calls, which load it.
-    from vae_aug.figures.page import is_page, write_report_page
-
     if not is_page(out) or not out.parent.is_dir():
         raise VAEAugError(f"{out}: a page is a file whose name ends in .html, in a folder.")
     write_report_page(out, results)

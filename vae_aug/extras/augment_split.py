@@ -100,6 +100,11 @@ class SplitReport:
     lowest_fidelity: float = float("nan")
     median_fidelity: float = float("nan")
 
+    @property
+    def is_mostly_guarded(self) -> bool:
+        """Whether the guard acted for more than half of the boxes, which then hardly vary."""
+        return 2 * self.guarded > self.boxes
+
     def count(
         self, examples: Iterable[_Example], read: Callable[[_Example, str], Any]
     ) -> Iterator[_Example]:

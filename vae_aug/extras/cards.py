@@ -54,9 +54,9 @@ alone filled this card; no regulator has seen it.
 """
 
 _CRITERIA = {
-    "congruence": "Fidelity of boxes to the source: {fidelity}. One that did not stand out there "
-    "counts as preserved. How whole images are distributed "
-    "beside those of patients: not measured by this command.",
+    "congruence": "Fidelity of boxes to the source, after the guard: {fidelity}. One that did not "
+    "stand out there counts as preserved. How whole images are distributed beside those of "
+    "patients: not measured by this command.",
     "coverage": "No patient and no lesion is added. Patients and images of each split stand above. "
     "Spread of samples: not measured by this "
     "command; run `vae-aug evaluate diversity`.",
@@ -182,6 +182,7 @@ def _tell_fidelity(measured: Mapping[str, Mapping[str, Any]]) -> str:
         f"{name}: median {part['median_fidelity']:.3f}, lowest {part['lowest_fidelity']:.3f}, "
         f"{part['judged_boxes']} of {part['boxes']} boxes judged, the guard acted for "
         f"{part['guarded_boxes']} ({100 * part['guarded_share']:.1f}%)"
+        + (", so most boxes hardly vary" if part["guarded_share"] > 0.5 else "")
         for name, part in measured.items()
         if part["judged_boxes"]
     ]

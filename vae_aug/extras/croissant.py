@@ -49,13 +49,17 @@ _CONTEXT = {
 """The JSON-LD context that Croissant 1.0 prescribes."""
 
 _OF_BOTH = {
-    "license": "license",
-    "citation": "citeAs",
     "modality": "measurementTechnique",
     "collection": "rai:dataCollection",
     "annotation": "rai:dataAnnotationProtocol",
 }
-_OF_SOURCE = {"name": "name", "url": "url", "date_published": "datePublished"}
+_OF_SOURCE = {
+    "name": "name",
+    "url": "url",
+    "date_published": "datePublished",
+    "license": "license",
+    "citation": "citeAs",
+}
 """Terms for what `about.json` says, of the source and what is made from it, or of the source."""
 
 Feature = tuple[str, str, bool, str]
@@ -233,7 +237,8 @@ def make_croissant(
 def _state_origin(about: Mapping[str, str]) -> dict[str, Any]:
     """Say in the words of schema.org and Croissant what the source's owner says.
 
-    Name, page, makers and date are those of the source and not of what was made from it.
+    Name, page, makers, date, licence and citation are those of the source, and not of what was made
+    from it: whoever publishes that states its own.
     """
     if not about:
         return {}
@@ -302,8 +307,9 @@ def _make_splits(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             "Counts and measurements of each split. Seen patients are those whom the checkpoint "
             "was trained on, as far as hashes tell; null if it is not known. The fidelity of a "
             "box compares its content "
-            "with the source: 1 if it is preserved, or if there was nothing to lose, since the box "
-            "did not stand out in the source; null if nothing was judged."
+            "as written, after the guard, with the source: 1 if it is preserved, or if there was "
+            "nothing to lose, since the box did not stand out in the source; null if nothing was "
+            "judged."
         ),
         "key": {"@id": "splits/split"},
         "field": [

@@ -1,0 +1,72 @@
+"""Where the numbers of `docs/privacy.md` come from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any
+
+from printed_numbers import read_results
+
+_DEMO = read_results("membership-demo.json")
+_KIDNEY = read_results("membership-kidney.json")
+
+
+def _find(report: dict[str, Any], target: str) -> dict[str, float]:
+    """Find what the primary score said of a target."""
+    rows = report["attacks"] + report["controls"]
+    return next(row for row in rows if (row["score"], row["target"]) == ("elbo", target))
+
+
+def _describe(row: dict[str, float]) -> list[float]:
+    return [row["auc"], row["auc_low"], row["auc_high"]]
+
+
+def _find_least_sign(row: dict[str, float], level: float) -> float:
+    """Find the AUC from which Mann and Whitney's chance is below a level."""
+    members, others = row["members"], row["others"]
+    deviation = math.sqrt((members + others + 1) / (12 * members * others))
+    return 0.5 + NormalDist().inv_cdf(1 - level) * deviation
+
+
+_NETWORKS, _CHECKPOINT = _find(_DEMO, "networks"), _find(_DEMO, "checkpoint")
+_OVERFITTED = _find(_DEMO, "overfitted")
+_SETTINGS = _DEMO["settings"]
+
+MEASURED: list[tuple[str, Sequence[float]]] = [
+    ("On {} patients of the sets that `demo` was trained on", [_SETTINGS["patients"]]),
+    (
+        "{} steps at {} x {}, rank",
+        [_SETTINGS["train"]["steps"], *[_SETTINGS["model"]["image_size"]] * 2],
+    ),
+    ("members above others with a chance of {} ({} to {})", _describe(_NETWORKS)),
+    # The chance counts the halves that were trained on as a draw.
+    ("which none of {} draws of other halves did", [1 / _NETWORKS["p_value"] - 1]),
+    ("{}% of the members are found", [100 * _NETWORKS["found"]]),
+    ("Of `demo` itself there is no sign**: {} ({} to {})", _describe(_CHECKPOINT)),
+    ("with {} members and {} others", [_CHECKPOINT["members"], _CHECKPOINT["others"]]),
+    ("only from about {} on", [_find_least_sign(_CHECKPOINT, _SETTINGS["level"])]),
+    ("On {} patients of kidney CT", [_KIDNEY["settings"]["patients"]]),
+    ("there was no sign ({}, {} to {};", _describe(_find(_KIDNEY, "networks"))),
+    ("In the first run `canaries` were caught ({})", [_find(_DEMO, "canaries")["auc"]]),
+    (
+        "`overfitted` was not quite ({}, p = {})",
+        [_OVERFITTED["auc"], _OVERFITTED["p_value"]],
+    ),
+]
+GIVEN: list[str] = [
+    "It trains 16 networks by the settings",
+    "are known of 8 networks with the patient and of 8 without",
+    "attack of Carlini et al. (2022)",
+    "[ADR 30]",
+    "of 16 decisions on each patient",
+    "what `denoise` makes of 40% of the image's pixels",
+    "0.5 if nothing leaks",
+    "while 10% of the others are taken for members",
+    "`canaries` are 16 planted patients",
+    "would have found with a chance of 80%",
+    "With `--strict` the status is 1",
+    "It takes as long as 32 trainings of `--steps`",
+    "at 10% false positives",
+]
