@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from printed_numbers import ROOT, list_faults, others, read_prose
+from printed_numbers import ROOT, checkpoints, list_faults, others, read_prose
 
 MODULES = {
     "README.md": "readme",
@@ -38,6 +38,12 @@ def test_numbers_of_a_page_are_those_of_the_results(page: str):
     assert not list(list_faults(read_prose(page), module.MEASURED, module.GIVEN))
 
 
+@pytest.mark.parametrize("page", checkpoints.MEASURED)
+def test_numbers_of_the_pages_of_checkpoints_are_those_of_the_results(page: str):
+    measured, given = checkpoints.MEASURED[page], checkpoints.GIVEN[page]
+    assert not list(list_faults(read_prose(page), measured, given))
+
+
 @pytest.mark.parametrize("page", list_other_pages())
 def test_other_pages_print_no_measured_number(page: str):
     assert not list(list_faults(read_prose(page), [], others.GIVEN.get(page, ())))
@@ -45,6 +51,8 @@ def test_other_pages_print_no_measured_number(page: str):
 
 def test_no_page_is_left_out_and_none_is_gone():
     assert others.GIVEN.keys() <= set(list_other_pages())
+    pages = (ROOT / "docs" / "checkpoints").glob("*.md")
+    assert checkpoints.MEASURED.keys() == {page.relative_to(ROOT).as_posix() for page in pages}
     assert all((ROOT / page).is_file() for page in (*MODULES, *ELSEWHERE))
 
 
