@@ -14,17 +14,19 @@ from typer.testing import CliRunner
 
 from vae_aug import cli
 from vae_aug.cli import calls
-from vae_aug.config import ModelConfig, TrainConfig
+from vae_aug.config import ModelConfig, TrainConfig, VariationConfig
 from vae_aug.errors import RecordError, VAEAugError
-from vae_aug.evaluate import lira
-from vae_aug.evaluate import membership as module
-from vae_aug.evaluate.canaries import CANARY, make_canary, plant_canaries
+from vae_aug.evaluate import attacked, lira
+from vae_aug.evaluate.attacked import Variation
+from vae_aug.evaluate.canaries import CANARY, make_canary, make_shaded_canary, plant_canaries
 from vae_aug.evaluate.lira import Attack, Power
 from vae_aug.evaluate.membership import audit_membership
 from vae_aug.evaluate.membership_report import judge, list_notes
 from vae_aug.evaluate.patient_scores import SCORES, make_score_batch, score_patients
+from vae_aug.model.transformation import LATENT_DIM, TransformationVAE
 from vae_aug.train.feed import make_validation_feed
 from vae_aug.train.holdout import name_images
+from vae_aug.train.pairs import ALIKE, measure_pairs, rank_partners, weigh_terms
 from vae_aug.train.recipe import Recipe
 from vae_aug.train.references import Trainer, open_patients
 
@@ -95,13 +97,13 @@ def scorer(monkeypatch):
         return {name: rng.normal(size=len(known)) + raised for name in SCORES}
 
     monkeypatch.setattr(Scorer, "trained", [], raising=False)
-    monkeypatch.setattr(module, "Trainer", Scorer)
+    monkeypatch.setattr(attacked, "Trainer", Scorer)
     sizes = []
     monkeypatch.setattr(Scorer, "sizes", sizes, raising=False)
     monkeypatch.setattr(
-        module, "make_score_batch", lambda network, config, size: sizes.append(size) or network
+        attacked, "make_score_batch", lambda network, config, size: sizes.append(size) or network
     )
-    monkeypatch.setattr(module, "score_patients", score)
+    monkeypatch.setattr(attacked, "score_patients", score)
     monkeypatch.setattr(Scorer, "leak", 0.0)
     monkeypatch.setattr(Scorer, "canary_leak", 2.0)
     monkeypatch.setattr(Scorer, "interrupt_after", 10**6)
@@ -284,9 +286,89 @@ def test_a_checkpoint_whose_members_differ_in_kind_is_no_sign(start, leaks):
     attacks = [make_attack("networks", 0.5), make_attack("checkpoint", 0.001)]
     assert judge(attacks, controls, power)[0] is leaks
     settings = {"unnamed_images": 0, "train": {"start_from": None}}
-    settings |= {"canaries": 16, "canary_share": 0.25}
-    notes = list_notes(settings, power, controls, missing=False)
+    settings |= {"canaries": 16, "canary_share": 0.25, "only": "restoration"}
+    notes = list_notes(settings, SCORES, power, controls, missing=False)
     assert any("differ from others in kind" in note for note in notes) is not leaks
+
+
+def test_shaded_canaries_are_partners_of_each_other(tmp_path):
+    plant_canaries(tmp_path, 6, seed=1, alike=True)
+    variation = open_variation([str(tmp_path)])
+    _, similarity = rank_partners(variation.squares, variation.names, 4)
+    assert similarity.min() > ALIKE
+    first, second = (make_shaded_canary(np.random.default_rng(seed)) for seed in (1, 2))
+    assert first.shape == (128, 128, 1) and first.dtype == np.uint8
+    assert np.corrcoef(first.ravel(), second.ravel())[0, 1] < 0.98
+
+
+def open_variation(folders, **options):
+    """Open the records of folders for an attack on their variation."""
+    patients = open_patients(folders)
+    planted = np.array([key.startswith(f"patient {CANARY}") for key in patients.keys])
+    return Variation(VariationConfig(**options), patients, planted)
+
+
+def test_a_variation_is_trained_on_members_and_a_quarter_of_canaries(
+    records, tmp_path, monkeypatch
+):
+    plant_canaries(tmp_path, 4, seed=1, alike=True)
+    variation = open_variation([str(records), str(tmp_path)], steps=3, seed=5)
+    calls = []
+
+    def train(squares, names, config, *, progress):
+        calls.append((squares, names, config))
+        progress(1, {})
+        return TransformationVAE()
+
+    monkeypatch.setattr(attacked, "train_transformation", train)
+    keys = open_patients([str(records), str(tmp_path)]).keys
+    members = np.arange(len(keys)) % 2 == 0
+    told = []
+    variation.train(members, 7, rounds=2, progress=lambda: told.append(1))
+    ((squares, names, config),) = calls
+    assert len(told) == 1 and (config.steps, config.seed) == (2 * 4, 7)
+    wanted = {key for key, member in zip(keys, members, strict=True) if member}
+    assert set(names) == wanted and len(squares) == len(names)
+    share = np.mean([name.startswith(f"patient {CANARY}") for name in names])
+    assert share == pytest.approx(0.25, abs=0.05)
+
+
+def test_scores_of_a_variation_are_means_over_pairs_both_ways(records):
+    variation = open_variation([str(records)])
+    variation.start(3)
+    scores = variation.score()
+    assert set(scores) == set(variation.scores)
+    squares, places = variation.squares, variation.places
+    partners, _ = rank_partners(squares, variation.names, 4)
+    own = np.flatnonzero(places == places[0])
+    bounds, tones = [], []
+    for first in own:
+        for second in partners[first]:
+            for pair in ((first, second), (second, first)):
+                image, other = (squares[[index]].astype(np.float32) / 255.0 for index in pair)
+                noise = tf.zeros([1, LATENT_DIM])
+                terms = measure_pairs(variation.network, image, other, noise)
+                bounds.append(-float(weigh_terms(terms, VariationConfig())[0]))
+                tones.append(-float(terms["tone"][0]))
+    assert scores["elbo"][places[0]] == pytest.approx(np.mean(bounds), rel=1e-4)
+    assert scores["tone"][places[0]] == pytest.approx(np.mean(tones), rel=1e-4)
+    # A checkpoint's own is scored alike, and one without it is refused.
+    with pytest.raises(ValueError, match="has no variation"):
+        variation.score_target(types.SimpleNamespace(variation=None))
+
+
+@pytest.mark.slow
+def test_variations_are_audited(records, tmp_path):
+    recipe = Recipe(variation=VariationConfig(steps=3, batch_size=2, partners=2))
+    out = tmp_path / "out"
+    report = audit_membership([records], out, recipe, only="variation", networks=6)
+    assert {one.score for one in report.attacks} == set(Variation.scores)
+    assert report.settings["only"] == "variation" and "train" not in report.settings
+    assert any("Only the variation is attacked" in note for note in report.notes)
+    (out / "networks" / "network-002.json").unlink()
+    assert audit_membership([records], out, recipe, only="variation", networks=6) == report
+    with pytest.raises(ValueError, match="networks of other settings"):
+        audit_membership([records], out, RECIPE, networks=6)
 
 
 def test_a_limit_takes_images_of_each_patient(records):
@@ -342,6 +424,8 @@ def test_the_command_prints_tables_of_80_columns(records, scorer, tmp_path, monk
     monkeypatch.setattr(calls, "audit_membership", interrupt)
     run = CliRunner().invoke(cli.app, line)
     assert run.exit_code == 130 and "run the same command again" in run.stderr
+    run = CliRunner().invoke(cli.app, [*line, "--only", "variation", "--size", "64"])
+    assert run.exit_code == 1 and "--size: a variation has squares of 128" in run.stderr
 
 
 def interrupt(*args, **options):

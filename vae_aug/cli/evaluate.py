@@ -15,7 +15,7 @@ from vae_aug.cli.console import get_out, make_table, name_damage, publish, say, 
 from vae_aug.cli.entry import command, command_group, warn_of_former
 from vae_aug.cli.loading import calls
 from vae_aug.cli.paths import require_checkpoint, require_records, require_split
-from vae_aug.config import EXACT_ENGINES, Engine, Mode
+from vae_aug.config import EXACT_ENGINES, Engine, Mode, TrainedPart
 from vae_aug.errors import VAEAugError
 from vae_aug.model.stored import name_checkpoint
 from vae_aug.train.recipe import make_recipe
@@ -234,6 +234,9 @@ def membership(
     ],
     config: options.Config = None,
     ckpt: options.Target = None,
+    only: Annotated[
+        TrainedPart, typer.Option(help="The part that is trained on halves and attacked.")
+    ] = "restoration",
     networks: Annotated[
         int, typer.Option(min=6, help="Networks of the recipe, an even number.")
     ] = 16,
@@ -245,7 +248,8 @@ def membership(
         int | None,
         typer.Option(
             min=32,
-            help="Side in pixels of the networks' squares. [default: that of --config or of demo]",
+            help="Side in pixels of the restoration's squares. [default: that of --config or of "
+            "demo]",
         ),
     ] = None,
     limit: Annotated[
@@ -263,12 +267,14 @@ def membership(
     see. Ctrl-C stops; the same command goes on with the networks that are missing, and reports the
     same.
     """
+    if size and only == "variation":
+        raise VAEAugError("--size: a variation has squares of 128 pixels; leave the option out.")
     settings = options.read_settings(config)
-    chosen = {"steps": steps} if steps else {}
-    square = {"image_size": size} if size else {}
-    recipe = make_recipe(
-        {**settings["model"], **square}, {**settings["train"], **chosen}, only="restoration"
-    )
+    parts = {name: settings[name] for name in ("model", "train", "variation")}
+    trained = "variation" if only == "variation" else "train"
+    parts[trained] = parts[trained] | ({"steps": steps} if steps else {})
+    parts["model"] = parts["model"] | ({"image_size": size} if size else {})
+    recipe = make_recipe(*parts.values(), only="restoration")
     target = None if ckpt is None else calls.load_checkpoint(ckpt)
     try:
         with name_damage(*records), show_counts("steps") as progress:
@@ -276,6 +282,7 @@ def membership(
                 records,
                 out,
                 recipe,
+                only=only,
                 networks=networks,
                 target=target,
                 limit=limit,

@@ -1,14 +1,15 @@
 """Whether a training tells whom it was trained on: membership inference with reference networks.
 
-Small networks of one recipe are trained on random halves of the patients. Every one of them scores
+Small networks of one recipe are trained on random halves of the patients: their restoration, or
+their variation (`vae_aug.evaluate.attacked`). Every one of them scores
 every patient, so that each patient's scores are known of networks with and without it. Then each
 network in its turn is attacked with the help of the others (`vae_aug.evaluate.lira`), which gives
 networks times patients decisions about the recipe. A checkpoint is attacked in the same way where
 one is given; its patients are known from its manifest.
 
 The primary measure is fixed before any run: the AUC of `elbo` over patients, of all networks.
-Beside it stands the share of members that is found at 10% false positives. `reconstruction` and
-`restoration` are secondary.
+Beside it stands the share of members that is found at 10% false positives. All other scores are
+secondary.
 
 An attack that finds nothing may be blind, so there are controls:
 
@@ -32,7 +33,6 @@ Reference:
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -44,9 +44,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vae_aug.atomic import lock_folder, remove_temporaries, write_atomic
-from vae_aug.config import check_number
+from vae_aug.config import TrainedPart, check_choice, check_number
 from vae_aug.errors import RecordError, VAEAugError
-from vae_aug.evaluate.canaries import CANARY, plant_canaries
+from vae_aug.evaluate.attacked import Attacked, Restoration, Variation
+from vae_aug.evaluate.canaries import CANARY, SHARE, plant_canaries
 from vae_aug.evaluate.lira import (
     LEVEL,
     attack_all,
@@ -64,14 +65,14 @@ from vae_aug.evaluate.membership_report import (
     judge,
     list_notes,
 )
-from vae_aug.evaluate.patient_scores import PRIMARY, SCORES, make_score_batch, score_patients
+from vae_aug.evaluate.patient_scores import PRIMARY
 from vae_aug.limits import read_bounded
 from vae_aug.model.checkpoint import read_manifest
 from vae_aug.model.network import Network
 from vae_aug.records.shards import INFO_FILE
 from vae_aug.train.cluster import refuse_cluster
 from vae_aug.train.recipe import Recipe
-from vae_aug.train.references import Patients, Trainer, open_patients
+from vae_aug.train.references import Patients, open_patients
 from vae_aug.version import __version__
 from vae_aug.words import plural
 
@@ -81,8 +82,8 @@ _LEAST_NETWORKS, _LEAST_PATIENTS = 6, 8
 _ROUNDS = 8
 """How often as long as others the network that has to be caught is trained."""
 
-_CANARIES, _CANARY_SHARE = 16, 0.25
-"""Number of planted patients, and which share of a batch they are."""
+_CANARIES = 16
+"""Number of planted patients."""
 
 _NETWORKS_NAME, _SETTINGS_NAME, _CANARIES_NAME = "networks", "settings.json", "canaries"
 _MAX_BYTES = 2**26
@@ -93,6 +94,7 @@ def audit_membership(
     out: str | os.PathLike[str],
     recipe: Recipe,
     *,
+    only: TrainedPart = "restoration",
     networks: int = 16,
     target: Network | None = None,
     limit: int | None = None,
@@ -109,7 +111,9 @@ def audit_membership(
     Args:
         records: Folders of records, of which all splits are read.
         out: Folder for scores and report.
-        recipe: What is trained, but for its `variation`; one of `recipe.train.steps` steps.
+        recipe: The settings of the part that is trained; with steps of `recipe.train` or of
+            `recipe.variation`.
+        only: The part that is trained and attacked, `"restoration"` or `"variation"`.
         networks: How many networks of the recipe are trained, even and from 6.
         target: A checkpoint of the recipe, trained on some of the patients.
         limit: Most images of each patient; None for all.
@@ -122,7 +126,7 @@ def audit_membership(
 
     Raises:
         ValueError: If an argument is out of its range, `out` holds networks of other settings, or
-            the target is of another architecture than the recipe.
+            the target is of another architecture than the recipe, or has no variation to attack.
         RecordError: If records cannot be read, are of fewer than 8 patients, or another run writes
             to `out`.
         TrainingError: If a loss stops being finite.
@@ -135,13 +139,14 @@ def audit_membership(
         check_number("limit", limit, 1, whole=True)
     check_number("seed", seed, 0, 2**31 - 1, whole=True)
     refuse_cluster("An audit of membership")
-    model = dataclasses.replace(recipe.model, variation=False)
-    recipe = dataclasses.replace(recipe, model=model, only="restoration")
-    if target is not None:
-        _check_target(target, recipe)
+    check_choice("only", only, TrainedPart)
+    is_variation = only == "variation"
+    if not is_variation:
+        model = dataclasses.replace(recipe.model, variation=False)
+        recipe = dataclasses.replace(recipe, model=model, only=only)
     folder = Path(out)
     with lock_folder(folder):
-        plant_canaries(folder / _CANARIES_NAME, _CANARIES, seed)
+        plant_canaries(folder / _CANARIES_NAME, _CANARIES, seed, alike=is_variation)
         folders = [os.fspath(one) for one in (*records, folder / _CANARIES_NAME)]
         patients = open_patients(folders, limit)
         planted = np.array([key.startswith(f"patient {CANARY}") for key in patients.keys])
@@ -151,38 +156,25 @@ def audit_membership(
                 f"{', '.join(map(str, records))}: {plural(count, 'patient')}; an audit of "
                 f"membership needs at least {_LEAST_PATIENTS}, and tells little with fewer than 30."
             )
-        settings = _describe(records, patients, planted, recipe, networks, limit, seed)
+        described = _describe_variation(recipe) if is_variation else _describe_restoration(recipe)
+        settings = _describe(records, patients, planted, networks, limit, seed)
+        settings = json.loads(json.dumps({**described, **settings}))
         _keep_settings(folder, settings)
+        attacked: Attacked = (
+            Variation(recipe.variation, patients, planted)
+            if is_variation
+            else Restoration(recipe, patients, planted)
+        )
+        # First, for a checkpoint that does not fit shall not be told after hours.
+        aimed = None if target is None else attacked.score_target(target)
         runs = _plan_runs(planted, networks, seed)
-        scores = _Bench(patients, planted, recipe, folder, progress).score_all(runs)
-        aimed = None if target is None else _score_target(target, patients, recipe)
+        first_seed = recipe.variation.seed if is_variation else recipe.train.seed
+        scores = _Bench(attacked, folder, first_seed, progress).score_all(runs)
         known = _find_members(patients, target)
         settings["checkpoint"] = None if target is None else target.digest
-        report = _conclude(runs, planted, scores, aimed, known, settings)
+        report = _conclude(attacked, runs, planted, scores, aimed, known, settings)
         write_atomic(folder / REPORT_NAME, report.to_json().encode())
     return report
-
-
-def _check_target(target: Network, recipe: Recipe) -> None:
-    """Raise `ValueError` unless scores of a checkpoint can be compared with the networks'."""
-    wanted, found = recipe.model.to_dict(), target.config.to_dict()
-    # A ladder takes squares of any size, and is scored at that of the recipe.
-    ignored = {"variation"} | ({"image_size"} if recipe.model.input_size is None else set())
-    differing = [key for key in wanted if key not in ignored and wanted[key] != found.get(key)]
-    if differing:
-        described = ", ".join(f"{key} {found.get(key)!r}, not {wanted[key]!r}" for key in differing)
-        raise ValueError(
-            f"The checkpoint is another architecture than the recipe: {described}. Take the "
-            "settings of its own training, config=RUN/config.json."
-        )
-
-
-def _score_target(target: Network, patients: Patients, recipe: Recipe) -> np.ndarray:
-    """Score a checkpoint: `[len(SCORES), P]`."""
-    size = recipe.model.image_size
-    score_batch = make_score_batch(target, recipe.train, size)
-    scores = score_patients(score_batch, patients, size)
-    return np.stack([scores[name] for name in SCORES])
 
 
 # --- Networks --------------------------------------------------------------------------------
@@ -223,65 +215,42 @@ class _Bench:
 
     def __init__(
         self,
-        patients: Patients,
-        planted: np.ndarray,
-        recipe: Recipe,
+        attacked: Attacked,
         folder: Path,
+        seed: int,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        steps = math.ceil(recipe.train.steps / (1.0 - _CANARY_SHARE))
-        train = dataclasses.replace(recipe.train, steps=steps)
-        self._recipe = dataclasses.replace(recipe, train=train)
-        self._patients, self._planted, self._progress = patients, planted, progress
+        self._attacked, self._seed, self._progress = attacked, seed, progress
         self._folder = folder / _NETWORKS_NAME
         self._folder.mkdir(exist_ok=True)
         self._done = self._total = 0
 
-    @functools.cached_property
-    def _trainer(self) -> Trainer:
-        """The network; a run of which nothing is missing needs none."""
-        return Trainer(self._recipe)
-
-    @functools.cached_property
-    def _score_batch(self) -> Any:
-        size = self._recipe.model.image_size
-        return make_score_batch(self._trainer.network, self._recipe.train, size)
-
-    def score_all(self, runs: Sequence[_Run]) -> np.ndarray:
-        """Read or make the scores of all networks: `[len(SCORES), len(runs), P]`."""
-        steps = self._recipe.train.steps
+    def score_all(self, runs: Sequence[_Run]) -> dict[str, np.ndarray]:
+        """Read or make the scores of all networks, by their names: `[len(runs), P]`."""
+        steps, names = self._attacked.steps, tuple(self._attacked.scores)
         self._total = steps * sum(run.rounds for run in runs)
-        scores = []
+        rows = []
         for index, run in enumerate(runs):
             path = self._folder / f"{run.name}.json"
             remove_temporaries(path)
             if path.exists():
                 self._advance(steps * run.rounds)
             else:
-                made = self._score(run, self._recipe.train.seed + index * _ROUNDS)
+                scores = self._score(run, self._seed + index * _ROUNDS)
+                made = {name: values.tolist() for name, values in scores.items()}
                 write_atomic(path, (json.dumps(made) + "\n").encode())
-            scores.append(_read_scores(path, len(self._patients.keys)))
-        return np.stack(scores, axis=1)
+            rows.append(_read_scores(path, names, len(run.members)))
+        return {name: np.stack([row[name] for row in rows]) for name in names}
 
-    def _score(self, run: _Run, seed: int) -> dict[str, list[float]]:
+    def _score(self, run: _Run, seed: int) -> dict[str, np.ndarray]:
         """Train a network, and score all patients."""
-        if not run.rounds:
-            self._trainer.start(seed)
-        else:
-            own, canaries = run.members & ~self._planted, run.members & self._planted
-            parts = [(own, 1.0)]
-            if canaries.any():
-                parts = [(own, 1.0 - _CANARY_SHARE), (canaries, _CANARY_SHARE)]
-            self._trainer.train(
-                [source for part, _ in parts for source in self._patients.select(part)],
-                [share * weight for part, weight in parts for share in self._patients.share(part)],
-                seed,
-                rounds=run.rounds,
-                progress=lambda: self._advance(1),
+        if run.rounds:
+            self._attacked.train(
+                run.members, seed, rounds=run.rounds, progress=lambda: self._advance(1)
             )
-        size = self._recipe.model.image_size
-        scores = score_patients(self._score_batch, self._patients, size)
-        return {name: values.tolist() for name, values in scores.items()}
+        else:
+            self._attacked.start(seed)
+        return self._attacked.score()
 
     def _advance(self, steps: int) -> None:
         self._done += steps
@@ -289,13 +258,14 @@ class _Bench:
             self._progress(self._done, self._total)
 
 
-def _read_scores(path: Path, patients: int) -> np.ndarray:
-    """Read the scores of one network: `[len(SCORES), P]`."""
+def _read_scores(path: Path, names: Sequence[str], patients: int) -> dict[str, np.ndarray]:
+    """Read the scores of one network, by their names: `[P]`."""
     try:
         content = json.loads(read_bounded(path, _MAX_BYTES))
-        scores = np.array([content[name] for name in SCORES], np.float64)
-        if scores.shape != (len(SCORES), patients) or not np.isfinite(scores).all():
-            raise ValueError("it has not one finite value of each patient")
+        scores = {name: np.array(content[name], np.float64) for name in names}
+        for values in scores.values():
+            if values.shape != (patients,) or not np.isfinite(values).all():
+                raise ValueError("it has not one finite value of each patient")
     except (VAEAugError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise VAEAugError(
             f"{path}: is damaged ({type(error).__name__}: {error}). Delete it; its network is then "
@@ -307,19 +277,9 @@ def _read_scores(path: Path, patients: int) -> np.ndarray:
 # --- Settings --------------------------------------------------------------------------------
 
 
-def _describe(
-    records: Sequence[str | os.PathLike[str]],
-    patients: Patients,
-    planted: np.ndarray,
-    recipe: Recipe,
-    networks: int,
-    limit: int | None,
-    seed: int,
-) -> dict[str, Any]:
-    """Describe what the scores of the networks depend on."""
+def _describe_restoration(recipe: Recipe) -> dict[str, Any]:
+    """Describe the settings that networks are trained by."""
     start = recipe.train.start_from
-    names = "\n".join([*patients.keys, *(str(part.tolist()) for part in patients.places)])
-    content = [names.encode(), *((Path(one) / INFO_FILE).read_bytes() for one in records)]
     settings = recipe.to_dict()
     # A path says something of the machine and nothing of the network.
     settings["train"]["start_from"] = read_manifest(start)["digest"] if start else None
@@ -328,12 +288,30 @@ def _describe(
         settings["train"]["encoder_weights"] = hashlib.sha256(
             Path(weights).read_bytes()
         ).hexdigest()
-    settings = {
-        **settings,
+    return settings
+
+
+def _describe_variation(recipe: Recipe) -> dict[str, Any]:
+    """Describe the settings that variations are trained by."""
+    return {"variation": recipe.variation.to_dict(), "only": "variation"}
+
+
+def _describe(
+    records: Sequence[str | os.PathLike[str]],
+    patients: Patients,
+    planted: np.ndarray,
+    networks: int,
+    limit: int | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Describe what else the scores of the networks depend on."""
+    names = "\n".join([*patients.keys, *(str(part.tolist()) for part in patients.places)])
+    content = [names.encode(), *((Path(one) / INFO_FILE).read_bytes() for one in records)]
+    return {
         "records": hashlib.sha256(b"\n".join(content)).hexdigest()[:16],
         "patients": int(np.sum(~planted)),
         "canaries": int(np.sum(planted)),
-        "canary_share": _CANARY_SHARE,
+        "canary_share": SHARE,
         "rounds": _ROUNDS,
         "unnamed_images": sum(key.startswith("image ") for key in patients.keys),
         "images": patients.count(~planted),
@@ -341,7 +319,6 @@ def _describe(
         "limit": limit,
         "seed": seed,
     }
-    return json.loads(json.dumps(settings))
 
 
 def _keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -376,10 +353,11 @@ def _find_members(patients: Patients, target: Network | None) -> tuple[np.ndarra
 
 
 def _conclude(
+    attacked: Attacked,
     runs: Sequence[_Run],
     planted: np.ndarray,
-    scores: np.ndarray,
-    aimed: np.ndarray | None,
+    scores: Mapping[str, np.ndarray],
+    aimed: Mapping[str, np.ndarray] | None,
     known: tuple[np.ndarray, np.ndarray],
     settings: Mapping[str, Any],
 ) -> Membership:
@@ -388,29 +366,30 @@ def _conclude(
     members = np.stack([run.members for run in runs[:networks]])
     members, of_canaries = members[:, ~planted], members[:, planted]
     caught = runs[networks].members[~planted]
-    scores, of_planted = scores[..., ~planted], scores[:, :networks, planted]
     own, named = (part[~planted] for part in known)
     # With fewer patients not even a checkpoint that leaks everything would be a sign.
     orders = math.comb(int(named.sum()), int(own.sum()))
     sought = min(int(own.sum()), int((named & ~own).sum())) >= 2 and orders > 2 / LEVEL
-    calibrated = [calibrate(values, values[:networks]) for values in scores]
     attacks, on_checkpoint, overfitted, canaries, start = [], [], [], [], []
-    for index, name in enumerate(SCORES):
-        references = calibrated[index][:networks]
+    calibrated = {}
+    for name, values in scores.items():
+        of_known, of_planted = values[:, ~planted], values[:networks, planted]
+        calibrated[name] = calibrate(of_known, of_known[:networks])
+        references = calibrated[name][:networks]
         attacks.append(attack_all(name, "networks", references, members, seed))
-        canary_scores = calibrate(of_planted[index], of_planted[index])
+        canary_scores = calibrate(of_planted, of_planted)
         canaries.append(attack_all(name, "canaries", canary_scores, of_canaries, seed))
         reference = estimate(references, members)
-        overfit, none = compute_ratios(calibrated[index][networks:], reference)
+        overfit, none = compute_ratios(calibrated[name][networks:], reference)
         overfitted.append(attack_one(name, "overfitted", overfit, caught, np.ones_like(caught)))
         if aimed is not None and sought:
             start.append(attack_one(name, START, none, own, named))
-            row = calibrate(aimed[index, ~planted], scores[index, :networks])
+            row = calibrate(aimed[name][~planted], of_known[:networks])
             ratios = compute_ratios(row, reference)
             on_checkpoint.append(attack_one(name, CHECKPOINT, ratios, own, named))
     attacks += on_checkpoint
     controls = [*overfitted, *canaries, *start]
-    primary = calibrated[0][:networks]
+    primary = calibrated[PRIMARY][:networks]
     level = LEVEL / sum(attack.score == PRIMARY for attack in attacks)
     power = compute_power(primary, members, seed, level)
     reference = estimate(primary, members)
@@ -419,7 +398,7 @@ def _conclude(
     return Membership(
         leaks,
         verdict,
-        tuple(list_notes(settings, power, controls, missing)),
+        tuple(list_notes(settings, attacked.scores, power, controls, missing)),
         tuple(attacks),
         tuple(controls),
         power,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vae_aug.evaluate.lira import FALSE_POSITIVES, LEVEL, POWER, Attack, Power
-from vae_aug.evaluate.patient_scores import PRIMARY, SCORES
+from vae_aug.evaluate.patient_scores import PRIMARY
 from vae_aug.json_values import make_json
 from vae_aug.words import plural
 
@@ -107,12 +107,17 @@ def judge(
 
 
 def list_notes(
-    settings: Mapping[str, Any], power: Power, controls: Sequence[Attack], missing: bool
+    settings: Mapping[str, Any],
+    scores: Mapping[str, str],
+    power: Power,
+    controls: Sequence[Attack],
+    missing: bool,
 ) -> list[str]:
     """List what has to be known beside the verdict.
 
     Args:
         settings: As of `Membership`.
+        scores: What the scores are, by their names.
         power: Of the attack on the networks.
         controls: As of `judge`.
         missing: Whether a checkpoint was given and not attacked.
@@ -122,7 +127,7 @@ def list_notes(
     """
     notes = [
         f"Primary measure, fixed before the run: AUC of {PRIMARY} over patients, of all networks.",
-        *(f"{name}: {text}." for name, text in SCORES.items()),
+        *(f"{name}: {text}." for name, text in scores.items()),
         "networks: each is attacked with the help of the others, so this is a statement on the "
         "recipe; a checkpoint that validations chose has seen its images no more often.",
         f"canaries: {settings['canaries']} planted patients, random textures, who make up "
@@ -130,7 +135,8 @@ def list_notes(
         "them, and for longer, so that it saw the others as often as the recipe says.",
         f"Power is of a leak that raises the scores of all members alike; one of a few patients "
         f"shows in the share that is found, and above {power.threshold:.2f} an AUC is a sign.",
-        "The variation of a ladder is not attacked, and neither is what a detector learns.",
+        f"Only the {settings['only']} is attacked, no other part of the network, and not what a "
+        "detector learns.",
     ]
     for start in controls:
         if (start.target, start.score) != (START, PRIMARY):
@@ -155,7 +161,7 @@ def list_notes(
             f"{plural(settings['unnamed_images'], 'image')} of unknown patients count as a patient "
             "each: slices of one person in both halves hide a leak."
         )
-    if settings["train"]["start_from"]:
+    if settings["only"] == "restoration" and settings["train"]["start_from"]:
         notes.append(
             "All networks start from one checkpoint; of the patients whom that was trained on this "
             "says nothing."

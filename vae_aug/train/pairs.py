@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +71,29 @@ def find_partners(squares: np.ndarray, patients: Sequence[str], count: int) -> P
     Raises:
         ValueError: If all images are of one patient.
     """
+    partners, similarity = rank_partners(squares, patients, count)
+    alike = similarity >= min(ALIKE, float(np.median(similarity[:, 0])))
+    chosen = np.flatnonzero(alike[:, 0])
+    rows = [np.resize(partners[index, alike[index]], partners.shape[1]) for index in chosen]
+    return Partners(chosen, np.stack(rows))
+
+
+def rank_partners(
+    squares: np.ndarray, patients: Sequence[str], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the images of other patients that are the most similar ones, however similar.
+
+    Args:
+        squares: As of `find_partners`.
+        patients: As of `find_partners`.
+        count: Most partners of an image; there are fewer where others have fewer images.
+
+    Returns:
+        Indices, the most similar first, and similarities: `[N, K] int64` and `[N, K] float32`.
+
+    Raises:
+        ValueError: If all images are of one patient.
+    """
     side = SQUARE // _COARSE
     coarse = squares.reshape(len(squares), _COARSE, side, _COARSE, side).mean(axis=(2, 4))
     flat = coarse.reshape(len(coarse), -1).astype(np.float32)
@@ -92,10 +115,7 @@ def find_partners(squares: np.ndarray, patients: Sequence[str], count: int) -> P
         nearest = np.argpartition(-found, kept - 1)[:kept]
         partners[index] = nearest[np.argsort(-found[nearest], kind="stable")]
         similarity[index] = found[partners[index]]
-    alike = similarity >= min(ALIKE, float(np.median(similarity[:, 0])))
-    chosen = np.flatnonzero(alike[:, 0])
-    rows = [np.resize(partners[index, alike[index]], kept) for index in chosen]
-    return Partners(chosen, np.stack(rows))
+    return partners, similarity
 
 
 def train_transformation(
@@ -225,27 +245,66 @@ def make_step(
     @tf.function(autograph=False)
     def step(images: tf.Tensor, partners: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
         risen = tf.minimum(5.0 * tf.cast(number, tf.float32) / config.steps, 1.0)
+        shape = [tf.shape(images)[0], LATENT_DIM]
+        noise = tf.random.stateless_normal(shape, tf.stack([config.seed, number]))
         with tf.GradientTape() as tape:
-            described = network.describe(tf.concat([images, partners], axis=0))
-            features, others = tf.split(described, 2)
-            z_mean, z_log_var = network.encode(features, others)
-            noise = tf.random.stateless_normal(tf.shape(z_mean), tf.stack([config.seed, number]))
-            z = sample_posterior(z_mean, z_log_var, noise)
-            fields = network.decode(features, z, tf.ones_like(z[:, 0]))
-            changed, displacement = transform_squares(images, fields)
-            tone = tf.reduce_mean(compare_tones(changed, partners))
-            pattern = tf.reduce_mean(compare_patterns(changed, partners))
-            kl = tf.reduce_mean(tf.reduce_sum(kl_divergence(z_mean, z_log_var), axis=-1))
-            roughness = _measure_roughness(fields.displacement * SQUARE)
-            roughness += _measure_roughness(fields.slopes)
-            loss = config.tone_weight * tone + config.pattern_weight * pattern
-            loss += config.roughness_weight * roughness + config.beta * risen * kl
+            terms = measure_pairs(network, images, partners, noise)
+            loss = tf.reduce_mean(weigh_terms(terms, config, risen))
         gradients = tape.gradient(loss, variables)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        size = tf.reduce_mean(tf.abs(displacement))
-        return {"loss": loss, "tone": tone, "pattern": pattern, "kl": kl, "displacement": size}
+        told = ("tone", "pattern", "kl", "displacement")
+        return {"loss": loss, **{name: tf.reduce_mean(terms[name]) for name in told}}
 
     return step, optimizer
+
+
+def measure_pairs(
+    network: TransformationVAE, images: tf.Tensor, partners: tf.Tensor, noise: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Make images similar to their partners, and measure what that costs and what it lacks.
+
+    Args:
+        network: The network.
+        images: `[B, SQUARE, SQUARE, 1] float32 in [0, 1]`.
+        partners: The same shape.
+        noise: `[B, LATENT_DIM] float32`, standard normal, or 0 for the mean of the posterior.
+
+    Returns:
+        `[B] float32` each: `tone` and `pattern`, what the images lack to their partners; `kl` in
+        nats; `roughness` of the transformation; `displacement`, its mean size in pixels of the
+        square.
+    """
+    features, others = tf.split(network.describe(tf.concat([images, partners], axis=0)), 2)
+    z_mean, z_log_var = network.encode(features, others)
+    z = sample_posterior(z_mean, z_log_var, noise)
+    fields = network.decode(features, z, tf.ones_like(z[:, 0]))
+    changed, displacement = transform_squares(images, fields)
+    roughness = _measure_roughness(fields.displacement * SQUARE) + _measure_roughness(fields.slopes)
+    return {
+        "tone": compare_tones(changed, partners),
+        "pattern": compare_patterns(changed, partners),
+        "kl": tf.reduce_sum(kl_divergence(z_mean, z_log_var), axis=-1),
+        "roughness": roughness,
+        "displacement": tf.reduce_mean(tf.abs(displacement), axis=(1, 2, 3)),
+    }
+
+
+def weigh_terms(
+    terms: Mapping[str, tf.Tensor], config: VariationConfig, risen: float | tf.Tensor = 1.0
+) -> tf.Tensor:
+    """Add what `measure_pairs` returns to the loss of each pair.
+
+    Args:
+        terms: Of the pairs.
+        config: Their weights.
+        risen: Share of its weight that the KL divergence has by now.
+
+    Returns:
+        `[B] float32`.
+    """
+    loss = config.tone_weight * terms["tone"] + config.pattern_weight * terms["pattern"]
+    loss += config.roughness_weight * terms["roughness"]
+    return loss + config.beta * risen * terms["kl"]
 
 
 def compare_tones(images: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
@@ -310,10 +369,11 @@ def _measure_windows(images: tf.Tensor, side: int) -> tuple[tf.Tensor, tf.Tensor
 
 
 def _measure_roughness(points: tf.Tensor) -> tf.Tensor:
-    """Measure the mean squared first and second differences of control points."""
+    """Measure the mean squared first and second differences of each image's control points."""
     total = tf.constant(0.0)
     for part in (points, tf.transpose(points, [0, 2, 1, 3])):
         first = part[:, 1:] - part[:, :-1]
         second = first[:, 1:] - first[:, :-1]
-        total += tf.reduce_mean(tf.square(first)) + tf.reduce_mean(tf.square(second))
+        for differences in (first, second):
+            total += tf.reduce_mean(tf.square(differences), axis=(1, 2, 3))
     return total
