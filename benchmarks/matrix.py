@@ -103,7 +103,7 @@ def install(uv: Path, asked: str, resolution: str, environment: Path) -> dict[st
     Returns:
         `versions` of what matters most; or the `reason` why it cannot be installed.
     """
-    venv.create(environment)
+    venv.create(environment, with_pip=True)  # which tests of the package use
     python = environment / "bin" / "python"
     how = ("--resolution", RESOLUTIONS[resolution])
     installed = run(uv, "pip", "install", "--quiet", "--python", python, *how, asked)

@@ -13,6 +13,7 @@ import logging
 import os
 import queue
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -252,9 +253,16 @@ def keep_model(graph: Graph) -> openvino.Model:
 
 
 def _convert(graph: Graph) -> openvino.Model:
-    """Convert the part of a graph that its outputs depend on."""
+    """Convert the part of a graph that its outputs depend on.
+
+    It goes through a file, since OpenVINO takes none from memory on Python 3.13, where it ends with
+    a NameError (seen in 2026.4).
+    """
     needed = graph.make_function()
-    return openvino.convert_model(needed.graph, output=[t.name for t in needed.outputs])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.pb"
+        path.write_bytes(needed.graph.as_graph_def().SerializeToString())
+        return openvino.convert_model(path, output=[tensor.name for tensor in needed.outputs])
 
 
 def _save(model: openvino.Model, path: Path) -> None:

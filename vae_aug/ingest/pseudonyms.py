@@ -147,7 +147,7 @@ def _open(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise _refuse(path, "no such file")
     try:
-        with contextlib.closing(sqlite3.connect(path, WAIT_SECONDS)) as connection:
+        with contextlib.closing(sqlite3.connect(path, timeout=WAIT_SECONDS)) as connection:
             yield connection
     except sqlite3.OperationalError as error:
         if "locked" not in str(error):
