@@ -13,11 +13,12 @@ from test_dicom import write_dicom, write_frames
 
 from vae_aug.codecs.images import read_image, write_image
 from vae_aug.errors import AnnotationError, RecordError
+from vae_aug.ingest.convert import SCANNER_KEY
 from vae_aug.ingest.ingest import ingest, ingest_by_patient
 from vae_aug.ingest.privacy import hash_identifier
 from vae_aug.ingest.splits import Leak, find_leaks
 from vae_aug.records.check import check_records
-from vae_aug.records.records import read_info, read_records
+from vae_aug.records.records import iterate_examples, read_info, read_records
 
 HEIGHT, WIDTH = 40, 80
 
@@ -482,6 +483,13 @@ def test_the_report_tells_sizes_scanners_and_grey_levels(tmp_path):
     assert report.scanners == {"philips CT": 2}
     assert report.intensities == {"philips CT": (0.75, *[0.0] * 14, 0.25)}
     assert report.burned_in == 1 and report.box_sizes_px == {}
+    examples = [
+        example
+        for path in (tmp_path / "out").glob("*.tfrecord")
+        for _, example in iterate_examples(path)
+    ]
+    told = [example.features.feature[SCANNER_KEY].bytes_list.value for example in examples]
+    assert told == [[b"philips CT"]] * 2
     boxes = {"a_1.png": [(0, 0, w, 2 * w, 1) for w in (2, 4, 6, 8, 10)]}
     report = ingest(write_coco(tmp_path / "coco", boxes), tmp_path / "out2")
     assert report.box_sizes_px == {"width": (2, 4, 6, 8, 10), "height": (4, 8, 12, 16, 20)}

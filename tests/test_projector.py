@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from tensorboard.plugins import projector
 
 from vae_aug.codecs.images import read_image
-from vae_aug.ingest.convert import ANNOTATION_KEY
+from vae_aug.ingest.convert import ANNOTATION_KEY, SCANNER_KEY
 from vae_aug.records.records import make_example, write_records
 from vae_aug.train.feed import open_source
 from vae_aug.train.projector import write_projector
@@ -39,7 +39,11 @@ def sources(tmp_path_factory):
                 boxes=np.repeat(BOX, len(own), axis=0),
                 labels=own,
                 label_names=LABELS,
-                extra={ANNOTATION_KEY: "none"} if not own and folder == folders[1] else None,
+                extra={ANNOTATION_KEY: "none"}
+                if not own and folder == folders[1]
+                else {SCANNER_KEY: f"philips {'CT' if own else 'MR'}"}
+                if folder == folders[0]
+                else None,
             )
             for number, own in enumerate(some)
         ]
@@ -47,16 +51,16 @@ def sources(tmp_path_factory):
     return [open_source(folder, "validation") for folder in folders]
 
 
-def test_a_row_tells_label_data_set_and_patient_by_number(sources, tmp_path):
+def test_a_row_tells_label_data_set_patient_by_number_and_scanner(sources, tmp_path):
     write_projector(tmp_path, encode, sources, SIZE, 64)
     heading, *rows = (tmp_path / "latents_rows.tsv").read_text().splitlines()
-    assert heading == "label\tdata set\tpatient"
+    assert heading == "label\tdata set\tpatient\tscanner"
     assert rows == [
-        "cyst\t1\t1",
-        "not annotated\t2\t",
-        "a tab, cyst\t1\t2",
-        "a tab\t2\t",
-        "no box\t1\t1",
+        "cyst\t1\t1\tphilips CT",
+        "not annotated\t2\t\tunknown",
+        "a tab, cyst\t1\t2\tphilips CT",
+        "a tab\t2\t\tunknown",
+        "no box\t1\t1\tphilips MR",
     ]
     assert b"hash" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 

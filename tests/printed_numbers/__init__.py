@@ -23,7 +23,8 @@ _PRINTED = re.compile(rf"(?<![A-Za-wyz\d_.,])(?<![A-Za-z]-){_NUMBER}(?![\w])")
 _OUTSIDE = re.compile(
     r"^```.*?^```|<!--.*?-->|(?<=\])\([^)\s]*\)|(?<=src=)\"[^\"]*\"", re.DOTALL | re.MULTILINE
 )
-_CODE = re.compile(r"`[^`]+`")
+# Text whose numbers are no figures: code, and tags of DICOM.
+_CODE = re.compile(r"`[^`]+`|\([0-9A-F]{4},[0-9A-F]{4}\)")
 
 
 def read_results(name: str) -> Any:

@@ -29,6 +29,10 @@ from vae_aug.records.records import make_example
 ANNOTATION_KEY = "image/annotation"
 """Feature of unannotated records alone: `"none"` or `"faulty"`, as in `AnnotatedImage`."""
 
+SCANNER_KEY = "image/scanner"
+"""Feature of records of DICOM images alone: manufacturer and modality, e.g. `"philips CT"`, each
+`"other"` where it is none of those that are known."""
+
 HISTOGRAM_BINS = 16
 _HISTOGRAM_BLOCK = 2**20
 # Text elements may hold anything, a patient's name too, so a scanner is told in these words only.
@@ -138,6 +142,8 @@ def convert_image(annotated: AnnotatedImage, conversion: Conversion) -> Converte
     rows = [(label, *box) for label, box in zip(labels, boxes.tolist(), strict=True)]
     dicom = loaded.dicom
     patient = conversion.hide("patient", annotated.patient or (dicom.patient_id if dicom else ""))
+    scanner = _name_scanner(dicom.manufacturer, dicom.modality) if dicom else ""
+    extra: dict[str, str] = {} if annotation == "complete" else {ANNOTATION_KEY: annotation}
     example = make_example(
         image,
         source_id=conversion.hide("source", annotated.source_id),
@@ -146,7 +152,7 @@ def convert_image(annotated: AnnotatedImage, conversion: Conversion) -> Converte
         label_names=conversion.label_names,
         patient=patient,
         flags={name: [getattr(annotated, name)[index] for index in kept] for name in BOX_FLAGS},
-        extra=None if annotation == "complete" else {ANNOTATION_KEY: annotation},
+        extra=extra | ({SCANNER_KEY: scanner} if scanner else {}),
     )
     return Converted(
         record=example.SerializeToString(deterministic=True),
@@ -156,7 +162,7 @@ def convert_image(annotated: AnnotatedImage, conversion: Conversion) -> Converte
         patient=patient,
         duplicates=sum(count - 1 for count in collections.Counter(rows).values()),
         box_sizes_px=boxes[:, 2:] - boxes[:, :2],
-        scanner=_name_scanner(dicom.manufacturer, dicom.modality) if dicom else "",
+        scanner=scanner,
         histogram=_count_levels(loaded.pixels),
         extent=measure_extent(loaded.pixels, windowed=loaded.windowed),
         burned_in=bool(dicom and dicom.burned_in_annotation),

@@ -1,4 +1,4 @@
-"""The latents of validation images for the projector of TensorBoard, by label and data set.
+"""The latents of validation images for the projector of TensorBoard, by label, set and scanner.
 
 https://github.com/tensorflow/tensorboard/blob/master/docs/tensorboard_projector_plugin.ipynb
 describes the files.
@@ -18,7 +18,7 @@ from tensorboard.plugins import projector
 
 from vae_aug.atomic import write_atomic
 from vae_aug.codecs.images import write_image
-from vae_aug.ingest.convert import ANNOTATION_KEY
+from vae_aug.ingest.convert import ANNOTATION_KEY, SCANNER_KEY
 from vae_aug.records.tfrecord import get_values
 from vae_aug.train.feed import Source, choose_in_turn, fit
 
@@ -37,12 +37,14 @@ class _Image(NamedTuple):
         label: Labels of its boxes, `"no box"`, or `"not annotated"`.
         source: Number of its data set, from 1.
         patient: Pseudonym, or `b""`.
+        scanner: Manufacturer and modality, or `"unknown"`.
     """
 
     square: tf.Tensor
     label: str
     source: int
     patient: bytes
+    scanner: str
 
 
 def write_projector(
@@ -76,10 +78,10 @@ def write_projector(
     text = io.StringIO()
     np.savetxt(text, latents, fmt="%.5g", delimiter="\t")
     numbers: dict[bytes, int] = {}
-    rows = ["label\tdata set\tpatient"]
+    rows = ["label\tdata set\tpatient\tscanner"]
     for image in images:
         patient = numbers.setdefault(image.patient, len(numbers) + 1) if image.patient else ""
-        rows.append(f"{image.label}\t{image.source}\t{patient}")
+        rows.append(f"{image.label}\t{image.source}\t{patient}\t{image.scanner}")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / _LATENTS, text.getvalue().encode())
     write_atomic(folder / _ROWS, ("\n".join(rows) + "\n").encode())
@@ -103,7 +105,8 @@ def _read(sources: Sequence[Source], number: int, serialized: tf.Tensor, size: i
     if ANNOTATION_KEY in example.features.feature:
         label = "not annotated"
     patient = b"".join(get_values(example, "image/patient", "bytes_list"))
-    return _Image(square, label, number + 1, patient)
+    scanner = b"".join(get_values(example, SCANNER_KEY, "bytes_list")).decode("utf-8", "replace")
+    return _Image(square, label, number + 1, patient, " ".join(scanner.split()) or "unknown")
 
 
 def _make_sprite(squares: Sequence[tf.Tensor]) -> np.ndarray:
