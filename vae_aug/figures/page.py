@@ -1,6 +1,6 @@
 """Pages of HTML that hold all they show: one file, which needs no network and sends nothing.
 
-A page is a template of the folder `pages` with its styles and its script, and data as JSON. What
+A page is put together from the folder `pages`, body, styles and script, and has data as JSON. What
 comes from records is in the data alone, and the script writes it as text. The page's policy lets
 no other script run, and nothing be fetched.
 """
@@ -120,8 +120,8 @@ def fill_page(name: str, data: Mapping[str, Any]) -> bytes:
     """Put styles, script and data into a template.
 
     Args:
-        name: Of a template and a style in the folder `pages`: preview or report. The style follows
-            that which all pages share.
+        name: Of a body and a style in the folder `pages`: preview or report. They stand within
+            `page.html` and behind `page.css`, which all pages share.
         data: What the script reads, as `make_json` takes it.
 
     Returns:
@@ -133,9 +133,10 @@ def fill_page(name: str, data: Mapping[str, Any]) -> bytes:
         f"default-src 'none'; script-src {_hash_source(script)}; style-src {_hash_source(style)}; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
     )
-    page = string.Template(read_part(f"{name}.html"))
+    page = string.Template(read_part("page.html"))
+    body = read_part(f"{name}.html")
     return page.substitute(
-        policy=policy, style=style, script=script, data=escape_json(data)
+        name=name, policy=policy, style=style, body=body, script=script, data=escape_json(data)
     ).encode()
 
 
