@@ -108,7 +108,8 @@ def install(uv: Path, asked: str, resolution: str, environment: Path) -> dict[st
     how = ("--resolution", RESOLUTIONS[resolution])
     installed = run(uv, "pip", "install", "--quiet", "--python", python, *how, asked)
     if installed.returncode:
-        return {"installed": False, "reason": installed.stderr[-2000:]}
+        reason = installed.stderr[-2000:].replace(str(ROOT), ".")
+        return {"installed": False, "reason": reason}
     listed = json.loads(must(run(uv, "pip", "list", "--python", python, "--format", "json")))
     versions = {one["name"]: one["version"] for one in listed}
     return {"installed": True, "versions": {name: versions.get(name) for name in _TOLD}}

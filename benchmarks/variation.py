@@ -44,7 +44,7 @@ from vae_aug.model.transformation import (
     TransformationVAE,
     make_squares,
 )
-from vae_aug.train.pairs import train_transformation
+from vae_aug.train.pairs import find_partners, train_transformation
 
 RESULTS = Path(__file__).parent / "results"
 SETS: dict[str, float | None] = {"lgg_flair": None, "ibsi_sts": 4095.0, "cheng_brain_t1c": None}
@@ -306,7 +306,8 @@ def get_network(name: str, samples: Samples, work: Path, steps: int) -> Transfor
     config = VariationConfig(steps=steps)
     groups = [str(group) for group in samples.groups]
     whole = np.round(255 * squares.numpy()).astype(np.uint8)
-    network = train_transformation(whole, groups, config, progress=tell)
+    pairs = find_partners(whole, groups, config.partners)
+    network = train_transformation(whole, pairs, config, progress=tell)
     network.save_weights(path)
     return network
 

@@ -75,7 +75,7 @@ def test_each_split_is_told_as_it_was_counted(tmp_path):
     assert read_splits(croissant) == expected
     assert "| train | 1 |  | 3 | 3 | 0 | 3 | 3 | 3 | 1.000 | 1.000 | 1.000 |" in card
     assert "| test | 1 |  | 1 | 0 | 0 | 0 | 0 | 0 |  |  |  |" in card
-    assert "the guard acted for 3 (100.0%), so most boxes hardly vary" in card
+    assert "the guard acted for 3 (100.0%), so most boxes of augmented images hardly vary" in card
 
 
 def test_patients_are_counted_and_those_whom_the_checkpoint_has_seen(tmp_path):

@@ -17,13 +17,13 @@ from vae_aug.cli import calls
 from vae_aug.config import ModelConfig, TrainConfig, VariationConfig
 from vae_aug.errors import RecordError, VAEAugError
 from vae_aug.evaluate import attacked, lira
-from vae_aug.evaluate.attacked import Variation
-from vae_aug.evaluate.canaries import CANARY, make_canary, make_shaded_canary, plant_canaries
+from vae_aug.evaluate.attacked import Restoration, Variation
+from vae_aug.evaluate.canaries import CANARY, make_canary, plant_canaries
 from vae_aug.evaluate.lira import Attack, Power
 from vae_aug.evaluate.membership import audit_membership
 from vae_aug.evaluate.membership_report import judge, list_notes
 from vae_aug.evaluate.patient_scores import SCORES, make_score_batch, score_patients
-from vae_aug.model.transformation import LATENT_DIM, TransformationVAE
+from vae_aug.model.transformation import LATENT_DIM
 from vae_aug.train.feed import make_validation_feed
 from vae_aug.train.holdout import name_images
 from vae_aug.train.pairs import ALIKE, measure_pairs, rank_partners, weigh_terms
@@ -285,61 +285,75 @@ def test_a_checkpoint_whose_members_differ_in_kind_is_no_sign(start, leaks):
     controls = [make_attack(*one) for one in p_values.items()]
     attacks = [make_attack("networks", 0.5), make_attack("checkpoint", 0.001)]
     assert judge(attacks, controls, power)[0] is leaks
-    settings = {"unnamed_images": 0, "train": {"start_from": None}}
+    settings = {"unnamed_images": 0, "start_from": None}
     settings |= {"canaries": 16, "canary_share": 0.25, "only": "restoration"}
-    notes = list_notes(settings, SCORES, power, controls, missing=False)
+    notes = list_notes(settings, Restoration, power, controls, missing=False)
     assert any("differ from others in kind" in note for note in notes) is not leaks
 
 
-def test_shaded_canaries_are_partners_of_each_other(tmp_path):
-    plant_canaries(tmp_path, 6, seed=1, alike=True)
-    variation = open_variation([str(tmp_path)])
-    _, similarity = rank_partners(variation.squares, variation.names, 4)
-    assert similarity.min() > ALIKE
-    first, second = (make_shaded_canary(np.random.default_rng(seed)) for seed in (1, 2))
-    assert first.shape == (128, 128, 1) and first.dtype == np.uint8
-    assert np.corrcoef(first.ravel(), second.ravel())[0, 1] < 0.98
-
-
 def open_variation(folders, **options):
-    """Open the records of folders for an attack on their variation."""
+    """Open the records of folders for an attack on their variation; which patients are canaries."""
     patients = open_patients(folders)
     planted = np.array([key.startswith(f"patient {CANARY}") for key in patients.keys])
-    return Variation(VariationConfig(**options), patients, planted)
+    return Variation(Recipe(variation=VariationConfig(**options)), patients, planted), planted
 
 
-def test_a_variation_is_trained_on_members_and_a_quarter_of_canaries(
-    records, tmp_path, monkeypatch
+def test_shaded_canaries_are_alike_but_not_the_same(tmp_path):
+    plant_canaries(tmp_path, 6, seed=1, alike=True)
+    variation, planted = open_variation([str(tmp_path)])
+    assert planted.all()
+    names = [str(place) for place in variation.places]
+    _, similarity = rank_partners(variation.squares, names, 5)
+    assert similarity.min() > ALIKE and similarity.max() < 0.99
+
+
+@pytest.mark.parametrize("most", [PATIENTS, 2])
+def test_pairs_of_a_variation_are_of_members_alone_and_a_quarter_of_canaries(
+    records, tmp_path, most
 ):
-    plant_canaries(tmp_path, 4, seed=1, alike=True)
-    variation = open_variation([str(records), str(tmp_path)], steps=3, seed=5)
-    calls = []
+    plant_canaries(tmp_path, 16, seed=1, alike=True)
+    variation, planted = open_variation([str(records), str(tmp_path)])
+    own = np.flatnonzero(~planted)[::2][:most]
+    members = np.isin(np.arange(len(planted)), [*own, *np.flatnonzero(planted)[::2]])
+    images, partners = variation.pair_members(members)
+    assert set(variation.places[images]) == set(np.flatnonzero(members))
+    canary = planted[variation.places[images]]
+    assert np.mean(canary) == pytest.approx(0.25, abs=0.02)
+    # Canaries and others never meet, nobody is paired with an own image, and no partner is lost.
+    np.testing.assert_array_equal(
+        planted[variation.places[partners]], np.tile(canary[:, None], partners.shape[1])
+    )
+    assert np.all(variation.places[partners] != variation.places[images][:, None])
+    assert all(len(set(row)) == 7 for row in partners[canary])
+    nobody = members & ~planted
+    assert len(variation.pair_members(nobody).images) == np.isin(variation.places, own).sum()
 
-    def train(squares, names, config, *, progress):
-        calls.append((squares, names, config))
+
+def test_a_variation_is_trained_from_its_start_for_longer(records, monkeypatch):
+    variation, planted = open_variation([str(records)], steps=3, seed=5)
+    calls, told = [], []
+
+    def train(squares, pairs, config, *, network, progress):
+        calls.append((config, network.get_weights()[5]))
         progress(1, {})
-        return TransformationVAE()
 
     monkeypatch.setattr(attacked, "train_transformation", train)
-    keys = open_patients([str(records), str(tmp_path)]).keys
-    members = np.arange(len(keys)) % 2 == 0
-    told = []
-    variation.train(members, 7, rounds=2, progress=lambda: told.append(1))
-    ((squares, names, config),) = calls
-    assert len(told) == 1 and (config.steps, config.seed) == (2 * 4, 7)
-    wanted = {key for key, member in zip(keys, members, strict=True) if member}
-    assert set(names) == wanted and len(squares) == len(names)
-    share = np.mean([name.startswith(f"patient {CANARY}") for name in names])
-    assert share == pytest.approx(0.25, abs=0.05)
+    for seed in (7, 8, 7):
+        variation.train(~planted, seed, rounds=2, progress=lambda: told.append(1))
+    assert len(told) == 3
+    # A third more, since canaries are a quarter.
+    assert [(config.steps, config.seed) for config, _ in calls] == [(8, 7), (8, 8), (8, 7)]
+    np.testing.assert_array_equal(calls[0][1], calls[2][1])
+    assert np.any(calls[0][1] != calls[1][1])
 
 
 def test_scores_of_a_variation_are_means_over_pairs_both_ways(records):
-    variation = open_variation([str(records)])
+    variation, planted = open_variation([str(records)])
     variation.start(3)
     scores = variation.score()
     assert set(scores) == set(variation.scores)
     squares, places = variation.squares, variation.places
-    partners, _ = rank_partners(squares, variation.names, 4)
+    partners = variation.pair(~planted, 4).partners
     own = np.flatnonzero(places == places[0])
     bounds, tones = [], []
     for first in own:
@@ -352,14 +366,30 @@ def test_scores_of_a_variation_are_means_over_pairs_both_ways(records):
                 tones.append(-float(terms["tone"][0]))
     assert scores["elbo"][places[0]] == pytest.approx(np.mean(bounds), rel=1e-4)
     assert scores["tone"][places[0]] == pytest.approx(np.mean(tones), rel=1e-4)
-    # A checkpoint's own is scored alike, and one without it is refused.
-    with pytest.raises(ValueError, match="has no variation"):
-        variation.score_target(types.SimpleNamespace(variation=None))
+
+
+def test_the_variation_of_a_checkpoint_is_scored(records, varied_ladder):
+    variation, _ = open_variation([str(records)])
+    variation.network.set_weights(varied_ladder.variation.get_weights())
+    scores = variation.score()
+    for name, values in variation.score_target(varied_ladder).items():
+        np.testing.assert_allclose(values, scores[name], rtol=1e-5)
+
+
+def test_an_attack_on_a_variation_needs_one(records, short_vae, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="'vector' of this recipe has no variation"):
+        audit_membership([records], out, RECIPE, only="variation", networks=6)
+    ladder = Recipe(ModelConfig(profile="ladder", variation=True))
+    with pytest.raises(ValueError, match="The checkpoint has no variation"):
+        audit_membership([records], out, ladder, only="variation", networks=6, target=short_vae)
+    assert not out.exists()
 
 
 @pytest.mark.slow
 def test_variations_are_audited(records, tmp_path):
-    recipe = Recipe(variation=VariationConfig(steps=3, batch_size=2, partners=2))
+    variation = VariationConfig(steps=3, batch_size=2, partners=2)
+    recipe = Recipe(ModelConfig(profile="ladder", variation=True), variation=variation)
     out = tmp_path / "out"
     report = audit_membership([records], out, recipe, only="variation", networks=6)
     assert {one.score for one in report.attacks} == set(Variation.scores)
@@ -367,8 +397,10 @@ def test_variations_are_audited(records, tmp_path):
     assert any("Only the variation is attacked" in note for note in report.notes)
     (out / "networks" / "network-002.json").unlink()
     assert audit_membership([records], out, recipe, only="variation", networks=6) == report
-    with pytest.raises(ValueError, match="networks of other settings"):
+    planted = {path: path.read_bytes() for path in (out / "canaries").iterdir()}
+    with pytest.raises(ValueError, match=r"networks of other settings \(only\)"):
         audit_membership([records], out, RECIPE, networks=6)
+    assert {path: path.read_bytes() for path in planted} == planted
 
 
 def test_a_limit_takes_images_of_each_patient(records):
@@ -490,6 +522,19 @@ def test_the_documents_tell_what_the_second_audit_found():
         interval = f"{row['auc']:.2f}, {row['auc_low']:.2f} to {row['auc_high']:.2f}"
         assert f"({interval}; p = {row['p_value']:.2g})" in adr
     assert report["settings"]["patients"] == 200 and "200 patients" in text
+
+
+def test_the_documents_tell_what_the_third_audit_found():
+    text, adr = read_page("privacy.md"), read_page("adr/0030-membership-inference.md")
+    report, rows = read_audit("membership-demo-3.json")
+    for target, row in rows.items():
+        name = target if target == "networks" else f"`{target.replace('checkpoint', 'demo')}`"
+        interval = f"{row['auc']:.2f} ({row['auc_low']:.2f} to {row['auc_high']:.2f})"
+        found = f"{100 * row['found']:.0f}%"
+        assert f"| {name} | {interval} | {row['p_value']:.2g} | {found} |" in adr
+    assert report["verdict"].startswith("Membership leaks") and 'says "Membership leaks"' in adr
+    assert all(rows[name]["p_value"] > 0.05 for name in ("canaries", "overfitted"))
+    assert "it missed `canaries`" in text and "both controls were missed" in adr
 
 
 def test_the_documents_tell_what_simulations_found():

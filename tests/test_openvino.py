@@ -231,6 +231,15 @@ def test_a_network_is_converted_once(short_vae, cache_dir, monkeypatch):
     np.testing.assert_array_equal(OpenVINOEngine(short_vae, config)(IMAGES, SEEDS), first)
 
 
+@pytest.mark.usefixtures("cache_dir")
+def test_a_network_is_converted_by_way_of_a_file(short_vae, monkeypatch):
+    monkeypatch.setattr(module, "FROM_MEMORY", False)
+    settings = AugmentConfig(mode="denoise")
+    expected = TensorFlowEngine(short_vae, settings)(IMAGES, SEEDS)
+    computed = OpenVINOEngine(short_vae, settings)(IMAGES, SEEDS)
+    np.testing.assert_allclose(computed, expected, atol=ROUNDING)
+
+
 def test_another_network_is_not_taken_from_the_cache(short_vae, cache_dir):
     OpenVINOEngine(short_vae, AugmentConfig(seed=1))(IMAGES, SEEDS)
     OpenVINOEngine(short_vae, AugmentConfig(seed=1, factor=2))(IMAGES, SEEDS)

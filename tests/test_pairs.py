@@ -29,6 +29,12 @@ def make_squares(count):
     return np.round(255 * make_heads(count)).astype(np.uint8)
 
 
+def make_pairs(count):
+    """Make heads and pairs of them, as a training takes them."""
+    squares = make_squares(count)
+    return squares, pairs.find_partners(squares, [str(index) for index in range(count)], 12)
+
+
 def test_partners_are_similar_and_of_other_patients():
     squares = np.random.default_rng(0).random((6, SQUARE, SQUARE, 1)).astype(np.float32)
     squares[3:] = squares[:3]
@@ -92,11 +98,10 @@ def test_squares_are_transformed_as_images_are():
 
 @pytest.mark.slow
 def test_training_learns_to_turn_one_patient_into_another():
-    patients = [str(index) for index in range(12)]
     config = VariationConfig(steps=150, batch_size=4, beta=0.0, learning_rate=3e-3)
     told = []
     pairs.train_transformation(
-        make_squares(12), patients, config, progress=lambda step, figures: told.append(figures)
+        *make_pairs(12), config, progress=lambda step, figures: told.append(figures)
     )
     assert set(told[0]) == {"loss", "tone", "pattern", "kl", "displacement"}
     tones = [figures["tone"] for figures in told]
@@ -104,35 +109,33 @@ def test_training_learns_to_turn_one_patient_into_another():
 
 
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path):
-    squares = make_squares(4)
+    heads = make_pairs(4)
     config = VariationConfig(steps=5, batch_size=2, save_every=2)
 
     def interrupt(step, figures):
         if step == 3:
             raise KeyboardInterrupt
 
-    whole = pairs.train_transformation(squares, list("abcd"), config).get_weights()
+    whole = pairs.train_transformation(*heads, config).get_weights()
     steps = []
     with pytest.raises(KeyboardInterrupt):
-        pairs.train_transformation(
-            squares, list("abcd"), config, folder=tmp_path, progress=interrupt
-        )
+        pairs.train_transformation(*heads, config, folder=tmp_path, progress=interrupt)
     for _ in range(2):  # the second finds it done
         resumed = pairs.train_transformation(
-            squares, list("abcd"), config, folder=tmp_path, progress=lambda n, _: steps.append(n)
+            *heads, config, folder=tmp_path, progress=lambda n, _: steps.append(n)
         ).get_weights()
         for one, other in zip(whole, resumed, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
     assert steps == [3, 4, 5]
     (tmp_path / "checkpoint").write_bytes(b"damaged")
     with pytest.raises(TrainingError, match=r"checkpoint: is damaged.* delete"):
-        pairs.train_transformation(squares, list("abcd"), config, folder=tmp_path)
+        pairs.train_transformation(*heads, config, folder=tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():
     config = VariationConfig(steps=3, batch_size=2, roughness_weight=float("inf"))
     with pytest.raises(TrainingError, match=r"loss of the variation is .* at step 1"):
-        pairs.train_transformation(make_squares(4), list("abcd"), config)
+        pairs.train_transformation(*make_pairs(4), config)
 
 
 def test_the_strength_brings_samples_as_far_as_other_patients_are():

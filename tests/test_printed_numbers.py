@@ -40,7 +40,8 @@ def test_numbers_of_a_page_are_those_of_the_results(page: str):
 
 @pytest.mark.parametrize("page", checkpoints.MEASURED)
 def test_numbers_of_the_pages_of_checkpoints_are_those_of_the_results(page: str):
-    measured, given = checkpoints.MEASURED[page], checkpoints.GIVEN[page]
+    measured = checkpoints.MEASURED[page]
+    given = [*checkpoints.GIVEN[page], *checkpoints.UNVERIFIED[page]]
     assert not list(list_faults(read_prose(page), measured, given))
 
 

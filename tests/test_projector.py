@@ -43,7 +43,7 @@ def sources(tmp_path_factory):
                 if not own and folder == folders[1]
                 else {SCANNER_KEY: f"philips {'CT' if own else 'MR'}"}
                 if folder == folders[0]
-                else None,
+                else {SCANNER_KEY: "A Patient's Name"},
             )
             for number, own in enumerate(some)
         ]

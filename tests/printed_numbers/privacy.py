@@ -11,6 +11,7 @@ from printed_numbers import read_results
 
 _DEMO = read_results("membership-demo.json")
 _KIDNEY = read_results("membership-kidney.json")
+_THIRD = read_results("membership-demo-3.json")
 
 
 def _find(report: dict[str, Any], target: str) -> dict[str, float]:
@@ -53,6 +54,16 @@ MEASURED: list[tuple[str, Sequence[float]]] = [
     (
         "`overfitted` was not quite ({}, p = {})",
         [_OVERFITTED["auc"], _OVERFITTED["p_value"]],
+    ),
+    ("AUC {} ({} to {}; p =", _describe(_find(_THIRD, "networks"))),
+    ("p = {}) for the networks, no sign", [_find(_THIRD, "networks")["p_value"]]),
+    ("no sign of `demo` ({}, {} to {})", _describe(_find(_THIRD, "checkpoint"))),
+    (
+        "it missed `canaries` ({}, p = {}: {} are too few) and `overfitted` ({}, p = {})",
+        [
+            *(_find(_THIRD, "canaries")[key] for key in ("auc", "p_value", "members")),
+            *(_find(_THIRD, "overfitted")[key] for key in ("auc", "p_value")),
+        ],
     ),
 ]
 GIVEN: list[str] = [

@@ -21,7 +21,7 @@ from vae_aug.cli.console import (
     show_work,
 )
 from vae_aug.cli.entry import command, warn_of_former
-from vae_aug.cli.loading import calls
+from vae_aug.cli.loading import calls, page
 from vae_aug.cli.paths import require_file, require_records, require_source, require_split
 from vae_aug.config import DicomAs
 from vae_aug.errors import VAEAugError
@@ -142,9 +142,9 @@ def augment(
             say(f"warning: {plural(part.lost, f'record of the split {name!r}', *damaged)}")
         if part.is_mostly_guarded:
             say(
-                f"warning: the guard acted for {part.guarded} of {part.boxes} boxes of the split "
-                f"{name!r}, so most of them hardly vary: a smaller --factor harms fewer, "
-                "and so may a checkpoint that was trained on such images"
+                f"warning: the guard acted for {part.guarded} of {part.chosen_boxes} boxes of "
+                f"augmented images of the split {name!r}, so most of them hardly vary: a smaller "
+                "--factor harms fewer, and so may a checkpoint that was trained on such images"
             )
     for name, count in report.seen_patients.items():
         say(f"warning: {ckpt} was trained on {plural(count, 'patient')} of the split {name!r}")
@@ -208,7 +208,7 @@ def preview(
     with show_work("drawing"):
         calls.write_preview(out, chosen, transform, label_names=label_names, count=samples)
     publish({"out": out, "images": len(chosen)})
-    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB" if calls.is_page(out) else f"{out}")
+    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB" if page.is_page(out) else f"{out}")
 
 
 @command(

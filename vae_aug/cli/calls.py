@@ -22,7 +22,6 @@ from vae_aug.extras.denoise_files import denoise_files
 from vae_aug.extras.doctor import diagnose, empty_cache, hide_home, measure_cache
 from vae_aug.extras.patients import count_patients, refuse_seen
 from vae_aug.extras.replay import read_provenance, replay_record
-from vae_aug.figures.page import is_page
 from vae_aug.ingest.ingest import ingest, ingest_by_patient
 from vae_aug.ingest.reading import find_hashed
 from vae_aug.ingest.splits import count_leaks, find_leaks

@@ -274,7 +274,7 @@ def membership(
     trained = "variation" if only == "variation" else "train"
     parts[trained] = parts[trained] | ({"steps": steps} if steps else {})
     parts["model"] = parts["model"] | ({"image_size": size} if size else {})
-    recipe = make_recipe(*parts.values(), only="restoration")
+    recipe = make_recipe(*parts.values(), only=None if only == "variation" else only)
     target = None if ckpt is None else calls.load_checkpoint(ckpt)
     try:
         with name_damage(*records), show_counts("steps") as progress:

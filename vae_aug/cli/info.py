@@ -17,10 +17,9 @@ from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from vae_aug.cli import options
 from vae_aug.cli.console import make_listing, make_table, publish, say, show, show_progress
 from vae_aug.cli.entry import command
-from vae_aug.cli.loading import calls
+from vae_aug.cli.loading import calls, page
 from vae_aug.cli.paths import is_folder_of_records, require_file
 from vae_aug.errors import VAEAugError
-from vae_aug.figures.page import is_page, write_report_page
 from vae_aug.model.stored import read_card, read_manifest
 from vae_aug.records.shards import find_records, read_info
 
@@ -108,9 +107,9 @@ def report(
 
     The page holds all that is in the files: names, folders and settings, too.
     """
-    if not is_page(out) or not out.parent.is_dir():
+    if not page.is_page(out) or not out.parent.is_dir():
         raise VAEAugError(f"{out}: a page is a file whose name ends in .html, in a folder.")
-    write_report_page(out, results)
+    page.write_report_page(out, results)
     publish({"out": out, "files": len(results)})
     say(f"{out}: {out.stat().st_size / 1e3:.0f} kB")
 

@@ -1,4 +1,4 @@
-"""The loading of TensorFlow: late, and without what it reports of itself."""
+"""The loading of what takes time: late, and of TensorFlow without what it reports of itself."""
 
 from __future__ import annotations
 
@@ -32,19 +32,23 @@ def silence_loading() -> Iterator[None]:
         os.close(nowhere)
 
 
-class _Calls:
-    """Stands for `vae_aug.cli.calls` and loads it when something of it is first used."""
+class _Late:
+    """Stands for a module and loads it when something of it is first used."""
 
-    module: ModuleType | None = None
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.module: ModuleType | None = None
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, attribute: str) -> Any:
         if self.module is None:
             with silence_loading():
-                self.module = importlib.import_module("vae_aug.cli.calls")
-        return getattr(self.module, name)
+                self.module = importlib.import_module(self.name)
+        return getattr(self.module, attribute)
 
 
 if TYPE_CHECKING:
     from vae_aug.cli import calls as calls
+    from vae_aug.figures import page as page
 else:
-    calls = _Calls()
+    calls = _Late("vae_aug.cli.calls")
+    page = _Late("vae_aug.figures.page")  # needs no TensorFlow

@@ -59,6 +59,10 @@ _KEPT_SIZES = 4
 
 _Infer = Callable[..., np.ndarray]
 
+FROM_MEMORY = sys.version_info < (3, 13)
+"""Whether OpenVINO takes graphs from memory. On Python 3.13 it ends with a NameError (seen in
+2026.4), so graphs are written to temporary files there."""
+
 _logger = logging.getLogger(__name__)
 
 # OpenVINO's binding sets NumPy's interface up when a tensor is first seen as an array. Two threads
@@ -253,16 +257,15 @@ def keep_model(graph: Graph) -> openvino.Model:
 
 
 def _convert(graph: Graph) -> openvino.Model:
-    """Convert the part of a graph that its outputs depend on.
-
-    It goes through a file, since OpenVINO takes none from memory on Python 3.13, where it ends with
-    a NameError (seen in 2026.4).
-    """
+    """Convert the part of a graph that its outputs depend on."""
     needed = graph.make_function()
+    outputs = [tensor.name for tensor in needed.outputs]
+    if FROM_MEMORY:
+        return openvino.convert_model(needed.graph, output=outputs)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "graph.pb"
         path.write_bytes(needed.graph.as_graph_def().SerializeToString())
-        return openvino.convert_model(path, output=[tensor.name for tensor in needed.outputs])
+        return openvino.convert_model(path, output=outputs)
 
 
 def _save(model: openvino.Model, path: Path) -> None:

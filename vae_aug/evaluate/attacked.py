@@ -15,14 +15,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.config import VariationConfig
+from vae_aug.config import TrainedPart
 from vae_aug.evaluate.canaries import SHARE
 from vae_aug.evaluate.patient_scores import SCORES, make_score_batch, score_patients
+from vae_aug.model.checkpoint import load_checkpoint
 from vae_aug.model.fields import SQUARE
 from vae_aug.model.ladder import LadderVAE
 from vae_aug.model.network import Network
 from vae_aug.model.transformation import LATENT_DIM, TransformationVAE
-from vae_aug.train.pairs import measure_pairs, rank_partners, train_transformation, weigh_terms
+from vae_aug.train.pairs import (
+    Partners,
+    measure_pairs,
+    rank_partners,
+    train_transformation,
+    weigh_terms,
+)
 from vae_aug.train.recipe import Recipe
 from vae_aug.train.references import Patients, Trainer
 from vae_aug.train.variation import read_patients
@@ -39,11 +46,13 @@ class Attacked(Protocol):
     Attributes:
         scores: What its scores are, by their names; the first is the primary one. Members score
             higher.
+        canaries: What its planted patients are, a sentence.
         steps: Steps of a training of one round, so many that it sees patients that are not planted
             as often as the recipe says.
     """
 
     scores: Mapping[str, str]
+    canaries: str
     steps: int
 
     def start(self, seed: int) -> None:
@@ -76,6 +85,7 @@ class Restoration:
     """What denoises and decodes: the network of a recipe but for its variation."""
 
     scores: Mapping[str, str] = SCORES
+    canaries = "Each is a random texture of its own."
 
     def __init__(self, recipe: Recipe, patients: Patients, planted: np.ndarray) -> None:
         """Take what the network is trained by; it is made when it is first needed.
@@ -86,8 +96,9 @@ class Restoration:
             planted: `[P] bool`, which of the patients are canaries.
         """
         self.steps = _prolong(recipe.train.steps)
+        model = dataclasses.replace(recipe.model, variation=False)
         train = dataclasses.replace(recipe.train, steps=self.steps)
-        self._recipe = dataclasses.replace(recipe, train=train)
+        self._recipe = dataclasses.replace(recipe, model=model, train=train, only="restoration")
         self._patients, self._planted = patients, planted
 
     @functools.cached_property
@@ -123,21 +134,7 @@ class Restoration:
         return score_patients(self._score_batch, self._patients, self._size)
 
     def score_target(self, target: Network) -> dict[str, np.ndarray]:
-        """As `Attacked`; raise `ValueError` for another architecture than the recipe's."""
-        wanted, found = self._recipe.model.to_dict(), target.config.to_dict()
-        # A ladder takes squares of any size, and is scored at that of the recipe.
-        sizes = {"image_size"} if self._recipe.model.input_size is None else set()
-        differing = [
-            key for key in wanted.keys() - {"variation"} - sizes if wanted[key] != found.get(key)
-        ]
-        if differing:
-            described = ", ".join(
-                f"{key} {found.get(key)!r}, not {wanted[key]!r}" for key in sorted(differing)
-            )
-            raise ValueError(
-                f"The checkpoint is another architecture than the recipe: {described}. Take the "
-                "settings of its own training, config=RUN/config.json."
-            )
+        """As `Attacked`."""
         return score_patients(self._make_graph(target), self._patients, self._size)
 
     @property
@@ -151,69 +148,120 @@ class Restoration:
 class Variation:
     """What samples: a network of transformations between patients.
 
+    A training pairs images that are alike. Here every image is paired with those of other members
+    that are most like it, however like it they are, so that every member is trained on.
+
     Attributes:
         squares: `[N, SQUARE, SQUARE, 1] uint8`, the images of all patients.
         places: `[N] int64`, the patient of each.
-        names: The names of these.
         network: The network, random at first.
     """
 
     scores: Mapping[str, str] = {
-        "elbo": "evidence bound of the transformations between an image and those of other "
-        "patients that are most similar, both ways: what training raises",
-        "tone": "how much nearer these bring grey values and contrast",
-        "pattern": "how much nearer these bring the pattern",
+        "elbo": "evidence bound of transformations: what training raises. Each image is turned "
+        "into the four of other patients that are most like it, and these into it",
+        "tone": "how near that brings grey values and contrast",
+        "pattern": "how near that brings the pattern",
     }
+    canaries = "All have one random texture, each under a shading of its own."
 
-    def __init__(self, config: VariationConfig, patients: Patients, planted: np.ndarray) -> None:
-        """Read the images of all patients.
+    def __init__(self, recipe: Recipe, patients: Patients, planted: np.ndarray) -> None:
+        """Read the images of all patients, and what the training starts from.
 
         Args:
-            config: How it is trained.
+            recipe: Of which the variation is trained, from that of `start_from` if there is one.
             patients: The records.
             planted: `[P] bool`, which of the patients are canaries.
         """
+        config = recipe.variation
         self.steps = _prolong(config.steps)
         self._config = dataclasses.replace(config, steps=self.steps)
         self._planted = planted
         self.places = np.concatenate(patients.places)
-        self.names = [patients.keys[place] for place in self.places]
         self.squares = read_patients(patients.sources, config.seed, patients.count()).squares
         self.network = TransformationVAE()
+        self._begun = None
+        if recipe.train.start_from:
+            begun = load_checkpoint(recipe.train.start_from)
+            if isinstance(begun, LadderVAE) and begun.variation is not None:
+                self._begun = begun.variation.get_weights()
 
     @functools.cached_property
     def _score_pairs(self) -> Any:
         return self._make_graph(self.network)
 
+    @functools.cached_property
+    def _scored(self) -> np.ndarray:
+        """Which images are turned into which, `[2, pairs] int64`."""
+        parts = [part for part in (~self._planted, self._planted) if part.any()]
+        pairs = [self.pair(part, _PARTNERS) for part in parts]
+        images = [np.repeat(one.images, one.partners.shape[1]) for one in pairs]
+        partners = [one.partners.ravel() for one in pairs]
+        return np.stack([np.concatenate(images), np.concatenate(partners)])
+
     def start(self, seed: int) -> None:
         """As `Attacked`."""
         keras.utils.set_random_seed(seed)
-        self.network.set_weights(TransformationVAE().get_weights())
+        self.network.set_weights(self._begun or TransformationVAE().get_weights())
 
     def train(
         self, members: np.ndarray, seed: int, *, rounds: int, progress: Callable[[], None]
     ) -> None:
-        """As `Attacked`; a canary's image is there so often that all are a quarter."""
-        own, canaries = (
-            np.flatnonzero(part[self.places])
-            for part in (members & ~self._planted, members & self._planted)
-        )
-        times = max(1, round(SHARE / (1.0 - SHARE) * len(own) / max(len(canaries), 1)))
-        chosen = np.concatenate([own, np.tile(canaries, times)])
-        trained = train_transformation(
-            self.squares[chosen],
-            [self.names[index] for index in chosen],
+        """As `Attacked`."""
+        self.start(seed)
+        train_transformation(
+            self.squares,
+            self.pair_members(members),
             dataclasses.replace(self._config, steps=rounds * self.steps, seed=seed),
+            network=self.network,
             progress=lambda *_: progress(),
         )
-        self.network.set_weights(trained.get_weights())
+
+    def pair_members(self, members: np.ndarray) -> Partners:
+        """Pair images of members, canaries and others apart; canaries are a quarter of the rows.
+
+        Args:
+            members: `[P] bool`.
+
+        Returns:
+            The pairs, of which rows are repeated.
+        """
+        count = self._config.partners
+        own = self.pair(members & ~self._planted, count)
+        if not (members & self._planted).any():
+            return own
+        canaries = self.pair(members & self._planted, count)
+        odds = SHARE / (1.0 - SHARE)
+        times = math.ceil(len(canaries.images) / (odds * len(own.images)))
+        rows = np.tile(np.arange(len(own.images)), times)
+        planted = np.resize(np.arange(len(canaries.images)), round(odds * len(rows)))
+        widest = max(own.partners.shape[1], canaries.partners.shape[1])
+        partners = [np.resize(p, (widest,)) for p in (*own.partners, *canaries.partners)]
+        chosen = np.concatenate([rows, len(own.images) + planted])
+        images = np.concatenate([own.images, canaries.images])
+        return Partners(images[chosen], np.stack(partners)[chosen])
+
+    def pair(self, wanted: np.ndarray, count: int) -> Partners:
+        """Pair each image of some patients with those of others of them that are most like it.
+
+        Args:
+            wanted: `[P] bool`.
+            count: Most partners of an image.
+
+        Returns:
+            The pairs, a row for each image.
+        """
+        images = np.flatnonzero(wanted[self.places])
+        names = [str(place) for place in self.places[images]]
+        partners, _ = rank_partners(self.squares[images], names, count)
+        return Partners(images, images[partners])
 
     def score(self) -> dict[str, np.ndarray]:
         """As `Attacked`."""
         return self._score_by(self._score_pairs)
 
     def score_target(self, target: Network) -> dict[str, np.ndarray]:
-        """As `Attacked`; raise `ValueError` for a checkpoint without a variation."""
+        """As `Attacked`."""
         if not isinstance(target, LadderVAE) or target.variation is None:
             raise ValueError("The checkpoint has no variation, so that cannot be attacked.")
         return self._score_by(self._make_graph(target.variation))
@@ -232,22 +280,61 @@ class Variation:
 
     def _score_by(self, score_pairs: Callable[..., dict[str, tf.Tensor]]) -> dict[str, np.ndarray]:
         """Average over each patient's pairs, both ways."""
-        partners, _ = rank_partners(self.squares, self.names, _PARTNERS)
-        first = np.repeat(np.arange(len(self.squares)), partners.shape[1])
-        pairs = np.stack([first, partners.ravel()])
-        images, others = np.concatenate([pairs, pairs[::-1]], axis=1)
+        images, others = np.concatenate([self._scored, self._scored[::-1]], axis=1)
         scores: dict[str, list[np.ndarray]] = {name: [] for name in self.scores}
         for start in range(0, len(images), _BATCH):
             batch = (part[start : start + _BATCH] for part in (images, others))
             squares = (tf.constant(self.squares[part], tf.float32) / 255.0 for part in batch)
             for name, values in score_pairs(*squares).items():
                 scores[name].append(values.numpy())
-        patients = np.tile(self.places[first], 2)
+        patients = np.tile(self.places[self._scored[0]], 2)
         count = np.bincount(patients, minlength=len(self._planted))
         return {
             name: np.bincount(patients, np.concatenate(values)) / count
             for name, values in scores.items()
         }
+
+
+def make_attacked(
+    only: TrainedPart, recipe: Recipe, patients: Patients, planted: np.ndarray
+) -> Attacked:
+    """Take the part of a recipe that is attacked.
+
+    Args:
+        only: The part.
+        recipe: How it is trained.
+        patients: The records.
+        planted: `[P] bool`, which of the patients are canaries.
+
+    Returns:
+        The part.
+    """
+    made = Variation if only == "variation" else Restoration
+    return made(recipe, patients, planted)
+
+
+def check_attack(only: TrainedPart, recipe: Recipe, target: Network | None) -> None:
+    """Raise `ValueError` unless a recipe has the part, and a checkpoint one to compare with it."""
+    if only == "variation":
+        if not recipe.model.variation:
+            raise ValueError(
+                f"only='variation': a {recipe.model.profile!r} of this recipe has no variation."
+            )
+        if target is not None and not target.config.variation:
+            raise ValueError("The checkpoint has no variation, so that cannot be attacked.")
+        return
+    if target is None:
+        return
+    wanted, found = recipe.model.to_dict(), target.config.to_dict()
+    # A ladder takes squares of any size, and is scored at that of the recipe.
+    ignored = {"variation"} | ({"image_size"} if recipe.model.input_size is None else set())
+    differing = [key for key in wanted if key not in ignored and wanted[key] != found.get(key)]
+    if differing:
+        described = ", ".join(f"{key} {found.get(key)!r}, not {wanted[key]!r}" for key in differing)
+        raise ValueError(
+            f"The checkpoint is another architecture than the recipe: {described}. Take the "
+            "settings of its own training, config=RUN/config.json."
+        )
 
 
 def _prolong(steps: int) -> int:

@@ -32,7 +32,6 @@ Reference:
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -46,7 +45,7 @@ import numpy as np
 from vae_aug.atomic import lock_folder, remove_temporaries, write_atomic
 from vae_aug.config import TrainedPart, check_choice, check_number
 from vae_aug.errors import RecordError, VAEAugError
-from vae_aug.evaluate.attacked import Attacked, Restoration, Variation
+from vae_aug.evaluate.attacked import Attacked, check_attack, make_attacked
 from vae_aug.evaluate.canaries import CANARY, SHARE, plant_canaries
 from vae_aug.evaluate.lira import (
     LEVEL,
@@ -140,12 +139,11 @@ def audit_membership(
     check_number("seed", seed, 0, 2**31 - 1, whole=True)
     refuse_cluster("An audit of membership")
     check_choice("only", only, TrainedPart)
+    check_attack(only, recipe, target)
     is_variation = only == "variation"
-    if not is_variation:
-        model = dataclasses.replace(recipe.model, variation=False)
-        recipe = dataclasses.replace(recipe, model=model, only=only)
     folder = Path(out)
     with lock_folder(folder):
+        _refuse_other_settings(folder, {"only": only, "seed": seed})
         plant_canaries(folder / _CANARIES_NAME, _CANARIES, seed, alike=is_variation)
         folders = [os.fspath(one) for one in (*records, folder / _CANARIES_NAME)]
         patients = open_patients(folders, limit)
@@ -156,16 +154,11 @@ def audit_membership(
                 f"{', '.join(map(str, records))}: {plural(count, 'patient')}; an audit of "
                 f"membership needs at least {_LEAST_PATIENTS}, and tells little with fewer than 30."
             )
-        described = _describe_variation(recipe) if is_variation else _describe_restoration(recipe)
-        settings = _describe(records, patients, planted, networks, limit, seed)
-        settings = json.loads(json.dumps({**described, **settings}))
+        settings = _describe_recipe(recipe, only)
+        settings |= _describe(records, patients, planted, networks, limit, seed)
+        settings = json.loads(json.dumps(settings))
         _keep_settings(folder, settings)
-        attacked: Attacked = (
-            Variation(recipe.variation, patients, planted)
-            if is_variation
-            else Restoration(recipe, patients, planted)
-        )
-        # First, for a checkpoint that does not fit shall not be told after hours.
+        attacked = make_attacked(only, recipe, patients, planted)
         aimed = None if target is None else attacked.score_target(target)
         runs = _plan_runs(planted, networks, seed)
         first_seed = recipe.variation.seed if is_variation else recipe.train.seed
@@ -277,23 +270,18 @@ def _read_scores(path: Path, names: Sequence[str], patients: int) -> dict[str, n
 # --- Settings --------------------------------------------------------------------------------
 
 
-def _describe_restoration(recipe: Recipe) -> dict[str, Any]:
+def _describe_recipe(recipe: Recipe, only: TrainedPart) -> dict[str, Any]:
     """Describe the settings that networks are trained by."""
-    start = recipe.train.start_from
-    settings = recipe.to_dict()
+    start, weights = recipe.train.start_from, recipe.train.encoder_weights
     # A path says something of the machine and nothing of the network.
-    settings["train"]["start_from"] = read_manifest(start)["digest"] if start else None
-    weights = recipe.train.encoder_weights
+    start = read_manifest(start)["digest"] if start else None
+    if only == "variation":
+        return {"variation": recipe.variation.to_dict(), "start_from": start, "only": only}
+    model = {**recipe.model.to_dict(), "variation": False}
+    train = {**recipe.train.to_dict(), "start_from": start}
     if weights and Path(weights).is_file():
-        settings["train"]["encoder_weights"] = hashlib.sha256(
-            Path(weights).read_bytes()
-        ).hexdigest()
-    return settings
-
-
-def _describe_variation(recipe: Recipe) -> dict[str, Any]:
-    """Describe the settings that variations are trained by."""
-    return {"variation": recipe.variation.to_dict(), "only": "variation"}
+        train["encoder_weights"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    return {"model": model, "train": train, "start_from": start, "only": only}
 
 
 def _describe(
@@ -326,8 +314,15 @@ def _keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / _SETTINGS_NAME
     remove_temporaries(path)
     remove_temporaries(folder / REPORT_NAME)
+    _refuse_other_settings(folder, settings)
     if not path.exists():
         write_atomic(path, (json.dumps(settings, indent=1) + "\n").encode())
+
+
+def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise `ValueError` if a folder holds networks of other settings than some of theirs."""
+    path = folder / _SETTINGS_NAME
+    if not path.exists():
         return
     try:
         before = json.loads(read_bounded(path, _MAX_BYTES))
@@ -398,7 +393,7 @@ def _conclude(
     return Membership(
         leaks,
         verdict,
-        tuple(list_notes(settings, attacked.scores, power, controls, missing)),
+        tuple(list_notes(settings, attacked, power, controls, missing)),
         tuple(attacks),
         tuple(controls),
         power,

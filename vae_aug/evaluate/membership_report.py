@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vae_aug.evaluate.attacked import Attacked
 from vae_aug.evaluate.lira import FALSE_POSITIVES, LEVEL, POWER, Attack, Power
 from vae_aug.evaluate.patient_scores import PRIMARY
 from vae_aug.json_values import make_json
@@ -108,7 +109,7 @@ def judge(
 
 def list_notes(
     settings: Mapping[str, Any],
-    scores: Mapping[str, str],
+    attacked: Attacked,
     power: Power,
     controls: Sequence[Attack],
     missing: bool,
@@ -117,7 +118,7 @@ def list_notes(
 
     Args:
         settings: As of `Membership`.
-        scores: What the scores are, by their names.
+        attacked: The part of the network.
         power: Of the attack on the networks.
         controls: As of `judge`.
         missing: Whether a checkpoint was given and not attacked.
@@ -127,12 +128,13 @@ def list_notes(
     """
     notes = [
         f"Primary measure, fixed before the run: AUC of {PRIMARY} over patients, of all networks.",
-        *(f"{name}: {text}." for name, text in scores.items()),
+        *(f"{name}: {text}." for name, text in attacked.scores.items()),
         "networks: each is attacked with the help of the others, so this is a statement on the "
         "recipe; a checkpoint that validations chose has seen its images no more often.",
-        f"canaries: {settings['canaries']} planted patients, random textures, who make up "
-        f"{settings['canary_share']:.0%} of each batch. Each network was trained on a half of "
-        "them, and for longer, so that it saw the others as often as the recipe says.",
+        f"canaries: {settings['canaries']} planted patients, who make up "
+        f"{settings['canary_share']:.0%} of what a network sees. {attacked.canaries} Each network "
+        "was trained on a half of them, and for longer, so that it saw the others as often as the "
+        "recipe says.",
         f"Power is of a leak that raises the scores of all members alike; one of a few patients "
         f"shows in the share that is found, and above {power.threshold:.2f} an AUC is a sign.",
         f"Only the {settings['only']} is attacked, no other part of the network, and not what a "
@@ -142,8 +144,8 @@ def list_notes(
         if (start.target, start.score) != (START, PRIMARY):
             continue
         notes.append(
-            "checkpoint: members are the patients whom its manifest names; if it was trained for "
-            "other steps, the networks know less of it."
+            "checkpoint: members are the patients whom its manifest names, whichever part was "
+            "trained on them; if it was trained for other steps, the networks know less of it."
         )
         if start.p_value < LEVEL:
             notes.append(
@@ -161,7 +163,13 @@ def list_notes(
             f"{plural(settings['unnamed_images'], 'image')} of unknown patients count as a patient "
             "each: slices of one person in both halves hide a leak."
         )
-    if settings["only"] == "restoration" and settings["train"]["start_from"]:
+    if settings["only"] == "variation":
+        notes.append(
+            "variation: scores of patients who are most like each other share pairs, so intervals "
+            "and the chances of controls are narrower and lower than they should be; the chance "
+            "of the networks, by halves drawn anew, is exact."
+        )
+    if settings["start_from"]:
         notes.append(
             "All networks start from one checkpoint; of the patients whom that was trained on this "
             "says nothing."

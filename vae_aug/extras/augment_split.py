@@ -85,7 +85,8 @@ class SplitReport:
         augmented: Records that the transform chose; the rest kept their image.
         boxes: Boxes, all of them carried through unchanged.
         judged: Boxes whose content could be judged.
-        guarded: Boxes that the guard acted for.
+        chosen_boxes: Those in images that the transform chose.
+        guarded: Of these, boxes that the guard acted for.
         lost: Records of the source that were damaged.
         lowest_fidelity: Of all judged boxes, as written; NaN if there is none.
         median_fidelity: Of the same boxes, once all records have passed.
@@ -95,6 +96,7 @@ class SplitReport:
     augmented: int = 0
     boxes: int = 0
     judged: int = 0
+    chosen_boxes: int = 0
     guarded: int = 0
     lost: int = 0
     lowest_fidelity: float = float("nan")
@@ -102,8 +104,8 @@ class SplitReport:
 
     @property
     def is_mostly_guarded(self) -> bool:
-        """Whether the guard acted for more than half of the boxes, which then hardly vary."""
-        return 2 * self.guarded > self.boxes
+        """Whether the guard acted for most boxes of chosen images, which then hardly vary."""
+        return 2 * self.guarded > self.chosen_boxes
 
     def count(
         self, examples: Iterable[_Example], read: Callable[[_Example, str], Any]
@@ -122,7 +124,9 @@ class SplitReport:
             fidelity = np.array(read(example, "augment/fidelity"), np.float32)
             judged = fidelity[np.isfinite(fidelity)]
             self.images += 1
-            self.augmented += int(np.sum(read(example, "augment/augmented")))
+            chosen = int(np.sum(read(example, "augment/augmented")))
+            self.augmented += chosen
+            self.chosen_boxes += chosen * len(fidelity)
             self.boxes += len(fidelity)
             self.judged += len(judged)
             self.guarded += int(np.sum(read(example, "augment/guarded")))

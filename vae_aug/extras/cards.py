@@ -111,7 +111,10 @@ def make_cards(
     }
     croissant = make_croissant(folder, layout, measured, made, about)
     text = json.dumps(croissant, indent=2, ensure_ascii=False, allow_nan=False)
-    return {CROISSANT_FILE: f"{text}\n", CARD_FILE: _make_card(layout, measured, made, about)}
+    return {
+        CROISSANT_FILE: f"{text}\n",
+        CARD_FILE: _make_card(layout, measured, reports, made, about),
+    }
 
 
 def _list_measured(
@@ -138,6 +141,7 @@ def _round(value: float) -> float | None:
 def _make_card(
     layout: Layout,
     measured: Mapping[str, Mapping[str, Any]],
+    reports: Mapping[str, SplitReport],
     made: Mapping[str, Any],
     about: Mapping[str, str],
 ) -> str:
@@ -150,7 +154,7 @@ def _make_card(
         "replay": layout.replay,
         "splits": make_markdown_table(names, rows),
         "about": _tell_origin(about),
-        "fidelity": _tell_fidelity(measured),
+        "fidelity": _tell_fidelity(measured, reports),
         "boxes": sum(part["boxes"] for part in measured.values()),
         "lost": sum(part["lost_images"] for part in measured.values()),
     }
@@ -176,13 +180,15 @@ def _tell_origin(about: Mapping[str, str]) -> str:
     return "\n\n".join(told)
 
 
-def _tell_fidelity(measured: Mapping[str, Mapping[str, Any]]) -> str:
+def _tell_fidelity(
+    measured: Mapping[str, Mapping[str, Any]], reports: Mapping[str, SplitReport]
+) -> str:
     """Tell of each split with boxes that were judged how well they were preserved."""
     told = [
         f"{name}: median {part['median_fidelity']:.3f}, lowest {part['lowest_fidelity']:.3f}, "
         f"{part['judged_boxes']} of {part['boxes']} boxes judged, the guard acted for "
         f"{part['guarded_boxes']} ({100 * part['guarded_share']:.1f}%)"
-        + (", so most boxes hardly vary" if part["guarded_share"] > 0.5 else "")
+        + (", so most boxes of augmented images hardly vary" * reports[name].is_mostly_guarded)
         for name, part in measured.items()
         if part["judged_boxes"]
     ]

@@ -29,10 +29,6 @@ from vae_aug.records.records import make_example
 ANNOTATION_KEY = "image/annotation"
 """Feature of unannotated records alone: `"none"` or `"faulty"`, as in `AnnotatedImage`."""
 
-SCANNER_KEY = "image/scanner"
-"""Feature of records of DICOM images alone: manufacturer and modality, e.g. `"philips CT"`, each
-`"other"` where it is none of those that are known."""
-
 HISTOGRAM_BINS = 16
 _HISTOGRAM_BLOCK = 2**20
 # Text elements may hold anything, a patient's name too, so a scanner is told in these words only.
@@ -47,6 +43,17 @@ _MODALITIES = frozenset(
         *("RF", "SM", "US", "XA", "XC"),
     )
 )
+
+SCANNER_KEY = "image/scanner"
+"""Feature of records of DICOM images alone: manufacturer and modality, e.g. `"philips CT"`, each
+`"other"` where it is none of those that are known."""
+
+SCANNERS = frozenset(
+    f"{maker} {modality}"
+    for maker in (*_MANUFACTURERS, "other")
+    for modality in (*_MODALITIES, "other")
+)
+"""All values of that feature."""
 
 
 @dataclasses.dataclass(frozen=True)

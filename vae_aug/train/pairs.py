@@ -120,7 +120,7 @@ def rank_partners(
 
 def train_transformation(
     squares: np.ndarray,
-    patients: Sequence[str],
+    pairs: Partners,
     config: VariationConfig | None = None,
     *,
     network: TransformationVAE | None = None,
@@ -131,7 +131,7 @@ def train_transformation(
 
     Args:
         squares: `[N, SQUARE, SQUARE, 1] uint8`, from `make_squares`, white 255.
-        patients: The patient of each image.
+        pairs: Of which each step chooses some, every image alike.
         config: The settings.
         network: What is trained; None for a network with random weights.
         folder: Where the state of the training is kept, from which another call goes on; None for
@@ -144,11 +144,9 @@ def train_transformation(
         The network, with its `strength` calibrated.
 
     Raises:
-        ValueError: If all images are of one patient.
         TrainingError: If the loss stops being finite, or the state in the folder is damaged.
     """
     config = config or VariationConfig()
-    pairs = find_partners(squares, patients, config.partners)
     if network is None:
         keras.utils.set_random_seed(config.seed)
         network = TransformationVAE()

@@ -18,7 +18,7 @@ from tensorboard.plugins import projector
 
 from vae_aug.atomic import write_atomic
 from vae_aug.codecs.images import write_image
-from vae_aug.ingest.convert import ANNOTATION_KEY, SCANNER_KEY
+from vae_aug.ingest.convert import ANNOTATION_KEY, SCANNER_KEY, SCANNERS
 from vae_aug.records.tfrecord import get_values
 from vae_aug.train.feed import Source, choose_in_turn, fit
 
@@ -106,7 +106,8 @@ def _read(sources: Sequence[Source], number: int, serialized: tf.Tensor, size: i
         label = "not annotated"
     patient = b"".join(get_values(example, "image/patient", "bytes_list"))
     scanner = b"".join(get_values(example, SCANNER_KEY, "bytes_list")).decode("utf-8", "replace")
-    return _Image(square, label, number + 1, patient, " ".join(scanner.split()) or "unknown")
+    # Records of others may hold anything there.
+    return _Image(square, label, number + 1, patient, scanner if scanner in SCANNERS else "unknown")
 
 
 def _make_sprite(squares: Sequence[tf.Tensor]) -> np.ndarray:

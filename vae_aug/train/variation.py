@@ -15,7 +15,7 @@ from vae_aug.grey import compute_grey, find_range
 from vae_aug.model.transformation import TransformationVAE, make_squares
 from vae_aug.records.tfrecord import get_values
 from vae_aug.train.feed import Source
-from vae_aug.train.pairs import train_transformation
+from vae_aug.train.pairs import find_partners, train_transformation
 from vae_aug.words import plural
 
 STATE_NAME = "variation"
@@ -125,12 +125,13 @@ def train_variation(
     patients = read_patients(sources, config.seed)
     images, count = len(patients.names), len(set(patients.names))
     report(_describe(patients, config))
+    pairs = find_partners(patients.squares, patients.names, config.partners)
     # By itself, so that its variables are trainable whatever the network's are.
     alone = TransformationVAE(name=variation.name)
     alone.set_weights(variation.get_weights())
     train_transformation(
         patients.squares,
-        patients.names,
+        pairs,
         config,
         network=alone,
         folder=out / STATE_NAME,

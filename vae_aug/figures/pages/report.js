@@ -7,7 +7,7 @@ const WIDTH = 760, ROW = 20, HEIGHT = 260, BINS = 24;
 const LEAST_SMOOTHED = 100, SMOOTHED_SHARE = 0.02;
 const NONE = "–";
 // Units of figures whose names do not tell them, by the last word of a name.
-const UNITS = { psnr: "dB", seconds: "s", mb: "MB", mib: "MiB", ms: "ms" };
+const UNITS = { psnr: "dB" };
 // What figures are where there is no effect: of an attack that guesses, and between equals.
 const NO_EFFECT = { auc: 0.5, difference: 0 };
 
