@@ -264,7 +264,7 @@ def test_the_licence_that_the_source_states_stands_in_the_cards(stub, tmp_path):
     (tmp_path / "records" / ABOUT_FILE).write_text('{"license": "CC-BY-3.0"}')
     config = make_config(source=str(tmp_path / "records"))
     croissant, card = read_cards(build(tmp_path / "out", config))
-    assert croissant["license"] == "CC-BY-3.0" and "| license | CC-BY-3.0 |" in card
+    assert croissant["isBasedOn"]["license"] == "CC-BY-3.0" and "| license | CC-BY-3.0 |" in card
     (tmp_path / "records" / ABOUT_FILE).write_text('{"licence": "CC-BY-3.0"}')
     with pytest.raises(RecordError, match="licence: unknown"):
         build(tmp_path / "again", config)
