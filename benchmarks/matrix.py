@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,15 @@ def build(work: Path) -> tuple[Path, Path]:
     return tools / "uv", wheel
 
 
-def install(uv: Path, asked: str, resolution: str, environment: Path) -> dict[str, Any]:
+def install(
+    uv: Path, wheel: Path, extras: Sequence[str], resolution: str, environment: Path
+) -> dict[str, Any]:
     """Make an environment with some versions of what the wheel needs.
 
     Args:
         uv: The installer.
-        asked: The wheel, with or without extras, as pip's requirement.
+        wheel: The wheel.
+        extras: Its extras.
         resolution: A key of `RESOLUTIONS`.
         environment: Made for it.
 
@@ -104,12 +108,17 @@ def install(uv: Path, asked: str, resolution: str, environment: Path) -> dict[st
         `versions` of what matters most; or the `reason` why it cannot be installed.
     """
     venv.create(environment, with_pip=True)  # which tests of the package use
-    python = environment / "bin" / "python"
-    how = ("--resolution", RESOLUTIONS[resolution])
-    installed = run(uv, "pip", "install", "--quiet", "--python", python, *how, asked)
+    python, pinned = environment / "bin" / "python", environment / "pinned.txt"
+    # Of the wheel itself, what it needs would count as indirect, of which the highest is taken.
+    how = ("--resolution", RESOLUTIONS[resolution], *(f"--extra={name}" for name in extras))
+    asked = (uv, "pip", "compile", "--quiet", "--python", python, *how, "--output-file", pinned)
+    chosen = run(*asked, ROOT / "pyproject.toml")
+    into = (uv, "pip", "install", "--quiet", "--python", python)
+    installed = run(*into, "--requirement", pinned) if chosen.returncode == 0 else chosen
     if installed.returncode:
         reason = installed.stderr[-2000:].replace(str(ROOT), ".")
         return {"installed": False, "reason": reason}
+    must(run(*into, "--no-deps", wheel))
     listed = json.loads(must(run(uv, "pip", "list", "--python", python, "--format", "json")))
     versions = {one["name"]: one["version"] for one in listed}
     return {"installed": True, "versions": {name: versions.get(name) for name in _TOLD}}
@@ -118,7 +127,7 @@ def install(uv: Path, asked: str, resolution: str, environment: Path) -> dict[st
 def try_demo(uv: Path, wheel: Path, resolution: str, folder: Path) -> dict[str, Any]:
     """Install the wheel and nothing that it does not need, and run its demo."""
     environment = folder / "package"
-    found = install(uv, f"vae-aug @ {wheel.absolute().as_uri()}", resolution, environment)
+    found = install(uv, wheel, (), resolution, environment)
     if found["installed"]:
         began = time.monotonic()
         demo = run(environment / "bin" / "vae-aug", "demo", cwd=folder)
@@ -131,7 +140,7 @@ def try_demo(uv: Path, wheel: Path, resolution: str, folder: Path) -> dict[str, 
 def try_tests(uv: Path, wheel: Path, resolution: str, folder: Path) -> dict[str, Any]:
     """Install the wheel with all of its extras, and run the tests."""
     environment = folder / "with_extras"
-    found = install(uv, f"vae-aug[dev] @ {wheel.absolute().as_uri()}", resolution, environment)
+    found = install(uv, wheel, ("dev",), resolution, environment)
     if found["installed"]:
         # From the repository, whose package is the one that was installed, byte for byte.
         python = environment / "bin" / "python"
