@@ -206,13 +206,13 @@ def test_a_checkpoint_is_attacked_whose_patients_are_known(records, scorer, tmp_
     assert (attack.members, attack.others, attack.score) == (10, 10, "elbo")
     start = next(one for one in report.controls if one.target == "start")
     assert (start.members, start.others, start.score) == (10, 10, "elbo")
-    target.patients = frozenset(["of others"])
-    report = audit(records, tmp_path, target=target)
-    assert {one.target for one in report.attacks} == {"networks"}
-    assert any("checkpoint: was not attacked" in note for note in report.notes)
-    # One of 20 patients: the lowest possible chance is above 0.025.
-    target.patients = frozenset([keys[0].removeprefix("patient ")])
-    assert {one.target for one in audit(records, tmp_path, target=target).attacks} == {"networks"}
+    assert any("20 patients: with fewer than 30 a sign says little" in n for n in report.notes)
+    # Of one of 20 patients the lowest possible chance is above 0.025.
+    for names, count in ((["of others"], 0), ([keys[0].removeprefix("patient ")], 1)):
+        target.patients = frozenset(names)
+        with pytest.raises(ValueError, match=f"of the 20 patients its manifest names {count}, and"):
+            audit(records, tmp_path, target=target)
+    target.patients = target.members
     target.config = dataclasses.replace(MODEL, image_size=64)
     with pytest.raises(ValueError, match="another architecture than the recipe: image_size 64"):
         audit(records, tmp_path, target=target)
@@ -228,12 +228,14 @@ def test_a_checkpoint_is_attacked_whose_patients_are_known(records, scorer, tmp_
 
 def test_what_is_on_disk_is_checked(records, scorer, tmp_path):
     audit(records, tmp_path)
-    with pytest.raises(ValueError, match=r"networks of other settings \(seed\)"):
+    with pytest.raises(ValueError, match=r"networks of other settings \(seed 0, not 1\)"):
         audit(records, tmp_path, seed=1)
     info = records / "dataset.json"
     before = info.read_text()
     info.write_text(before + " ")  # as if ingested otherwise
-    with pytest.raises(ValueError, match=r"networks of other settings \(records\)"):
+    with pytest.raises(
+        ValueError, match=r"networks of other settings \(records '\w+', not '\w+'\)"
+    ):
         audit(records, tmp_path)
     info.write_text(before)
     file = tmp_path / "networks" / "network-003.json"
@@ -271,7 +273,10 @@ def test_controls_come_before_the_verdict():
 
     assert decide(0.5)[0] is False and "A leak of AUC 0.58, which finds 20% of" in decide(0.5)[1]
     assert decide(0.04)[0] is True
-    assert decide(0.04, overfitted=0.2, canaries=0.2)[0] is True, "a sign is one all the same"
+    leaks, verdict = decide(0.04, overfitted=0.2, canaries=0.2)
+    assert leaks is True, "a sign is one all the same"
+    assert verdict.endswith("The attack missed overfitted and canaries, so it may miss more.")
+    assert "missed" not in decide(0.04)[1]
     assert decide(0.5, overfitted=0.2)[0] is None
     assert "missed overfitted and canaries" in decide(0.5, 0.2, 0.2)[1]
     blind = dataclasses.replace(power, auc=float("nan"))
@@ -285,9 +290,9 @@ def test_a_checkpoint_whose_members_differ_in_kind_is_no_sign(start, leaks):
     controls = [make_attack(*one) for one in p_values.items()]
     attacks = [make_attack("networks", 0.5), make_attack("checkpoint", 0.001)]
     assert judge(attacks, controls, power)[0] is leaks
-    settings = {"unnamed_images": 0, "start_from": None}
+    settings = {"unnamed_images": 0, "start_from": None, "patients": 40, "rounds": 8}
     settings |= {"canaries": 16, "canary_share": 0.25, "only": "restoration"}
-    notes = list_notes(settings, Restoration, power, controls, missing=False)
+    notes = list_notes(settings, Restoration, power, controls)
     assert any("differ from others in kind" in note for note in notes) is not leaks
 
 
@@ -398,7 +403,9 @@ def test_variations_are_audited(records, tmp_path):
     (out / "networks" / "network-002.json").unlink()
     assert audit_membership([records], out, recipe, only="variation", networks=6) == report
     planted = {path: path.read_bytes() for path in (out / "canaries").iterdir()}
-    with pytest.raises(ValueError, match=r"networks of other settings \(only\)"):
+    with pytest.raises(
+        ValueError, match=r"networks of other settings \(only 'variation', not 'restoration'\)"
+    ):
         audit_membership([records], out, RECIPE, networks=6)
     assert {path: path.read_bytes() for path in planted} == planted
 
@@ -458,6 +465,10 @@ def test_the_command_prints_tables_of_80_columns(records, scorer, tmp_path, monk
     assert run.exit_code == 130 and "run the same command again" in run.stderr
     run = CliRunner().invoke(cli.app, [*line, "--only", "variation", "--size", "64"])
     assert run.exit_code == 1 and "--size: a variation has squares of 128" in run.stderr
+    # The part that a run trained is the one that is attacked, unless another is named.
+    config.write_text(json.dumps({"model": MODEL.to_dict(), "only": "variation"}))
+    run = CliRunner().invoke(cli.app, line)
+    assert run.exit_code == 1 and "'vector' of this recipe has no variation" in run.stderr
 
 
 def interrupt(*args, **options):

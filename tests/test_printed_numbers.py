@@ -17,6 +17,7 @@ MODULES = {
     "docs/placement.md": "placement",
     "docs/privacy.md": "privacy",
     "docs/scale.md": "scale",
+    "docs/versions.md": "versions",
 }
 """Pages that print measured numbers, and where these come from."""
 

@@ -208,7 +208,7 @@ def test_values_that_make_no_table_are_listed(page):
     assert page.evaluate("parts['file-1'].querySelectorAll('.column').length") == 24
     told = page.evaluate("parts['file-2'].innerText")
     assert "text" in told
-    assert list_texts(page, "file-0", "dd") == [ATTACK, "0", "64, 64", "not known"]
+    assert list_texts(page, "file-0", "dd") == [ATTACK, "0", "64, 64", "\u2013"]
     assert list_texts(page, "file-2", "dt") == ["2", "3", "4", "5", "6"]
 
 

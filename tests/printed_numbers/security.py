@@ -16,7 +16,6 @@ MEASURED: list[tuple[str, Sequence[float]]] = [
     ("networks ranked members above others with a chance of {}.", [_LEAK["auc"]])
 ]
 GIVEN: list[str] = [
-    "| 0.1.0 and older commits |",
     "under a secret salt, cut to 64 bits",
     "holds 64 random hexadecimal digits",
     "45 CFR 164.514(c)(1) (HIPAA)",

@@ -235,8 +235,12 @@ def membership(
     config: options.Config = None,
     ckpt: options.Target = None,
     only: Annotated[
-        TrainedPart, typer.Option(help="The part that is trained on halves and attacked.")
-    ] = "restoration",
+        TrainedPart | None,
+        typer.Option(
+            help="The part that is trained on halves and attacked. [default: that of --config, or "
+            "restoration]"
+        ),
+    ] = None,
     networks: Annotated[
         int, typer.Option(min=6, help="Networks of the recipe, an even number.")
     ] = 16,
@@ -263,13 +267,14 @@ def membership(
 ) -> None:
     """Infer who was trained on: networks of a recipe on random halves of the patients attack it.
 
-    Takes a third longer than that many trainings and eight more, which show what the attack can
-    see. Ctrl-C stops; the same command goes on with the networks that are missing, and reports the
-    same.
+    Takes as long as --networks trainings and eight more, each by a third longer than --steps: these
+    show what the attack can see. Ctrl-C stops; the same command goes on with the networks that are
+    missing, and reports the same.
     """
+    settings = options.read_settings(config)
+    only = only or settings["only"] or "restoration"
     if size and only == "variation":
         raise VAEAugError("--size: a variation has squares of 128 pixels; leave the option out.")
-    settings = options.read_settings(config)
     parts = {name: settings[name] for name in ("model", "train", "variation")}
     trained = "variation" if only == "variation" else "train"
     parts[trained] = parts[trained] | ({"steps": steps} if steps else {})

@@ -321,7 +321,9 @@ def check_attack(only: TrainedPart, recipe: Recipe, target: Network | None) -> N
                 f"only='variation': a {recipe.model.profile!r} of this recipe has no variation."
             )
         if target is not None and not target.config.variation:
-            raise ValueError("The checkpoint has no variation, so that cannot be attacked.")
+            raise ValueError(
+                "The checkpoint has no variation that could be attacked; attack its restoration."
+            )
         return
     if target is None:
         return

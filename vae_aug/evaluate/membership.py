@@ -125,7 +125,8 @@ def audit_membership(
 
     Raises:
         ValueError: If an argument is out of its range, `out` holds networks of other settings, or
-            the target is of another architecture than the recipe, or has no variation to attack.
+            the target is of another architecture than the recipe, has no variation to attack, or
+            was trained on nearly all or nearly none of the patients.
         RecordError: If records cannot be read, are of fewer than 8 patients, or another run writes
             to `out`.
         TrainingError: If a loss stops being finite.
@@ -158,12 +159,12 @@ def audit_membership(
         settings |= _describe(records, patients, planted, networks, limit, seed)
         settings = json.loads(json.dumps(settings))
         _keep_settings(folder, settings)
+        known = _find_members(patients, target, ~planted)
         attacked = make_attacked(only, recipe, patients, planted)
         aimed = None if target is None else attacked.score_target(target)
         runs = _plan_runs(planted, networks, seed)
         first_seed = recipe.variation.seed if is_variation else recipe.train.seed
         scores = _Bench(attacked, folder, first_seed, progress).score_all(runs)
-        known = _find_members(patients, target)
         settings["checkpoint"] = None if target is None else target.digest
         report = _conclude(attacked, runs, planted, scores, aimed, known, settings)
         write_atomic(folder / REPORT_NAME, report.to_json().encode())
@@ -325,23 +326,46 @@ def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     if not path.exists():
         return
     try:
-        before = json.loads(read_bounded(path, _MAX_BYTES))
-        changed = [key for key in settings if before.get(key) != settings[key]]
+        before = _flatten(json.loads(read_bounded(path, _MAX_BYTES)))
     except (ValueError, AttributeError, RecursionError) as error:
         raise VAEAugError(f"{path}: is damaged ({error}). Give another output folder.") from error
+    changed = [
+        f"{key} {before.get(key)!r}, not {value!r}"
+        for key, value in _flatten(settings).items()
+        if before.get(key) != value
+    ]
     if changed:
         raise ValueError(
-            f"{folder} holds networks of other settings ({', '.join(changed)}). Give another "
+            f"{folder} holds networks of other settings ({'; '.join(changed)}). Give another "
             "output folder, or delete this one."
         )
 
 
-def _find_members(patients: Patients, target: Network | None) -> tuple[np.ndarray, np.ndarray]:
+def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the settings of parts beside the others, e.g. `train.steps`."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        is_part = isinstance(value, Mapping)
+        flat |= {f"{key}.{name}": one for name, one in value.items()} if is_part else {key: value}
+    return flat
+
+
+def _find_members(
+    patients: Patients, target: Network | None, wanted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Tell which patients a checkpoint was trained on, and of which that is known: `[P] bool`."""
-    named = np.array([key.startswith("patient ") for key in patients.keys])
+    known = wanted & np.array([key.startswith("patient ") for key in patients.keys])
     seen = frozenset() if target is None else target.patients
-    members = np.array([key.removeprefix("patient ") in seen for key in patients.keys])
-    return members & named, named
+    members = known & np.array([key.removeprefix("patient ") in seen for key in patients.keys])
+    own, others = int(members.sum()), int((known & ~members).sum())
+    # With fewer patients not even a checkpoint that leaks everything would be a sign.
+    if target is not None and (min(own, others) < 2 or math.comb(own + others, own) <= 2 / LEVEL):
+        raise ValueError(
+            f"The checkpoint cannot be attacked: of the {plural(own + others, 'patient')} its "
+            f"manifest names {own}, and an attack needs several whom it was trained on and several "
+            "others. Add records of others, with the same salt, or leave the checkpoint out."
+        )
+    return members, known
 
 
 # --- Conclusion ------------------------------------------------------------------------------
@@ -362,9 +386,6 @@ def _conclude(
     members, of_canaries = members[:, ~planted], members[:, planted]
     caught = runs[networks].members[~planted]
     own, named = (part[~planted] for part in known)
-    # With fewer patients not even a checkpoint that leaks everything would be a sign.
-    orders = math.comb(int(named.sum()), int(own.sum()))
-    sought = min(int(own.sum()), int((named & ~own).sum())) >= 2 and orders > 2 / LEVEL
     attacks, on_checkpoint, overfitted, canaries, start = [], [], [], [], []
     calibrated = {}
     for name, values in scores.items():
@@ -377,7 +398,7 @@ def _conclude(
         reference = estimate(references, members)
         overfit, none = compute_ratios(calibrated[name][networks:], reference)
         overfitted.append(attack_one(name, "overfitted", overfit, caught, np.ones_like(caught)))
-        if aimed is not None and sought:
+        if aimed is not None:
             start.append(attack_one(name, START, none, own, named))
             row = calibrate(aimed[name][~planted], of_known[:networks])
             ratios = compute_ratios(row, reference)
@@ -389,11 +410,10 @@ def _conclude(
     power = compute_power(primary, members, seed, level)
     reference = estimate(primary, members)
     leaks, verdict = judge(attacks, controls, power)
-    missing = aimed is not None and not sought
     return Membership(
         leaks,
         verdict,
-        tuple(list_notes(settings, attacked, power, controls, missing)),
+        tuple(list_notes(settings, attacked, power, controls)),
         tuple(attacks),
         tuple(controls),
         power,

@@ -15,6 +15,7 @@ from vae_aug.json_values import make_json
 from vae_aug.words import plural
 
 _CAUGHT = ("overfitted", "canaries")
+_ENOUGH_PATIENTS = 30
 CHECKPOINT, START = "checkpoint", "start"
 
 
@@ -83,6 +84,7 @@ def judge(
     primary = [attack for attack in attacks if attack.score == PRIMARY]
     control = {one.target: one for one in controls if one.score == PRIMARY}
     signs = [attack for attack in primary if attack.p_value < LEVEL / len(primary)]
+    blind = [name for name in _CAUGHT if control[name].p_value >= LEVEL]
     if START in control and control[START].p_value < LEVEL:
         signs = [attack for attack in signs if attack.target != CHECKPOINT]
     if signs:
@@ -91,8 +93,8 @@ def judge(
             f"Membership leaks: of the {worst.target}, members are ranked above others with a "
             f"chance of {worst.auc:.2f} [{worst.auc_low:.2f}, {worst.auc_high:.2f}], and "
             f"{worst.found:.0%} of them are found at {FALSE_POSITIVES:.0%} false positives."
+            + (f" The attack missed {' and '.join(blind)}, so it may miss more." if blind else "")
         )
-    blind = [name for name in _CAUGHT if control[name].p_value >= LEVEL]
     if blind or math.isnan(power.auc):
         missed = f"missed {' and '.join(blind)}" if blind else "would find no leak of any size"
         return None, (
@@ -112,7 +114,6 @@ def list_notes(
     attacked: Attacked,
     power: Power,
     controls: Sequence[Attack],
-    missing: bool,
 ) -> list[str]:
     """List what has to be known beside the verdict.
 
@@ -121,7 +122,6 @@ def list_notes(
         attacked: The part of the network.
         power: Of the attack on the networks.
         controls: As of `judge`.
-        missing: Whether a checkpoint was given and not attacked.
 
     Returns:
         Sentences.
@@ -131,6 +131,9 @@ def list_notes(
         *(f"{name}: {text}." for name, text in attacked.scores.items()),
         "networks: each is attacked with the help of the others, so this is a statement on the "
         "recipe; a checkpoint that validations chose has seen its images no more often.",
+        f"overfitted: a network that was trained {settings['rounds']} times as long on an eighth "
+        "of the patients. It and canaries have to be caught: to lie above 0.5 with a chance below "
+        f"{LEVEL}.",
         f"canaries: {settings['canaries']} planted patients, who make up "
         f"{settings['canary_share']:.0%} of what a network sees. {attacked.canaries} Each network "
         "was trained on a half of them, and for longer, so that it saw the others as often as the "
@@ -153,10 +156,10 @@ def list_notes(
                 "network that was trained on nobody ranks them above others, too "
                 f"({start.auc:.2f})."
             )
-    if missing:
+    if settings["patients"] < _ENOUGH_PATIENTS:
         notes.append(
-            "checkpoint: was not attacked, for its manifest names too few patients of these "
-            "records, or leaves too few others, for any attack to be a sign."
+            f"{plural(settings['patients'], 'patient')}: with fewer than {_ENOUGH_PATIENTS} a sign "
+            "says little of other patients, and controls are easily missed."
         )
     if settings["unnamed_images"]:
         notes.append(
@@ -166,8 +169,8 @@ def list_notes(
     if settings["only"] == "variation":
         notes.append(
             "variation: scores of patients who are most like each other share pairs, so intervals "
-            "and the chances of controls are narrower and lower than they should be; the chance "
-            "of the networks, by halves drawn anew, is exact."
+            "are narrower, and chances of overfitted and of a checkpoint lower, than they should "
+            "be; those of networks and canaries, by halves drawn anew, are exact."
         )
     if settings["start_from"]:
         notes.append(

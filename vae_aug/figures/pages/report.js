@@ -10,6 +10,8 @@ const NONE = "–";
 const UNITS = { psnr: "dB" };
 // What figures are where there is no effect: of an attack that guesses, and between equals.
 const NO_EFFECT = { auc: 0.5, difference: 0 };
+// What people look for first, where there is no figure with an interval.
+const FIRST = ["ssim", "psnr", "loss"];
 
 // --- Values ---------------------------------------------------------------------------------
 
@@ -338,7 +340,9 @@ class Sheet {
     const others = figures.filter((column) => column !== growing);
     const settings = growing ? [] : tellApart(rows, this.columns).settings;
     const varies = ({ name, choices }) => choices.length > 1 && !settings.includes(name);
-    const measured = others.find(varies) ?? others[0];
+    const whole = others.filter(({ name }) => rows.every((row) => typeof row[name]?.value === "number"));
+    const first = FIRST.map((name) => whole.find((column) => column.name === name)).find(Boolean);
+    const measured = first ?? others.find(varies) ?? others[0];
     this.measure = (others.find((column) => column.ranged) ?? measured)?.name;
     this.plot = make("div");
     this.frame = make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: title });
@@ -432,7 +436,7 @@ class Sheet {
 
 function listValues(entries) {
   const items = entries.flatMap(([key, value]) => {
-    const text = value === null ? "not known" : isPlain(value) ? format(value) : value.map(format).join(", ") || NONE;
+    const text = isPlain(value) ? format(value) : value.map(format).join(", ") || NONE;
     return [make("dt", {}, nameOf(key)), make("dd", {}, text)];
   });
   return make("dl", {}, ...items);
