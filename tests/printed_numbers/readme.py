@@ -322,7 +322,7 @@ MEASURED: list[tuple[str, Sequence[float]]] = [
 GIVEN: list[str] = [
     "40% of the information left",
     "phantoms with 60% of their pixels replaced by noise",
-    "Python 3.11 or later",
+    "Python 3.11 or later (",
     "Files of 16 bits often hold values of 12,",
     "In KerasHub 0.32 a batch",
     "bare images, 8 and 16 bit or floating point",
