@@ -460,15 +460,16 @@ def test_the_command_prints_tables_of_80_columns(records, scorer, tmp_path, monk
     line[-1] = str(tmp_path / "leaking")
     run = CliRunner().invoke(cli.app, [*line, "--strict", "--json"])
     assert run.exit_code == 1 and json.loads(run.stdout)["leaks"] is True
+    # The part that a run trained is the one that is attacked, unless another is named.
+    trained = tmp_path / "variation.json"
+    trained.write_text(json.dumps({"model": MODEL.to_dict(), "only": "variation"}))
+    run = CliRunner().invoke(cli.app, [*line, "--config", str(trained)])
+    assert run.exit_code == 1 and "'vector' of this recipe has no variation" in run.stderr
     monkeypatch.setattr(calls, "audit_membership", interrupt)
     run = CliRunner().invoke(cli.app, line)
     assert run.exit_code == 130 and "run the same command again" in run.stderr
     run = CliRunner().invoke(cli.app, [*line, "--only", "variation", "--size", "64"])
     assert run.exit_code == 1 and "--size: a variation has squares of 128" in run.stderr
-    # The part that a run trained is the one that is attacked, unless another is named.
-    config.write_text(json.dumps({"model": MODEL.to_dict(), "only": "variation"}))
-    run = CliRunner().invoke(cli.app, line)
-    assert run.exit_code == 1 and "'vector' of this recipe has no variation" in run.stderr
 
 
 def interrupt(*args, **options):
