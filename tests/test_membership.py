@@ -549,6 +549,20 @@ def test_the_documents_tell_what_the_third_audit_found():
     assert "it missed `canaries`" in text and "both controls were missed" in adr
 
 
+def test_the_documents_tell_what_the_audit_of_the_variation_found():
+    adr = read_page("adr/0030-membership-inference.md")
+    report, rows = read_audit("membership-demo-variation.json")
+    assert report["verdict"].startswith("Membership leaks")
+    for target in ("networks", "checkpoint"):
+        row = rows[target]
+        interval = f"{row['auc']:.2f} ({row['auc_low']:.2f} to {row['auc_high']:.2f}; p = "
+        assert interval + f"{row['p_value']:.2g}"[:5] in adr
+        assert row["p_value"] < report["settings"]["level"]
+    assert f"{100 * rows['networks']['found']:.0f}% of them are found" in adr
+    assert all(rows[name]["p_value"] < 0.05 for name in ("canaries", "overfitted"))
+    assert f"({rows['start']['auc']:.2f}, p = {rows['start']['p_value']:.2f})" in adr
+
+
 def test_the_documents_tell_what_simulations_found():
     adr = read_page("adr/0030-membership-inference.md")
     results = json.loads((ROOT / "benchmarks/results/membership-simulation.json").read_text())

@@ -12,6 +12,7 @@ from printed_numbers import read_results
 _DEMO = read_results("membership-demo.json")
 _KIDNEY = read_results("membership-kidney.json")
 _THIRD = read_results("membership-demo-3.json")
+_VARIATION = read_results("membership-demo-variation.json")
 
 
 def _find(report: dict[str, Any], target: str) -> dict[str, float]:
@@ -35,7 +36,27 @@ _NETWORKS, _CHECKPOINT = _find(_DEMO, "networks"), _find(_DEMO, "checkpoint")
 _OVERFITTED = _find(_DEMO, "overfitted")
 _SETTINGS = _DEMO["settings"]
 
+_VARIED, _OF_DEMO = _find(_VARIATION, "networks"), _find(_VARIATION, "checkpoint")
+
 MEASURED: list[tuple[str, Sequence[float]]] = [
+    (
+        "{} steps each on halves of {} patients",
+        [_VARIATION["settings"]["variation"]["steps"], _VARIATION["settings"]["patients"]],
+    ),
+    (
+        "above others with a chance of {} ({} to {}; p = {});",
+        [*_describe(_VARIED), _VARIED["p_value"]],
+    ),
+    ("the attack finds {}% of them.", [100 * _VARIED["found"]]),
+    (
+        "So does `demo` itself: {} ({} to {}; p = {}), by {} members and {} others",
+        [*_describe(_OF_DEMO), *(_OF_DEMO[key] for key in ("p_value", "members", "others"))],
+    ),
+    (
+        "`overfitted` ({}) and `canaries` ({}) were caught; "
+        "a network trained on nobody was not ({})",
+        [_find(_VARIATION, name)["auc"] for name in ("overfitted", "canaries", "start")],
+    ),
     ("On {} patients of the sets that `demo` was trained on", [_SETTINGS["patients"]]),
     (
         "{} steps at {} x {}, rank",

@@ -19,6 +19,11 @@ _COST, _VARIED = read_results("cost.json"), read_results("variation.json")["sets
 _FIDELITY = [read_results(f"fidelity-{name}.json") for name in ("kidney", "lgg", "bccd")]
 _CEILING = read_results("ceiling-lgg.json")["means"]
 _VECTOR = read_results("lgg-vector-training.jsonl")[-1]
+_LEAK = next(
+    row["auc"]
+    for row in read_results("membership-demo-variation.json")["attacks"]
+    if (row["score"], row["target"]) == ("elbo", "checkpoint")
+)
 _PLAN = read_results("detection-reports/lgg-variation-classical.json")
 
 _FILTERS = ("median", "tv", "nlm")
@@ -116,6 +121,7 @@ _FILES = {
 _BOXES = sum(len(item.boxes) for split in SPLITS for item in read_embedded(split, real=False))
 
 MEASURED: list[tuple[str, Sequence[float]]] = [
+    ("its patients rank above others with a chance of {} (", [_LEAK]),
     # What was gained, and what was not
     (
         "cost a detector {} points of mAP50 in {} of {} planned seeds;"

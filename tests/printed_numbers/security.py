@@ -6,14 +6,18 @@ from collections.abc import Sequence
 
 from printed_numbers import read_results
 
-_LEAK = next(
-    row
-    for row in read_results("membership-demo.json")["attacks"]
-    if (row["score"], row["target"]) == ("elbo", "networks")
-)
+
+def _find(name: str, target: str) -> float:
+    rows = read_results(name)["attacks"]
+    return next(row["auc"] for row in rows if (row["score"], row["target"]) == ("elbo", target))
+
+
+_VARIATION = "membership-demo-variation.json"
 
 MEASURED: list[tuple[str, Sequence[float]]] = [
-    ("networks ranked members above others with a chance of {}.", [_LEAK["auc"]])
+    ("others with a chance of {};", [_find(_VARIATION, "checkpoint")]),
+    ("of 16 variations of its recipe, {}.", [_find(_VARIATION, "networks")]),
+    ("if at all: {} of 16 networks.", [_find("membership-demo.json", "networks")]),
 ]
 GIVEN: list[str] = [
     "under a secret salt, cut to 64 bits",
