@@ -32,6 +32,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 RESOLUTIONS = {"lowest": "lowest-direct", "highest": "highest"}
 """What is tried, and what uv calls it: the lowest of what pyproject.toml names."""
 
+_CONSTRAINTS = {"lowest": "tensorflow-metadata<1.21\n", "highest": ""}
+"""TensorFlow before 2.20 keeps protobuf at 5, by which TFDS cannot import tensorflow-metadata 1.21."""
+
 _TOLD = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "pydicom", "scipy", "pillow")
 _TOOLS = ("uv==0.13.9", "twine==7.0.0")
 _TESTS = ("-m", "not slow and not walk", "--numprocesses=auto", "--maxprocesses=2")
@@ -109,9 +112,12 @@ def install(
     """
     venv.create(environment, with_pip=True)  # which tests of the package use
     python, pinned = environment / "bin" / "python", environment / "pinned.txt"
+    constraints = environment / "constraints.txt"
+    constraints.write_text(_CONSTRAINTS[resolution])
     # Of the wheel itself, what it needs would count as indirect, of which the highest is taken.
     how = ("--resolution", RESOLUTIONS[resolution], *(f"--extra={name}" for name in extras))
-    asked = (uv, "pip", "compile", "--quiet", "--python", python, *how, "--output-file", pinned)
+    how += ("--constraint", constraints, "--output-file", pinned)
+    asked = (uv, "pip", "compile", "--quiet", "--python", python, *how)
     chosen = run(*asked, ROOT / "pyproject.toml")
     into = (uv, "pip", "install", "--quiet", "--python", python)
     installed = run(*into, "--requirement", pinned) if chosen.returncode == 0 else chosen
