@@ -33,7 +33,7 @@ RESOLUTIONS = {"lowest": "lowest-direct", "highest": "highest"}
 """What is tried, and what uv calls it: the lowest of what pyproject.toml names."""
 
 _CONSTRAINTS = {"lowest": "tensorflow-metadata<1.21\n", "highest": ""}
-"""TensorFlow before 2.20 keeps protobuf at 5, by which TFDS cannot import tensorflow-metadata 1.21."""
+"""TensorFlow before 2.20 keeps protobuf 5, with which tensorflow-metadata 1.21 is not imported."""
 
 _TOLD = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "pydicom", "scipy", "pillow")
 _TOOLS = ("uv==0.13.9", "twine==7.0.0")
