@@ -98,7 +98,7 @@ def test_squares_are_transformed_as_images_are():
 
 @pytest.mark.slow
 def test_training_learns_to_turn_one_patient_into_another():
-    config = VariationConfig(steps=150, batch_size=4, beta=0.0, learning_rate=3e-3)
+    config = VariationConfig(steps=150, batch_size=4, beta=0.0, jitter=0.0, learning_rate=3e-3)
     told = []
     pairs.train_transformation(
         *make_pairs(12), config, progress=lambda step, figures: told.append(figures)
@@ -154,3 +154,47 @@ def test_the_strength_brings_samples_as_far_as_other_patients_are():
     away = tf.reduce_mean(pairs.compare_tones(made, images))
     others = tf.gather(images, found.partners[:, 0])
     assert 0.5 < away / tf.reduce_mean(pairs.compare_tones(others, images)) < 2.0
+
+
+def test_an_image_is_jittered_as_its_partner_is():
+    rng = np.random.default_rng(0)
+    image = rng.random((1, 3, 32, 32, 1), np.float32)
+    both = np.concatenate([image, image])
+    moved = pairs.jitter_pairs(both, 1.0, np.random.default_rng(5))
+    assert moved.dtype == np.float32 and moved.shape == both.shape
+    np.testing.assert_array_equal(moved[0], moved[1])
+    assert moved.min() >= 0.0 and moved.max() <= 1.0
+    assert np.all(np.abs(moved - both).mean(axis=(0, 2, 3, 4)) > 0.05)
+    np.testing.assert_array_equal(moved, pairs.jitter_pairs(both, 1.0, np.random.default_rng(5)))
+
+
+def test_jitter_turns_scales_and_shifts_about_the_centre():
+    side, moments = 64, []
+    blob = np.zeros((2, 200, side, side, 1), np.float32)
+    blob[:, :, 28:36, 20:44] = 1.0
+    moved = pairs.jitter_pairs(blob, 1.0, np.random.default_rng(1))[0, ..., 0]
+    rows, columns = np.mgrid[:side, :side]
+    for square in moved:
+        mass = square.sum()
+        down, across = (square * rows).sum() / mass, (square * columns).sum() / mass
+        covariance = (square * (rows - down) * (columns - across)).sum()
+        spread = (square * ((columns - across) ** 2 - (rows - down) ** 2)).sum()
+        angle = np.degrees(0.5 * np.arctan2(2 * covariance, spread))
+        moments.append((down - 31.5, across - 31.5, angle, mass))
+    down, across, angle, mass = np.array(moments).T
+    for shift in (down, across):
+        assert 4.0 < np.abs(shift).max() < 0.08 * side + 0.3
+    assert 17.0 < np.abs(angle).max() < 20.5
+    assert 1.3 < mass.max() / (8 * 24) < 1.6
+
+
+def test_no_jitter_leaves_pairs_as_they_are():
+    squares, found = make_pairs(4)
+    still = VariationConfig(batch_size=3, jitter=0.0)
+    chosen = pairs.choose_pairs(squares, found, still, 7)
+    own = squares.astype(np.float32) / 255.0
+    for square in chosen.reshape(-1, SQUARE, SQUARE, 1):
+        assert any(np.array_equal(square, one) for one in (*own, *own[:, :, ::-1]))
+    assert not np.array_equal(
+        chosen, pairs.choose_pairs(squares, found, VariationConfig(batch_size=3), 7)
+    )
