@@ -35,6 +35,29 @@ RESOLUTIONS = {"lowest": "lowest-direct", "highest": "highest"}
 _CONSTRAINTS = {"lowest": "tensorflow-metadata<1.21\n", "highest": ""}
 """TensorFlow before 2.20 keeps protobuf 5, with which tensorflow-metadata 1.21 is not imported."""
 
+_COMPILED = [
+    "grain",
+    "h5py",
+    "mypy",
+    "numpy",
+    "opencv-python-headless",
+    "pandas",
+    "pillow",
+    "protobuf",
+    "psutil",
+    "pyarrow",
+    "pycocotools",
+    "pyjpegls",
+    "pylibjpeg-openjpeg",
+    "python-gdcm",
+    "pyyaml",
+    "ruff",
+    "scikit-image",
+    "scipy",
+    "tensorflow",
+]
+"""Of these, a version counts that has a wheel for the Python; few people compile others."""
+
 _TOLD = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "pydicom", "scipy", "pillow")
 _TOOLS = ("uv==0.13.9", "twine==7.0.0")
 _TESTS = ("-m", "not slow and not walk", "--numprocesses=auto", "--maxprocesses=2")
@@ -117,9 +140,10 @@ def install(
     # Of the wheel itself, what it needs would count as indirect, of which the highest is taken.
     how = ("--resolution", RESOLUTIONS[resolution], *(f"--extra={name}" for name in extras))
     how += ("--constraint", constraints, "--output-file", pinned)
-    asked = (uv, "pip", "compile", "--quiet", "--python", python, *how)
+    wheels = [f"--only-binary={name}" for name in _COMPILED]
+    asked = (uv, "pip", "compile", "--quiet", "--python", python, *how, *wheels)
     chosen = run(*asked, ROOT / "pyproject.toml")
-    into = (uv, "pip", "install", "--quiet", "--python", python)
+    into = (uv, "pip", "install", "--quiet", "--python", python, *wheels)
     installed = run(*into, "--requirement", pinned) if chosen.returncode == 0 else chosen
     if installed.returncode:
         reason = installed.stderr[-2000:].replace(str(ROOT), ".")
