@@ -138,8 +138,11 @@ def list_notes(
         f"{settings['canary_share']:.0%} of what a network sees. {attacked.canaries} Each network "
         "was trained on a half of them, and for longer, so that it saw the others as often as the "
         "recipe says.",
-        f"Power is of a leak that raises the scores of all members alike; one of a few patients "
-        f"shows in the share that is found, and above {power.threshold:.2f} an AUC is a sign.",
+        f"power: the smallest leak that is found with a chance of {POWER:.0%}, if it raises the "
+        "scores of all members alike; one of a few patients shows in the share that is found. "
+        f"Above {power.threshold:.2f} an AUC is a sign.",
+        "patients: by how many standard deviations each one's score is higher under networks that "
+        "were trained on the patient; the order is that of sorted hashes.",
         f"Only the {settings['only']} is attacked, no other part of the network, and not what a "
         "detector learns.",
     ]
