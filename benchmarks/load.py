@@ -148,10 +148,11 @@ def main() -> None:
     results = json.loads(arguments.out.read_text())["results"] if arguments.out.is_file() else {}
     for case in arguments.cases:
         for engine in arguments.engines:
+            machine = describe_machine()  # its load, before this case adds to it
             line = [sys.executable, __file__, "--alone", *case.split("x"), engine]
             done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)
             found = json.loads(done.stdout.splitlines()[-1])
-            results[f"{case}, {engine}"] = {"environment": describe_machine(), **found}
+            results[f"{case}, {engine}"] = {"environment": machine, **found}
             told = {"benchmark": "load", "results": results}
             write_atomic(arguments.out, (json.dumps(told, indent=1) + "\n").encode())
 

@@ -5,8 +5,11 @@
 For one Python, and for the lowest and the highest versions of each dependency: the wheel is
 installed into an environment of its own and `vae-aug demo` runs in an empty folder; then the wheel
 is installed with all extras into another, and the tests run there. They are two, since extras ask
-for higher versions of what the package itself needs. It needs PyPI, and nothing but the standard
-library of the Python under test.
+for higher versions of what the package itself needs.
+
+Of the lowest versions, those count for which there is a wheel for the Python; where a
+higher one than that of `pyproject.toml` was installed, the result tells it as `raised`. It needs
+PyPI, and nothing but the standard library of the Python under test.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 import venv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +34,21 @@ ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "matrix" / "{}.{}".format(*sys.version_info[:2])
 RESULTS = ROOT / "benchmarks" / "results"
 RESOLUTIONS = {"lowest": "lowest-direct", "highest": "highest"}
-"""What is tried, and what uv calls it: the lowest of what pyproject.toml names."""
+"""What is tried, and what uv calls it: the lowest of what `pyproject.toml` names."""
 
 _CONSTRAINTS = {"lowest": "tensorflow-metadata<1.21\n", "highest": ""}
-"""TensorFlow before 2.20 keeps protobuf 5, with which tensorflow-metadata 1.21 is not imported."""
+"""TensorFlow before 2.20 keeps protobuf 5; tensorflow-metadata 1.21 cannot be imported with it."""
 
 _COMPILED = [
+    "apache-beam",
     "grain",
     "h5py",
     "mypy",
     "numpy",
     "opencv-python-headless",
-    "pandas",
     "pillow",
     "protobuf",
     "psutil",
-    "pyarrow",
     "pycocotools",
     "pyjpegls",
     "pylibjpeg-openjpeg",
@@ -56,12 +59,13 @@ _COMPILED = [
     "scipy",
     "tensorflow",
 ]
-"""Of these, a version counts that has a wheel for the Python; few people compile others."""
+"""Packages of compiled code. Their versions without a wheel for the Python are passed over."""
 
 _TOLD = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "pydicom", "scipy", "pillow")
 _TOOLS = ("uv==0.13.9", "twine==7.0.0")
 _TESTS = ("-m", "not slow and not walk", "--numprocesses=auto", "--maxprocesses=2")
 _COUNT = re.compile(r"(\d+) (passed|failed|skipped|error)")
+_LOWEST = re.compile(r"([\w.-]+)(?:\[[^]]*\])?>=([\d.]+)")
 _FAILURE = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 
 
@@ -75,6 +79,35 @@ def read_outcome(text: str) -> dict[str, Any]:
         "skipped": counts.get("skipped", 0),
         "failures": _FAILURE.findall(text),
     }
+
+
+def list_raised(needs: Sequence[str], versions: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """List what was installed in a higher version than the lowest that is asked for.
+
+    Args:
+        needs: Requirements as in `pyproject.toml`; those without `>=` are passed over.
+        versions: What is installed, by name.
+
+    Returns:
+        The version that is asked for, and that which is installed, by name.
+    """
+
+    def split(version: str) -> list[int]:
+        return [int(part) for part in re.findall(r"\d+", version)]
+
+    raised = {}
+    for need in needs:
+        match = _LOWEST.match(need)
+        installed = versions.get(match[1]) if match else None
+        if match and installed and split(installed)[: len(split(match[2]))] != split(match[2]):
+            raised[match[1]] = match[2], installed
+    return raised
+
+
+def list_needs() -> list[str]:
+    """List what the package and its extras ask for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return sum(project["optional-dependencies"].values(), project["dependencies"])
 
 
 def run(*words: str | os.PathLike[str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -131,7 +164,8 @@ def install(
         environment: Made for it.
 
     Returns:
-        `versions` of what matters most; or the `reason` why it cannot be installed.
+        `versions` of what matters most, and what was `raised` above its lowest version; or the
+        `reason` why it cannot be installed.
     """
     venv.create(environment, with_pip=True)  # which tests of the package use
     python, pinned = environment / "bin" / "python", environment / "pinned.txt"
@@ -151,7 +185,10 @@ def install(
     must(run(*into, "--no-deps", wheel))
     listed = json.loads(must(run(uv, "pip", "list", "--python", python, "--format", "json")))
     versions = {one["name"]: one["version"] for one in listed}
-    return {"installed": True, "versions": {name: versions.get(name) for name in _TOLD}}
+    found = {"installed": True, "versions": {name: versions.get(name) for name in _TOLD}}
+    if resolution == "lowest":
+        found["raised"] = list_raised(list_needs(), versions)
+    return found
 
 
 def try_demo(uv: Path, wheel: Path, resolution: str, folder: Path) -> dict[str, Any]:

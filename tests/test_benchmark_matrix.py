@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.matrix import read_outcome, works
+from benchmarks.matrix import list_needs, list_raised, read_outcome, works
 
 
 def test_counts_and_names_of_failures_are_read():
@@ -19,6 +19,22 @@ def test_counts_and_names_of_failures_are_read():
         "skipped": 11,
         "failures": ["tests/test_a.py::test_b[1 failed]", "tests/test_a.py::test_c"],
     }
+
+
+def test_what_is_above_its_lowest_version_is_listed():
+    needs = [
+        "keras>=3.7",
+        "numpy>=2.0",
+        "PyYAML>=6.0.2",
+        "tensorflow>=2.18,<2.22",
+        "a[b]>=1",
+        "c==2",
+    ]
+    versions = {"keras": "3.7.0", "numpy": "2.1.3", "tensorflow": "2.20.0", "a": "10.0", "c": "3"}
+    raised = {"numpy": ("2.0", "2.1.3"), "tensorflow": ("2.18", "2.20.0"), "a": ("1", "10.0")}
+    assert list_raised(needs, versions) == raised
+    named = {need.split(">=")[0] for need in list_needs()}
+    assert {"tensorflow", "openvino", "pytest"} <= named
 
 
 def test_versions_work_if_demo_and_tests_do():

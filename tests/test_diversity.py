@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 import pytest
+from fake_vae import BrighteningVAE, FakeVAE
 
-from tests.fake_vae import BrighteningVAE, FakeVAE
 from vae_aug.errors import RecordError
 from vae_aug.evaluate import diversity as module
 from vae_aug.evaluate.diversity import measure_contrast, measure_diversity, write_interpolation

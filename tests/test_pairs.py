@@ -97,8 +97,9 @@ def test_squares_are_transformed_as_images_are():
 
 
 @pytest.mark.slow
-def test_training_learns_to_turn_one_patient_into_another():
-    config = VariationConfig(steps=150, batch_size=4, beta=0.0, jitter=0.0, learning_rate=3e-3)
+@pytest.mark.parametrize("jitter", [0.0, 1.0])
+def test_training_learns_to_turn_one_patient_into_another(jitter):
+    config = VariationConfig(steps=150, batch_size=4, beta=0.0, jitter=jitter, learning_rate=3e-3)
     told = []
     pairs.train_transformation(
         *make_pairs(12), config, progress=lambda step, figures: told.append(figures)
@@ -163,9 +164,16 @@ def test_an_image_is_jittered_as_its_partner_is():
     moved = pairs.jitter_pairs(both, 1.0, np.random.default_rng(5))
     assert moved.dtype == np.float32 and moved.shape == both.shape
     np.testing.assert_array_equal(moved[0], moved[1])
-    assert moved.min() >= 0.0 and moved.max() <= 1.0
     assert np.all(np.abs(moved - both).mean(axis=(0, 2, 3, 4)) > 0.05)
     np.testing.assert_array_equal(moved, pairs.jitter_pairs(both, 1.0, np.random.default_rng(5)))
+
+
+def test_jitter_changes_gamma_and_stays_in_range():
+    grey = np.full((2, 200, 32, 32, 1), 0.5, np.float32)
+    moved = pairs.jitter_pairs(grey, 1.0, np.random.default_rng(2))
+    assert moved.min() == 0.0 and moved.max() <= 1.0
+    gammas = -np.log2(moved[0, :, 16, 16, 0])
+    assert 0.70 < gammas.min() < 0.75 and 1.35 < gammas.max() < 1.42
 
 
 def test_jitter_turns_scales_and_shifts_about_the_centre():

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpus import nifti as corpus
 
-from tests.corpus import nifti as corpus
 from vae_aug.errors import AnnotationError, VAEAugError
 from vae_aug.ingest import nifti
 from vae_aug.ingest.formats import nifti_folder, read_nifti

@@ -67,7 +67,8 @@ def test_decoding_to_grey_leaves_nothing_to_save(vae, images):
 def test_factor_zero_changes_nothing(vae, images):
     for mode in "sample", "interpolate":
         reconstruction, variant = vary(vae, images, mode=mode, factor=0.0)
-        np.testing.assert_array_equal(reconstruction, variant)
+        # TensorFlow 2.18 may differ in the last bit between two calls of a network.
+        np.testing.assert_allclose(reconstruction, variant, rtol=0, atol=2e-7)
 
 
 def test_sample_draws_z_mean_plus_factor_sigma_eps(vae, images):

@@ -335,9 +335,10 @@ class VariationConfig(_Config):
         tone_weight: Weight of the difference of windows' means and standard deviations.
         pattern_weight: Weight of what windows' correlation lacks to 1.
         roughness_weight: Weight of the roughness of displacements in pixels and of log slopes.
-        jitter: By how much images are turned, scaled, shifted and made brighter with their
-            partners, so that the network remembers less of its patients; 0 for not at all, 1 for up
-            to 20 degrees, a fifth, 8% and an exponent of 1.4.
+        jitter: How far each pair is turned, scaled and shifted, and its gamma changed, both images
+            alike, in [0, 2]; 0 for not at all. It is meant to let the network remember less of its
+            patients. At 1 a pair is turned by up to 20 degrees, scaled by 0.82 to 1.22, shifted by
+            up to 8% of the side, and its gamma is 0.70 to 1.42.
         learning_rate: Of Adam, which falls to nearly zero as a cosine.
         save_every: Steps between two states from which a run can go on.
         seed: Of weights, pairs and noise.
@@ -350,7 +351,7 @@ class VariationConfig(_Config):
     tone_weight: float = 10.0
     pattern_weight: float = 2.0
     roughness_weight: float = 0.06
-    jitter: float = 1.0
+    jitter: float = 0.0
     learning_rate: float = 1e-3
     save_every: int = 200
     seed: int = 0
@@ -359,8 +360,9 @@ class VariationConfig(_Config):
         """Check the numbers."""
         for name in ("steps", "batch_size", "partners", "save_every"):
             check_number(name, getattr(self, name), 1, whole=True)
-        for name in ("beta", "tone_weight", "pattern_weight", "roughness_weight", "jitter"):
+        for name in ("beta", "tone_weight", "pattern_weight", "roughness_weight"):
             check_range(name, getattr(self, name), 0)
+        check_range("jitter", self.jitter, 0, 2)
         check_range("learning_rate", self.learning_rate, 0, open_low=True)
 
 

@@ -117,12 +117,14 @@ def say_problems(lines: Sequence[str], where: str = "") -> None:
 
 def show_progress(*columns: ProgressColumn) -> Progress:
     """Make a progress bar that leaves nothing behind, neither on a terminal nor in a log."""
-    # What is printed meanwhile goes above the bar, but never from a pipe to the terminal.
+    # What is printed meanwhile goes above the bar, but never from a pipe to the terminal. In rich
+    # before 15 a bar that is not shown ends with an empty line.
+    is_shown = _output.err.is_terminal
     return Progress(
         *columns,
-        console=_output.err,
+        console=_output.err if is_shown else Console(quiet=True),
         transient=True,
-        disable=not _output.err.is_terminal,
+        disable=not is_shown,
         redirect_stdout=_output.out.is_terminal,
     )
 

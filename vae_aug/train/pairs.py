@@ -37,7 +37,7 @@ STRENGTHS = (0.25, 2.0)
 """Least and most by which samples are multiplied."""
 
 _TURN, _ZOOM, _SHIFT, _GAMMA = 20.0, 0.2, 0.08, 0.35
-"""What a `jitter` of 1 does at most: degrees, log of a factor, parts of a side, log of a power."""
+"""What a `jitter` of 1 does at most: degrees, log of a factor, parts of a side, log of gamma."""
 
 _CALIBRATION_PAIRS, _HALVINGS = 256, 8
 
@@ -201,16 +201,13 @@ def choose_pairs(
 def jitter_pairs(pairs: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
     """Turn, scale and shift every image and its partner alike, and change their gamma.
 
-    A network that sees a pair in another place each time remembers less of its patients (ADR 30).
-
     Args:
         pairs: `[2, B, S, S, 1] float32 in [0, 1]`.
-        amount: By how much; 1 is at most 20 degrees, a factor of 1.2, 8% of the side and an
-            exponent of 1.4.
-        rng: Where the amounts come from.
+        amount: `VariationConfig.jitter`.
+        rng: Where turns, factors, shifts and gammas come from.
 
     Returns:
-        The same shape; black where nothing is known.
+        The same shape and range; black where no pixel came from, in both images alike.
     """
     side = pairs.shape[2]
     centre = ((side - 1) / 2,) * 2
@@ -220,9 +217,9 @@ def jitter_pairs(pairs: np.ndarray, amount: float, rng: np.random.Generator) -> 
         turn, zoom, down, across, gamma = rng.uniform(-most, most)
         matrix = cv2.getRotationMatrix2D(centre, turn, np.exp(zoom))
         matrix[:, 2] += across, down
-        for image, result in zip(pairs[:, index, ..., 0], moved[:, index, ..., 0], strict=True):
-            cv2.warpAffine(image, matrix, (side, side), dst=result, flags=cv2.INTER_LINEAR)
-            result **= np.exp(gamma)
+        for image, result in zip(pairs[:, index], moved[:, index], strict=True):
+            turned = cv2.warpAffine(image[..., 0], matrix, (side, side))
+            result[..., 0] = turned ** np.exp(gamma)
     return moved
 
 
