@@ -203,6 +203,8 @@ def test_no_jitter_leaves_pairs_as_they_are():
     own = squares.astype(np.float32) / 255.0
     for square in chosen.reshape(-1, SQUARE, SQUARE, 1):
         assert any(np.array_equal(square, one) for one in (*own, *own[:, :, ::-1]))
-    assert not np.array_equal(
-        chosen, pairs.choose_pairs(squares, found, VariationConfig(batch_size=3), 7)
-    )
+    moved = pairs.choose_pairs(squares, found, VariationConfig(batch_size=3, jitter=1.0), 7)
+    assert not np.array_equal(chosen, moved)
+    for amount in (-0.1, 2.1, float("nan")):
+        with pytest.raises(ValueError, match=r"jitter must be in \[0, 2\]"):
+            VariationConfig(jitter=amount)

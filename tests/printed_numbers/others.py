@@ -147,5 +147,7 @@ GIVEN: dict[str, list[str]] = {
     "docs/troubleshooting.md": [
         "values of 12 bits, and a network would see them nearly black",
         "the colours are not in [0, 255]",
+        "TensorFlow before 2.20 comes with a protobuf",
+        "tensorflow-metadata<1.21",
     ],
 }
