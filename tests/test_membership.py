@@ -556,10 +556,12 @@ def test_the_documents_tell_what_the_audit_of_the_variation_found():
     for target in ("networks", "checkpoint"):
         row = rows[target]
         interval = f"{row['auc']:.2f} ({row['auc_low']:.2f} to {row['auc_high']:.2f}; p = "
-        assert interval + f"{row['p_value']:.2g}"[:5] in adr
+        assert f"{interval}{row['p_value']:.2g}" in adr
         assert row["p_value"] < report["settings"]["level"]
     assert f"{100 * rows['networks']['found']:.0f}% of them are found" in adr
-    assert all(rows[name]["p_value"] < 0.05 for name in ("canaries", "overfitted"))
+    for name in ("canaries", "overfitted"):
+        assert rows[name]["p_value"] < 0.05 and f"`{name}` {rows[name]['auc']:.2f}" in adr
+    assert "{members} members and {others} others".format_map(rows["checkpoint"]) in adr
     assert f"({rows['start']['auc']:.2f}, p = {rows['start']['p_value']:.2f})" in adr
 
 

@@ -435,10 +435,6 @@ LOAD: list[tuple[str, Sequence[float]]] = [
         "Memory moves by {}% at most",
         [max(100 * move / min(held[case]) for case, move in moves.items())],
     ),
-    (
-        "a load of {} before the first",
-        [next(iter(load.values()))["environment"]["load_before"][0]],
-    ),
     ("a fresh one took {} turns", [max(len(found["turns"]) for found in load.values())]),
     ("varies by {} to {}% from tenth to tenth", [min(variations), max(variations)]),
     (

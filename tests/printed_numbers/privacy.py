@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
-from printed_numbers import read_results
+from printed_numbers import ROOT, read_results
 
 _DEMO = read_results("membership-demo.json")
 _KIDNEY = read_results("membership-kidney.json")
@@ -15,10 +16,10 @@ _THIRD = read_results("membership-demo-3.json")
 _VARIATION = read_results("membership-demo-variation.json")
 
 
-def _find(report: dict[str, Any], target: str) -> dict[str, float]:
-    """Find what the primary score said of a target."""
+def _find(report: dict[str, Any], target: str, score: str = "elbo") -> dict[str, float]:
+    """Find what a score, the primary one if none is named, said of a target."""
     rows = report["attacks"] + report["controls"]
-    return next(row for row in rows if (row["score"], row["target"]) == ("elbo", target))
+    return next(row for row in rows if (row["score"], row["target"]) == (score, target))
 
 
 def _describe(row: dict[str, float]) -> list[float]:
@@ -37,6 +38,11 @@ _OVERFITTED = _find(_DEMO, "overfitted")
 _SETTINGS = _DEMO["settings"]
 
 _VARIED, _OF_DEMO = _find(_VARIATION, "networks"), _find(_VARIATION, "checkpoint")
+
+_STAGES = [
+    json.loads((ROOT / f"docs/checkpoints/demo-{stage}.json").read_text())["variation"]["steps"]
+    for stage in (3, 4)
+]
 
 MEASURED: list[tuple[str, Sequence[float]]] = [
     (
@@ -57,6 +63,11 @@ MEASURED: list[tuple[str, Sequence[float]]] = [
         "a network trained on nobody was not ({})",
         [_find(_VARIATION, name)["auc"] for name in ("overfitted", "canaries", "start")],
     ),
+    (
+        "`pattern` ({}) shows the leak and `tone` ({}) does not",
+        [_find(_VARIATION, "checkpoint", score)["auc"] for score in ("pattern", "tone")],
+    ),
+    ("it was trained for {} steps", [sum(_STAGES)]),
     ("On {} patients of the sets that `demo` was trained on", [_SETTINGS["patients"]]),
     (
         "{} steps at {} x {}, rank",

@@ -20,7 +20,7 @@ _FIDELITY = [read_results(f"fidelity-{name}.json") for name in ("kidney", "lgg",
 _CEILING = read_results("ceiling-lgg.json")["means"]
 _VECTOR = read_results("lgg-vector-training.jsonl")[-1]
 _LEAK = next(
-    row["auc"]
+    [row["auc"], row["auc_low"], row["auc_high"]]
     for row in read_results("membership-demo-variation.json")["attacks"]
     if (row["score"], row["target"]) == ("elbo", "checkpoint")
 )
@@ -121,7 +121,7 @@ _FILES = {
 _BOXES = sum(len(item.boxes) for split in SPLITS for item in read_embedded(split, real=False))
 
 MEASURED: list[tuple[str, Sequence[float]]] = [
-    ("its patients rank above others with a chance of {} (", [_LEAK]),
+    ("of its training above another with a chance of {} ({} to {};", _LEAK),
     # What was gained, and what was not
     (
         "cost a detector {} points of mAP50 in {} of {} planned seeds;"

@@ -16,8 +16,8 @@ _VARIATION = "membership-demo-variation.json"
 
 MEASURED: list[tuple[str, Sequence[float]]] = [
     ("others with a chance of {};", [_find(_VARIATION, "checkpoint")]),
-    ("of 16 variations of its recipe, {}.", [_find(_VARIATION, "networks")]),
-    ("if at all: {} of 16 networks.", [_find("membership-demo.json", "networks")]),
+    ("of 16 variations that were trained for 400 steps, {}.", [_find(_VARIATION, "networks")]),
+    ("(16 small networks: {})", [_find("membership-demo.json", "networks")]),
 ]
 GIVEN: list[str] = [
     "under a secret salt, cut to 64 bits",
