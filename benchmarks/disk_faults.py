@@ -122,13 +122,14 @@ def main() -> None:
     parser.add_argument("--commands", nargs="*", default=list(commands), choices=list(commands))
     parser.add_argument("--out", type=Path, default=RESULTS / "disk-faults.json")
     arguments = parser.parse_args()
+    machine = describe_machine()  # its load, before commands add to it
     results = json.loads(arguments.out.read_text())["results"] if arguments.out.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
         make_sources(Path(folder))
         for name in arguments.commands:
             results[name] = measure(commands[name], Path(folder))
             print(name, json.dumps(results[name], indent=1), flush=True)
-            told = {"benchmark": "disk faults", "environment": describe_machine()}
+            told = {"benchmark": "disk faults", "environment": machine}
             text = json.dumps({**told, "results": results}, indent=1) + "\n"
             write_atomic(arguments.out, text.encode())
 

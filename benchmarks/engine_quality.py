@@ -135,8 +135,8 @@ def main() -> None:
     result = {
         "benchmark": "engine_quality",
         "settings": {"images": arguments.images, "seed": 0},
-        "results": measure_quality(arguments.records, arguments.images),
         "environment": describe_machine(),
+        "results": measure_quality(arguments.records, arguments.images),
     }
     write_atomic(arguments.out, (json.dumps(result, indent=1) + "\n").encode())
     print(json.dumps(result["results"], indent=1))

@@ -294,11 +294,12 @@ def main() -> None:
     if arguments.faketime:
         clock = _CLOCK | {"LD_PRELOAD": str(arguments.faketime.resolve(strict=True))}
         check_clock(clock)
+    machine = describe_machine()  # its load, before commands add to it
     former = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
     results, machines = former.get("trials", {}), former.get("environments", {})
 
     def keep(name: str, trials: list[Any]) -> None:
-        results[name], machines[name] = trials, describe_machine()
+        results[name], machines[name] = trials, machine
         told = {
             "benchmark": "faults",
             "environments": machines,

@@ -345,6 +345,7 @@ def main() -> None:
         known = ", ".join((*unlearned, *LEARNED))
         parser.error(f"--ways: no {', '.join(unknown)}; there are {known}")
     arguments.work.mkdir(parents=True, exist_ok=True)
+    machine = describe_machine()
     describe = make_describer()
     # What an earlier run measured is kept, unless it is asked for again.
     out = arguments.out
@@ -368,7 +369,7 @@ def main() -> None:
             "benchmark": "variation",
             "steps": arguments.steps,
             "sets": results,
-            "environment": describe_machine(),
+            "environment": machine,
         }
         write_atomic(out, (json.dumps(result, indent=1) + "\n").encode())
 

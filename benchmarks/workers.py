@@ -213,6 +213,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", default=["processes", "Beam", *SERVICE])
     parser.add_argument("--out", type=Path, default=RESULTS / "workers.json")
     arguments = parser.parse_args()
+    machine = describe_machine()  # its load, before anything is run
     rounds: dict[str, dict[str, list[dict[str, float]]]] = {
         way: {"1": [], "2": []} for way in arguments.ways
     }
@@ -226,7 +227,7 @@ def main() -> None:
                     rounds[way][workers].append(measure(Path(folder), way, int(workers)))
                     print(way, workers, rounds[way][workers][-1], flush=True)
     former = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
-    machines = dict.fromkeys(arguments.ways, describe_machine())
+    machines = dict.fromkeys(arguments.ways, machine)
     result = {
         "benchmark": "workers",
         "environments": {**former.get("environments", {}), **machines},
