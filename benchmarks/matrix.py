@@ -104,10 +104,11 @@ def list_raised(needs: Sequence[str], versions: Mapping[str, str]) -> dict[str, 
     return raised
 
 
-def list_needs() -> list[str]:
-    """List what the package and its extras ask for."""
+def list_needs(with_extras: bool) -> list[str]:
+    """List what the package asks for, and its extras, too."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return sum(project["optional-dependencies"].values(), project["dependencies"])
+    extras = project["optional-dependencies"].values() if with_extras else ()
+    return sum(extras, project["dependencies"])
 
 
 def run(*words: str | os.PathLike[str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -187,7 +188,7 @@ def install(
     versions = {one["name"]: one["version"] for one in listed}
     found = {"installed": True, "versions": {name: versions.get(name) for name in _TOLD}}
     if resolution == "lowest":
-        found["raised"] = list_raised(list_needs(), versions)
+        found["raised"] = list_raised(list_needs(bool(extras)), versions)
     return found
 
 

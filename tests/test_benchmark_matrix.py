@@ -33,8 +33,8 @@ def test_what_is_above_its_lowest_version_is_listed():
     versions = {"keras": "3.7.0", "numpy": "2.1.3", "tensorflow": "2.20.0", "a": "10.0", "c": "3"}
     raised = {"numpy": ("2.0", "2.1.3"), "tensorflow": ("2.18", "2.20.0"), "a": ("1", "10.0")}
     assert list_raised(needs, versions) == raised
-    named = {need.split(">=")[0] for need in list_needs()}
-    assert {"tensorflow", "openvino", "pytest"} <= named
+    package, every = ({need.split(">=")[0] for need in list_needs(x)} for x in (False, True))
+    assert {"tensorflow"} <= package < every and {"openvino", "pytest"} <= every - package
 
 
 def test_versions_work_if_demo_and_tests_do():

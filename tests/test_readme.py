@@ -148,8 +148,9 @@ def check_training(names):
     return counts
 
 
-# Keras 3.15 warns of its own default value.
+# Keras 3.15 warns of its own default value, and Keras 3.8 of KerasHub's lists of one input.
 @pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
+@pytest.mark.filterwarnings("ignore:The structure of `inputs` doesn't match:UserWarning")
 @pytest.mark.parametrize(
     ("write", "dtype", "one_patient"),
     [
