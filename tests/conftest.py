@@ -28,7 +28,6 @@ from vae_aug.config import ModelConfig
 from vae_aug.model import encoder, lite1
 from vae_aug.model.checkpoint import save_checkpoint
 from vae_aug.model.ladder import LadderVAE
-from vae_aug.model.style import STYLE_DIM
 from vae_aug.model.vae import VAE
 from vae_aug.phantoms.embedded import read_embedded
 from vae_aug.records.records import make_example, write_records
@@ -239,7 +238,7 @@ def tiny_ladder() -> LadderVAE:
         profile="ladder",
         encoder="efficientnet-lite1",
         image_size=32,
-        latent_dim=2 * STYLE_DIM + 4,
+        latent_dim=14,
     )
     keras.utils.set_random_seed(1)
     with pytest.MonkeyPatch.context() as patch:

@@ -53,10 +53,6 @@ class FakeVAE:
         mean = tf.reduce_mean(images, axis=(1, 2))
         return mean, tf.zeros_like(mean)
 
-    def move_towards(self, images, z_other, share):
-        moved = share[:, None] * (z_other - self.encode(images)[0])
-        return images, images + moved[:, None, None]
-
 
 class BrighteningVAE(FakeVAE):
     """Reconstructs exactly; a variant is 0.25 brighter everywhere."""

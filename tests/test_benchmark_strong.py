@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 
-from vae_aug.model.style import STYLE_DIM
-from vae_aug.model.style import apply_style as apply_tf_style
+from vae_aug.train.style import STYLE_DIM
+from vae_aug.train.style import apply_style as apply_tf_style
 
 pytest.importorskip("albumentations", reason="needs the extra [albumentations]")
 sys.path.insert(0, str(ROOT))

@@ -137,6 +137,18 @@ def test_interpolation_sheet_has_a_column_for_each_step(short_vae, tmp_path, mon
     assert [len(panel.boxes) for panel in row] == [1, 1, 1, 0] and not row[-1].compared
 
 
+@pytest.mark.parametrize("name", ["tiny_ladder", "varied_ladder"])
+def test_an_image_moves_further_in_every_column(name, request, tmp_path, monkeypatch):
+    rows = []
+    monkeypatch.setattr(module, "write_sheet", lambda path, shown, *_, **__: rows.extend(shown))
+    image, other = np.random.default_rng(0).random((2, 32, 32, 1)).astype(np.float32)
+    start = Panel(image, boxes=np.array([BOX]), names=["lesion"])
+    network = request.getfixturevalue(name)
+    write_interpolation(tmp_path / "sheet.png", network, [(start, other)], steps=2)
+    half, whole = (np.abs(panel.image - image).mean() for panel in rows[0][1:3])
+    assert 1e-6 < half < whole
+
+
 def test_bad_arguments_are_named(records):
     with pytest.raises(ValueError, match="samples must be in"):
         measure_diversity(Subset(records), FakeVAE(SIZE), samples=1)

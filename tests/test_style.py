@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.model.style import STYLE_DIM, STYLE_SPREADS, apply_style, measure_style
+from vae_aug.train.style import STYLE_DIM, STYLE_SPREADS, apply_style
 
 RAMP = tf.tile(tf.linspace(0.0, 0.7, 32)[None, None, :, None], [1, 24, 1, 1])
 
@@ -60,28 +60,3 @@ def test_two_styles_are_nearly_their_sum():
     at_once = apply_style(ramps, first + second)
     change = np.abs(at_once - ramps).mean()
     assert np.abs(in_turn - at_once).mean() < 0.15 * change
-
-
-def make_body(mean: float, spread: float) -> tf.Tensor:
-    """Make `[1, 16, 16, 1]`: half air, half a checkerboard of two greys."""
-    board = mean + spread * (-1.0) ** np.add.outer(np.arange(16), np.arange(16))
-    board[:8] = 0.0
-    return tf.constant(board[None, ..., None], tf.float32)
-
-
-def test_a_style_is_measured_on_the_body():
-    told = dict(zip(STYLE_SPREADS, measure_style(make_body(0.4, 0.1))[0].numpy(), strict=True))
-    expected = {"gain": np.log(0.1) / 0.1, "level": (0.4 - 2 * 0.1) / 0.03}
-    for name, value in told.items():
-        np.testing.assert_allclose(value, expected.get(name, 0.0), rtol=1e-4, err_msg=name)
-
-
-def test_the_difference_of_styles_takes_one_image_to_the_other():
-    own, other = make_body(0.3, 0.15), make_body(0.36, 0.16)
-    moved = apply_style(own, measure_style(other) - measure_style(own))
-    np.testing.assert_allclose(moved, other, atol=1e-3)
-
-
-def test_an_image_of_one_grey_has_a_style():
-    for grey in 0.0, 0.5:
-        assert np.all(np.isfinite(measure_style(tf.fill([2, 8, 8, 4], grey))))

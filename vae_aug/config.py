@@ -240,7 +240,7 @@ class TrainConfig(_Config):
         spatial_beta: The same of the ladder's latent maps.
         kl_warmup_steps: Steps over which the KL weight rises linearly from 0 to `beta`.
         free_bits: Nats per latent dimension that cost nothing.
-        restyle: Whether a random style (`vae_aug.model.style`) is laid over every training image.
+        restyle: Whether a random style (`vae_aug.train.style`) is laid over every training image.
         box_weight: Weight of a pixel inside a box, relative to 1 outside.
         corruptions: Names from `vae_aug.train.corrupt` of which one is chosen per image.
         keep: Range of the share of information that the corruption leaves.

@@ -53,7 +53,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from vae_aug.model.style import STYLE_DIM, STYLE_SPREADS
+from vae_aug.train.style import STYLE_DIM, STYLE_SPREADS
 
 Augmentation = Callable[
     [np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -431,7 +431,7 @@ def apply_random_style(grey: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 
 def apply_style(grey: np.ndarray, style: np.ndarray) -> np.ndarray:
-    """Do in NumPy what `vae_aug.model.style.apply_style` does.
+    """Do in NumPy what `vae_aug.train.style.apply_style` does.
 
     Args:
         grey: `[S, S] float32` in [0, 1].

@@ -85,7 +85,7 @@ class VAEAugment:
     `"interpolate"`, and its change is a transformation, `vae_aug.model.fields.Fields`: outside of
     boxes pixels of the image move, and everywhere a tone curve is applied that rises and differs
     smoothly from place to place. There `detail` is the share of what the square does not show that
-    is kept.
+    is kept. A ladder without one changes an image by less than 1% of the grey range.
 
     A ladder takes 0.3 GB of memory a megapixel beside its weights, of a megapixel at a time or of
     one image that is larger; twice that under `apply`, which has two batches under way. Of a ragged
@@ -134,8 +134,8 @@ class VAEAugment:
                 `"interpolate"`: move z towards another image's of the batch by up to `factor`, or
                 apply that share of the transformation that a `variation` reads between the two; an
                 image alone, and every image if there is a `seed`, moves towards a
-                sample of the training set's aggregate posterior instead; a ladder samples its
-                style around the image's own, and for it only images of one size are neighbours.
+                sample of the training set's aggregate posterior instead; for a ladder only images
+                of one size are neighbours.
             factor: Strength, linear, from 0. `factor=0, detail=1` returns the input bit for bit.
                 At 1 a sample of a `variation` lies as far from the image as similar images of other
                 patients of its training set. One number: how far an example moves is sampled by

@@ -15,6 +15,7 @@ import tensorflow as tf
 from vae_aug.atomic import write_atomic
 from vae_aug.augment.guard import MIN_NOISE, MIN_RING_PX, RING
 from vae_aug.augment.transform import VAEAugment
+from vae_aug.augment.transformed import transform_guarded
 from vae_aug.config import Mode, check_range
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.metrics import find_body, make_box_mask, ssim_map
@@ -23,7 +24,8 @@ from vae_aug.evaluate.subset import Subset, take_places
 from vae_aug.evaluate.sweep import Sweep
 from vae_aug.figures.sheet import Panel, make_panels, write_sheet
 from vae_aug.grey import compute_grey, find_range
-from vae_aug.letterbox import letterbox_boxes
+from vae_aug.letterbox import letterbox, letterbox_boxes
+from vae_aug.model.fields import SQUARE, Fields
 from vae_aug.model.network import Network
 from vae_aug.records.records import read_info, read_records
 from vae_aug.train.feed import fit
@@ -168,10 +170,10 @@ def write_interpolation(
     steps: int = 5,
     label_names: Sequence[str] = (),
 ) -> None:
-    """Write a sheet on which images move towards others in latent space; one row a pair.
+    """Write a sheet on which images move towards others; one row a pair.
 
-    Columns: the image; the image with the difference of the latent move added, as
-    `VAEAugment(mode="interpolate", detail=1)` adds it, in equal steps up to 1; the other.
+    Columns: the image; what `VAEAugment(mode="interpolate", guard="off")` makes of it where it
+    moves by equal shares up to 1; the other.
 
     Args:
         path: The PNG file.
@@ -185,16 +187,8 @@ def write_interpolation(
     shares = np.linspace(0.0, 1.0, steps + 1, dtype=np.float32)[1:]
     rows = []
     for start, other in pairs:
-        image = start.image
-        z_other, _ = network.encode(tf.constant(other[None]))
-        reconstruction, moved = network.move_towards(
-            tf.repeat(image[None], steps, axis=0), tf.repeat(z_other, steps, axis=0), shares
-        )
-        changed = (image + (moved - reconstruction)).numpy()
-        states = {
-            f"moved by {share:.2f}": state for share, state in zip(shares, changed, strict=True)
-        }
-        images = {"image": image, **states}
+        states = {f"moved by {share:.2f}": _move(network, start, other, share) for share in shares}
+        images = {"image": start.image, **states}
         # What it moves towards is another image: a difference or the boxes would mean nothing.
         rows.append(
             [
@@ -203,10 +197,31 @@ def write_interpolation(
             ]
         )
     caption = (
-        f"Checkpoint {describe_network(network)}: images moved in latent space towards others, as "
-        "by mode interpolate with detail 1, whose factor is the most that an image moves by."
+        f"Checkpoint {describe_network(network)}: images moved towards others, as by mode "
+        "interpolate without a guard, whose factor is the most that an image moves by."
     )
     write_sheet(path, rows, caption, label_names=label_names)
+
+
+def _move(network: Network, start: Panel, other: np.ndarray, share: float) -> np.ndarray:
+    """Move an image, as mode `interpolate` does, a share of the way to another."""
+    # In a batch each image moves towards the one before it.
+    images = tf.constant(np.stack([other, start.image]))
+    specs = network.list_noise(network.config, "interpolate", *start.image.shape[:2])
+    noise = {name: tf.fill([2, *spec.shape], np.float32(share)) for name, spec in specs.items()}
+    if network.config.makes_fields("interpolate"):
+        packed = network.variation.vary(
+            letterbox(images, SQUARE), noise, mode="interpolate", factor=1.0
+        )
+        boxes = tf.reshape(tf.constant(start.boxes, tf.float32), [-1, 4])
+        black, white = tf.constant(0.0), tf.constant(1.0)
+        fields = Fields.unpack(packed[1])
+        moved, *_ = transform_guarded(
+            images[1], fields, boxes, black, white, guard="off", min_fidelity=0.0
+        )
+        return moved.numpy()
+    reconstruction, moved = network.vary(images, noise, mode="interpolate", factor=1.0)
+    return (images + moved - reconstruction)[1].numpy()
 
 
 def _measure_image(

@@ -9,11 +9,10 @@ import tensorflow as tf
 
 from vae_aug.config import ModelConfig
 from vae_aug.model.encoder import make_encoder
-from vae_aug.model.latent import interpolate, sample_posterior, split_latent
+from vae_aug.model.latent import sample_posterior, split_latent
 from vae_aug.model.loss import kl_divergence
 from vae_aug.model.network import Decoded, Network
 from vae_aug.model.noise import Noise, NoiseSpec, Side
-from vae_aug.model.style import STYLE_DIM, apply_style, measure_style
 from vae_aug.model.transformation import TransformationVAE
 from vae_aug.model.vae import copy_centre
 
@@ -45,9 +44,9 @@ _START_LOG_VAR = -6.0
 """Log variance of untrained posteriors, so narrow that the maps carry features from the first step.
 Wide ones would be noise, which the levels learn to ignore before they learn to use them."""
 
-_MAX_STYLE_MOVE = 3.0
-"""Most standard deviations by which interpolation changes a value of the style: a window level that
-is moved further turns dark tissue black."""
+_UNREAD = 5
+"""Number of values, the first of the global latent, that no layer reads and that are 0: in older
+versions they were measured, and checkpoints have weights that compute them."""
 
 _FIRST_LEVEL_NOISE = 3
 """Purpose of the first level's noise; that of each other level is one more."""
@@ -58,7 +57,7 @@ class Features(NamedTuple):
 
     Attributes:
         skips: Stride to `[B, H / stride, W / stride, C] float32`.
-        z_mean: `[B, d] float32`, of the global latent; the first `STYLE_DIM` are measured.
+        z_mean: `[B, d] float32`, of the global latent.
         z_log_var: `[B, d] float32`.
         pixels: `[B, H / 2, W / 2, 4] float32`, the first restoration, which the backbone reads.
     """
@@ -81,10 +80,6 @@ class LadderVAE(Network):
     sample with a gain and an offset. Features reach the output through those samples alone: with a
     deterministic skip the network would learn to ignore them.
 
-    The first `STYLE_DIM` values of the global latent are the style of `vae_aug.model.style`, as
-    measured on the coarse restoration: moving it restyles the output and leaves anatomy where it
-    is. The other values are learned and reach every level.
-
     Reference: Sonderby et al., Ladder Variational Autoencoders (2016); Vahdat and Kautz, NVAE
     (2020), section 3.2, for posteriors relative to the prior.
     """
@@ -100,10 +95,10 @@ class LadderVAE(Network):
             name: Name of the model, which begins the names of its own variables.
         """
         super().__init__(config, name)
-        if config.latent_dim < 2 * STYLE_DIM:
+        if config.latent_dim < 2 * _UNREAD:
             raise ValueError(
-                f"latent_dim must be at least {2 * STYLE_DIM} for a ladder, whose global latent "
-                f"begins with {STYLE_DIM} values of style; got {config.latent_dim}."
+                f"latent_dim must be at least {2 * _UNREAD} for a ladder, which does not read the "
+                f"first {_UNREAD} of its global latent's values; got {config.latent_dim}."
             )
         self.fine = _Fine(name="fine")
         self.fine.build(None)
@@ -119,7 +114,7 @@ class LadderVAE(Network):
         self.latent.build((None, pooled + _CHANNELS[8]))
         self.levels = [_Level(stride, name=f"level{stride}") for stride in LEVELS]
         for level in self.levels:
-            level.build((None, config.latent_dim // 2 - STYLE_DIM))
+            level.build((None, config.latent_dim // 2 - _UNREAD))
         self.last = _conv(8, 1, "last", kernel_initializer="zeros")
         self.last.build((None, None, None, _CHANNELS[LEVELS[-1]]))
         self.variation = TransformationVAE(name="variation") if config.variation else None
@@ -153,7 +148,7 @@ class LadderVAE(Network):
     def forward(
         self, images: tf.Tensor, noise: Noise | None = None, *, training: bool = False
     ) -> Decoded:
-        """Encode and decode images in their own style, unclipped in training; see `Network`."""
+        """Encode and decode images, unclipped in training; see `Network`."""
         features = self.read_features(_pad(images), training)
         z = features.z_mean
         if noise is not None:
@@ -161,8 +156,7 @@ class LadderVAE(Network):
         image, kls = self.decode_features(features, z, noise)
         coarse = tf.nn.depth_to_space(features.pixels, 2)
         image, coarse = (_crop(x, images) for x in (image, coarse))
-        # The style is measured, not learned.
-        learned = (part[:, STYLE_DIM:] for part in (features.z_mean, features.z_log_var))
+        learned = (part[:, _UNREAD:] for part in (features.z_mean, features.z_log_var))
         kls = [kl_divergence(*learned), *kls]
         if not training:
             image = tf.clip_by_value(image, 0.0, 1.0)
@@ -179,15 +173,11 @@ class LadderVAE(Network):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Reconstruct images and make a variant of each.
 
-        `"sample"` takes the style from its prior around the image's own and everything else from
-        the posterior; `"interpolate"` moves the global latent towards another image's, its style
-        by three standard deviations at most. The latent maps stay the image's own in all modes.
-
-        With `alone`, the style is sampled around the image's own, and the rest of the global latent
-        moves towards the aggregate posterior. See `Network`.
+        `"sample"` samples the posteriors of the global latent and of the latent maps;
+        `"interpolate"` moves the global latent, and the maps stay the image's own. See `Network`.
         """
         features = self.read_features(_pad(images), training=False)
-        reconstruction = self._finish(features, None, None, images)
+        reconstruction = self._finish(features, features.z_mean, None, images)
         if mode == "denoise":
             return reconstruction, reconstruction
         return reconstruction, self._vary(features, images, noise, mode, factor, alone)
@@ -223,28 +213,9 @@ class LadderVAE(Network):
         alone: bool,
     ) -> tf.Tensor:
         """Make a variant from features, see `vary`: `[B, H, W, 1] float32 in [0, 1]`."""
-        z_mean = features.z_mean
-        if mode == "sample":
-            style = tf.ones_like(z_mean[:, :STYLE_DIM])
-            spread = tf.exp(0.5 * features.z_log_var[:, STYLE_DIM:])
-            z = z_mean + factor * tf.concat([style, spread], axis=-1) * noise["z"]
-            scaled = {name: factor * part for name, part in noise.items()}
-            return self._finish(features, z, scaled, images)
-        around = z_mean + noise["z"]
-        aggregate = self.aggregate_mean + self.aggregate_std * noise["z"]
-        other = tf.concat([around[:, :STYLE_DIM], aggregate[:, STYLE_DIM:]], axis=-1)
-        z = interpolate(z_mean, other, factor * noise["share"], alone=alone)
-        return self._finish(features, _limit_style(z_mean, z), None, images)
-
-    def move_towards(
-        self, images: tf.Tensor, z_other: tf.Tensor, share: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Move the global latent of images some of the way to another; see `Network`."""
-        features = self.read_features(_pad(images), training=False)
-        z = features.z_mean + share[:, None] * (z_other - features.z_mean)
-        z = _limit_style(features.z_mean, z)
-        reconstruction = self._finish(features, None, None, images)
-        return reconstruction, self._finish(features, z, None, images)
+        z = self.move_latent(features.z_mean, features.z_log_var, noise, mode, factor, alone)
+        scaled = {name: factor * part for name, part in noise.items()}
+        return self._finish(features, z, scaled if mode == "sample" else None, images)
 
     def read_features(self, images: tf.Tensor, training: bool) -> Features:
         """Compute the features of padded images."""
@@ -257,7 +228,7 @@ class LadderVAE(Network):
         skips = self.bridge(fine, [at16, at32, at64])
         pooled = tf.concat([pooled, tf.reduce_mean(fine[-1], axis=(1, 2))], axis=-1)
         z_mean, z_log_var = split_latent(self.latent(pooled))
-        z_mean = tf.concat([measure_style(restored), z_mean[:, STYLE_DIM:]], axis=-1)
+        z_mean = tf.pad(z_mean[:, _UNREAD:], [[0, 0], [_UNREAD, 0]])
         return Features(skips, z_mean, z_log_var, pixels)
 
     def decode_features(
@@ -268,7 +239,7 @@ class LadderVAE(Network):
         for level in self.levels:
             state, latent, kl = level(
                 features.skips[level.stride],
-                z[:, STYLE_DIM:],
+                z[:, _UNREAD:],
                 state,
                 pixels=features.pixels if level.puts_out_pixels else None,
                 noise=noise and noise[_name_noise(level.stride)],
@@ -278,22 +249,11 @@ class LadderVAE(Network):
         return tf.nn.depth_to_space(latent * (1.0 + gain) + offset, 2), kls
 
     def _finish(
-        self, features: Features, z: tf.Tensor | None, noise: Noise | None, images: tf.Tensor
+        self, features: Features, z: tf.Tensor, noise: Noise | None, images: tf.Tensor
     ) -> tf.Tensor:
-        """Decode a global latent, and apply the difference of its style to the image's own.
-
-        Without a latent, decode the image's own, whose style changes nothing.
-        """
-        decoded, _ = self.decode_features(features, features.z_mean if z is None else z, noise)
-        image = tf.clip_by_value(_crop(decoded, images), 0.0, 1.0)
-        return image if z is None else apply_style(image, (z - features.z_mean)[:, :STYLE_DIM])
-
-
-def _limit_style(z_mean: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-    """Keep the style of moved latents `[B, d]` near that of `z_mean`."""
-    own = z_mean[:, :STYLE_DIM]
-    moved = tf.clip_by_value(z[:, :STYLE_DIM] - own, -_MAX_STYLE_MOVE, _MAX_STYLE_MOVE)
-    return tf.concat([own + moved, z[:, STYLE_DIM:]], axis=-1)
+        """Decode a global latent to images of the size of `images`, clipped to [0, 1]."""
+        decoded, _ = self.decode_features(features, z, noise)
+        return tf.clip_by_value(_crop(decoded, images), 0.0, 1.0)
 
 
 def _name_noise(stride: int) -> str:
@@ -330,7 +290,7 @@ class _Level(keras.layers.Layer):
         self.take = _conv(channels, 1, "take")
 
     def build(self, global_shape: tuple[int | None, int]) -> None:
-        """Make the variables, given the shape of the global latent without its style."""
+        """Make the variables, given the shape of the global latent as far as it is read."""
         channels, latent = _CHANNELS[self.stride], _LATENT_CHANNELS[self.stride]
         here = (None, None, None, channels)
         if self.enlarge is not None:
@@ -355,7 +315,7 @@ class _Level(keras.layers.Layer):
 
         Args:
             skip: `[B, h, w, C] float32`, features of the image at this stride.
-            z: `[B, d] float32`, the global latent without its style.
+            z: `[B, d] float32`, the global latent as far as it is read.
             state: `[B, h / 2, w / 2, C'] float32` of the level above; None for the first.
             pixels: `[B, h, w, c] float32` around which the posterior begins; None for the prior.
             noise: `[B, h, w, c] float32`, standard normal; None takes the posterior's mean.

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from vae_aug.config import ModelConfig
+from vae_aug.model.latent import interpolate, sample_posterior
 from vae_aug.model.noise import Noise, NoiseSpec, Side
 
 
@@ -171,20 +172,20 @@ class Network(keras.Model):
         """
         raise NotImplementedError
 
-    def move_towards(
-        self, images: tf.Tensor, z_other: tf.Tensor, share: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Move the global latent of images some of the way to another, keeping their anatomy.
-
-        Args:
-            images: `[B, H, W, 1] float32 in [0, 1]`.
-            z_other: `[B, d] float32`, e.g. the `z_mean` of other images.
-            share: `[B] float32`, 0 for the image's own latent, 1 for the other.
-
-        Returns:
-            Reconstruction and moved image, each `[B, H, W, 1] float32 in [0, 1]`.
-        """
-        raise NotImplementedError
+    def move_latent(
+        self,
+        z_mean: tf.Tensor,
+        z_log_var: tf.Tensor,
+        noise: Noise,
+        mode: str,
+        factor: float | tf.Tensor,
+        alone: bool,
+    ) -> tf.Tensor:
+        """Sample global latents, or move them towards others, see `vary`: `[B, d] float32`."""
+        if mode == "sample":
+            return sample_posterior(z_mean, z_log_var, noise["z"], factor)
+        other = self.aggregate_mean + self.aggregate_std * noise["z"]
+        return interpolate(z_mean, other, factor * noise["share"], alone=alone)
 
     def get_config(self) -> dict[str, Any]:
         """Return the configuration from which `from_config` builds the same architecture."""

@@ -12,7 +12,7 @@ import tensorflow as tf
 from vae_aug.config import ModelConfig
 from vae_aug.model.decoder import lay_out, make_decoder
 from vae_aug.model.encoder import make_encoder
-from vae_aug.model.latent import interpolate, sample_posterior, split_latent
+from vae_aug.model.latent import sample_posterior, split_latent
 from vae_aug.model.loss import kl_divergence
 from vae_aug.model.network import Decoded, Network
 from vae_aug.model.noise import Noise
@@ -109,7 +109,7 @@ class VAE(Network):
         if mode == "denoise":
             reconstruction = self._decode_grey(z_mean)
             return reconstruction, reconstruction
-        z = self._move(z_mean, z_log_var, noise, mode, factor, alone)
+        z = self.move_latent(z_mean, z_log_var, noise, mode, factor, alone)
         both = self._decode_grey(tf.concat([z_mean, z], axis=0))
         reconstruction, variant = tf.split(both, 2, axis=0)
         return reconstruction, variant
@@ -135,31 +135,8 @@ class VAE(Network):
         alone: bool = False,
     ) -> tf.Tensor:
         """Make a variant of each described image without the encoder; see `Network`."""
-        z = self._move(known["z_mean"], known["z_log_var"], noise, mode, factor, alone)
+        z = self.move_latent(known["z_mean"], known["z_log_var"], noise, mode, factor, alone)
         return self._decode_grey(z)
-
-    def _move(
-        self,
-        z_mean: tf.Tensor,
-        z_log_var: tf.Tensor,
-        noise: Noise,
-        mode: str,
-        factor: float | tf.Tensor,
-        alone: bool,
-    ) -> tf.Tensor:
-        """Move latent vectors, see `vary`: `[B, latent_dim / 2] float32`."""
-        if mode == "sample":
-            return sample_posterior(z_mean, z_log_var, noise["z"], factor)
-        other = self.aggregate_mean + self.aggregate_std * noise["z"]
-        return interpolate(z_mean, other, factor * noise["share"], alone=alone)
-
-    def move_towards(
-        self, images: tf.Tensor, z_other: tf.Tensor, share: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Move the latents of images some of the way to others; see `Network`."""
-        z_mean, _ = self.encode(images)
-        moved = z_mean + share[:, None] * (z_other - z_mean)
-        return self._decode_grey(z_mean), self._decode_grey(moved)
 
 
 def copy_centre(shape: tuple[int, ...], dtype: Any = None) -> np.ndarray:

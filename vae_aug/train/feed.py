@@ -12,10 +12,10 @@ import tensorflow as tf
 from vae_aug.config import TrainConfig
 from vae_aug.grey import compute_grey, find_range
 from vae_aug.letterbox import letterbox, letterbox_boxes
-from vae_aug.model.style import STYLE_DIM, apply_style
 from vae_aug.records.records import find_records, parse_example, read_records, read_serialized
 from vae_aug.records.tfrecord import get_values
 from vae_aug.train.corrupt import corrupt, corrupt_randomly
+from vae_aug.train.style import STYLE_DIM, apply_style
 
 Element = dict[str, tf.Tensor]
 

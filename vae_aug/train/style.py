@@ -16,16 +16,6 @@ STYLE_DIM = len(STYLE_SPREADS)
 _TOE = 0.05
 """Grey below which a change of level fades out, so that air stays black."""
 
-_BODY_SHARE = 0.5
-"""Body is what is brighter than this share of an image's mean."""
-
-_MEAN_TO_SPREAD = 2.0
-"""Mean over standard deviation of the grey values of a body, about: 1.9 in `lgg_flair`, 2.5 in
-`kidney_stone_ct`. A gain that stretches a spread moves the mean along by as much."""
-
-_MIN_SPREAD = 1e-3
-"""Standard deviation in parts of the grey range below which a body is flat."""
-
 
 def apply_style(images: tf.Tensor, style: tf.Tensor) -> tf.Tensor:
     """Change the appearance of images: a smooth gain, as of a coil, a level, and a gamma curve.
@@ -55,33 +45,6 @@ def apply_style(images: tf.Tensor, style: tf.Tensor) -> tf.Tensor:
     levelled = tf.nn.relu(lit + level * tf.minimum(lit / _TOE, 1.0))
     peak = tf.reduce_max(levelled, axis=(1, 2, 3), keepdims=True)
     return (levelled / tf.maximum(peak, 1.0)) ** tf.exp(gamma)
-
-
-def measure_style(images: tf.Tensor) -> tf.Tensor:
-    """Estimate the style of images from the mean m and the standard deviation s of their bodies.
-
-    The gain is log s and the level m - 2 s, since a gain moves the mean along. So the difference of
-    two images' styles, laid over the first by `apply_style`, gives it about the mean and the spread
-    of the second. Gamma and tilts cannot be separated from anatomy; they are 0.
-
-    Args:
-        images: `[B, H, W, C] float32 in [0, 1]`; channels count as pixels.
-
-    Returns:
-        `[B, STYLE_DIM] float32`, in standard deviations of a style.
-    """
-    places = (1, 2, 3)
-    threshold = _BODY_SHARE * tf.reduce_mean(images, axis=places, keepdims=True)
-    body = tf.cast(images > threshold, tf.float32)
-    count = tf.maximum(tf.reduce_sum(body, axis=places, keepdims=True), 1.0)
-    mean = tf.reduce_sum(body * images, axis=places, keepdims=True) / count
-    variance = tf.reduce_sum(body * tf.square(images - mean), axis=places, keepdims=True) / count
-    spread = tf.maximum(tf.sqrt(variance), _MIN_SPREAD)
-    measured = {"gain": tf.math.log(spread), "level": mean - _MEAN_TO_SPREAD * spread}
-    values = [
-        measured.get(name, tf.zeros_like(mean)) / STYLE_SPREADS[name] for name in STYLE_SPREADS
-    ]
-    return tf.concat([tf.reshape(value, [-1, 1]) for value in values], axis=-1)
 
 
 def _half_cosine(length: tf.Tensor) -> tf.Tensor:
