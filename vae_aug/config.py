@@ -336,8 +336,8 @@ class VariationConfig(_Config):
         pattern_weight: Weight of what windows' correlation lacks to 1.
         roughness_weight: Weight of the roughness of displacements in pixels and of log slopes.
         jitter: How far each pair is turned, scaled and shifted, and its gamma changed, both images
-            alike, in [0, 2]; 0 for not at all. It is meant to let the network remember less of its
-            patients. At 1 a pair is turned by up to 20 degrees, scaled by 0.82 to 1.22, shifted by
+            alike, in [0, 2]; 0 for not at all. The network then remembers less of its patients
+            (ADR 30). At 1 a pair is turned by up to 20 degrees, scaled by 0.82 to 1.22, shifted by
             up to 8% of the side, and its gamma is 0.70 to 1.42.
         learning_rate: Of Adam, which falls to nearly zero as a cosine.
         save_every: Steps between two states from which a run can go on.
@@ -351,7 +351,7 @@ class VariationConfig(_Config):
     tone_weight: float = 10.0
     pattern_weight: float = 2.0
     roughness_weight: float = 0.06
-    jitter: float = 0.0
+    jitter: float = 1.0
     learning_rate: float = 1e-3
     save_every: int = 200
     seed: int = 0

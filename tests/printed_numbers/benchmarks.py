@@ -76,6 +76,13 @@ _OF_VECTOR, _OF_DEMO = list_ratios("denoise", "vector"), list_ratios("denoise", 
 
 FILES = [
     (
+        "it does, AUC {} in place of {}",
+        [
+            read_results(f"variation-leak-1600{jitter}.json")["found"]["auc"]
+            for jitter in ("-jitter", "")
+        ],
+    ),
+    (
         "at each tenth of {} elements of {} pixels and {} of {}, on TensorFlow and OpenVINO",
         [number for load in sorted(_LOADS, reverse=True) for number in load],
     ),

@@ -9,11 +9,14 @@ from statistics import NormalDist
 from typing import Any
 
 from printed_numbers import ROOT, read_results
+from vae_aug.config import VariationConfig
 
 _DEMO = read_results("membership-demo.json")
 _KIDNEY = read_results("membership-kidney.json")
 _THIRD = read_results("membership-demo-3.json")
 _VARIATION = read_results("membership-demo-variation.json")
+_LONGER = read_results("variation-leak-1600.json")
+_JITTERED = read_results("variation-leak-1600-jitter.json")
 
 
 def _find(report: dict[str, Any], target: str, score: str = "elbo") -> dict[str, float]:
@@ -68,6 +71,24 @@ MEASURED: list[tuple[str, Sequence[float]]] = [
         [_find(_VARIATION, "checkpoint", score)["auc"] for score in ("pattern", "tone")],
     ),
     ("it was trained for {} steps", [sum(_STAGES)]),
+    (
+        "of six variations of {} steps on halves of the same patients it is {} ({} to {};",
+        [_LONGER["settings"]["steps"], *_describe(_LONGER["found"])],
+    ),
+    ("`vae-aug train` takes {}", [VariationConfig().steps]),
+    (
+        "`demo` is at {} ({} to {}; p = {})",
+        [*_describe(_LONGER["found"]["checkpoint"]), _LONGER["found"]["checkpoint"]["p_value"]],
+    ),
+    ("tell less, and still tell**: {} ({} to {})", _describe(_JITTERED["found"])),
+    ("with `jitter` of {}.", [_JITTERED["settings"]["jitter"]]),
+    (
+        "rises by {}% (`tone`) and {}% (`pattern`)",
+        [
+            100 * (_JITTERED["found"][name]["others"] / _LONGER["found"][name]["others"] - 1)
+            for name in ("tone", "pattern")
+        ],
+    ),
     ("On {} patients of the sets that `demo` was trained on", [_SETTINGS["patients"]]),
     (
         "{} steps at {} x {}, rank",

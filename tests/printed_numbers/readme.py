@@ -24,6 +24,7 @@ _LEAK = next(
     for row in read_results("membership-demo-variation.json")["attacks"]
     if (row["score"], row["target"]) == ("elbo", "checkpoint")
 )
+_JITTERED = read_results("variation-leak-1600-jitter.json")
 _PLAN = read_results("detection-reports/lgg-variation-classical.json")
 
 _FILTERS = ("median", "tv", "nlm")
@@ -122,6 +123,14 @@ _BOXES = sum(len(item.boxes) for split in SPLITS for item in read_embedded(split
 
 MEASURED: list[tuple[str, Sequence[float]]] = [
     ("of its training above another with a chance of {} ({} to {};", _LEAK),
+    (
+        "with a chance of {} after {} steps on {} patients",
+        [
+            _JITTERED["found"]["auc"],
+            _JITTERED["settings"]["steps"],
+            _JITTERED["patients"] // 2,
+        ],
+    ),
     # What was gained, and what was not
     (
         "cost a detector {} points of mAP50 in {} of {} planned seeds;"
