@@ -178,8 +178,8 @@ def write_interpolation(
     Args:
         path: The PNG file.
         network: The network.
-        pairs: Images and others, each `[H, W, 1] float32 in [0, 1]`; of the network's image size
-            for the profile `vector`.
+        pairs: Images and others, each `[H, W, 1] float32 in [0, 1]`, those of a pair of one size;
+            of the network's image size for the profile `vector`.
         steps: Images on the way, its end included; at least 1.
         label_names: Names of the labels.
     """
