@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import json
@@ -356,14 +355,9 @@ def _write_parts(
         directory.mkdir(parents=True, exist_ok=True)
     if label_names is not None:
         _check_labels(directory, names, label_names)
-    tallies = _write_shards(examples, directory, names, num_shards, refuse)
+    written = _write_shards(examples, directory, names, num_shards, refuse)
     infos = {
-        name: dataclasses.replace(
-            tally.summarize(num_shards, label_names),
-            shard_bytes=tuple(path.stat().st_size for path in list_shards(directory, name)),
-            lost=max((expected or 0) - tally.examples, 0),
-        )
-        for name, tally in tallies.items()
+        name: shards.summarize(label_names, expected or 0) for name, shards in written.items()
     }
     if label_names is not None:
         with refuse():
@@ -383,42 +377,14 @@ def as_record_error(directory: Path, name: str) -> Iterator[None]:
         ) from error
 
 
-class _Tally:
-    """Counts the examples of a split, their boxes and classes."""
-
-    def __init__(self) -> None:
-        self.examples = self.boxes = 0
-        self.bit_depth, self.channels = 8, 1
-        self.classes: collections.Counter[str] = collections.Counter()
-
-    def add(self, example: tf.train.Example) -> None:
-        texts = get_values(example, "image/object/class/text", "bytes_list")
-        self.examples += 1
-        self.boxes += len(texts)
-        self.classes.update(text.decode("utf-8", "replace") for text in texts)
-        self.bit_depth = max(
-            [self.bit_depth, *get_values(example, "image/bit_depth", "int64_list")]
-        )
-        self.channels = max([self.channels, *get_values(example, "image/channels", "int64_list")])
-
-    def summarize(self, shards: int, label_names: Sequence[str] | None) -> SplitInfo:
-        names = sorted(self.classes) if label_names is None else label_names
-        return SplitInfo(
-            examples=self.examples,
-            boxes=self.boxes,
-            shards=shards,
-            dtype="uint16" if self.bit_depth == 16 else "uint8",
-            channels=self.channels,
-            class_counts={label: self.classes[label] for label in names},
-        )
-
-
 class _Shards:
-    """The shards of one name, under temporary names until they are whole."""
+    """The shards of one name, under temporary names until they are whole, and what they hold."""
 
     def __init__(self, directory: Path, name: str, count: int) -> None:
-        self.tally = _Tally()
-        self._directory, self._name = directory, name
+        self._examples = 0
+        self._bit_depth, self._channels = 8, 1
+        self._classes: collections.Counter[str] = collections.Counter()
+        self._directory = directory
         self._finals = [directory / f"{name}-{i:05}-of-{count:05}.tfrecord" for i in range(count)]
         self._temporaries = [make_temporary_path(path) for path in self._finals]
         self._writers: list[tf.io.TFRecordWriter] = []
@@ -431,9 +397,29 @@ class _Shards:
 
     def write(self, example: tf.train.Example) -> None:
         """Add an example to the shard whose turn it is."""
-        writer = self._writers[self.tally.examples % len(self._writers)]
+        writer = self._writers[self._examples % len(self._writers)]
         writer.write(example.SerializeToString(deterministic=True))
-        self.tally.add(example)
+        self._examples += 1
+        texts = get_values(example, "image/object/class/text", "bytes_list")
+        self._classes.update(text.decode("utf-8", "replace") for text in texts)
+        bit_depths = get_values(example, "image/bit_depth", "int64_list")
+        self._bit_depth = max([self._bit_depth, *bit_depths])
+        channels = get_values(example, "image/channels", "int64_list")
+        self._channels = max([self._channels, *channels])
+
+    def summarize(self, label_names: Sequence[str] | None, expected: int) -> SplitInfo:
+        """Say what the shards hold, of as many examples as were expected."""
+        names = sorted(self._classes) if label_names is None else label_names
+        return SplitInfo(
+            examples=self._examples,
+            boxes=self._classes.total(),
+            shards=len(self._finals),
+            dtype="uint16" if self._bit_depth == 16 else "uint8",
+            channels=self._channels,
+            class_counts={label: self._classes[label] for label in names},
+            shard_bytes=tuple(path.stat().st_size for path in self._finals),
+            lost=max(expected - self._examples, 0),
+        )
 
     def close(self) -> None:
         """Put the shards on disk."""
@@ -465,7 +451,7 @@ def _write_shards(
     names: Sequence[str],
     num_shards: int,
     refuse: Callable[[], contextlib.AbstractContextManager[None]],
-) -> dict[str, _Tally]:
+) -> dict[str, _Shards]:
     opened: dict[str, _Shards] = {}
     try:
         # What the examples themselves raise is the caller's, and not about this disk.
@@ -488,7 +474,7 @@ def _write_shards(
         for shards in opened.values():
             shards.remove()
         raise
-    return {name: shards.tally for name, shards in opened.items()}
+    return opened
 
 
 def _remove(paths: Iterable[Path]) -> None:
