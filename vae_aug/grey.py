@@ -50,18 +50,14 @@ def find_range(
     high = tf.where(brightest <= _UNIT_MAX, 1.0, 255.0)
     # A NaN fails the comparison, so this also refuses images that are not finite.
     fits = tf.reduce_all((values >= -0.5 * high) & (values <= 1.5 * high))
-    check = tf.debugging.Assert(
+    checks = _check(
         fits,
-        [
-            "VAEAugment takes floating-point images in [0, 1] or [0, 255]; received values from",
-            tf.reduce_min(values),
-            "to",
-            tf.reduce_max(values),
-            ". Pass value_range=(low, high) to say what black and white are, e.g. (-1024, 3071) or "
-            "a window for Hounsfield units, (0, 4095) for 12 bits. Values must be finite.",
-        ],
+        values,
+        "VAEAugment takes floating-point images in [0, 1] or [0, 255]; received values from",
+        ". Pass value_range=(low, high) to say what black and white are, e.g. (-1024, 3071) or "
+        "a window for Hounsfield units, (0, 4095) for 12 bits. Values must be finite.",
     )
-    with tf.control_dependencies([check] if check is not None else []):
+    with tf.control_dependencies(checks):
         return tf.zeros_like(high), tf.identity(high)
 
 
@@ -72,17 +68,19 @@ def _check_values(images: tf.Tensor, value_range: tuple[float, float]) -> list[t
     values = tf.cast(images, tf.float32)
     # A NaN fails the comparison.
     fits = tf.reduce_all(tf.math.is_finite(values) & (tf.abs(values - low) <= most))
-    check = tf.debugging.Assert(
+    return _check(
         fits,
-        [
-            f"VAEAugment was given value_range={value_range}, and received values from",
-            tf.reduce_min(values),
-            "to",
-            tf.reduce_max(values),
-            ". Pass value_range=(low, high) with what black and white are in the images, or None "
-            "for images in [0, 1] or [0, 255]. Values must be finite.",
-        ],
+        values,
+        f"VAEAugment was given value_range={value_range}, and received values from",
+        ". Pass value_range=(low, high) with what black and white are in the images, or None "
+        "for images in [0, 1] or [0, 255]. Values must be finite.",
     )
+
+
+def _check(fits: tf.Tensor, values: tf.Tensor, found: str, way_out: str) -> list[tf.Operation]:
+    """Check that values fit: the operation that does it in a graph, and nothing eagerly."""
+    extremes = tf.reduce_min(values), tf.reduce_max(values)
+    check = tf.debugging.Assert(fits, [found, extremes[0], "to", extremes[1], way_out])
     return [] if check is None else [check]
 
 

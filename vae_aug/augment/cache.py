@@ -180,16 +180,12 @@ def _name_disk(folder: Path) -> Iterator[None]:
 
 def _serialize(fingerprint: tf.Tensor, known: Known) -> dict[str, tf.Tensor]:
     """Turn a description into strings."""
-    stored = {**known, "reconstruction": _to_fixed_point(known["reconstruction"])}
+    grey = tf.clip_by_value(known["reconstruction"], 0.0, 1.0)
+    stored = {**known, "reconstruction": tf.cast(tf.round(grey * _WHITE), tf.uint16)}
     return {
         "fingerprint": fingerprint,
         **{name: tf.io.serialize_tensor(part) for name, part in stored.items()},
     }
-
-
-def _to_fixed_point(image: tf.Tensor) -> tf.Tensor:
-    """Turn float32 in [0, 1] into uint16."""
-    return tf.cast(tf.round(tf.clip_by_value(image, 0.0, 1.0) * _WHITE), tf.uint16)
 
 
 def _write_file(path: Path, examples: Iterator[dict[str, bytes]]) -> int:
@@ -200,9 +196,11 @@ def _write_file(path: Path, examples: Iterator[dict[str, bytes]]) -> int:
         with _name_disk(path.parent):
             writer = tf.io.TFRecordWriter(str(temporary))
         for example in examples:  # whose errors are those of the dataset
-            record = _make_example(example).SerializeToString(deterministic=True)
+            record = tf.train.Example()
+            for name, string in example.items():
+                record.features.feature[name].bytes_list.value.append(string)
             with _name_disk(path.parent):
-                writer.write(record)
+                writer.write(record.SerializeToString(deterministic=True))
             written += 1
         with _name_disk(path.parent):
             writer.close()
@@ -211,15 +209,6 @@ def _write_file(path: Path, examples: Iterator[dict[str, bytes]]) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return written
-
-
-def _make_example(strings: dict[str, bytes]) -> tf.train.Example:
-    """Put strings into the protocol buffer."""
-    features = {
-        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[string]))
-        for name, string in strings.items()
-    }
-    return tf.train.Example(features=tf.train.Features(feature=features))
 
 
 def _read(folder: Path, manifest: dict[str, Any]) -> tf.data.Dataset:

@@ -264,8 +264,6 @@ def _say_if(
 def _is_traced_by_tf_data() -> bool:
     """Tell if the graph that is being built is that of a function of a dataset."""
     graph = tf.compat.v1.get_default_graph()
-    while (outer := getattr(graph, "outer_graph", None)) is not None:
-        if getattr(graph, "name", "").startswith("Dataset_"):
-            return True
-        graph = outer
-    return getattr(graph, "name", "").startswith("Dataset_")
+    while graph is not None and not getattr(graph, "name", "").startswith("Dataset_"):
+        graph = getattr(graph, "outer_graph", None)
+    return graph is not None

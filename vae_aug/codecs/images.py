@@ -86,8 +86,7 @@ def read_image(path: str | os.PathLike[str], *, exif: Exif = "apply") -> np.ndar
         VAEAugError: If the file is missing, no PNG, JPEG or TIFF, damaged, cut short, of several
             frames or pages, or has more than `MAX_PIXELS` or `MAX_DECODED_BYTES`.
     """
-    data = read_bounded(path, MAX_IMAGE_BYTES)
-    with _naming(path):
+    with _open(path) as data:
         return _turn(_decode_file(data), data, exif)
 
 
@@ -104,8 +103,7 @@ def read_image_size(path: str | os.PathLike[str], *, exif: Exif = "apply") -> tu
     Raises:
         VAEAugError: If the file is missing, or has no header of a PNG, JPEG or TIFF.
     """
-    data = read_bounded(path, MAX_IMAGE_BYTES)
-    with _naming(path):
+    with _open(path) as data:
         if is_tiff(data):
             height, width = parse_tiff_size(data)
         else:
@@ -126,8 +124,7 @@ def read_orientation(path: str | os.PathLike[str]) -> int:
     Raises:
         VAEAugError: If the file cannot be read, or has more bytes or chunks than are read.
     """
-    data = read_bounded(path, MAX_IMAGE_BYTES)
-    with _naming(path):
+    with _open(path) as data:
         return find_orientation(data)
 
 
@@ -150,8 +147,7 @@ def read_encoded(
     Raises:
         VAEAugError: As `read_image`.
     """
-    data = read_bounded(path, MAX_IMAGE_BYTES)
-    with _naming(path):
+    with _open(path) as data:
         return clean_encoded(data, exif=exif)
 
 
@@ -181,9 +177,11 @@ def clean_encoded(data: bytes, *, exif: Exif = "apply") -> tuple[EncodedImage, n
 
 
 @contextlib.contextmanager
-def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+def _open(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """Read an image file, and name it in what the block refuses."""
+    data = read_bounded(path, MAX_IMAGE_BYTES)
     try:
-        yield
+        yield data
     except VAEAugError as error:
         raise VAEAugError(f"{os.fspath(path)}: {error}") from error
 

@@ -62,19 +62,15 @@ def strip_png_metadata(data: bytes) -> bytes:
     kept, kind, ancillary = [view[: len(PNG_SIGNATURE)]], b"", False
     for kind, start, end in iterate_chunks(data):
         if kind == b"acTL":
-            _check_frames(data[start + 8 : end - 4])
+            frames = int.from_bytes(data[start + 8 : end - 4][:4], "big")
+            if frames > 1:
+                raise VAEAugError(
+                    f"the PNG has {frames} frames (APNG), and annotations name none of them; write "
+                    "each frame as a file of its own."
+                )
         # A lower-case first letter marks what a decoder may leave out (5.4).
         if kind in _CRITICAL or not kind[0] & 0x20:
             kept.append(view[start:end])
         else:
             ancillary = True
     return b"".join(kept) if ancillary and kind == b"IEND" else data
-
-
-def _check_frames(animation: bytes) -> None:
-    frames = int.from_bytes(animation[:4], "big")
-    if frames > 1:
-        raise VAEAugError(
-            f"the PNG has {frames} frames (APNG), and annotations name none of them; write each "
-            "frame as a file of its own."
-        )

@@ -194,19 +194,13 @@ class TensorFlowEngine:
         return self._compute_batch(images, weakened, known)
 
     def _compute_batch(self, images: tf.Tensor, noise: Noise, known: Known) -> tf.Tensor:
-        """Compute a batch, in parts if it is large."""
-        at_most = self.find_most(*find_sides(images))
-        if at_most is None:
-            return self._compute(images, noise, known)
-        return self._compute_in_parts(at_most, images, noise, known)
-
-    def _compute_in_parts(
-        self, at_most: Any, images: tf.Tensor, noise: Noise, known: Known
-    ) -> tf.Tensor:
-        """Compute a batch in equal parts, as few as `at_most` images at a time allow.
+        """Compute a batch; a large one in equal parts, as few as `find_most` allows.
 
         Neighbours, for `"interpolate"` without a seed, are those of the part.
         """
+        at_most = self.find_most(*find_sides(images))
+        if at_most is None:
+            return self._compute(images, noise, known)
         count = tf.shape(images)[0]
         needed = tf.maximum(-(-count // at_most), 1)
         at_once = -(-count // needed)

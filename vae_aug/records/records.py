@@ -356,9 +356,7 @@ def _write_parts(
     if label_names is not None:
         _check_labels(directory, names, label_names)
     written = _write_shards(examples, directory, names, num_shards, refuse)
-    infos = {
-        name: shards.summarize(label_names, expected or 0) for name, shards in written.items()
-    }
+    infos = {name: shards.summarize(label_names, expected or 0) for name, shards in written.items()}
     if label_names is not None:
         with refuse():
             _write_info(directory, names, infos, label_names)
