@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import struct
 import unicodedata
 
 import cv2
@@ -14,6 +15,7 @@ from corpus.sources import find_losses, write_image
 from PIL import Image
 
 from vae_aug.errors import AnnotationError
+from vae_aug.ingest.formats.mask_pixels import read_mask
 from vae_aug.ingest.formats.mask_scheme import VOC_NUMBERS
 from vae_aug.ingest.formats.masks import find_regions, is_mask_name, name_values, read_masks
 from vae_aug.ingest.formats.source import ReaderOptions
@@ -738,6 +740,17 @@ def test_values_of_sixteen_bits_are_named_by_classes_alone(tmp_path):
     found = read_masks(tmp_path)
     assert {image.annotation for image in found.images} == {"faulty"}
     assert found.problems[0].reason.startswith("it has the grey value 300, which is no colour")
+
+
+def test_a_tiff_that_leaves_its_bits_unsaid_has_one(tmp_path):
+    # Width, height, compression (none), BlackIsZero, offset, rows and bytes of the only strip.
+    tags = {256: 8, 257: 2, 259: 1, 262: 1, 273: 8, 278: 2, 279: 2}
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    count, end = struct.pack("<H", len(tags)), bytes(4)
+    path = tmp_path / "mask.tif"
+    path.write_bytes(b"II*\0" + struct.pack("<I", 10) + b"\x3c\0" + count + entries + end)
+    expected = [[0, 0, 1, 1, 1, 1, 0, 0], [0] * 8]
+    np.testing.assert_array_equal(read_mask(path).values > 0, expected)
 
 
 def test_one_bit(tmp_path):

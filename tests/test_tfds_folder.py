@@ -212,6 +212,20 @@ def test_features_that_do_not_fit_are_faults_of_their_image(
     assert [i.annotation for i in found.images].count("faulty") >= 2
 
 
+def test_numbers_that_make_no_boxes_are_a_fault_without_labels_too(prepared, tmp_path):
+    def change(feature):
+        if feature["found/place"].float_list.value:
+            feature["found/place"].float_list.value.append(0.5)
+
+    folder = copy_with(prepared, tmp_path / "a", change)
+    picture = features.Image(shape=(None, None, 1), dtype=np.uint16)
+    found = features.Sequence({"place": features.BBoxFeature()})
+    features.FeaturesDict({"scan": {"picture": picture}, "found": found}).save_config(folder)
+    found = read_tfds(folder)
+    assert [image.annotation for image in found.images].count("faulty") == 2
+    assert any("found/place has 5 numbers; expected" in p.reason for p in found.problems)
+
+
 def test_shards_are_held_against_what_the_dataset_says(prepared, tmp_path):
     folder = tmp_path / "a"
     shutil.copytree(prepared.data_path, folder)

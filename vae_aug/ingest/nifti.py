@@ -268,7 +268,8 @@ def read_labels(path: str | os.PathLike[str], axis: str) -> tuple[Grid, Iterator
             raise VAEAugError(
                 f"has values that are not 0, and all of them below {_ROUNDING}; correct its slope"
             )
-        return grid, _iterate_slices(stored, _orient(stored.raw, grid.affine, axis))
+        slices = _orient(stored.raw, grid.affine, axis)
+    return grid, (_round_slice(path, stored, slices, index) for index in range(slices.shape[2]))
 
 
 def _check_labels(values: np.ndarray) -> str:
@@ -289,16 +290,17 @@ def _check_labels(values: np.ndarray) -> str:
     return "whole" if is_whole else "small"
 
 
-def _iterate_slices(stored: _Stored, slices: np.ndarray) -> Iterator[LabelSlice]:
-    for index in range(slices.shape[2]):
+def _round_slice(
+    path: str | os.PathLike[str], stored: _Stored, slices: np.ndarray, index: int
+) -> LabelSlice:
+    with _reading(path):
         # What lies side by side in the file need not do so in a slice.
         values = stored.scale(np.ascontiguousarray(slices[:, :, index]))
-        if values.dtype.kind == "f":
-            finite = np.isfinite(values)
-            whole = np.rint(np.where(finite, values, 0)).astype(np.int64)
-            yield LabelSlice(whole, bool(finite.all()))
-        else:
-            yield LabelSlice(values.astype(np.int64), True)
+        if values.dtype.kind != "f":
+            return LabelSlice(values.astype(np.int64), True)
+        finite = np.isfinite(values)
+        whole = np.rint(np.where(finite, values, 0)).astype(np.int64)
+        return LabelSlice(whole, bool(finite.all()))
 
 
 def describe_mismatch(labels: Grid, image: Grid) -> str:

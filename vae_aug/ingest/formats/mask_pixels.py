@@ -122,7 +122,8 @@ def _open(path: Path, data: bytes) -> tuple[np.ndarray, dict[int, int] | None, i
         raise VAEAugError(f"{path}: is damaged; save it anew.") from error
     if is_clear:
         raise VAEAugError(f"{path}: is partly transparent; save it without transparency.")
-    bits = int(tags[_BITS_PER_SAMPLE][0]) if tags else data[_PNG_BIT_DEPTH]
+    # A TIFF without the tag has one bit a sample (TIFF 6.0, section 8).
+    bits = int(tags.get(_BITS_PER_SAMPLE, (1,))[0]) if tags else data[_PNG_BIT_DEPTH]
     is_grey = len(bands) == 1
     return np.zeros(0), None, 2**bits if is_grey and 1 < bits < 8 else 256
 

@@ -242,6 +242,9 @@ def _read_entries(
     if wrong:
         reason = f"{wrong[0]} has {lengths[wrong[0]]} values for {len(relative) / 4:g} boxes"
         return [Fault(f"{place}: {reason}", "unread")]
+    if len(relative) % 4:
+        reason = f"{keys.boxes} has {len(relative)} numbers; expected four a box"
+        return [Fault(f"{place}: {reason}", "unread")]
     if not count and has_values(record, keys.boxes):
         return [Fault(f"{place}: {keys.boxes} is no float_list", "unread")]
     boxes = convert_boxes(
