@@ -9,6 +9,7 @@ GIVEN: dict[str, list[str]] = {
         "their correlation at 16 x 16 pixels is 0.6 or more",
         "Of more than 20,000 images a random part is read",
         "0 leaves pairs as they are",
+        "and 2 moves them twice as far",
         "windows of 16 and 32 pixels",
         "The factor that this takes (0.25 to 2)",
         "at most 200 steps back",

@@ -17,6 +17,7 @@ _THIRD = read_results("membership-demo-3.json")
 _VARIATION = read_results("membership-demo-variation.json")
 _LONGER = read_results("variation-leak-1600.json")
 _JITTERED = read_results("variation-leak-1600-jitter.json")
+_STRONGER = read_results("variation-leak-1600-jitter-2.json")
 
 
 def _find(report: dict[str, Any], target: str, score: str = "elbo") -> dict[str, float]:
@@ -27,6 +28,14 @@ def _find(report: dict[str, Any], target: str, score: str = "elbo") -> dict[str,
 
 def _describe(row: dict[str, float]) -> list[float]:
     return [row["auc"], row["auc_low"], row["auc_high"]]
+
+
+def _compare(run: dict[str, Any]) -> list[float]:
+    """Tell by how many percent the quality for others is worse than without jitter."""
+    return [
+        100 * (run["found"][name]["others"] / _LONGER["found"][name]["others"] - 1)
+        for name in ("tone", "pattern")
+    ]
 
 
 def _find_least_sign(row: dict[str, float], level: float) -> float:
@@ -82,13 +91,14 @@ MEASURED: list[tuple[str, Sequence[float]]] = [
     ),
     ("tell less, and still tell**: {} ({} to {})", _describe(_JITTERED["found"])),
     ("with `jitter` of {}.", [_JITTERED["settings"]["jitter"]]),
+    ("rises by {}% (`tone`) and {}% (`pattern`)", _compare(_JITTERED)),
     (
-        "rises by {}% (`tone`) and {}% (`pattern`)",
-        [
-            100 * (_JITTERED["found"][name]["others"] / _LONGER["found"][name]["others"] - 1)
-            for name in ("tone", "pattern")
-        ],
+        "with those of the next two points at {} and {},",
+        [run["found"]["checkpoint"]["auc"] for run in (_JITTERED, _STRONGER)],
     ),
+    ("twice as far (`jitter` of {})", [_STRONGER["settings"]["jitter"]]),
+    ("they tell less again, {} ({} to {})", _describe(_STRONGER["found"])),
+    ("is worse: by {}% (`tone`) and {}% (`pattern`)", _compare(_STRONGER)),
     ("On {} patients of the sets that `demo` was trained on", [_SETTINGS["patients"]]),
     (
         "{} steps at {} x {}, rank",
