@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from vae_aug.config import AugmentConfig, ModelConfig, TrainConfig
+from vae_aug.config import AugmentConfig, ModelConfig, TrainConfig, VariationConfig
 
 
 @pytest.mark.parametrize("config", [ModelConfig(), TrainConfig(), AugmentConfig(mode="denoise")])
@@ -41,6 +41,9 @@ def test_detail_follows_the_mode(mode, detail):
         (TrainConfig, {"clean_share": 2.0}, r"clean_share must be in \[0, 1\]; got 2.0"),
         (TrainConfig, {"spatial_beta": -1.0}, "spatial_beta must be in"),
         (TrainConfig, {"learning_rate": 0.0}, r"learning_rate must be in \(0"),
+        (TrainConfig, {"learning_rate": float("inf")}, r"learning_rate must be in \(0, inf\)"),
+        (TrainConfig, {"seed": 2**31}, "seed must be in"),
+        (VariationConfig, {"beta": float("inf")}, "beta must be in"),
         (AugmentConfig, {"mode": "blur"}, "mode must be one of"),
         (AugmentConfig, {"factor": -1.0}, "factor must be in"),
         (AugmentConfig, {"factor": float("nan")}, "factor must be in"),
@@ -52,9 +55,27 @@ def test_bad_values_are_named(config, values, message):
         config(**values)
 
 
-def test_stages_are_whole():
-    with pytest.raises(TypeError, match=r"frozen_stages must be an integer; got 2\.5 \(float\)"):
-        TrainConfig(frozen_stages=2.5)
+@pytest.mark.parametrize(
+    ("config", "values", "message"),
+    [
+        (
+            TrainConfig,
+            {"frozen_stages": 2.5},
+            r"frozen_stages must be an integer; got 2\.5",
+        ),
+        (TrainConfig, {"steps": "100"}, "steps must be an integer; got '100'"),
+        (TrainConfig, {"learning_rate": "0.1"}, "learning_rate must be a number; got '0.1'"),
+        (TrainConfig, {"seed": "a"}, "seed must be an integer; got 'a'"),
+        (ModelConfig, {"image_size": 64.0}, "image_size must be an integer; got 64.0"),
+        (VariationConfig, {"beta": None}, "beta must be a number; got None"),
+        (AugmentConfig, {"value_range": {255, 0}}, "value_range must be a pair"),
+    ],
+)
+def test_values_of_another_type_are_named(config, values, message):
+    with pytest.raises(TypeError, match=message):
+        config(**values)
+    with pytest.raises(ValueError, match=message):
+        config.from_dict(values)
 
 
 def test_unknown_settings_are_named():

@@ -50,6 +50,24 @@ def test_records_are_counted_by_their_lengths(tmp_path):
         count_records(first)
 
 
+def test_sizes_are_of_every_shard(tmp_path):
+    write(tmp_path)
+    content = json.loads((tmp_path / "dataset.json").read_text())
+    content["splits"]["train"]["shard_bytes"].pop()
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="'train' has 1 'shard_bytes' for 2 shards"):
+        read_records(tmp_path)
+
+
+def test_a_shard_numbered_beyond_their_count_is_none_of_them(tmp_path):
+    _, second = write(tmp_path)
+    beyond = second.rename(tmp_path / "train-00005-of-00002.tfrecord")
+    with pytest.raises(RecordError, match="has 1 of 2 shards"):
+        read_records(tmp_path)
+    with pytest.raises(RecordError, match="lists no such shard"):
+        read_records(beyond)
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "short", "long", "foreign", "swapped"])
 def test_a_shard_that_is_not_as_listed_is_refused(tmp_path, damage):
     first, second = write(tmp_path / "set")

@@ -292,7 +292,7 @@ def test_another_search_in_the_folder_is_refused(search, training, tmp_path):
 
 @pytest.mark.parametrize("name", ["trials", "steps"])
 def test_counts_are_checked(search, name):
-    with pytest.raises(ValueError, match=rf"{name} must be in \[1, inf\]; got 0"):
+    with pytest.raises(ValueError, match=rf"{name} must be in \[1, inf\); got 0"):
         search(**{name: 0})
 
 

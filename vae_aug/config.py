@@ -49,6 +49,8 @@ REMOVED_ENGINES = {
 }
 """Names that an engine once had, and what to use in its place."""
 
+MAX_SEED = 2**31 - 1
+"""Highest seed of a training, whose noise has seeds of 32 bits with a sign."""
 
 OPTIONAL_FIELDS = frozenset({"variation"})
 """Fields of `ModelConfig` that checkpoints need not have."""
@@ -68,7 +70,7 @@ class _Config:
             The checked config.
 
         Raises:
-            ValueError: On a key that is no field of this config.
+            ValueError: On a key that is no field of this config, or a value that it does not take.
         """
         names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
         unknown = sorted(set(values) - set(names))
@@ -78,7 +80,10 @@ class _Config:
                 f"the settings are {', '.join(names)}."
             )
         listed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**listed)
+        try:
+            return cls(**listed)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as a dict that `from_dict` and JSON accept."""
@@ -109,16 +114,6 @@ def check_engine(engine: object) -> None:
     check_choice("engine", engine, Engine, REMOVED_ENGINES.get(str(engine), ""))
 
 
-def check_range(
-    name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False
-) -> None:
-    """Raise `ValueError` unless `low <= value <= high` (`low <` if `open_low`)."""
-    inside = (low < value if open_low else low <= value) and value <= high
-    if not inside:
-        bracket = "(" if open_low else "["
-        raise ValueError(f"{name} must be in {bracket}{low}, {high}]; got {value!r}.")
-
-
 def check_number(
     name: str,
     value: Any,
@@ -126,6 +121,7 @@ def check_number(
     high: float = float("inf"),
     *,
     whole: bool = False,
+    open_low: bool = False,
     hint: str = "",
 ) -> Any:
     """Check a number that a user gave.
@@ -136,6 +132,7 @@ def check_number(
         low: Least value.
         high: Most; infinity itself is refused.
         whole: Whether it must be an integer.
+        open_low: Whether `low` itself is refused.
         hint: What to do where it is out of range.
 
     Returns:
@@ -153,9 +150,10 @@ def check_number(
             f"without quotes, e.g. {name}={example}."
         )
     value = value.item() if hasattr(value, "item") else value
-    if not (low <= value <= high and (whole or math.isfinite(value))):
-        bracket = ")" if high == float("inf") else "]"
-        message = f"{name} must be in [{low}, {high}{bracket}; got {value!r}. {hint}"
+    above = low < value if open_low else low <= value
+    if not (above and value <= high and (whole or math.isfinite(value))):
+        start, end = "(" if open_low else "[", ")" if high == float("inf") else "]"
+        message = f"{name} must be in {start}{low}, {high}{end}; got {value!r}. {hint}"
         raise ValueError(message.rstrip())
     return value
 
@@ -188,9 +186,8 @@ class ModelConfig(_Config):
         """Check every field."""
         check_choice("profile", self.profile, Profile)
         check_choice("encoder", self.encoder, Encoder)
-        check_range("image_size", self.image_size, 32)
-        check_range("latent_dim", self.latent_dim, 2)
-        check_range("decoder_repeats", self.decoder_repeats, 0)
+        for name, least in (("image_size", 32), ("latent_dim", 2), ("decoder_repeats", 0)):
+            check_number(name, getattr(self, name), least, whole=True)
         if self.image_size % 32:
             raise ValueError(f"image_size must be a multiple of 32; got {self.image_size}.")
         if self.latent_dim % 2:
@@ -291,26 +288,20 @@ class TrainConfig(_Config):
     def __post_init__(self) -> None:
         """Check every field."""
         check_choice("loss", self.loss, Likelihood)
-        at_least_0 = (
-            "ssim_weight",
-            "coarse_weight",
-            "beta",
-            "spatial_beta",
-            "kl_warmup_steps",
-            "free_bits",
-            "patience",
-        )
-        for name in at_least_0:
-            check_range(name, getattr(self, name), 0)
+        for name in ("ssim_weight", "coarse_weight", "beta", "spatial_beta", "free_bits"):
+            check_number(name, getattr(self, name), 0)
+        for name in ("kl_warmup_steps", "patience"):
+            check_number(name, getattr(self, name), 0, whole=True)
         for name in ("batch_size", "steps", "validate_every", "validation_images"):
-            check_range(name, getattr(self, name), 1)
+            check_number(name, getattr(self, name), 1, whole=True)
+        check_number("seed", self.seed, 0, MAX_SEED, whole=True)
         check_number("frozen_stages", self.frozen_stages, 0, ENCODER_STAGES, whole=True)
-        check_range("box_weight", self.box_weight, 0, open_low=True)
-        check_range("learning_rate", self.learning_rate, 0, open_low=True)
-        check_range("clean_share", self.clean_share, 0, 1)
-        check_range("native_share", self.native_share, 0, 1)
-        check_range("shrunk_share", self.shrunk_share, 0, 1)
-        check_range("ema", self.ema, 0, 0.99999)
+        check_number("box_weight", self.box_weight, 0, open_low=True)
+        check_number("learning_rate", self.learning_rate, 0, open_low=True)
+        check_number("clean_share", self.clean_share, 0, 1)
+        check_number("native_share", self.native_share, 0, 1)
+        check_number("shrunk_share", self.shrunk_share, 0, 1)
+        check_number("ema", self.ema, 0, 0.99999)
         if self.encoder_weights and self.start_from:
             raise ValueError(
                 "A run starts from encoder_weights or from start_from, which has an encoder; got "
@@ -341,7 +332,7 @@ class VariationConfig(_Config):
             up to 8% of the side, and its gamma is 0.70 to 1.42.
         learning_rate: Of Adam, which falls to nearly zero as a cosine.
         save_every: Steps between two states from which a run can go on.
-        seed: Of weights, pairs and noise.
+        seed: Of weights, pairs and noise, 0 to `MAX_SEED`.
     """
 
     steps: int = 2000
@@ -361,9 +352,10 @@ class VariationConfig(_Config):
         for name in ("steps", "batch_size", "partners", "save_every"):
             check_number(name, getattr(self, name), 1, whole=True)
         for name in ("beta", "tone_weight", "pattern_weight", "roughness_weight"):
-            check_range(name, getattr(self, name), 0)
-        check_range("jitter", self.jitter, 0, 2)
-        check_range("learning_rate", self.learning_rate, 0, open_low=True)
+            check_number(name, getattr(self, name), 0)
+        check_number("jitter", self.jitter, 0, 2)
+        check_number("learning_rate", self.learning_rate, 0, open_low=True)
+        check_number("seed", self.seed, 0, MAX_SEED, whole=True)
 
 
 TRAIN_RECIPES: dict[str, dict[str, Any]] = {
@@ -512,7 +504,8 @@ def check_value_range(value: Any) -> tuple[float, float]:
     received = f"got {value!r} ({type(value).__name__})"
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         raise TypeError(f"{expected}; {received}. For [0, {value}] pass value_range=(0, {value}).")
-    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
+    is_pair = hasattr(value, "__getitem__") and hasattr(value, "__len__") and len(value) == 2
+    if isinstance(value, str | Mapping) or not is_pair:
         raise TypeError(f"{expected}; {received}. Pass e.g. value_range=(0, 255), or None.")
     low, high = (
         check_number(f"value_range[{index}]", end, -float("inf"), hint="It must be finite.")

@@ -207,7 +207,11 @@ def keep_graph(path: Path, make: Callable[[], Graph]) -> Graph:
 
 def _make_room(folder: Path, size: int) -> None:
     """Remove graphs, those first that were not used for longest, until a new one fits."""
-    kept = [(path, path.stat()) for path in folder.glob("*/*.graph")]
+    kept = []
+    for path in folder.glob("*/*.graph"):
+        # Another process may have removed it.
+        with contextlib.suppress(FileNotFoundError):
+            kept.append((path, path.stat()))
     total = size + sum(stat.st_size for _, stat in kept)
     for path, stat in sorted(kept, key=lambda item: item[1].st_mtime):
         if total <= MAX_KEPT_BYTES:

@@ -37,7 +37,7 @@ import numpy as np
 import tensorflow as tf
 
 from vae_aug.atomic import write_atomic
-from vae_aug.config import check_range
+from vae_aug.config import MAX_SEED, check_number
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.neighbours import (
     Neighbours,
@@ -220,13 +220,13 @@ def audit_memorisation(
         ValueError: If an argument is out of its range, or there is no folder.
         RecordError: If records cannot be read, or fewer than two images are left in a set.
     """
-    check_range("samples", samples, 1)
-    check_range("quantile", quantile, 0.0, 0.5, open_low=True)
-    check_range("seed", seed, 0, 2**31 - 1)
+    check_number("samples", samples, 1, whole=True)
+    check_number("quantile", quantile, 0.0, 0.5, open_low=True)
+    check_number("seed", seed, 0, MAX_SEED, whole=True)
     held_out = held_out or _find_held_out(training)
     for subset in (training, held_out):
         if subset.limit is not None:
-            check_range("limit", subset.limit, 2)
+            check_number("limit", subset.limit, 2, whole=True)
     train_source, held_out_source = (
         _open(subset, network.config.image_size) for subset in (training, held_out)
     )

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from vae_aug.atomic import write_atomic
 from vae_aug.codecs.extent import Extent, join_extents, measure_extent
-from vae_aug.config import check_range, check_value_range
+from vae_aug.config import check_number, check_value_range
 from vae_aug.engines.engine import find_batch_size
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.classical import Filter, describe_grids, list_methods, tune_filters
@@ -66,7 +66,7 @@ class Corruptions:
 
     def __post_init__(self) -> None:
         check_names(self.names)
-        check_range("keep", self.keep, 0, 1, open_low=True)
+        check_number("keep", self.keep, 0, 1, open_low=True)
         object.__setattr__(self, "names", tuple(dict.fromkeys(self.names)))
 
 
@@ -192,7 +192,7 @@ def evaluate_denoising(
         RecordError: If the records cannot be read or the split is empty.
     """
     if size is not None:
-        check_range("size", size, _MIN_SIZE)
+        check_number("size", size, _MIN_SIZE, whole=True)
     taken = sorted({INPUT, "clean", "noisy", *list_methods()} & set(networks))
     if taken:
         raise ValueError(f"a network must not be named {taken[0]!r}, which is another method.")

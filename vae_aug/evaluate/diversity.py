@@ -16,7 +16,7 @@ from vae_aug.atomic import write_atomic
 from vae_aug.augment.guard import MIN_NOISE, MIN_RING_PX, RING
 from vae_aug.augment.transform import VAEAugment
 from vae_aug.augment.transformed import transform_guarded
-from vae_aug.config import Mode, check_range
+from vae_aug.config import Mode, check_number
 from vae_aug.errors import RecordError
 from vae_aug.evaluate.metrics import find_body, make_box_mask, ssim_map
 from vae_aug.evaluate.preview import describe_network, make_variants, write_preview
@@ -95,7 +95,7 @@ def measure_diversity(
         ValueError: If an argument is out of its range.
         RecordError: If the records cannot be read or the split is empty.
     """
-    check_range("samples", samples, 2)
+    check_number("samples", samples, 2, whole=True)
     sweep = sweep or Sweep()
     label_names = read_info(subset.folder).label_names
     augments = {augment.config.factor: augment for augment in sweep.make_transforms(network, mode)}
@@ -183,7 +183,7 @@ def write_interpolation(
         steps: Images on the way, its end included; at least 1.
         label_names: Names of the labels.
     """
-    check_range("steps", steps, 1)
+    check_number("steps", steps, 1, whole=True)
     shares = np.linspace(0.0, 1.0, steps + 1, dtype=np.float32)[1:]
     rows = []
     for start, other in pairs:

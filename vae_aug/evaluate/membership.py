@@ -43,7 +43,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vae_aug.atomic import lock_folder, remove_temporaries, write_atomic
-from vae_aug.config import TrainedPart, check_choice, check_number
+from vae_aug.config import MAX_SEED, TrainedPart, check_choice, check_number
 from vae_aug.errors import RecordError, VAEAugError
 from vae_aug.evaluate.attacked import Attacked, check_attack, make_attacked
 from vae_aug.evaluate.canaries import CANARY, SHARE, plant_canaries
@@ -137,7 +137,7 @@ def audit_membership(
         raise ValueError(f"networks must be even, for they are trained in pairs; got {networks}.")
     if limit is not None:
         check_number("limit", limit, 1, whole=True)
-    check_number("seed", seed, 0, 2**31 - 1, whole=True)
+    check_number("seed", seed, 0, MAX_SEED, whole=True)
     refuse_cluster("An audit of membership")
     check_choice("only", only, TrainedPart)
     check_attack(only, recipe, target)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from vae_aug.config import check_range
+from vae_aug.config import check_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Subset:
         if not self.folders:
             raise ValueError("records must be a folder or several; got none.")
         if self.limit is not None:
-            check_range("limit", self.limit, 1)
+            check_number("limit", self.limit, 1, whole=True)
 
     @property
     def folders(self) -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 from vae_aug.atomic import write_atomic
 from vae_aug.boxes import convert_boxes
 from vae_aug.codecs.images import write_image
-from vae_aug.config import check_choice, check_range
+from vae_aug.config import check_choice, check_number
 from vae_aug.ingest.dicom.image import read_dicom
 from vae_aug.ingest.dicom.values import Window
 from vae_aug.phantoms.phantom import LABELS, Kind, make_phantom
@@ -113,7 +113,7 @@ def read_embedded(
     """
     check_choice("split", split, Split)
     count = DEFAULT_COUNTS[split] if count is None else count
-    check_range("count", count, 0, _SLICES_PER_PATIENT * _MOST_PATIENTS)
+    check_number("count", count, 0, _SLICES_PER_PATIENT * _MOST_PATIENTS, whole=True)
     return _generate(split, count, size, dtype, real)
 
 

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from vae_aug.config import check_choice, check_range
+from vae_aug.config import check_choice, check_number
 
 Kind = Literal["head_mr", "abdomen_ct"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -83,9 +83,9 @@ def make_phantom(
         True
     """
     check_choice("kind", kind, Kind)
-    check_range("seed", seed, 0)
-    check_range("position", position, 0, 1)
-    check_range("size", size, 32)
+    check_number("seed", seed, 0, whole=True)
+    check_number("position", position, 0, 1)
+    check_number("size", size, 32, whole=True)
     if np.dtype(dtype) not in (np.uint8, np.uint16):
         raise ValueError(f"dtype must be uint8 or uint16; got {np.dtype(dtype).name}.")
     key = (seed, KINDS.index(kind))

@@ -166,6 +166,9 @@ def _parse_part(name: str, content: Mapping[str, Any]) -> SplitInfo:
         raise TypeError(f"a count of {name!r} is no whole number from 0")
     if part.dtype not in ("uint8", "uint16") or part.channels not in (1, 3):
         raise TypeError(f"{name!r} has images of {part.dtype!r} with {part.channels!r} channels")
+    if len(part.shard_bytes) not in (0, part.shards):
+        sizes = len(part.shard_bytes)
+        raise TypeError(f"{name!r} has {sizes} 'shard_bytes' for {part.shards} shards")
     return dataclasses.replace(part, shard_bytes=tuple(part.shard_bytes))
 
 
@@ -270,10 +273,12 @@ def list_shards(directory: Path, name: str) -> list[Path]:
 def _list_complete(directory: Path, name: str) -> list[Path]:
     files = list_shards(directory, name)
     counts = {int(path.name[-14:-9]) for path in files}
-    if len(counts) != 1 or len(files) != max(counts):
+    numbers = {int(path.name[-23:-18]) for path in files}
+    wanted = set(range(max(counts)))
+    if len(counts) != 1 or numbers != wanted:
         raise RecordError(
-            f"{directory}: the split {name!r} has {len(files)} of {max(counts)} shards; an "
-            "earlier run was cut short. Write the split again."
+            f"{directory}: the split {name!r} has {len(numbers & wanted)} of {len(wanted)} shards; "
+            "an earlier run was cut short. Write the split again."
         )
     return files
 
@@ -293,7 +298,8 @@ def _count_listed(path: Path, info: DatasetInfo) -> int | None:
     part = info.parts.get(match["name"]) if match else None
     if match is None or part is None or part.shards != int(match["count"]):
         return None
-    return (part.examples - int(match["index"]) + part.shards - 1) // part.shards
+    index = int(match["index"])
+    return (part.examples - index + part.shards - 1) // part.shards if index < part.shards else None
 
 
 def _verify(files: Sequence[Path], info: DatasetInfo) -> None:

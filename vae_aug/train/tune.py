@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vae_aug.atomic import LOCK_NAME, lock_folder, remove_temporaries, write_atomic
-from vae_aug.config import ModelConfig, Oracle, Profile, TrainConfig, check_choice, check_range
+from vae_aug.config import ModelConfig, Oracle, Profile, TrainConfig, check_choice, check_number
 from vae_aug.errors import MissingPackageError, VAEAugError
 from vae_aug.limits import read_bounded
 from vae_aug.train.cluster import refuse_cluster
@@ -91,8 +91,8 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         """Check every field but the space, which depends on the recipe."""
-        check_range("trials", self.trials, 1)
-        check_range("steps", self.steps, 1)
+        check_number("trials", self.trials, 1, whole=True)
+        check_number("steps", self.steps, 1, whole=True)
         check_choice("oracle", self.oracle, Oracle)
 
 
