@@ -134,7 +134,8 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():
-    config = VariationConfig(steps=3, batch_size=2, roughness_weight=float("inf"))
+    weights = {"roughness_weight": 3e38, "tone_weight": 3e38, "pattern_weight": 3e38}
+    config = VariationConfig(steps=3, batch_size=2, **weights)
     with pytest.raises(TrainingError, match=r"loss of the variation is .* at step 1"):
         pairs.train_transformation(*make_pairs(4), config)
 

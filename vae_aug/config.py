@@ -255,7 +255,7 @@ class TrainConfig(_Config):
         validate_every: Steps between validations, which also write the resumable state.
         validation_images: Most images that a validation looks at.
         patience: Validations without improvement after which training stops; 0 for never.
-        seed: Of weights, shuffling, corruption and latent noise.
+        seed: Of weights, shuffling, corruption and latent noise, 0 to `MAX_SEED`.
     """
 
     encoder_weights: str | None = None
