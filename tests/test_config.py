@@ -61,7 +61,7 @@ def test_bad_values_are_named(config, values, message):
         (
             TrainConfig,
             {"frozen_stages": 2.5},
-            r"frozen_stages must be an integer; got 2\.5",
+            r"frozen_stages must be an integer; got 2\.5 \(float\)",
         ),
         (TrainConfig, {"steps": "100"}, "steps must be an integer; got '100'"),
         (TrainConfig, {"learning_rate": "0.1"}, "learning_rate must be a number; got '0.1'"),

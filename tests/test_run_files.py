@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from vae_aug.config import ModelConfig, VariationConfig
 from vae_aug.train.recipe import Recipe
 from vae_aug.train.run_files import TrainingError, cut_log, keep_config, read_start
 
@@ -32,6 +33,18 @@ def test_damaged_settings_are_named(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(TrainingError, match=r"config\.json: does not hold .* delete this one"):
         keep_config(tmp_path / "config.json", RECIPE, ["records"])
+
+
+def test_a_run_without_jitter_in_its_settings_was_trained_without(tmp_path):
+    varied = ModelConfig(profile="ladder", variation=True)
+    recipe = Recipe(varied)
+    settings = {**recipe.to_dict(), "sources": ["records"]}
+    del settings["variation"]["jitter"]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"variation\.jitter: 0\.0 before, 1\.0 now"):
+        keep_config(path, recipe, ["records"])
+    keep_config(path, Recipe(varied, variation=VariationConfig(jitter=0.0)), ["records"])
 
 
 def test_the_log_is_cut_to_the_state_that_a_run_goes_on_from(tmp_path):

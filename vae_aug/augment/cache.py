@@ -199,8 +199,9 @@ def _write_file(path: Path, examples: Iterator[dict[str, bytes]]) -> int:
             record = tf.train.Example()
             for name, string in example.items():
                 record.features.feature[name].bytes_list.value.append(string)
+            data = record.SerializeToString(deterministic=True)
             with _name_disk(path.parent):
-                writer.write(record.SerializeToString(deterministic=True))
+                writer.write(data)
             written += 1
         with _name_disk(path.parent):
             writer.close()

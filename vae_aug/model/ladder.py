@@ -214,8 +214,10 @@ class LadderVAE(Network):
     ) -> tf.Tensor:
         """Make a variant from features, see `vary`: `[B, H, W, 1] float32 in [0, 1]`."""
         z = self.move_latent(features.z_mean, features.z_log_var, noise, mode, factor, alone)
+        if mode == "interpolate":
+            return self._finish(features, z, None, images)
         scaled = {name: factor * part for name, part in noise.items()}
-        return self._finish(features, z, scaled if mode == "sample" else None, images)
+        return self._finish(features, z, scaled, images)
 
     def read_features(self, images: tf.Tensor, training: bool) -> Features:
         """Compute the features of padded images."""

@@ -272,8 +272,8 @@ def list_shards(directory: Path, name: str) -> list[Path]:
 
 def _list_complete(directory: Path, name: str) -> list[Path]:
     files = list_shards(directory, name)
-    counts = {int(path.name[-14:-9]) for path in files}
-    numbers = {int(path.name[-23:-18]) for path in files}
+    shards = [match for match in (SHARD_NAME.match(path.name) for path in files) if match]
+    counts, numbers = ({int(match[key]) for match in shards} for key in ("count", "index"))
     wanted = set(range(max(counts)))
     if len(counts) != 1 or numbers != wanted:
         raise RecordError(

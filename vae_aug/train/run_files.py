@@ -69,12 +69,16 @@ def keep_config(path: Path, recipe: Recipe, sources: Sequence[str | Path]) -> No
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Read the settings of a former run; what its version did not have stood at its default."""
+    """Read the settings of a former run.
+
+    What its version did not have stood at its default, and pairs of a variation were not jittered.
+    """
     try:
         before = json.loads(read_bounded(path, _MAX_BYTES))
         before["model"] = ModelConfig.from_dict(before["model"]).to_dict()
         before["train"] = TrainConfig.from_dict(before["train"]).to_dict()
-        before["variation"] = VariationConfig.from_dict(before.get("variation", {})).to_dict()
+        pairs = {"jitter": 0.0, **before.get("variation", {})}
+        before["variation"] = VariationConfig.from_dict(pairs).to_dict()
         before["sources"] = [str(source) for source in before["sources"]]
         return json.loads(json.dumps(before))
     except (VAEAugError, ValueError, TypeError, KeyError, RecursionError) as error:
